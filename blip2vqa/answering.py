@@ -1,0 +1,162 @@
+"""One inference run: a table of questions in, the same table with answers, confidence and status out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from blip2vqa.api import decoding_of
+from blip2vqa.arguments import InferenceArguments, raise_all
+from blip2vqa.collate import TextEncoder
+from blip2vqa.data.examples import BadRow, Example, load_examples, load_questions
+from blip2vqa.data.tables import Table, read_table
+from blip2vqa.errors import InputError
+from blip2vqa.evaluation import score
+from blip2vqa.families import DEFAULT_PROMPT, family_of
+from blip2vqa.features import encode_images
+from blip2vqa.files import write_json_atomic
+from blip2vqa.generation import Decoding, answer_examples
+from blip2vqa.loading import (
+    AdapterFile,
+    LoadedModel,
+    add_adapter,
+    choose_dtype,
+    find_adapter,
+    find_device,
+    load_base,
+    load_config,
+)
+from blip2vqa.metrics import bertscore_scorer
+from blip2vqa.predictions import PredictionsTable, read_predictions
+
+DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
+# Images encoded at a time: so many features are held in memory at once, and at most so much work is lost when stopped.
+IMAGES_AT_ONCE = 256
+
+
+@dataclass
+class Job:
+    """What will be answered and by whom, checked before any weight is loaded."""
+
+    table: Table
+    examples: list[Example]
+    skipped: list[BadRow]
+    adapter: AdapterFile | None
+    base_model_id: str
+    base_model_revision: str | None
+    prompt: str
+    decoding: Decoding
+
+
+def answer_table(args: InferenceArguments) -> dict:
+    """Answer the table and write it; returns the metrics, `{}` when the table has no answers.
+
+    Raises `InputError`, with every problem found, before any weight is loaded.
+    """
+    job = _check(args)
+    answered = any(example.answers for example in job.examples)
+    scorer = bertscore_scorer(args.bertscore_model) if answered else None
+    run_key = {
+        "base_model": job.base_model_id,
+        "base_revision": job.base_model_revision,
+        "adapter": args.lora_model_path,
+        "adapter_revision": args.lora_revision,
+        "prompt": job.prompt,
+        "decoding": vars(job.decoding),
+        "dtype": args.dtype,
+        "quantization": args.quantization,
+    }
+    predictions = PredictionsTable(args.output_path, job.table.frame, run_key, overwrite=args.overwrite)
+    done = predictions.done
+    predictions.add((bad.row, "", None, f"bad image: {bad.reason}") for bad in job.skipped)
+    pending = [example for example in job.examples if example.row not in done]
+    if done:
+        print(f"{args.output_path}: going on where it was, {len(done):,} of {len(job.examples):,} are answered")
+    if pending:
+        loaded = load_base(
+            job.base_model_id, revision=job.base_model_revision, dtype=args.dtype, quantization=args.quantization
+        )
+        if job.adapter:
+            add_adapter(loaded, job.adapter)
+        _answer(args, job, loaded, pending, predictions)
+    written = predictions.finish()
+    said = dict(zip(job.table.frame.index.tolist(), written["generated_answer"].tolist(), strict=True))
+    if not answered:
+        return {}
+    answers = [said[example.row] for example in job.examples]
+    metrics = {"adapter" if job.adapter else "base": score(job.examples, answers, bertscore=scorer)}
+    write_json_atomic(metrics_path(args.output_path), metrics)
+    return metrics
+
+
+def score_table(args: InferenceArguments) -> dict:
+    """Score predictions of any system against the table's answers; no model and no image is loaded."""
+    raise_all(args.check())
+    examples = load_questions(args.csv_path, args.annotations_path, question_type_column=args.question_type_column)
+    return {"predictions": score(examples, read_predictions(args.score, examples), bertscore=bertscore_scorer(args.bertscore_model))}
+
+
+def metrics_path(output_path: str) -> Path:
+    """`RESULTS.csv` → `RESULTS.metrics.json`."""
+    return Path(output_path).with_suffix(".metrics.json")
+
+
+def _check(args: InferenceArguments) -> Job:
+    problems = args.check()
+    adapter, config, table, examples, skipped = None, None, None, [], []
+    base, revision = args.base_model_id or DEFAULT_BASE, args.base_model_revision
+    try:
+        if args.lora_model_path:
+            adapter = find_adapter(
+                args.lora_model_path, args.lora_revision, args.base_model_id, args.base_model_revision
+            )
+            base, revision = adapter.base_model_id, adapter.base_model_revision
+        config = load_config(base, revision)
+        choose_dtype(args.dtype, family_of(config), find_device())
+    except InputError as error:
+        problems += error.problems
+    if args.csv_path:
+        try:
+            table = read_table(args.csv_path, args.annotations_path, require_answers=False)
+            examples, skipped = load_examples(
+                args.csv_path,
+                args.image_dir,
+                args.annotations_path,
+                require_answers=False,
+                question_type_column=args.question_type_column,
+                on_bad_image=args.on_bad_image,
+            )
+        except InputError as error:
+            problems += error.problems
+    raise_all(problems)
+    manifest = adapter.manifest if adapter else {}
+    prompt = args.prompt or manifest.get("prompt", DEFAULT_PROMPT)
+    decoding = decoding_of(manifest, args.num_beams, args.max_new_tokens)
+    return Job(table, examples, skipped, adapter, base, revision, prompt, decoding)
+
+
+def _answer(
+    args: InferenceArguments, job: Job, loaded: LoadedModel, pending: list[Example], predictions: PredictionsTable
+) -> None:
+    """Answer image by image, so that one is encoded once for all its questions; results are kept as they come."""
+    text = TextEncoder.of(loaded, job.prompt)
+    text.check_lengths(pending, loaded.max_positions, answer_room=job.decoding.max_new_tokens)
+    by_image: dict[str, list[Example]] = {}
+    for example in pending:
+        by_image.setdefault(example.digest, []).append(example)
+    digests = list(by_image)
+    with tqdm(total=len(pending), desc="answering", unit="question") as bar:
+        for start in range(0, len(digests), IMAGES_AT_ONCE):
+            chunk = digests[start : start + IMAGES_AT_ONCE]
+            images = {digest: by_image[digest][0].image for digest in chunk}
+            features = encode_images(loaded, images, batch_size=args.batch_size, progress=False)
+            rows = [example for digest in chunk for example in by_image[digest]]
+            for first in range(0, len(rows), args.batch_size):
+                batch = rows[first : first + args.batch_size]
+                answers = answer_examples(loaded, text, features, batch, job.decoding, batch_size=args.batch_size)
+                predictions.add(
+                    (example.row, answer.text, answer.confidence, "ok")
+                    for example, answer in zip(batch, answers, strict=True)
+                )
+                bar.update(len(batch))
+

@@ -1,0 +1,211 @@
+"""Every argument: a line of help and the unit under each field, checked before any weight is loaded."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from blip2vqa.errors import InputError
+from blip2vqa.families import DEFAULT_PROMPT, ROLES, parse_roles
+
+
+def _option(default, help: str, *aliases: str, **metadata):
+    """A field with its help line, other spellings, and argparse's own keywords such as `choices`."""
+    # argparse formats help with %, so a literal one would break --help.
+    metadata |= {"help": help.replace("%", "%%"), "aliases": list(aliases)}
+    return field(default=default, metadata=metadata)
+
+
+def _check(problems: list[str], ok: bool, flag: str, value, must: str) -> None:
+    if not ok:
+        problems.append(f"--{flag}: {value!r} is out of range; it must be {must}")
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raise one `InputError` with every problem found, or return."""
+    if problems:
+        raise InputError(*problems)
+
+
+@dataclass
+class ModelArguments:
+    """The base model and how its weights are held."""
+
+    base_model_id: str = _option(
+        "Salesforce/blip2-opt-2.7b", "Base model: Hub id or local folder in the Hub's layout.", "--model_id"
+    )
+    base_model_revision: str = _option(None, "Branch, tag or commit of the base on the Hub.")
+    quantization: str = _option(
+        "auto",
+        "Weights of the base in 8 or 4 bits (bitsandbytes); auto: only when they would not fit the device.",
+        choices=["auto", "none", "8bit", "4bit"],
+    )
+    dtype: str = _option(
+        "auto",
+        "Precision of the base; auto: bfloat16 where the device computes in it, else float16 (OPT on a GPU) or float32.",
+        choices=["auto", "bfloat16", "float16", "float32"],
+    )
+
+
+@dataclass
+class DataArguments:
+    """The table of images, questions and answers."""
+
+    csv_path: str = _option(
+        None, "Table: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id (image_name, question, answer)."
+    )
+    image_dir: str = _option(None, "Folder of the images; may be left out when the table holds the images itself.")
+    annotations_path: str = _option(None, "Official VQA annotations JSON that belongs to --csv_path.")
+    eval_csv_path: str = _option(None, "Validation table; without one, --val_split of the images is held out.")
+    eval_annotations_path: str = _option(None, "Official VQA annotations JSON that belongs to --eval_csv_path.")
+    val_split: float = _option(0.2, "Share of the images (not rows) held out for validation, between 0 and 1.")
+    question_type_column: str = _option(None, "Column that names the type of each question; default: by rule.")
+    on_bad_image: str = _option(
+        "error", "A missing or unreadable image: stop and name it, or skip its rows.", choices=["error", "skip"]
+    )
+    prompt: str = _option(DEFAULT_PROMPT, "Prompt with {question} in it; kept in the adapter and used by inference.")
+
+    def check(self) -> list[str]:
+        problems = []
+        if not self.csv_path:
+            problems.append("--csv_path: missing; name the table with the questions and answers")
+        if "{question}" not in self.prompt:
+            problems.append(f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes")
+        _check(problems, 0 < self.val_split < 1, "val_split", self.val_split, "between 0 and 1, both excluded")
+        if self.eval_annotations_path and not self.eval_csv_path:
+            problems.append("--eval_annotations_path: given without --eval_csv_path; name the questions it belongs to")
+        return problems
+
+
+@dataclass
+class LoraArguments:
+    """The adapter: Hu et al. 2021, https://arxiv.org/abs/2106.09685."""
+
+    lora_r: int = _option(16, "Rank of the adapter.", "--lora_rank")
+    lora_alpha: int = _option(32, "Scale: the update counts alpha / r times (alpha / sqrt(r) with --use_rslora).")
+    lora_dropout: float = _option(0.05, "Dropout on the adapter's input, from 0 to below 1.")
+    lora_roles: str = _option(
+        ",".join(ROLES), "Layers of the language model to adapt: q,k,v,o,gate,up,down (q_proj-style names work too)."
+    )
+    use_rslora: bool = _option(False, "Rank-stabilised scale, https://arxiv.org/abs/2312.03732.")
+    use_dora: bool = _option(False, "Weight-decomposed adapter, https://arxiv.org/abs/2402.09353.")
+    init_lora_weights: str = _option(
+        "default", "First values of the adapter: default (B = 0) or a name that PEFT knows, such as gaussian or pissa."
+    )
+
+    def lora_init(self) -> bool | str:
+        """`init_lora_weights` as PEFT's configuration takes it."""
+        return {"default": True, "true": True, "false": False}.get(self.init_lora_weights.lower(), self.init_lora_weights)
+
+    def check(self) -> list[str]:
+        problems = []
+        _check(problems, self.lora_r > 0, "lora_r", self.lora_r, "at least 1")
+        _check(problems, self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "at least 1")
+        _check(problems, 0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "from 0 to below 1")
+        try:
+            parse_roles(self.lora_roles)
+        except InputError as error:
+            problems += error.problems
+        return problems
+
+
+@dataclass
+class GenerationArguments:
+    """How answers are decoded and scored."""
+
+    num_beams: int = _option(1, "Beams; 1 is greedy decoding.")
+    max_new_tokens: int = _option(10, "Longest answer, in tokens, its end token included.")
+    bertscore_model: str = _option(
+        "auto", "BERTScore's encoder: auto (roberta-large, else minilm), minilm, none, a Hub id or a local folder."
+    )
+
+    def check(self) -> list[str]:
+        problems = []
+        _check(problems, self.num_beams >= 1, "num_beams", self.num_beams, "at least 1")
+        _check(problems, self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        return problems
+
+
+@dataclass
+class FinetuneArguments(TrainingArguments):
+    """Everything of `transformers.TrainingArguments`, with this task's defaults and both common spellings."""
+
+    output_dir: str = _option("./lora_finetuned", "Folder of the run: adapter, metrics, predictions, checkpoints.")
+    per_device_train_batch_size: int = _option(4, "Questions in one step on one device.", "--batch_size")
+    per_device_eval_batch_size: int = _option(16, "Questions answered at once on one device.")
+    num_train_epochs: float = _option(3.0, "Passes over the training rows.", "--epochs")
+    learning_rate: float = _option(1e-4, "Peak learning rate.")
+    warmup_steps: float = _option(50, "Steps of rising learning rate; below 1: a share of all steps.")
+    seed: int = _option(42, "Seed of the split, the adapter, the order of rows and dropout.")
+    eval_strategy: str = _option("epoch", "When to answer the validation questions: epoch, steps or no.")
+    save_strategy: str = _option("epoch", "When to write a checkpoint: epoch, steps, best or no.")
+    save_total_limit: int = _option(1, "Checkpoints kept, besides the best.")
+    load_best_model_at_end: bool = _option(True, "Save the epoch of the best validation accuracy, not the last.")
+    metric_for_best_model: str = _option("accuracy", "accuracy (exact match on validation), or loss.")
+    early_stopping_patience: int = _option(None, "Stop after so many evaluations without a better score.")
+    logging_steps: float = _option(10, "Optimizer steps between two lines of the log; below 1: a share of all steps.")
+    report_to: str = _option("none", "Logger: none, tensorboard, wandb, mlflow, all, …")
+    remove_unused_columns: bool = _option(False, "Must stay false: the collator needs every column.")
+    prediction_loss_only: bool = _option(True, "Must stay true: answers are generated, not read off the logits.")
+    label_names: list[str] = field(default_factory=lambda: ["labels"], metadata={"help": "Must stay: labels."})
+    # Every adapter weight takes part in every step, so looking for idle ones would only cost time.
+    ddp_find_unused_parameters: bool = _option(False, "As in torch's DistributedDataParallel.")
+
+    def check(self) -> list[str]:
+        problems = []
+        for flag in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            _check(problems, getattr(self, flag) >= 1, flag, getattr(self, flag), "at least 1")
+        if self.max_steps <= 0:
+            _check(problems, self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "above 0")
+        _check(problems, self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _check(problems, self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        patience = self.early_stopping_patience
+        _check(problems, patience is None or patience >= 1, "early_stopping_patience", patience, "at least 1")
+        if patience is not None and not self.load_best_model_at_end:
+            problems.append("--early_stopping_patience: needs --load_best_model_at_end true")
+        if self.remove_unused_columns or not self.prediction_loss_only or self.label_names != ["labels"]:
+            problems.append("--remove_unused_columns, --prediction_loss_only and --label_names must keep their defaults")
+        return problems
+
+
+@dataclass
+class InferenceArguments:
+    """What to answer and where to write it."""
+
+    csv_path: str = _option(
+        None, "Table of questions: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id."
+    )
+    image_dir: str = _option(None, "Folder of the images; may be left out when the table holds the images itself.")
+    annotations_path: str = _option(None, "Official VQA annotations JSON that belongs to --csv_path, for the metrics.")
+    output_path: str = _option("results.csv", "Table written: the input's columns, generated_answer, confidence, status.")
+    lora_model_path: str = _option(None, "Adapter: local folder or Hub id; without one the base answers alone.")
+    lora_revision: str = _option(None, "Branch, tag or commit of the adapter on the Hub.")
+    base_model_id: str = _option(
+        None, "Base model: Hub id or local folder; default: the adapter's own, else Salesforce/blip2-opt-2.7b.", "--model_id"
+    )
+    base_model_revision: str = _option(None, "Branch, tag or commit of the base on the Hub.")
+    quantization: str = _option("auto", "As in finetune.py.", choices=["auto", "none", "8bit", "4bit"])
+    dtype: str = _option("auto", "As in finetune.py.", choices=["auto", "bfloat16", "float16", "float32"])
+    prompt: str = _option(None, "Prompt with {question} in it; default: the adapter's own.")
+    batch_size: int = _option(1, "Questions answered at once.")
+    num_beams: int = _option(None, "Beams; 1 is greedy decoding; default: the adapter's own, else 1.")
+    max_new_tokens: int = _option(None, "Longest answer, in tokens; default: the adapter's own, else 10.")
+    question_type_column: str = _option(None, "Column that names the type of each question; default: by rule.")
+    on_bad_image: str = _option(
+        "error", "A missing or unreadable image: stop and name it, or say so in its row.", choices=["error", "skip"]
+    )
+    bertscore_model: str = _option("auto", "As in finetune.py.")
+    overwrite: bool = _option(False, "Start anew even if the output exists, whole or in part.")
+    score: str = _option(
+        None, "Score these predictions (CSV with generated_answer, or official results JSON); loads no model."
+    )
+
+    def check(self) -> list[str]:
+        problems = []
+        if not self.csv_path:
+            problems.append("--csv_path: missing; name the table with the questions")
+        if self.prompt is not None and "{question}" not in self.prompt:
+            problems.append(f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes")
+        for flag in ("batch_size", "num_beams", "max_new_tokens"):
+            value = getattr(self, flag)
+            _check(problems, value is None or value >= 1, flag, value, "at least 1")
+        return problems

@@ -1,0 +1,126 @@
+"""Questions and answers → tensors of token ids, for training and for generation.
+
+Causal (OPT):   `<image>` × num_query_tokens, start token, prompt, answer, end token; supervised: answer and end token.
+Seq2seq (T5):   encoder `<image>` × num_query_tokens, prompt, end token; decoder: answer, end token, all supervised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from blip2vqa.data.examples import Example
+from blip2vqa.errors import InputError
+from blip2vqa.features import ImageFeatures
+from blip2vqa.loading import LoadedModel
+
+IGNORE = -100  # cross_entropy's own default for positions without a target
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Tokenizes prompts and answers for one base; used alike for training and for generation."""
+
+    tokenizer: PreTrainedTokenizerBase
+    prompt: str
+    seq2seq: bool
+    image_token_id: int
+    num_query_tokens: int
+    end_token_id: int
+    decoder_start_token_id: int | None = None
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, prompt: str) -> "TextEncoder":
+        config = loaded.base.config
+        return cls(
+            tokenizer=loaded.tokenizer,
+            prompt=prompt,
+            seq2seq=loaded.family.seq2seq,
+            image_token_id=config.image_token_index,
+            num_query_tokens=config.num_query_tokens,
+            end_token_id=loaded.end_token_id,
+            decoder_start_token_id=config.text_config.decoder_start_token_id if loaded.family.seq2seq else None,
+        )
+
+    def prompt_ids(self, questions: Sequence[str]) -> list[list[int]]:
+        """Image tokens, then the tokenizer's own start or end token around the prompt, unpadded."""
+        texts = [self.prompt.replace("{question}", question) for question in questions]
+        # The tokenizer alone, not the processor: without images that subtracts the query tokens from max_length.
+        ids = self.tokenizer(texts, add_special_tokens=True, return_token_type_ids=False)["input_ids"]
+        return [[self.image_token_id] * self.num_query_tokens + row for row in ids]
+
+    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
+        """Answer and end token, unpadded. A causal model continues the prompt, hence the blank before the answer."""
+        texts = answers if self.seq2seq else [f" {answer.strip()}" for answer in answers]
+        ids = self.tokenizer(list(texts), add_special_tokens=False, return_token_type_ids=False)["input_ids"]
+        return [[*row, self.end_token_id] for row in ids]
+
+    def training_batch(self, questions: Sequence[str], answers: Sequence[str]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask`, `labels` (and `decoder_input_ids` for seq2seq), each [batch, longest].
+
+        `labels` of a causal model are as long as `input_ids` and not shifted; of a seq2seq model, as the decoder's.
+        """
+        prompts, targets = self.prompt_ids(questions), self.answer_ids(answers)
+        if self.seq2seq:
+            batch = self._pad(prompts)
+            batch["labels"] = pad(targets, IGNORE)
+            start = torch.full((len(targets), 1), self.decoder_start_token_id)
+            shifted = torch.cat([start, batch["labels"][:, :-1]], dim=1)
+            batch["decoder_input_ids"] = shifted.masked_fill(shifted == IGNORE, self.tokenizer.pad_token_id)
+            return batch
+        batch = self._pad([prompt + target for prompt, target in zip(prompts, targets, strict=True)])
+        labels = [[IGNORE] * len(prompt) + target for prompt, target in zip(prompts, targets, strict=True)]
+        batch["labels"] = pad(labels, IGNORE)
+        return batch
+
+    def generation_batch(self, questions: Sequence[str]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask` [batch, longest] of prompts alone, padded so that generation goes on from
+        the last column: on the left for a causal model."""
+        return self._pad(self.prompt_ids(questions), left=not self.seq2seq)
+
+    def _pad(self, rows: list[list[int]], left: bool = False) -> dict[str, torch.Tensor]:
+        ids = pad(rows, self.tokenizer.pad_token_id, left)
+        # The model scatters image features over image tokens without counting them: too few, and a row would be
+        # answered from its neighbour's picture (a question may spell out "<image>", too).
+        if not bool(((ids == self.image_token_id).sum(1) == self.num_query_tokens).all()):
+            raise ValueError(f"every row must hold exactly {self.num_query_tokens} image tokens")
+        return {"input_ids": ids, "attention_mask": pad([[1] * len(row) for row in rows], 0, left)}
+
+    def check_lengths(self, examples: Sequence[Example], limit: int | None, answer_room: int = 0) -> None:
+        """Raise `InputError` for rows longer than the model's positions, or whose text spells a special token."""
+        problems = []
+        token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        fixed = self.num_query_tokens + len(self.prompt.encode()) + 2
+        for example in examples:
+            if token in example.question:
+                problems.append(f"row {example.row}: the question contains {token!r}, which stands for the picture")
+            text = example.question + max(example.answers, key=len, default="")
+            # A token is at least one byte, so only rows long in bytes need to be tokenized to be sure.
+            if limit and fixed + len(text.encode()) + answer_room > limit:
+                answer = max((len(row) for row in self.answer_ids(list(example.answers) or [""])), default=0)
+                length = len(self.prompt_ids([example.question])[0]) + max(answer, answer_room)
+                if length > limit:
+                    problems.append(f"row {example.row}: {length} tokens, but the base model has {limit} positions; shorten it")
+        if problems:
+            more = [f"… and {len(problems) - 10} more rows"] if len(problems) > 10 else []
+            raise InputError(*problems[:10], *more)
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.Tensor:
+    """Rows of unlike length → int64 [rows, longest]."""
+    sequences = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    side = "left" if left else "right"
+    return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
+
+
+@dataclass(frozen=True)
+class TrainingCollator:
+    """`(example, answer)` pairs → a batch with `query_output` [batch, num_query_tokens, hidden] and token tensors."""
+
+    text: TextEncoder
+    features: ImageFeatures
+
+    def __call__(self, items: Sequence[tuple[Example, str]]) -> dict[str, torch.Tensor]:
+        batch = self.text.training_batch([example.question for example, _ in items], [answer for _, answer in items])
+        return {"query_output": self.features.of(example.digest for example, _ in items), **batch}

@@ -1,0 +1,28 @@
+"""How a script ends: 0 done, 1 failed on the way, 2 wrong input, with one line for each problem and no traceback."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from blip2vqa.errors import InputError
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's `main` and exit with the house's codes."""
+    is_main = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
+    # Raised by upstream for its own deprecations; a user of these scripts can do nothing about them.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        main()
+    except InputError as error:
+        if is_main:
+            for problem in error.problems:
+                print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if is_main:
+            print("interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(1)

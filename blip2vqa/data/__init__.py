@@ -1,0 +1,1 @@
+"""Tables of images, questions and answers: read, checked, split by image."""

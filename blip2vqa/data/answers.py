@@ -1,0 +1,82 @@
+"""What a question asks for, and when two answers are the same.
+
+Normalisation follows the official VQA evaluator, `vqaEvaluation/vqaEval.py` of https://github.com/GT-Vision-Lab/VQA
+(Antol et al. 2015, Goyal et al. 2017), quirks included: scores are comparable only when every step is the same.
+"""
+
+import re
+
+NUMBER_WORDS = {
+    "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
+    "seven": "7", "eight": "8", "nine": "9", "ten": "10",
+}  # fmt: skip
+ARTICLES = {"a", "an", "the"}
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+PERIOD = re.compile(r"\.(?!\d)")  # the evaluator's lookbehind is mistyped and never holds, so "a.5" keeps its period
+COMMA_IN_NUMBER = re.compile(r"\d,\d")
+
+# The evaluator lists misspelt forms one by one; all but one are these words with exactly one apostrophe left out.
+CONTRACTED = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+    he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
+    o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
+    someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've
+    there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
+    what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
+    wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+CONTRACTIONS = {
+    word[: mark.start()] + word[mark.end() :]: word for word in CONTRACTED.split() for mark in re.finditer("'", word)
+}
+CONTRACTIONS["somebody'd"] = "somebodyd"  # the evaluator's own slip
+
+QUESTION_TYPES = ("yes/no", "count", "color", "shape", "material", "what", "other")
+AUXILIARY = re.compile(
+    r"(is|are|am|was|were|do|does|did|can|could|will|would|should|shall|may|might|must|has|have|had)(n['’]?t)?\b"
+    r"|(can['’]?t|cannot|won['’]?t|ain['’]?t)\b"
+)
+CHOICE = re.compile(r"\bor (?!not\b|no\b|more\b|less\b|fewer\b)")
+RULES = (
+    ("count", re.compile(r"\bhow many\b|\b(?:number|count) of\b")),
+    ("color", re.compile(r"\bcolou?r(s|ed|ing)?\b")),
+    ("shape", re.compile(r"\bshaped?\b|\bshapes\b")),
+    ("material", re.compile(r"\bmaterials?\b|\bmade (out )?(of|from)\b|\btextures?\b|\bfabrics?\b")),
+    ("what", re.compile(r"\b(what|which)\b")),
+)
+
+
+def process_punctuation(text: str) -> str:
+    """Drop or blank punctuation as the evaluator does: a mark beside a space, or any mark when the text holds a
+    number like 1,000, is dropped; other marks become a space. Periods go unless a digit follows."""
+    number = COMMA_IN_NUMBER.search(text)
+    result = text
+    for mark in PUNCTUATION:
+        if mark in text:
+            dropped = number or f"{mark} " in text or f" {mark}" in text
+            result = result.replace(mark, "" if dropped else " ")
+    return PERIOD.sub("", result, count=32)  # 32 is re.UNICODE, which the evaluator passes as the count
+
+
+def process_digit_article(text: str) -> str:
+    """Lower case, number words up to ten as digits, no articles, apostrophes put back into contractions, one space
+    between words."""
+    words = (NUMBER_WORDS.get(word, word) for word in text.lower().split())
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def normalize_answer(text: str) -> str:
+    """The whole official normalisation. (The evaluator skips it when all ten annotators agree: see the metrics.)"""
+    text = text.replace("\n", " ").replace("\t", " ").strip()
+    return process_digit_article(process_punctuation(text))
+
+
+def question_type(question: str) -> str:
+    """One of QUESTION_TYPES, by rule from the question's text alone; the first rule that fits wins.
+
+    A question that begins with is, are, does, ... is yes/no unless it offers a choice ("is it red or blue?"), which
+    falls to the rules after it. "How many colors" counts; "what color is the shape" asks for a color.
+    """
+    text = question.strip().lower()
+    if AUXILIARY.match(text) and not CHOICE.search(text):
+        return "yes/no"
+    return next((name for name, pattern in RULES if pattern.search(text)), "other")

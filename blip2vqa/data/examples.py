@@ -1,0 +1,167 @@
+"""Table rows with their pictures → checked examples."""
+
+import io
+import logging
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from blip2vqa.data.answers import question_type
+from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
+from blip2vqa.data.readers import name_rows
+from blip2vqa.data.tables import Table, load_table, most_common
+from blip2vqa.errors import InputError
+from blip2vqa.files import write_text_atomic
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question about one picture."""
+
+    row: int
+    """The row as the user sees it in the table (see `Table.frame`), not a position in a list."""
+    image: ImageSource
+    image_name: str
+    """As the table has it."""
+    digest: str
+    """SHA-256 of the picture's bytes, hexadecimal: the same picture under two names has one digest."""
+    question: str
+    answers: tuple[str, ...]
+    """All annotators' answers; one for a table with an answer column; () when there is none."""
+    question_type: str
+    extra: dict[str, str]
+    """The table's other columns."""
+
+    @property
+    def answer(self) -> str:
+        """The most common of the answers, of several the first; "" when there is none."""
+        return most_common(self.answers)
+
+
+class BadRow(NamedTuple):
+    """A row left out, with the reason against its picture."""
+
+    row: int
+    image_name: str
+    reason: str
+
+
+def load_examples(
+    path: str,
+    image_dir: str | None,
+    annotations_path: str | None = None,
+    *,
+    require_answers: bool = True,
+    question_type_column: str | None = None,
+    on_bad_image: str = "error",
+    bad_images_path: str | None = None,
+    progress: bool = True,
+) -> tuple[list[Example], list[BadRow]]:
+    """Read a table (as `read_table`), find and decode every picture once, and check it all.
+
+    Args:
+        image_dir: the folder of the pictures; None when the table holds them itself.
+        question_type_column: a column that gives the question types; else the column question_type where there is
+            one; else, and for empty cells, the rule `question_type`.
+        on_bad_image: "error", or "skip" to leave rows with unusable pictures out and return them beside the examples.
+        bad_images_path: where to write all unusable pictures (CSV: image_name, reason, rows), if there are any.
+
+    Returns the examples in the table's order and the rows left out (empty with "error").
+    Raises InputError with everything that is wrong, table and pictures, in one go; also when no picture is usable.
+    """
+    table, problems = load_table(path, annotations_path, require_answers=require_answers)
+    if table is None:
+        if image_dir is not None and not Path(image_dir).is_dir():
+            problems.append(f"image_dir {image_dir}: no such folder")
+        raise InputError(*problems)
+    columns = list(table.frame)
+    if question_type_column is not None and question_type_column not in columns:
+        problems.append(
+            f"{path}: no column {question_type_column} for question types; its columns are {', '.join(columns)}"
+        )
+    digests, bad_rows, sources = {}, [], {}
+    names = table.frame["image_name"].tolist() if "image_name" in columns else []
+    if table.images is None and image_dir is None:
+        problems.append(f"image_dir is not given, and {path} holds no pictures itself; give the folder of the pictures")
+    elif table.images is None and not Path(image_dir).is_dir():
+        problems.append(f"image_dir {image_dir}: no such folder")
+    else:
+        keys, sources, bad = _find_images(table, names, image_dir)
+        digests, undecodable = check_images(sources.values(), progress=progress)
+        bad |= undecodable
+        rows = zip(table.frame.index.tolist(), names, keys, strict=True)
+        bad_rows = [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
+        problems += _report(path, bad_rows, len(digests), on_bad_image, bad_images_path)
+    if problems:
+        raise InputError(*problems)
+    return _build(table, keys, sources, digests, question_type_column), bad_rows
+
+
+def _find_images(
+    table: Table, names: list[str], image_dir: str | None
+) -> tuple[list[str], dict[str, ImageSource], dict[str, str]]:
+    """A key for every row's picture, the sources by key, and the reasons against those not found, by key."""
+    if table.images is not None:
+        keys = [str(position) for position in range(len(table.frame))]
+        return keys, {key: ImageSource(key, dataset=table.images, index=int(key)) for key in keys}, {}
+    index, sources, bad = ImageIndex(image_dir), {}, {}
+    keys = [name.strip() for name in names]
+    for key in dict.fromkeys(keys):
+        if not key:
+            continue  # an empty cell, reported with the table
+        try:
+            sources[key] = ImageSource(key, path=index.find(key))
+        except BadImage as error:
+            bad[key] = error.reason
+    return keys, sources, bad
+
+
+def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad_images_path: str | None) -> list[str]:
+    """Write and log the unusable pictures; the problems they make, the first ten by name."""
+    rows_of = defaultdict(list)
+    for row, name, reason in bad_rows:
+        rows_of[name, reason].append(row)
+    if not rows_of:
+        return []
+    listed = ""
+    if bad_images_path is not None:
+        records = [(name, reason, " ".join(map(str, rows))) for (name, reason), rows in rows_of.items()]
+        text = io.StringIO()
+        pd.DataFrame(records, columns=["image_name", "reason", "rows"]).to_csv(text, index=False, lineterminator="\n")
+        write_text_atomic(bad_images_path, text.getvalue())
+        listed = f", all listed in {bad_images_path}"
+    total = f"{len(rows_of)} of {len(rows_of) + good} images cannot be used{listed}"
+    if on_bad_image == "skip" and good:
+        logger.warning("%s: %s; their %d rows are left out", path, total, len(bad_rows))
+        return []
+    remedy = "mend them, or leave their rows out with on_bad_image skip" if good else "is image_dir the right folder?"
+    problems = [f"{path}: {total}; {remedy}"]
+    for (name, reason), rows in list(rows_of.items())[:10]:
+        problems.append(f"image {name}: {reason} ({name_rows(rows)})")
+    if len(rows_of) > 10:
+        problems.append(f"and {len(rows_of) - 10} more images")
+    return problems
+
+
+def _build(
+    table: Table, keys: list[str], sources: dict[str, ImageSource], digests: dict[str, str], type_column: str | None
+) -> list[Example]:
+    frame = table.frame
+    questions = [question.strip() for question in frame["question"].tolist()]
+    by_rule = {question: question_type(question) for question in dict.fromkeys(questions)}
+    type_column = type_column or ("question_type" if "question_type" in frame else None)
+    given = [text.strip() for text in frame[type_column].tolist()] if type_column else [""] * len(frame)
+    extra = frame.drop(columns=["image_name", "question", "answer"], errors="ignore").to_dict("records")
+    rows = zip(
+        frame.index.tolist(), keys, frame["image_name"].tolist(), questions, table.answers, given, extra, strict=True
+    )
+    return [
+        Example(row, sources[key], name, digests[key], question, answers, kind or by_rule[question], others)
+        for row, key, name, question, answers, kind, others in rows
+        if key in digests
+    ]

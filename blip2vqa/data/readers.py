@@ -1,0 +1,228 @@
+"""File formats, each read into the same raw table; what the table must hold is checked in tables.py.
+
+Every reader returns a RawTable and raises InputError for a file that cannot be understood.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from blip2vqa.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+KNOWN_COLUMNS = ("image_name", "question", "answer", "answers", "question_id", "question_type")
+VQA_COLUMNS = {
+    "answer": "multiple_choice_answer",
+    "annotator_question_type": "question_type",
+    "answer_type": "answer_type",
+}  # column here → key in the official annotations
+JSON_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # 1.10 stays 1.10
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """`frame`: text cells; its index is the row as the user sees it: a spreadsheet's row, a line, or an item from 1.
+    `answers`: one value a row as the file had it (a list of texts or of {"answer": text}), or None.
+    `images`: a `datasets.Dataset` of the same length with the one column `image`, not decoded, or None."""
+
+    frame: pd.DataFrame
+    answers: list | None = None
+    images: "datasets.Dataset | None" = None
+
+
+def name_rows(rows: Iterable, noun: str = "row") -> str:
+    """'row 3' or 'rows 3, 7, 8 and 12 more': the first ten by name, the rest by count."""
+    rows = list(rows)
+    rest = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+    return f"{noun}{'s' if len(rows) > 1 else ''} {', '.join(str(row) for row in rows[:10])}{rest}"
+
+
+def read_text(path: Path) -> str:
+    """The file's text: UTF-8 with or without a byte order mark, UTF-16 with one, else Windows-1252, which is logged;
+    `.gz` is unpacked."""
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    try:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = data.decode("utf-16")
+        else:
+            text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", errors="replace")
+        if "\0" not in text:
+            logger.warning("%s is not UTF-8: read as Windows-1252 (Latin-1); save it as UTF-8 to be sure", path)
+    if "\0" in text:
+        raise InputError(f"{path}: not a text file; save the table as CSV (UTF-8)")
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty")
+    return text
+
+
+def clean_names(names: Iterable[str]) -> list[str]:
+    """Column names without spaces around; those known here in lower case, empty ones by their position."""
+    stripped = [str(name).strip() for name in names]
+    named = [name or f"column_{position}" for position, name in enumerate(stripped, 1)]
+    return [name.lower() if name.lower() in KNOWN_COLUMNS else name for name in named]
+
+
+def read_csv(path: Path) -> RawTable:
+    """Comma, semicolon or tab; quoted line breaks; blank rows skipped; every cell is text, an absent one ""."""
+    text = read_text(path)
+    body = text.lstrip("\r\n")
+    skipped = len(text[: -len(body)].splitlines())
+    try:
+        headers = {
+            mark: clean_names(next(csv.reader(io.StringIO(body, newline=""), delimiter=mark))) for mark in ",;\t"
+        }
+        delimiter = max(headers, key=lambda mark: (len(set(headers[mark]) & set(KNOWN_COLUMNS)), len(headers[mark])))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            # The header is read as a row: pandas then counts rows as a spreadsheet does, and cells by the header's.
+            options = {"header": None, "dtype": str, "na_filter": False, "skip_blank_lines": False}
+            frame = pd.read_csv(io.StringIO(body), sep=delimiter, on_bad_lines="warn", **options)
+    except (csv.Error, pd.errors.ParserError) as error:
+        opened = re.search(r"EOF inside string starting at row (\d+)", str(error))
+        reason = f"the quotation mark opened in row {int(opened[1]) + 1 + skipped} is never closed" if opened else error
+        raise InputError(f"{path}: not a readable CSV table: {reason}") from error
+    too_long = re.findall(r"Skipping line (\d+): expected", "\n".join(str(warning.message) for warning in caught))
+    if too_long:
+        rows = name_rows(int(row) + skipped for row in too_long)
+        raise InputError(
+            f"{path}: {rows}: more cells than the {frame.shape[1]} of the header; "
+            f'put quotation marks around texts that hold "{delimiter}"'
+        )
+    frame.index += 1 + skipped
+    frame.columns = headers[delimiter]
+    frame = frame.iloc[1:]
+    _refuse_duplicates(path, frame.columns)
+    blank = pd.Series(True, index=frame.index)
+    for column in frame.columns:
+        blank &= frame[column].str.strip() == ""
+    return RawTable(frame[~blank])
+
+
+def read_json(path: Path, annotations_path: Path | None = None) -> RawTable:
+    """A list of objects, or the official VQA questions file (with its annotations)."""
+    data = _parse_json(path)
+    if isinstance(data, dict) and isinstance(data.get("questions"), list):
+        return _read_vqa(path, data, annotations_path)
+    if annotations_path is not None:
+        raise InputError(f'{path}: no official VQA file with "questions", so annotations_path cannot go with it')
+    if isinstance(data, list) and all(isinstance(item, dict) for item in data):
+        return _from_records(path, data, range(1, len(data) + 1))
+    raise InputError(f'{path}: neither a list of objects nor an official VQA file with "questions"')
+
+
+def read_jsonl(path: Path) -> RawTable:
+    """One JSON object a line; blank lines skipped."""
+    records, lines, broken = [], [], []
+    for number, line in enumerate(read_text(path).split("\n"), 1):  # splitlines would break at U+2028 within texts
+        line = line.strip()
+        if not line:
+            continue
+        try:
+            record = JSON_DECODER.decode(line)
+        except (json.JSONDecodeError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+            lines.append(number)
+        else:
+            broken.append(number)
+    if broken:
+        raise InputError(f"{path}: {name_rows(broken, 'line')}: not a JSON object; one whole object a line is expected")
+    return _from_records(path, records, lines)
+
+
+def as_text(value: object) -> str:
+    """A cell as text: texts as they are, nothing as "", anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _parse_json(path: Path) -> object:
+    try:
+        return JSON_DECODER.decode(read_text(path).strip())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: JSON nested too deeply") from error
+
+
+def _from_records(path: Path, records: list[dict], rows: Iterable[int]) -> RawTable:
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    names = clean_names(keys)
+    _refuse_duplicates(path, names)
+    cells = {name: [record.get(key) for record in records] for name, key in zip(names, keys, strict=True)}
+    frame = pd.DataFrame({name: map(as_text, values) for name, values in cells.items()}, index=rows, dtype=object)
+    return RawTable(frame, cells.get("answers"))
+
+
+def _refuse_duplicates(path: Path, names: Iterable[str]) -> None:
+    names = list(names)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: column {', '.join(twice)} stands there more than once; rename or delete one")
+
+
+def _read_vqa(path: Path, data: dict, annotations_path: Path | None) -> RawTable:
+    """The official pair (https://visualqa.org/download.html). Pictures are named as COCO names them."""
+    questions = data["questions"]
+    try:
+        ids = [str(item["question_id"]) for item in questions]
+        # "test-dev2015" is a subset of the questions about the pictures of "test2015"
+        subtype = str(data.get("data_subtype", "")).replace("-dev", "")
+        prefix = f"COCO_{subtype}_" if subtype else ""  # COCO of 2017 has no prefix
+        frame = pd.DataFrame(
+            {
+                "image_name": [f"{prefix}{int(item['image_id']):012d}.jpg" for item in questions],
+                "question": [as_text(item["question"]) for item in questions],
+                "question_id": ids,
+            },
+            index=range(1, len(questions) + 1),
+            dtype=object,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        needs = "every question needs question_id, image_id (a number) and question"
+        raise InputError(f"{path}: {needs} ({type(error).__name__}: {error})") from error
+    if annotations_path is None:
+        return RawTable(frame)
+
+    annotations = _parse_json(annotations_path)
+    try:
+        by_id = {str(item["question_id"]): item for item in annotations["annotations"]}
+        answers = [[as_text(answer["answer"]) for answer in by_id[id]["answers"]] if id in by_id else [] for id in ids]
+        for column, key in VQA_COLUMNS.items():
+            frame[column] = [as_text(by_id[id].get(key)) if id in by_id else "" for id in ids]
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{annotations_path}: not an official VQA annotations file ({reason})") from error
+    missing = [id for id in ids if id not in by_id]
+    if ids and len(missing) == len(ids):
+        raise InputError(f"{annotations_path}: no annotation for any question of {path}: these belong to another file")
+    if missing:
+        raise InputError(
+            f"{annotations_path}: no annotation for {len(missing)} of {len(ids)} questions of {path}: "
+            f"{name_rows(missing, 'question_id')}"
+        )
+    return RawTable(frame, answers)

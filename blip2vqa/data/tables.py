@@ -1,0 +1,144 @@
+"""Tables of questions in whatever format the user has them → one checked table."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from blip2vqa.data.readers import RawTable, name_rows, read_csv, read_json, read_jsonl
+from blip2vqa.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+FORMATS = {
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".txt": read_csv,
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+}  # each also with .gz after it
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in the file's order, every cell the text it was there.
+
+    `frame`: columns image_name, question, answer where there is one, and the user's own; its index is the row as the
+    user sees it (a spreadsheet's row, the header being row 1; a line of a JSONL file; else the item, from 1).
+    `answers`: all annotators' answers, one tuple a row, () where there is none.
+    `source`: where the table came from, as the user wrote it.
+    `images`: the pictures, where the table holds them: a `datasets.Dataset`, row for row, whose column `image` is not
+    decoded; else None.
+    """
+
+    frame: pd.DataFrame
+    answers: list[tuple[str, ...]]
+    source: str
+    images: "datasets.Dataset | None" = None
+
+
+def read_table(path: str, annotations_path: str | None = None, *, require_answers: bool) -> Table:
+    """Read a CSV, JSONL or JSON table, the official VQA JSON pair, a `datasets` folder or a Hub id `user/name[:split]`.
+
+    Raises InputError with every problem found: no such file, unreadable, missing columns, no rows, empty questions or
+    (with `require_answers`) empty answers.
+    """
+    table, problems = load_table(path, annotations_path, require_answers=require_answers)
+    if problems:
+        raise InputError(*problems)
+    return table
+
+
+def load_table(path: str, annotations_path: str | None, *, require_answers: bool) -> tuple[Table | None, list[str]]:
+    """As `read_table`, but hands back the problems, with as much of the table as could be read."""
+    try:
+        raw = _read(str(path), annotations_path)
+    except InputError as error:
+        return None, error.problems
+    frame, problems = raw.frame, []
+    if not len(frame):
+        return None, [f"{path}: no rows"]
+
+    texts = frame["answer"].tolist() if "answer" in frame else [""] * len(frame)
+    answers = [(text,) if text and not text.isspace() else () for text in texts]
+    if raw.answers is not None:
+        several, malformed = _annotators(raw.answers)
+        if malformed:
+            rows = name_rows(frame.index[malformed])
+            problems.append(f'{path}: {rows}: answers must be a list of texts, like ["red", "dark red"]')
+        frame = frame.assign(
+            answer=[text if one else most_common(row) for text, one, row in zip(texts, answers, several, strict=True)]
+        )
+        answers = [row or one for row, one in zip(several, answers, strict=True)]
+
+    needed = ["image_name"] * (raw.images is None) + ["question"] + ["answer"] * require_answers
+    for column in needed:
+        if column not in frame:
+            problems.append(_missing_column(path, column, list(frame)))
+        elif (empty := frame[column].str.strip() == "").any():
+            rows = frame.index[empty]
+            if len(rows) == len(frame):
+                problems.append(f"{path}: column {column} is empty in all {len(rows)} rows")
+            else:
+                problems.append(f"{path}: empty {column} in {name_rows(rows)}; fill in or delete")
+    return Table(frame, answers, str(path), raw.images), problems
+
+
+def most_common(answers: tuple[str, ...]) -> str:
+    """The most common answer, of several the first; "" when there is none."""
+    return max((answer for answer in answers if answer.strip()), key=answers.count, default="")
+
+
+def _read(path: str, annotations_path: str | None) -> RawTable:
+    file = Path(path)
+    suffix = (file.with_suffix("") if file.suffix == ".gz" else file).suffix.lower()
+    if annotations_path is not None and suffix != ".json":
+        raise InputError(
+            f"annotations_path {annotations_path}: only goes with official VQA questions .json, not {path}"
+        )
+    if file.is_dir() or (suffix not in FORMATS and not file.exists()):
+        return _read_dataset(path)
+    if not file.exists():
+        raise InputError(f"{path}: no such file")
+    if suffix not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise InputError(f"{path}: unknown table format {suffix!r}; give {known} (also .gz) or a datasets folder")
+    if annotations_path is None:
+        return FORMATS[suffix](file)
+    if not Path(annotations_path).is_file():
+        raise InputError(f"annotations_path {annotations_path}: no such file")
+    return read_json(file, Path(annotations_path))
+
+
+def _read_dataset(path: str) -> RawTable:
+    from blip2vqa.data.dataset_reader import HUB_ID, read_dataset, split_name  # datasets takes seconds to import
+
+    location, _ = split_name(path)
+    if not Path(location).is_dir() and not HUB_ID.fullmatch(location):
+        raise InputError(f"{path}: no such file or folder, nor the form of a Hub id (user/name or user/name:split)")
+    return read_dataset(path)
+
+
+def _annotators(values: list) -> tuple[list[tuple[str, ...]], list[int]]:
+    """All annotators' answers, and the positions of rows that hold something else. Rows without stay empty."""
+    answers, malformed = [], []
+    for position, value in enumerate(values):
+        items = [item.get("answer") if isinstance(item, dict) else item for item in value or []]
+        if isinstance(value or [], list) and all(isinstance(item, str) for item in items):
+            answers.append(tuple(items) if any(item.strip() for item in items) else ())
+        else:
+            answers.append(())
+            malformed.append(position)
+    return answers, malformed
+
+
+def _missing_column(path: str, column: str, columns: list[str]) -> str:
+    problem = f"{path}: no column {column}; its columns are {', '.join(columns)}"
+    if column == "answer" and "question_id" in columns:
+        return f"{problem} (official VQA questions need annotations_path too)"
+    near = difflib.get_close_matches(column, [name.lower() for name in columns], n=1, cutoff=0.5)
+    near = next((name for name in columns if near and name.lower() == near[0]), None)
+    return f'{problem}; rename "{near}" to "{column}"?' if near else problem

@@ -1,0 +1,53 @@
+"""The manifest beside an adapter's weights, `blip2vqa.json`: base, prompt, decoding, data, scores, versions."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+
+from blip2vqa.data.examples import Example
+from blip2vqa.errors import InputError
+from blip2vqa.files import write_json_atomic
+
+NAME = "blip2vqa.json"
+FORMAT = 1
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
+
+
+def data_hash(examples: Iterable[Example]) -> str:
+    """SHA-256 over images (by content), questions and answers, whatever the order of the rows."""
+    rows = sorted(json.dumps([e.digest, e.question, e.answers]) for e in examples)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Package → installed version."""
+    return {package: version(package) for package in _PACKAGES}
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    """Write `manifest` into the adapter's folder, whole or not at all."""
+    write_json_atomic(folder / NAME, {"format": FORMAT, **manifest})
+
+
+def read_manifest(adapter: str, revision: str | None = None) -> dict:
+    """The manifest of a local or Hub adapter; `{}` for an adapter of other tools. Raises `InputError` for a broken one."""
+    file = Path(adapter) / NAME
+    if not Path(adapter).is_dir():
+        try:
+            file = Path(hf_hub_download(adapter, NAME, revision=revision))
+        except EntryNotFoundError:
+            return {}
+    if not file.is_file():
+        return {}
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"adapter {adapter}: {NAME} is not readable as JSON ({error}); restore or remove it") from error
+    if manifest.get("format") != FORMAT:
+        raise InputError(f"adapter {adapter}: {NAME} has format {manifest.get('format')!r}; this version reads {FORMAT}")
+    return manifest

@@ -1,0 +1,29 @@
+"""Output files are written whole or not at all: a temporary name in the same folder, then a rename."""
+
+import json
+import os
+from pathlib import Path
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, making its folder if need be; line ends are written as they are.
+
+    A reader sees the old file or the new one, never half of one, even when the process is killed midway.
+    Raises OSError when the folder cannot be written to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # without it a power cut may keep the rename and lose the contents
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json_atomic(path: str | Path, data: object) -> None:
+    """Write `data` as indented JSON, keys in their own order; otherwise as `write_text_atomic`."""
+    write_text_atomic(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,95 @@
+"""Command lines: a JSON configuration first, flags on top, every mistake said in one line."""
+
+import difflib
+import json
+import sys
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from blip2vqa.errors import InputError
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str):
+        # argparse would print the usage of over a hundred options first, and hide the one line that matters.
+        raise InputError(f"{message} (--help lists the options)")
+
+
+def parse(dataclasses: list[type], description: str, argv: list[str] | None = None) -> tuple[tuple, dict]:
+    """Parse `[CONFIG.json] [--flag value …]` into `dataclasses`.
+
+    Returns the instances, and the resolved values as a flat dict that repeats the run when read as CONFIG.json.
+    Raises `InputError` for whatever does not parse.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(dataclasses, description=description, allow_abbrev=False, add_help=True)
+    options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
+    flags = []
+    if argv and not argv[0].startswith("-"):
+        flags = _flags_of_json(argv.pop(0), options)
+    argv = flags + argv
+    if argv and not argv[0].startswith("-"):
+        raise InputError(f"argument {argv[0]!r}: expected a CONFIG.json first or a --flag")
+    _allow_bare_resume(argv)
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        problems = [_unknown(item, options, "argument") for item in unknown if item.startswith("-")]
+        raise InputError(
+            *problems or [f"argument {unknown[0]!r}: not expected here; text with blanks needs quotation marks"]
+        )
+    resolved = _resolved(dataclasses, vars(namespace), vars(parser.parse_known_args([])[0]))
+    try:
+        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False), resolved
+    except (ValueError, ImportError) as error:  # what the dataclasses check by themselves in __post_init__
+        raise InputError(" ".join(str(error).split())) from error
+
+
+def _resolved(dataclasses: list[type], values: dict, defaults: dict) -> dict:
+    """All of the options declared by the project itself, whose defaults may change, and what differs of the others."""
+    own = {name for cls in dataclasses for name in cls.__annotations__}
+    chosen = {name: value for name, value in values.items() if name in own or value != defaults[name]}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _flags_of_json(path: str, options: dict) -> list[str]:
+    """A JSON object as flags, so that one parser checks and converts both."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"configuration {path}: no such file; the first argument is a JSON file or a --flag")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"configuration {path}: not readable as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"configuration {path}: must hold one JSON object of option: value")
+    problems = [_unknown(key, options, f"configuration {path}: key") for key in values if key not in options]
+    if problems:
+        raise InputError(*problems)
+    flags = []
+    for key, value in values.items():
+        if value is None:
+            continue  # null stands for the default
+        if isinstance(value, list):
+            flags += [f"--{key}", *map(str, value)]
+        elif isinstance(value, dict):
+            flags.append(f"--{key}={json.dumps(value)}")
+        else:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            flags.append(f"--{key}={text}")
+    return flags
+
+
+def _unknown(name: str, options: dict, what: str) -> str:
+    name = name.split("=")[0]
+    near = difflib.get_close_matches(name.lstrip("-"), options, n=1)
+    hint = f"did you mean {'--' if name.startswith('-') else ''}{near[0]}?" if near else "--help lists the options"
+    return f"{what} {name}: unknown; {hint}"
+
+
+def _allow_bare_resume(argv: list[str]) -> None:
+    """`--resume_from_checkpoint` with no value means the last checkpoint, as in Trainer's own `True`."""
+    name = "--resume_from_checkpoint"
+    for position, item in enumerate(argv):
+        if item == name and (position + 1 == len(argv) or argv[position + 1].startswith("--")):
+            argv[position] = f"{name}=true"

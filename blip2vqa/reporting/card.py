@@ -1,0 +1,146 @@
+"""The model card of an adapter directory: README.md with the Hub's YAML in front."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from blip2vqa.reporting.tables import MISSING, ROWS
+
+TASK = "visual-question-answering"
+METRICS = {"accuracy": "Exact match", "vqa_accuracy": "VQA accuracy", "bertscore_f1": "BERTScore F1"}
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def model_card(manifest: dict, metrics: dict) -> str:
+    """README.md of an adapter.
+
+    Args:
+        manifest: what the adapter knows of itself: `base_model_id`, `base_model_revision`, `prompt`, `roles`, `rank`,
+            `alpha`, `task`, `data` (`table`, `rows_train`, `rows_val`, `images_train`, `images_val`), `end_token`,
+            `decoding` (`num_beams`, `max_new_tokens`), `versions`. Whatever is missing is left out of the text.
+        metrics: as in metrics.json: `base`, `adapter`, `blind`, `swapped`; may be empty.
+    """
+    sections = [
+        _introduction(manifest), _use(manifest), _training(manifest), _results(metrics), _limits(metrics)
+    ]  # fmt: skip
+    return f"---\n{_front_matter(manifest, metrics)}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+
+def is_hub_id(base: str) -> bool:
+    """Whether `base` names a repository of the Hub rather than a local folder."""
+    return bool(HUB_ID.fullmatch(base)) and not Path(base).is_dir()
+
+
+def _front_matter(manifest: dict, metrics: dict) -> str:
+    base, scores = manifest.get("base_model_id", ""), metrics.get("adapter") or {}
+    linked = {"base_model": base, "base_model_relation": "adapter"} if is_hub_id(base) else {}
+    table = Path(manifest.get("data", {}).get("table") or "validation table").name
+    results = [
+        EvalResult(
+            task_type=TASK, dataset_type="custom", dataset_name=table, dataset_split="validation",
+            metric_type=name, metric_name=_with_scorer(name, scores), metric_value=round(scores[name], 4),
+        )
+        for name in METRICS if scores.get(name) is not None
+    ]  # fmt: skip
+    data = ModelCardData(
+        library_name="peft", pipeline_tag=TASK, tags=["blip-2", "lora", "vqa", TASK], eval_results=results or None,
+        model_name="BLIP-2 adapter" if results else None, **linked,
+    )  # fmt: skip
+    return data.to_yaml().strip()
+
+
+def _with_scorer(name: str, scores: dict) -> str:
+    scorer = scores.get("bertscore_scorer")
+    return f"{METRICS[name]} ({scorer})" if name == "bertscore_f1" and scorer else METRICS[name]
+
+
+def _base(manifest: dict) -> str:
+    base, revision = manifest.get("base_model_id"), manifest.get("base_model_revision")
+    if not base:
+        return "a BLIP-2 base that the manifest does not name"
+    if not is_hub_id(base):
+        return f"the local base model `{base}`"
+    return f"[{base}](https://huggingface.co/{base})" + (f" at revision `{revision}`" if revision else "")
+
+
+def _introduction(manifest: dict) -> str:
+    return (
+        "# BLIP-2 adapter for visual question answering\n\n"
+        f"A LoRA adapter on {_base(manifest)}, trained to answer questions about pictures. It is a plain PEFT adapter; "
+        "`blip2vqa.json` beside it says how it was trained and how it is to be asked."
+    )
+
+
+def _use(manifest: dict) -> str:
+    prompt = manifest.get("prompt")
+    asked = f"It was trained with this prompt, and is asked with it:\n\n```\n{prompt}\n```\n\n" if prompt else ""
+    return (
+        f"## Use\n\n{asked}"
+        "```bash\npython inference.py --image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv "
+        "--lora_model_path THIS_FOLDER\n```\n\n"
+        '```python\nfrom blip2vqa import load\n\nmodel = load("THIS_FOLDER")\n'
+        'model.answer("picture.jpg", "What color is it?")\n```'
+    )
+
+
+def _training(manifest: dict) -> str:
+    data, decoding = manifest.get("data", {}), manifest.get("decoding", {})
+    roles = manifest.get("roles")
+    versions = manifest.get("versions")
+    lines = {
+        "task": manifest.get("task"),
+        "table": data.get("table") and f"`{Path(data['table']).name}`",
+        "training rows (images)": _rows(data, "train"),
+        "validation rows (images)": _rows(data, "val"),
+        "adapted layers": ", ".join(roles) if isinstance(roles, list | tuple) else roles,
+        "rank": manifest.get("rank"),
+        "alpha": manifest.get("alpha"),
+        "end of an answer": manifest.get("end_token") and f"`{manifest['end_token']!r}`",
+        "beams": decoding.get("num_beams"),
+        "longest answer (tokens)": decoding.get("max_new_tokens"),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()) if versions else None,
+    }
+    listed = "\n".join(f"- {name}: {value}" for name, value in lines.items() if value not in (None, ""))
+    return f"## Training\n\n{listed}" if listed else ""
+
+
+def _rows(data: dict, part: str) -> str | None:
+    rows, images = data.get(f"rows_{part}"), data.get(f"images_{part}")
+    return None if rows is None else f"{rows:,}" + (f" ({images:,})" if images is not None else "")
+
+
+def _results(metrics: dict) -> str:
+    present = {key: metrics[key] for key in ROWS if metrics.get(key)}
+    if not present:
+        return ""
+    names = [name for name in METRICS if any(scores.get(name) is not None for scores in present.values())]
+    titles = ["", *(METRICS[name] for name in names), "rows"]
+    table = [titles, ["---", *["---:"] * (len(titles) - 1)]]
+    for key, scores in present.items():
+        cells = [MISSING if scores.get(name) is None else f"{scores[name]:.4f}" for name in names]
+        table.append([ROWS[key], *cells, str(scores.get("n", MISSING))])
+    scorers = sorted({scores["bertscore_scorer"] for scores in present.values() if scores.get("bertscore_scorer")})
+    notes = [
+        "Answers are compared after the official VQA normalisation. The blind baseline gives the most common training "
+        "answer to the question and sees no image; with images swapped, each question is asked about another picture: "
+        "what the adapter scores above both, it owes to the picture."
+    ]
+    notes += [f"BERTScore: {'; '.join(scorers)}; not comparable with other scorers."] if scorers else []
+    rows = "\n".join("| " + " | ".join(row) + " |" for row in table)
+    return f"## Results\n\nOn the validation rows:\n\n{rows}\n\n" + " ".join(notes)
+
+
+def _limits(metrics: dict) -> str:
+    adapter, blind = ((metrics.get(key) or {}).get("accuracy") for key in ("adapter", "blind"))
+    text = (
+        "It fits the base model named above and no other, and knows questions and answers like those it was trained "
+        "on. It answers every question, also one that the picture does not answer. Errors and biases of the base model "
+        "and of the training data remain."
+    )
+    if adapter is not None and blind is not None and adapter <= blind:
+        text = (
+            "**On the validation rows it is no better than the blind baseline: do not take its answers as read off the "
+            f"picture.** {text}"
+        )
+    return f"## Limits\n\n{text}"

@@ -1,0 +1,110 @@
+"""Trainer for answers: its data set, its loss, and an evaluation that generates answers from prompts alone."""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback
+
+from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator
+from blip2vqa.data.examples import Example
+from blip2vqa.evaluation import score
+from blip2vqa.features import ImageFeatures
+from blip2vqa.generation import Answer, Decoding, answer_examples
+from blip2vqa.loading import LoadedModel
+
+
+class AnsweredQuestions(Dataset):
+    """`(example, answer)` pairs; with several annotators the answer is drawn among theirs, anew in every epoch."""
+
+    def __init__(self, examples: Sequence[Example], seed: int):
+        self.examples = examples
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[Example, str]:
+        example = self.examples[index]
+        # Seeded by epoch and row, so that a resumed or a distributed run draws the same answers.
+        draw = random.Random(f"{self.seed}-{self.epoch}-{example.row}")
+        return example, draw.choice(example.answers)
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells the data set which epoch it is in; accelerate tells its samplers alone."""
+
+    def __init__(self, dataset: AnsweredQuestions):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.dataset.epoch = int(state.epoch or 0)
+
+
+class AnswerLoss:
+    """Cross entropy of answer and end tokens, averaged over those of the whole optimizer step.
+
+    Computed here, not in the model: T5 averages within each micro-batch, which makes gradients grow with the number of
+    accumulation steps, while Trainer divides by the tokens of the whole step for losses that it hands the count to.
+    """
+
+    def __init__(self, seq2seq: bool, label_smoothing: float = 0.0):
+        self.seq2seq = seq2seq
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+        """`outputs.logits` [batch, length, vocabulary], `labels` [batch, length] → scalar."""
+        logits = outputs.logits
+        if not self.seq2seq:  # a causal model's column i predicts token i + 1
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        supervised = labels != IGNORE
+        logits, targets = logits[supervised], labels[supervised]  # [tokens, vocabulary], [tokens]
+        total = cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=self.label_smoothing)
+        return total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
+
+
+class VQATrainer(Trainer):
+    """Trainer over frozen features; `evaluate()` reports the loss and the accuracy of generated answers."""
+
+    def __init__(
+        self, loaded: LoadedModel, text: TextEncoder, features: ImageFeatures, decoding: Decoding, *, train, val, **kwargs
+    ):
+        args = kwargs["args"]
+        dataset = AnsweredQuestions(train, args.seed)
+        super().__init__(
+            model=loaded.model,
+            train_dataset=dataset,
+            eval_dataset=AnsweredQuestions(val, args.seed),
+            data_collator=TrainingCollator(text, features),
+            compute_loss_func=AnswerLoss(loaded.family.seq2seq, args.label_smoothing_factor),
+            **kwargs,
+        )
+        self.loaded, self.text, self.features, self.decoding = loaded, text, features, decoding
+        self.add_callback(_EpochCallback(dataset))
+
+    def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
+        """Upstream's loop for the loss, then answers from prompts: the training ids would show a causal model the answer."""
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        examples = self.eval_dataset.examples
+        said = [answer.text for answer in self.answers(examples, "validation")]
+        output.metrics[f"{metric_key_prefix}_accuracy"] = score(examples, said)["accuracy"]
+        return output
+
+    def answers(self, examples: Sequence[Example], progress: str) -> list[Answer]:
+        """Answers to all `examples`, in their order, with this run's batch size and decoding."""
+        return answer_examples(
+            self.loaded,
+            self.text,
+            self.features,
+            examples,
+            self.decoding,
+            batch_size=self.args.per_device_eval_batch_size,
+            progress=None if self.args.disable_tqdm else progress,
+        )
+
+    def floating_point_ops(self, inputs) -> int:
+        """Not counted: upstream's estimate takes the number of tokens from `pixel_values`, which are not there."""
+        return 0

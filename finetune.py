@@ -1,0 +1,43 @@
+"""Fine-tune BLIP-2 with LoRA on a table of images, questions and answers.
+
+    accelerate launch finetune.py configs/quickstart.json
+    accelerate launch finetune.py --image_dir IMAGES --csv_path TRAIN.csv --output_dir OUT \\
+        --base_model_id Salesforce/blip2-opt-2.7b --batch_size 4 --epochs 3 --learning_rate 1e-4
+    accelerate launch finetune.py CONFIG.json --learning_rate 2e-4      # JSON, with flags on top
+    accelerate launch finetune.py OUT/run.json --output_dir AGAIN       # the same run again
+
+Writes into --output_dir: the adapter (plain PEFT), blip2vqa.json (prompt, decoding, data, scores), metrics.json,
+predictions.csv, run.json, split.json, README.md (model card) and checkpoints/.
+"""
+
+from blip2vqa.console import run_script
+
+
+def main() -> None:
+    from blip2vqa import arguments
+    from blip2vqa.parsing import parse
+
+    parts, resolved = parse(
+        [
+            arguments.ModelArguments,
+            arguments.DataArguments,
+            arguments.LoraArguments,
+            arguments.GenerationArguments,
+            arguments.FinetuneArguments,
+        ],
+        __doc__,
+    )
+    # Only now: with --help or a misspelt flag nobody waits for the heavy imports.
+    from blip2vqa.finetuning import Run, finetune
+    from blip2vqa.reporting.tables import print_score_table
+
+    run = Run(*parts, resolved)
+    metrics = finetune(run)
+    if metrics:  # the main process alone has them
+        print_score_table(metrics, f"Validation: {metrics['adapter']['n']} questions")
+        print(f"Written to {run.folder}/: adapter_model.safetensors, blip2vqa.json, metrics.json, predictions.csv, README.md")
+        print(f"Answer new questions: python inference.py --lora_model_path {run.folder} --image_dir … --csv_path …")
+
+
+if __name__ == "__main__":
+    run_script(main)

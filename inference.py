@@ -1,0 +1,33 @@
+"""Answer a table of questions about images with an adapter, or with a base model alone.
+
+    python inference.py --image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv \\
+        --lora_model_path OUT-or-Hub-id --batch_size 16
+    python inference.py --score RESULTS.csv --csv_path QUESTIONS.csv        # score any system's predictions
+
+Writes the input's columns with generated_answer, confidence and status; with an answer column also the metrics, to
+RESULTS.metrics.json. Interrupted and started again, it goes on where it was.
+"""
+
+from blip2vqa.console import run_script
+
+
+def main() -> None:
+    from blip2vqa.arguments import InferenceArguments
+    from blip2vqa.parsing import parse
+
+    (args,), _ = parse([InferenceArguments], __doc__)
+    from blip2vqa.answering import answer_table, metrics_path, score_table
+    from blip2vqa.reporting.tables import print_score_table
+
+    if args.score:
+        print_score_table(score_table(args), f"Score of {args.score}")
+        return
+    metrics = answer_table(args)
+    print(f"Answers: {args.output_path}")
+    if metrics:
+        print_score_table(metrics, f"Score of {args.output_path}")
+        print(f"Metrics: {metrics_path(args.output_path)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,47 @@
+"""Shared fixtures: tiny bases, a drawn table, no network."""
+
+import os
+import sys
+from pathlib import Path
+
+# Before any Hugging Face import: tests never reach out, and small tensors are fastest on one thread.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def tiny_opt(tmp_path_factory) -> Path:
+    """A random BLIP-2 with OPT, in the Hub's layout."""
+    from tiny import make_base
+
+    return make_base(tmp_path_factory.mktemp("tiny") / "opt")
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory) -> Path:
+    """A random BLIP-2 with T5, in the Hub's layout."""
+    from tiny import make_base
+
+    return make_base(tmp_path_factory.mktemp("tiny") / "t5", seq2seq=True)
+
+
+@pytest.fixture(params=["opt", "t5"])
+def tiny_base(request, tiny_opt, tiny_t5) -> Path:
+    """Both random bases in turn."""
+    return tiny_opt if request.param == "opt" else tiny_t5
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> tuple[Path, Path]:
+    """(image folder, table) of drawn squares."""
+    from tiny import make_table
+
+    return make_table(tmp_path_factory.mktemp("drawn"))

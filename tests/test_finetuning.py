@@ -1,0 +1,205 @@
+"""Fine-tuning in this process: it sees the picture, repeats itself, resumes, refuses what would be lost."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from blip2vqa import arguments
+from blip2vqa.errors import InputError
+from blip2vqa.finetuning import Run, finetune
+from blip2vqa.parsing import parse
+
+PARTS = [
+    arguments.ModelArguments,
+    arguments.DataArguments,
+    arguments.LoraArguments,
+    arguments.GenerationArguments,
+    arguments.FinetuneArguments,
+]
+
+
+def make_run(base, drawn, out, *extra: str) -> Run:
+    images, table = drawn
+    argv = [
+        *("--base_model_id", str(base), "--image_dir", str(images), "--csv_path", str(table), "--output_dir", str(out)),
+        *("--dtype", "float32", "--quantization", "none", "--bertscore_model", "none", "--disable_tqdm", "true"),
+        *("--learning_rate", "1e-2", "--warmup_steps", "2", "--epochs", "2", "--use_cpu", *extra),
+    ]
+    return Run(*_split(parse(PARTS, "test", argv)))
+
+
+def _split(parsed):
+    parts, resolved = parsed
+    return (*parts, resolved)
+
+
+def adapter_of(folder):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same_weights(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_opt, drawn, tmp_path_factory):
+    """A finished run on the random OPT base, and its metrics."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return out, finetune(make_run(tiny_opt, drawn, out))
+
+
+def test_everything_is_written(finished):
+    out, metrics = finished
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json", "metrics.json", "predictions.csv", "run.json",
+        "split.json", "README.md", "checkpoints",
+    }  # fmt: skip
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert set(metrics) == {"base", "adapter", "blind", "swapped"}
+    assert all({"accuracy", "n", "by_question_type"} <= set(part) for part in metrics.values())
+    manifest = json.loads((out / "blip2vqa.json").read_text())
+    assert manifest["prompt"] == "Question: {question} Answer in one word:"
+    assert manifest["roles"] == ["q", "k", "v", "o", "up", "down"]
+    assert manifest["data"]["rows_train"] + manifest["data"]["rows_val"] == 36
+
+
+def test_plain_peft_loads_the_adapter_and_answers_the_same(finished, tiny_opt, drawn):
+    from peft import PeftModel
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+    from blip2vqa import load
+
+    out, _ = finished
+    image = drawn[0] / "0.png"
+    ours = load(str(out), dtype="float32").answer(str(image), "What color is the square?")
+    base = Blip2ForConditionalGeneration.from_pretrained(tiny_opt, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, out).eval()
+    processor = Blip2Processor.from_pretrained(tiny_opt)
+    from PIL import Image
+
+    prompt = "Question: What color is the square? Answer in one word:"
+    inputs = processor(images=Image.open(image), text=prompt, return_tensors="pt")
+    end = base.config.text_config.eos_token_id
+    ids = model.generate(**inputs, max_new_tokens=10, do_sample=False, num_beams=1, eos_token_id=end)
+    # Upstream's output repeats image tokens and prompt.
+    said = processor.tokenizer.decode(ids[0], skip_special_tokens=True).split("Answer in one word:")[-1].strip()
+    assert said == ours
+
+
+def test_a_rerun_gives_the_same_adapter_bit_for_bit(finished, tmp_path):
+    out, metrics = finished
+    parts, resolved = parse(PARTS, "test", [str(out / "run.json"), "--output_dir", str(tmp_path / "again")])
+    assert finetune(Run(*parts, resolved)) == metrics
+    assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
+
+
+def test_resumed_run_ends_in_the_same_weights(finished, tiny_opt, drawn, tmp_path, monkeypatch):
+    from blip2vqa.training import VQATrainer
+
+    out, _ = finished
+    save = VQATrainer._save_checkpoint
+
+    def save_and_stop(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VQATrainer, "_save_checkpoint", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run"))
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
+    assert same_weights(adapter_of(out), adapter_of(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_gradient_accumulation_equals_one_large_batch(kind, tiny_opt, tiny_t5, drawn, tmp_path):
+    base = tiny_opt if kind == "opt" else tiny_t5
+    exact = ("--lora_dropout", "0", "--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no")
+    exact += ("--load_best_model_at_end", "false", "--optim", "sgd")
+    finetune(make_run(base, drawn, tmp_path / "whole", "--batch_size", "8", *exact))
+    finetune(
+        make_run(base, drawn, tmp_path / "parts", "--batch_size", "2", "--gradient_accumulation_steps", "4", *exact)
+    )
+    whole, parts = adapter_of(tmp_path / "whole"), adapter_of(tmp_path / "parts")
+    moved = max(value.abs().max() for key, value in whole.items() if "lora_B" in key)
+    assert moved > 1e-4
+    for key in whole:
+        torch.testing.assert_close(whole[key], parts[key], rtol=1e-3, atol=1e-6)
+
+
+def test_the_adapter_learns_to_look_at_the_picture(tiny_opt, tmp_path):
+    """Fails if the image is ignored: each question has all four colours as answers, evenly."""
+    import csv
+
+    from tiny import COLORS, make_table
+
+    images, table = make_table(tmp_path / "many", images=48)
+    rows = [row for row in csv.reader(table.open()) if row[1] in ("question", "What color is the square?")]
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    metrics = finetune(
+        make_run(tiny_opt, (images, table), tmp_path / "run", "--epochs", "25", "--val_split", "0.25", "--batch_size", "8")
+    )
+    assert metrics["adapter"]["accuracy"] >= 0.9
+    assert metrics["blind"]["accuracy"] <= 0.5
+    assert metrics["swapped"]["accuracy"] <= metrics["adapter"]["accuracy"] - 0.3
+    assert len(COLORS) == 4
+
+
+def test_a_folder_with_another_run_is_refused_and_left_alone(finished, tiny_opt, drawn):
+    out, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(InputError, match="holds another run"):
+        finetune(make_run(tiny_opt, drawn, out))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_all_problems_are_found_in_one_go_and_before_the_weights(tiny_opt, tmp_path, monkeypatch):
+    from blip2vqa import finetuning
+
+    monkeypatch.setattr(finetuning, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
+    table = tmp_path / "table.csv"
+    table.write_text("image,question,answer\n1.png,What?,red\n")
+    run = make_run(
+        tmp_path / "nowhere", (tmp_path, table), tmp_path / "run", "--lora_r", "0", "--val_split", "1.5",
+        "--lora_roles", "q,query", "--prompt", "Say it:",
+    )  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        finetune(run)
+    text = str(caught.value)
+    for part in ("--lora_r: 0", "--val_split: 1.5", "query is not a role", "{question}", "nowhere", "image_name"):
+        assert part in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_float16_is_refused_for_t5(tiny_t5, drawn, tmp_path):
+    with pytest.raises(InputError, match="overflows"):
+        finetune(make_run(tiny_t5, drawn, tmp_path / "run", "--dtype", "float16"))
+
+
+def test_resuming_without_a_checkpoint_is_an_error(tiny_opt, drawn, tmp_path):
+    with pytest.raises(InputError, match="no checkpoint"):
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_quantized_bases_train_and_reload(bits, tiny_opt, drawn, tmp_path):
+    from blip2vqa import load
+
+    out = tmp_path / bits
+    finetune(make_run(tiny_opt, drawn, out, "--quantization", bits, "--epochs", "4"))
+    state = json.loads(sorted(out.glob("checkpoints/*/trainer_state.json"))[-1].read_text())
+    losses = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
+    assert losses[-1] < losses[0]
+    model = load(str(out), quantization=bits, dtype="float32")
+    assert model.loaded.quantization == bits
+    quantized = [name for name, module in model.loaded.base.named_modules() if type(module).__name__.startswith("Linear")
+                 and type(module).__module__.startswith("bitsandbytes")]  # fmt: skip
+    assert quantized and all(name.startswith("language_model.") and "lm_head" not in name for name in quantized)
+    rows = [line.split(",") for line in (out / "predictions.csv").read_text().splitlines()[1:]]
+    answered = model.answer_batch([str(drawn[0] / row[0]) for row in rows], [row[1] for row in rows])
+    assert [answer.text for answer in answered] == [row[5] for row in rows]
