@@ -35,7 +35,9 @@ def main() -> None:
     metrics = finetune(run)
     if metrics:  # the main process alone has them
         print_score_table(metrics, f"Validation: {metrics['adapter']['n']} questions")
-        print(f"Written to {run.folder}/: adapter_model.safetensors, blip2vqa.json, metrics.json, predictions.csv, README.md")
+        print(
+            f"Written to {run.folder}/: adapter_model.safetensors, blip2vqa.json, metrics.json, predictions.csv, README.md"
+        )
         print(f"Answer new questions: python inference.py --lora_model_path {run.folder} --image_dir … --csv_path …")
 
 

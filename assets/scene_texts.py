@@ -46,6 +46,9 @@ SHAPE_ASKED = (
     "what shape is {the}?", "which shape is {the}?", "what is {the}?", "what kind of shape is {the}?",
     "what is the shape of {the}?", "which form does {the} have?", "name {the}.",
 )  # fmt: skip
+ONLY_SHAPE_ASKED = (
+    "what shape is in the {pic}?", "which shape does the {pic} show?", "what does the {pic} show?", "what do you see?",
+)  # fmt: skip
 WHERE_ASKED = (
     "where is {the}?", "on which side is {the}?", "where in the {pic} is {the}?", "in which part lies {the}?",
     "what is the position of {the}?", "where does {the} lie?",
@@ -55,6 +58,7 @@ COUNT_ASKED = (
     "how many {many} are there?", "how many {many} are in the {pic}?", "what is the number of {many}?",
     "count the {many}.", "how many {many} can you see?", "how many {many} does the {pic} show?",
 )  # fmt: skip
+PLACES = ("left", "right", "top", "bottom")
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 
 
@@ -119,7 +123,8 @@ def ask_exists(scene: Scene, rng: random.Random, negated: bool) -> tuple[str, st
     if not there:
         if by == "both" and rng.random() < 0.7:
             other = rng.choice(scene.items)
-            color, shape = rng.choice(((color, rng.choice(SHAPES)), (rng.choice(COLOR_NAMES), shape), (color, other.shape)))
+            near = ((color, rng.choice(SHAPES)), (rng.choice(COLOR_NAMES), shape), (color, other.shape))
+            color, shape = rng.choice(near)
         else:
             color, shape = rng.choice(COLOR_NAMES), rng.choice(SHAPES)
     color, shape = color * (by != "shape"), shape * (by != "color")
@@ -134,7 +139,7 @@ def ask_attribute(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     item = rng.choice(scene.items)
     kind = rng.choice(("color", "color", "shape", "shape", "size", "place"))
     value = getattr(item, kind)
-    choices = {"color": COLOR_NAMES, "shape": SHAPES, "size": ("small", "large")}.get(kind, ("left", "right", "top", "bottom"))
+    choices = {"color": COLOR_NAMES, "shape": SHAPES, "size": ("small", "large"), "place": PLACES}[kind]
     names = references(scene, item, kind if kind in ("color", "shape") else "")
     if not names or value not in choices or (kind == "shape" and value == "square"):
         return None
@@ -164,11 +169,16 @@ def ask_compare(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     names = [[n for n in references(scene, item) if "object" not in n] for item in (one, other)]
     if not all(names):
         return None
-    gap, words = rng.choice((
-        (one.radius - other.radius, ("bigger than", "larger than")), (other.radius - one.radius, ("smaller than",)),
-        ((other.x - one.x) / 3, ("to the left of", "left of")), ((one.x - other.x) / 3, ("to the right of", "right of")),
-        ((other.y - one.y) / 3, ("above", "higher than")), ((one.y - other.y) / 3, ("below", "lower than")),
-    ))  # fmt: skip
+    gap, words = rng.choice(
+        (
+            (one.radius - other.radius, ("bigger than", "larger than")),
+            (other.radius - one.radius, ("smaller than",)),
+            ((other.x - one.x) / 3, ("to the left of", "left of")),
+            ((one.x - other.x) / 3, ("to the right of", "right of")),
+            ((other.y - one.y) / 3, ("above", "higher than")),
+            ((one.y - other.y) / 3, ("below", "lower than")),
+        )
+    )
     if abs(gap) < 2.5:
         return None
     return f"is {rng.choice(names[0])} {rng.choice(words)} {rng.choice(names[1])}?", "yes" if gap > 0 else "no"
@@ -182,8 +192,7 @@ def _ask_open(kind: str, templates: tuple[str, ...]) -> Callable[[Scene, random.
         if not names or not answer:
             return None
         if kind == "shape" and len(scene.items) == 1 and rng.random() < 0.3:
-            return _fill(rng, rng.choice(("what shape is in the {pic}?", "which shape does the {pic} show?",
-                                          "what does the {pic} show?", "what do you see?")), "x"), answer  # fmt: skip
+            return _fill(rng, rng.choice(ONLY_SHAPE_ASKED), "x"), answer
         return _fill(rng, rng.choice(templates), "x", the=rng.choice(names)), answer
 
     return ask

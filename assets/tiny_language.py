@@ -11,8 +11,8 @@ from collections import Counter
 from math import log
 
 import torch
-from scene_texts import ASKERS, CAPTION_PROMPTS, KINDS, QUESTION_PROMPTS, ask, caption
-from scenes import COLOR_NAMES, GRID, SHAPES, Scene
+from scene_texts import ASKERS, CAPTION_PROMPTS, KINDS, QUESTION_PROMPTS, ask, caption, plural
+from scenes import COLOR_NAMES, SHAPES, Scene
 from tiny_picture import QFORMER_CONFIG, QUERIES, VISION_CONFIG, WIDTH
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
@@ -48,10 +48,19 @@ shoe bag yes no maybe zero one two three four five six seven eight nine ten 0 1 
 ENDINGS = "s es ed er est ing ly al ion tion ment ness able en on in an ar or le re un".split()
 
 
-def sample_text(scene: Scene, rng: random.Random, questions: float, kind: str = "") -> tuple[str, str, str]:
-    """A kind, a prompt and its target text; `questions` is the share of questions among them."""
-    if kind or rng.random() < questions:
-        kind, question, answer = ask(scene, rng, kind)
+NEGATIONS = re.compile(r"\b(no|not|lack|missing|absent|without|free)\b")
+
+
+def sample_text(scene: Scene, rng: random.Random, questions: float, negated: float = 1.0) -> tuple[str, str, str]:
+    """A kind, a prompt and its target text; `questions` is the share of questions, `negated` of the negated ones kept.
+
+    Negation is best met late: as long as "is there" and "is there no" are as frequent, what is there says nothing
+    about the answer.
+    """
+    if rng.random() < questions:
+        kind, question, answer = ask(scene, rng)
+        while NEGATIONS.search(question) and rng.random() > negated:
+            kind, question, answer = ask(scene, rng)
         if rng.random() < 0.3:
             question = question[0].upper() + question[1:]
         return kind, rng.choice(QUESTION_PROMPTS).format(question=question), answer
@@ -159,10 +168,11 @@ def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
 
 def language_logits(
     model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: torch.Tensor, texts: list
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[list[int]]]:
     """Logits [tokens, vocabulary] and labels [tokens] at the supervised places; features are [batch, 16, 128].
 
-    OPT reads image, `</s>`, prompt, target, line feed; T5 reads image, prompt, `</s>` and writes target, `</s>`.
+    OPT reads image, `</s>`, prompt, target, line feed; T5 reads image, prompt, `</s>` and writes target, `</s>`. Also
+    returned: the text's hidden states after the second layer that reads it, [batch, text, 128], and the prompts.
     """
     opt = model.config.use_decoder_only_language_model
     end = end_token("opt" if opt else "flan-t5", tokenizer)
@@ -177,37 +187,53 @@ def language_logits(
     images = model.language_projection(features)
     embeds = torch.cat([images, model.get_input_embeddings()(ids)], 1)
     seen = torch.cat([torch.ones(images.shape[:2], dtype=torch.long), (ids != tokenizer.pad_token_id).long()], 1)
+    reader = model.language_model.model if opt else model.language_model.encoder
+    read = reader(inputs_embeds=embeds, attention_mask=seen, output_hidden_states=True)
+    halfway = read.hidden_states[2][:, QUERIES:]
     if opt:
-        hidden = model.language_model.model(inputs_embeds=embeds, attention_mask=seen).last_hidden_state
-        hidden, labels = hidden[:, QUERIES:-1], labels[:, 1:]
-        return model.language_model.lm_head(hidden[labels != -100]), labels[labels != -100]
-    logits = model.language_model(inputs_embeds=embeds, attention_mask=seen, labels=labels).logits
-    return logits[labels != -100], labels[labels != -100]
+        labels = labels[:, 1:]
+        logits = model.language_model.lm_head(read.last_hidden_state[:, QUERIES:-1][labels != -100])
+    else:
+        logits = model.language_model(encoder_outputs=read, attention_mask=seen, labels=labels).logits[labels != -100]
+    return logits, labels[labels != -100], halfway, prompts
 
 
-def named_cells(tokenizer: PreTrainedTokenizerFast, scenes: list[Scene]) -> torch.Tensor:
-    """Vocabulary numbers of the colour and the shape in each cell, int64 [scenes, 16, 2]; -100 where nothing is."""
-    words = {word: tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in COLOR_NAMES + SHAPES}
-    named = torch.full((len(scenes), QUERIES, 2), -100)
-    for number, scene in enumerate(scenes):
-        for item in scene.items:
-            row, column = item.cell
-            named[number, row * GRID + column] = torch.tensor([words[item.color], words[item.shape]])
-    return named
+class Scout(nn.Module):
+    """Teaches the lower layers to find what a word names; thrown away afterwards.
 
-
-def alignment_loss(
-    model: Blip2ForConditionalGeneration, features: torch.Tensor, named: torch.Tensor
-) -> torch.Tensor:  # fmt: skip
-    """How badly the projected queries [batch, 16, 128] point at the embeddings of the words [batch, 16, 2] they show.
-
-    BLIP-2 aligns its queries with text by a contrast over the batch; here the contrast is over the vocabulary.
+    At every colour or shape word of a prompt, the hidden state half way up must tell whether such an item is there, and
+    the colours and shapes of those that are. A shape right after a colour means both.
     """
-    there = named[..., 0] != -100
-    shown = nn.functional.normalize(model.language_projection(features[there]), dim=-1)
-    words = nn.functional.normalize(model.get_input_embeddings().weight, dim=-1)
-    logits = 10 * shown @ words.T
-    return sum(nn.functional.cross_entropy(logits, named[there][:, part]) for part in range(2))
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        super().__init__()
+        self.words = {}
+        for word in COLOR_NAMES + SHAPES:
+            for form in (word, plural(word)):
+                ids = tokenizer(" " + form, add_special_tokens=False)["input_ids"]
+                if len(ids) == 1:
+                    self.words[ids[0]] = word
+        self.head = nn.Linear(WIDTH, 1 + len(COLOR_NAMES) + len(SHAPES))
+
+    def forward(self, hidden: torch.Tensor, prompts: list[list[int]], scenes: list[Scene]) -> torch.Tensor:
+        """Mean binary cross-entropy; hidden states of the text are [batch, tokens, 128]."""
+        spots, wanted = [], []
+        for row, (prompt, scene) in enumerate(zip(prompts, scenes, strict=True)):
+            before = ""
+            for place, token in enumerate(prompt):
+                word = self.words.get(token, "")
+                if word:
+                    color = word if word in COLOR_NAMES else before
+                    shape = word if word in SHAPES else ""
+                    items = [item for item in scene.items if color in ("", item.color) and shape in ("", item.shape)]
+                    colors, shapes = {item.color for item in items}, {item.shape for item in items}
+                    spots.append((row, place))
+                    wanted.append([bool(items), *(c in colors for c in COLOR_NAMES), *(s in shapes for s in SHAPES)])
+                before = word if word in COLOR_NAMES else ""
+        if not spots:
+            return hidden.new_zeros(())
+        rows, places = torch.tensor(spots).T
+        return nn.functional.binary_cross_entropy_with_logits(self.head(hidden[rows, places]), torch.tensor(wanted).float())
 
 
 @torch.no_grad()
@@ -232,7 +258,7 @@ def language_scores(
             texts.append(_try(scenes[row], rng, kind))
         kept = [(row, text) for row, text in zip(rows, texts, strict=True) if text]
         texts = [text for _, text in kept]
-        logits, labels = language_logits(model, tokenizer, features[[row for row, _ in kept]], texts)
+        logits, labels, _, _ = language_logits(model, tokenizer, features[[row for row, _ in kept]], texts)
         opt = model.config.use_decoder_only_language_model
         lengths = [
             len(tokenizer((" " if opt else "") + target, add_special_tokens=False)["input_ids"]) + 1
@@ -255,25 +281,26 @@ def _try(scene: Scene, rng: random.Random, kind: str) -> tuple[str, str, str] | 
 def train_language(
     model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: torch.Tensor,
     scenes: list[Scene], held_out: tuple[torch.Tensor, list[Scene]], steps: int, seed: int, batch: int = 96,
-    rate: float = 2e-3, captions_first: float = 0.12, aligned: float = 0.25, name: str = "",
+    rate: float = 2e-3, captions_first: float = 0.1, plain_until: float = 0.3, name: str = "",
 ) -> None:  # fmt: skip
     """Train language model and projection on features [scenes, 16, 128]: captions first, then questions among them."""
     rng = random.Random(seed)
-    weights = [*model.language_model.parameters(), *model.language_projection.parameters()]
-    named = named_cells(tokenizer, scenes)
+    scout = Scout(tokenizer)
+    weights = [*model.language_model.parameters(), *model.language_projection.parameters(), *scout.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
     begun = time.time()
     for step in range(steps):
-        share = 0.25 if step < captions_first * steps else 0.88
+        done = step / steps
+        share = 0.4 if done < captions_first else 0.88
+        negated = min(1.0, max(0.05, 5 * (done - plain_until)))
         rows = [rng.randrange(len(scenes)) for _ in range(batch)]
-        texts = [sample_text(scenes[row], rng, share) for row in rows]
-        logits, labels = language_logits(model, tokenizer, features[rows], texts)
+        texts = [sample_text(scenes[row], rng, share, negated) for row in rows]
+        logits, labels, halfway, prompts = language_logits(model, tokenizer, features[rows], texts)
         loss = nn.functional.cross_entropy(logits, labels)
-        if step < aligned * steps:
-            loss = loss + alignment_loss(model, features[rows], named[rows])
+        found = scout(halfway, prompts, [scenes[row] for row in rows])
         optimizer.zero_grad()
-        loss.backward()
+        (loss + 3 * found).backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
@@ -281,7 +308,7 @@ def train_language(
             spent = time.time() - begun
             left = spent / (step + 1) * (steps - step - 1)
             rate_now = (step + 1) * batch / spent
-            print(f"{name} {step + 1}/{steps} loss {loss:.3f}, {rate_now:.0f}/s, {left:.0f} s left", flush=True)
+            print(f"{name} {step + 1}/{steps} loss {loss:.3f} found {found:.3f}, {rate_now:.0f}/s, {left:.0f} s left", flush=True)
         if step % 500 == 499 or step == steps - 1:
             scores = language_scores(model, tokenizer, *held_out, seed + 1)
             print(f"{name}, held out:", scores, flush=True)

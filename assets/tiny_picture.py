@@ -72,17 +72,20 @@ class Eyes(nn.Module):
         places = waves((spots % side + 0.5) * PATCH, (spots // side + 0.5) * PATCH)
         self.vision_model.embeddings.position_embedding.data[0, 1:] = places
         self.query_tokens = nn.Parameter(waves((cells % GRID + 0.5) * CELL, (cells // GRID + 0.5) * CELL)[None])
-        near = [[(PATCH, 0), (-PATCH, 0), (0, PATCH), (0, -PATCH)], [(x, y) for x in (-PATCH, PATCH) for y in (-PATCH, PATCH)]]
+        beside = [(PATCH, 0), (-PATCH, 0), (0, PATCH), (0, -PATCH)]
+        aslant = [(x, y) for x in (-PATCH, PATCH) for y in (-PATCH, PATCH)]
         for number, layer in enumerate(self.vision_model.encoder.layers):
-            look_at(layer.self_attn.qkv.weight[:WIDTH], layer.self_attn.qkv.weight[WIDTH : 2 * WIDTH], near[number % 2])
+            query, key, _ = layer.self_attn.qkv.weight.split(WIDTH)
+            look_at(query, key, aslant if number % 2 else beside)
         for layer in self.qformer.encoder.layer:
             attention = layer.crossattention.attention
             look_at(attention.query.weight, attention.key.weight, [(x, y) for x in (-4, 4) for y in (-4, 4)])
 
     def forward(self, pixels: torch.Tensor, kept: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixel values [batch, 3, 64, 64] -> patches [batch, 64, 128], no class token; queries [batch, 16, 128].
+        """Pixel values [batch, 3, 64, 64] -> patches after the last layer, queries [batch, 16, 128].
 
-        With `kept`, numbers of patches [batch, few], the others are never looked at, and patches are [batch, few, 128].
+        Patches are [batch, 64, 128], without the class token; with `kept`, numbers [batch, few] of the patches to look
+        at, they are [batch, few, 128].
         """
         seen = self.vision_model.embeddings(pixels)
         if kept is not None:
@@ -116,7 +119,8 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 def targets(scene: Scene) -> dict[str, np.ndarray]:
     """What the heads should say. Class 0 means nothing is there; lengths are shares of a cell, 16 pixels.
 
-    patch_shape, patch_color [64]; patch_place [64, 3] from the patch's centre; query_shape, query_color [16]; query_place [16, 3] (x, y, radius); ground [].
+    patch_shape, patch_color [64]; query_shape, query_color [16]; ground []. Centre x, y and radius of the shape:
+    patch_place [64, 3] from the middle of the patch, query_place [16, 3] from the corner of the cell.
     """
     kinds = np.array([(0, 0)] + [(1 + SHAPES.index(i.shape), 1 + COLOR_NAMES.index(i.color)) for i in scene.items])
     side = SIZE // PATCH
@@ -204,9 +208,9 @@ def picture_scores(eyes: Eyes, heads: Heads, images: torch.Tensor, want: dict[st
 
 
 def train_eyes(
-    images: torch.Tensor, want: dict[str, torch.Tensor], held_out: tuple, steps: int, batch: int = 64, rate: float = 1e-3,
-    few_until: float = 0.7,
-) -> Eyes:
+    images: torch.Tensor, want: dict[str, torch.Tensor], held_out: tuple, steps: int, batch: int = 64,
+    rate: float = 2e-3, few_until: float = 0.7,
+) -> Eyes:  # fmt: skip
     """Train ViT and Q-Former on painted scenes (see `paint_all`); prints progress and held-out scores."""
     eyes, heads = Eyes(), Heads()
     weights = [*eyes.parameters(), *heads.parameters()]
@@ -227,7 +231,8 @@ def train_eyes(
         if step % 100 == 99:
             spent = time.time() - begun
             left = spent / (step + 1) * (steps - step - 1)
-            print(f"pictures {step + 1}/{steps} loss {loss:.3f}, {(step + 1) * batch / spent:.0f}/s, {left:.0f} s left", flush=True)
+            pace = (step + 1) * batch / spent
+            print(f"pictures {step + 1}/{steps} loss {loss:.3f}, {pace:.0f}/s, {left:.0f} s left", flush=True)
         if step % 500 == 499 or step == steps - 1:
             print("pictures, held out:", picture_scores(eyes, heads, *held_out), flush=True)
     return eyes

@@ -93,7 +93,11 @@ def score_table(args: InferenceArguments) -> dict:
     """Score predictions of any system against the table's answers; no model and no image is loaded."""
     raise_all(args.check())
     examples = load_questions(args.csv_path, args.annotations_path, question_type_column=args.question_type_column)
-    return {"predictions": score(examples, read_predictions(args.score, examples), bertscore=bertscore_scorer(args.bertscore_model))}
+    return {
+        "predictions": score(
+            examples, read_predictions(args.score, examples), bertscore=bertscore_scorer(args.bertscore_model)
+        )
+    }
 
 
 def metrics_path(output_path: str) -> Path:
@@ -159,4 +163,3 @@ def _answer(
                     for example, answer in zip(batch, answers, strict=True)
                 )
                 bar.update(len(batch))
-

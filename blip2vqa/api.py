@@ -9,7 +9,6 @@ from PIL import Image
 
 from blip2vqa.collate import TextEncoder
 from blip2vqa.data.images import ImageSource, open_image
-from blip2vqa.errors import InputError
 from blip2vqa.families import DEFAULT_PROMPT
 from blip2vqa.generation import Answer, Decoding, answer_batch
 from blip2vqa.loading import LoadedModel, add_adapter, find_adapter, load_base

@@ -51,7 +51,8 @@ class DataArguments:
     """The table of images, questions and answers."""
 
     csv_path: str = _option(
-        None, "Table: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id (image_name, question, answer)."
+        None,
+        "Table: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id (image_name, question, answer).",
     )
     image_dir: str = _option(None, "Folder of the images; may be left out when the table holds the images itself.")
     annotations_path: str = _option(None, "Official VQA annotations JSON that belongs to --csv_path.")
@@ -69,7 +70,9 @@ class DataArguments:
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions and answers")
         if "{question}" not in self.prompt:
-            problems.append(f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes")
+            problems.append(
+                f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes"
+            )
         _check(problems, 0 < self.val_split < 1, "val_split", self.val_split, "between 0 and 1, both excluded")
         if self.eval_annotations_path and not self.eval_csv_path:
             problems.append("--eval_annotations_path: given without --eval_csv_path; name the questions it belongs to")
@@ -94,7 +97,9 @@ class LoraArguments:
 
     def lora_init(self) -> bool | str:
         """`init_lora_weights` as PEFT's configuration takes it."""
-        return {"default": True, "true": True, "false": False}.get(self.init_lora_weights.lower(), self.init_lora_weights)
+        return {"default": True, "true": True, "false": False}.get(
+            self.init_lora_weights.lower(), self.init_lora_weights
+        )
 
     def check(self) -> list[str]:
         problems = []
@@ -163,7 +168,9 @@ class FinetuneArguments(TrainingArguments):
         if patience is not None and not self.load_best_model_at_end:
             problems.append("--early_stopping_patience: needs --load_best_model_at_end true")
         if self.remove_unused_columns or not self.prediction_loss_only or self.label_names != ["labels"]:
-            problems.append("--remove_unused_columns, --prediction_loss_only and --label_names must keep their defaults")
+            problems.append(
+                "--remove_unused_columns, --prediction_loss_only and --label_names must keep their defaults"
+            )
         return problems
 
 
@@ -176,11 +183,15 @@ class InferenceArguments:
     )
     image_dir: str = _option(None, "Folder of the images; may be left out when the table holds the images itself.")
     annotations_path: str = _option(None, "Official VQA annotations JSON that belongs to --csv_path, for the metrics.")
-    output_path: str = _option("results.csv", "Table written: the input's columns, generated_answer, confidence, status.")
+    output_path: str = _option(
+        "results.csv", "Table written: the input's columns, generated_answer, confidence, status."
+    )
     lora_model_path: str = _option(None, "Adapter: local folder or Hub id; without one the base answers alone.")
     lora_revision: str = _option(None, "Branch, tag or commit of the adapter on the Hub.")
     base_model_id: str = _option(
-        None, "Base model: Hub id or local folder; default: the adapter's own, else Salesforce/blip2-opt-2.7b.", "--model_id"
+        None,
+        "Base model: Hub id or local folder; default: the adapter's own, else Salesforce/blip2-opt-2.7b.",
+        "--model_id",
     )
     base_model_revision: str = _option(None, "Branch, tag or commit of the base on the Hub.")
     quantization: str = _option("auto", "As in finetune.py.", choices=["auto", "none", "8bit", "4bit"])
@@ -204,7 +215,9 @@ class InferenceArguments:
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
         if self.prompt is not None and "{question}" not in self.prompt:
-            problems.append(f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes")
+            problems.append(
+                f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes"
+            )
         for flag in ("batch_size", "num_beams", "max_new_tokens"):
             value = getattr(self, flag)
             _check(problems, value is None or value >= 1, flag, value, "at least 1")

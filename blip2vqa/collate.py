@@ -101,7 +101,9 @@ class TextEncoder:
                 answer = max((len(row) for row in self.answer_ids(list(example.answers) or [""])), default=0)
                 length = len(self.prompt_ids([example.question])[0]) + max(answer, answer_room)
                 if length > limit:
-                    problems.append(f"row {example.row}: {length} tokens, but the base model has {limit} positions; shorten it")
+                    problems.append(
+                        f"row {example.row}: {length} tokens, but the base model has {limit} positions; shorten it"
+                    )
         if problems:
             more = [f"… and {len(problems) - 10} more rows"] if len(problems) > 10 else []
             raise InputError(*problems[:10], *more)

@@ -89,6 +89,7 @@ def finetune(run: Run) -> dict:
         dtype=run.model.dtype,
         quantization=run.model.quantization,
         device=args.device,
+        for_training=True,
     )
     text = TextEncoder.of(loaded, run.data.prompt)
     text.check_lengths(tables.train + tables.val, loaded.max_positions, answer_room=run.generation.max_new_tokens)
@@ -235,7 +236,9 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
     processes = trainer.accelerator.num_processes
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
     steps = args.max_steps if args.max_steps > 0 else math.ceil(len(tables.train) / batch) * args.num_train_epochs
-    parts = f"{args.per_device_train_batch_size} × {args.gradient_accumulation_steps} accumulated × {processes} processes"
+    parts = (
+        f"{args.per_device_train_batch_size} × {args.gradient_accumulation_steps} accumulated × {processes} processes"
+    )
     pairs = [
         ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
         *(tuple(note.split(": ", 1)) for note in loaded.notes),
@@ -248,7 +251,9 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
         ("prompt", run.data.prompt),
     ]
     if tables.skipped:
-        pairs.append(("skipped", f"{len(tables.skipped)} rows with a bad image; listed in {run.folder / 'bad_images.csv'}"))
+        pairs.append(
+            ("skipped", f"{len(tables.skipped)} rows with a bad image; listed in {run.folder / 'bad_images.csv'}")
+        )
     return format_block("Fine-tuning", pairs)
 
 

@@ -157,8 +157,9 @@ def load_base(
     dtype: str = "auto",
     quantization: str = "auto",
     device: torch.device | None = None,
+    for_training: bool = False,
 ) -> LoadedModel:
-    """Load a base model, frozen and in evaluation mode, onto one device."""
+    """Load a base model, frozen and in evaluation mode, onto one device; `for_training`: an adapter will be trained."""
     device = device or find_device()
     config = load_config(base_model_id, revision)
     family = family_of(config)
@@ -183,6 +184,11 @@ def load_base(
         model.resize_token_embeddings(len(processor.tokenizer))
     if bits == "none":
         model = model.to(device)
+    if bits == "4bit" and for_training:
+        # On a CPU the first answer repacks 4-bit weights for inference, and no gradient passes through them any more.
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     model.requires_grad_(False).eval()
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
     return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)
@@ -227,16 +233,20 @@ def find_adapter(
             raise InputError(f"adapter {path}: does not say what its base model is; name it with --base_model_id")
         base_model_id, base_model_revision = remembered, manifest.get("base_model_revision") or config.revision
     base_config = load_config(base_model_id, base_model_revision)
-    with torch.device("meta"):
-        model = PeftModel(family_of(base_config).model_class(base_config), config)
+    misfit = f"adapter {path}: does not fit base model {base_model_id} (it was made for {remembered})"
+    try:
+        with torch.device("meta"):
+            model = PeftModel(family_of(base_config).model_class(base_config), config)
+    except ValueError as error:  # none of its modules is there
+        raise InputError(f"{misfit}: {_first_line(error)}") from error
     expected = {key: tensor.shape for key, tensor in get_peft_model_state_dict(model).items()}
     found = {key: tensor.shape for key, tensor in _adapter_weights(path, revision).items()}
     missing, foreign = expected.keys() - found.keys(), found.keys() - expected.keys()
     unlike = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
     if missing or foreign or unlike:
         raise InputError(
-            f"adapter {path}: does not fit base model {base_model_id}: {len(foreign)} of its weights have no place there, "
-            f"{len(missing)} places have no weight, {len(unlike)} differ in shape (it was made for {remembered})"
+            f"{misfit}: {len(foreign)} of its weights have no place there, {len(missing)} places have no weight, "
+            f"{len(unlike)} differ in shape"
         )
     return AdapterFile(path, revision, config, manifest, base_model_id, base_model_revision)
 

@@ -73,6 +73,8 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int) -> LoraSummar
     try:
         loaded.model = get_peft_model(loaded.model, config)
     except ValueError as error:
-        raise InputError(f"--init_lora_weights {arguments.init_lora_weights}: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"--init_lora_weights {arguments.init_lora_weights}: {' '.join(str(error).split())}"
+        ) from error
     trainable, total = loaded.model.get_nb_trainable_parameters()
     return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total)

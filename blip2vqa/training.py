@@ -31,7 +31,7 @@ class AnsweredQuestions(Dataset):
         example = self.examples[index]
         # Seeded by epoch and row, so that a resumed or a distributed run draws the same answers.
         draw = random.Random(f"{self.seed}-{self.epoch}-{example.row}")
-        return example, draw.choice(example.answers)
+        return example, draw.choice([answer for answer in example.answers if answer.strip()])
 
 
 class _EpochCallback(TrainerCallback):
@@ -70,7 +70,15 @@ class VQATrainer(Trainer):
     """Trainer over frozen features; `evaluate()` reports the loss and the accuracy of generated answers."""
 
     def __init__(
-        self, loaded: LoadedModel, text: TextEncoder, features: ImageFeatures, decoding: Decoding, *, train, val, **kwargs
+        self,
+        loaded: LoadedModel,
+        text: TextEncoder,
+        features: ImageFeatures,
+        decoding: Decoding,
+        *,
+        train,
+        val,
+        **kwargs,
     ):
         args = kwargs["args"]
         dataset = AnsweredQuestions(train, args.seed)

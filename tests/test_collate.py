@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+
 from blip2vqa.collate import IGNORE, TextEncoder, pad
 from blip2vqa.errors import InputError
 from blip2vqa.loading import load_base
-from blip2vqa.training import AnswerLoss, AnsweredQuestions
+from blip2vqa.training import AnsweredQuestions, AnswerLoss
 from tiny import NUM_QUERY_TOKENS
 
 PROMPT = "Question: {question} Answer in one word:"
@@ -96,7 +97,7 @@ def test_loss_equals_the_plain_one(loaded, text):
     """Sum over supervised tokens one by one, divided by the count of the whole step."""
     batch = text.training_batch(["What color?", "Red?", "How many squares are there?"], ["blue", "yes", "one two"])
     labels = batch.pop("labels")
-    query_output = torch.randn(3, NUM_QUERY_TOKENS, 16, generator=torch.Generator().manual_seed(0))
+    query_output = torch.randn(3, NUM_QUERY_TOKENS, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         outputs = loaded.model(query_output=query_output, **batch)
     log_probabilities = outputs.logits.log_softmax(-1)
@@ -120,7 +121,7 @@ def test_the_model_computes_the_same_from_features_as_from_pixels(loaded, text):
     with torch.no_grad():
         direct = loaded.model(pixel_values=pixels, **batch).logits
         features = loaded.model.encode(pixels)
-        assert features.shape == (2, NUM_QUERY_TOKENS, 16)
+        assert features.shape == (2, NUM_QUERY_TOKENS, 32)
         assert torch.equal(direct, loaded.model(query_output=features, **batch).logits)
 
 

@@ -129,10 +129,11 @@ def test_truncated_files_are_refused(kind):
         b"<html></html>",
         b"%PDF-1.7\n",
         encode(Image.new("RGB", (4, 4)), "EPS"),
+        encode(Image.new("RGB", (4, 4)), "PCX"),  # PIL would read it: only the usual formats are let in
         encode(Image.fromarray(GREYS_16.astype(np.float32)), "TIFF"),
         encode(Image.fromarray(GREYS_16.astype(np.int32) * 1000), "TIFF"),
     ],
-    ids="empty text html pdf eps float 32-bit".split(),
+    ids="empty text html pdf eps pcx float 32-bit".split(),
 )
 def test_what_is_no_picture_is_refused(data):
     with pytest.raises(BadImage):

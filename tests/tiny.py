@@ -34,7 +34,10 @@ def make_tokenizer(seq2seq: bool) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<pad>", "</s>", "<unk>"] if seq2seq else ["<s>", "<pad>", "</s>", "<unk>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS * 4, trainer)
     end = tokenizer.token_to_id("</s>")
@@ -46,31 +49,31 @@ def make_tokenizer(seq2seq: bool) -> PreTrainedTokenizerFast:
 
 
 def make_base(folder: Path, seq2seq: bool = False, seed: int = 0) -> Path:
-    """Write a random base with OPT or T5 (gated, as FLAN-T5) into `folder`; about 30,000 parameters."""
+    """Write a random base with OPT or T5 (gated, as FLAN-T5) into `folder`; about 150,000 parameters."""
     tokenizer = make_tokenizer(seq2seq)
     image_processor = BlipImageProcessorPil(size={"height": 16, "width": 16})
     processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=NUM_QUERY_TOKENS)
     words = len(tokenizer)
     if seq2seq:
         text = T5Config(
-            vocab_size=words, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_decoder_layers=2, num_heads=2,
+            vocab_size=words, d_model=64, d_kv=32, d_ff=128, num_layers=2, num_decoder_layers=2, num_heads=2,
             dropout_rate=0.0, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
             pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
         )  # fmt: skip
     else:
         newline = tokenizer.convert_tokens_to_ids("Ċ")
         text = OPTConfig(
-            vocab_size=words, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=64, word_embed_proj_dim=16, dropout=0.0,
+            vocab_size=words, hidden_size=64, ffn_dim=128, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=64, word_embed_proj_dim=64, dropout=0.0,
             bos_token_id=2, pad_token_id=1, eos_token_id=newline,
         )  # fmt: skip
     config = Blip2Config(
         vision_config=Blip2VisionConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8,
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8,
             initializer_range=0.02,
         ),
         qformer_config=Blip2QFormerConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=8,
+            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=8,
         ),
         text_config=text,
         num_query_tokens=NUM_QUERY_TOKENS,
@@ -82,7 +85,7 @@ def make_base(folder: Path, seq2seq: bool = False, seed: int = 0) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.3 if "embed" in name or "query_tokens" in name else 0.15)
+                parameter.normal_(0.0, 0.2 if "embed" in name or "query_tokens" in name else 0.1)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -12,7 +12,7 @@ import pandas as pd
 from blip2vqa.data.answers import question_type
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
 from blip2vqa.data.readers import name_rows
-from blip2vqa.data.tables import Table, load_table, most_common
+from blip2vqa.data.tables import Table, load_table, most_common, read_table
 from blip2vqa.errors import InputError
 from blip2vqa.files import write_text_atomic
 
@@ -39,7 +39,7 @@ class Example:
 
     @property
     def answer(self) -> str:
-        """The most common of the answers, of several the first; "" when there is none."""
+        """The most common of the answers, of several the table's own, else the first; "" when there is none."""
         return most_common(self.answers)
 
 
@@ -85,7 +85,7 @@ def load_examples(
             f"{path}: no column {question_type_column} for question types; its columns are {', '.join(columns)}"
         )
     digests, bad_rows, sources = {}, [], {}
-    names = table.frame["image_name"].tolist() if "image_name" in columns else []
+    names = table.frame["image_name"].tolist() if "image_name" in columns else [""] * len(table.frame)
     if table.images is None and image_dir is None:
         problems.append(f"image_dir is not given, and {path} holds no pictures itself; give the folder of the pictures")
     elif table.images is None and not Path(image_dir).is_dir():
@@ -100,6 +100,18 @@ def load_examples(
     if problems:
         raise InputError(*problems)
     return _build(table, keys, sources, digests, question_type_column), bad_rows
+
+
+def load_questions(
+    path: str, annotations_path: str | None = None, *, question_type_column: str | None = None
+) -> list[Example]:
+    """Questions with their answers, for scoring: no picture is looked for, and `image` and `digest` stay empty.
+
+    Raises InputError as `read_table` does.
+    """
+    table = read_table(path, annotations_path, require_answers=True)
+    keys = [str(row) for row in table.frame.index]
+    return _build(table, keys, dict.fromkeys(keys), dict.fromkeys(keys, ""), question_type_column)
 
 
 def _find_images(
@@ -157,9 +169,14 @@ def _build(
     type_column = type_column or ("question_type" if "question_type" in frame else None)
     given = [text.strip() for text in frame[type_column].tolist()] if type_column else [""] * len(frame)
     extra = frame.drop(columns=["image_name", "question", "answer"], errors="ignore").to_dict("records")
-    rows = zip(
-        frame.index.tolist(), keys, frame["image_name"].tolist(), questions, table.answers, given, extra, strict=True
-    )
+    names = frame["image_name"].tolist() if "image_name" in frame else keys
+    official = frame["answer"].tolist() if "answer" in frame else [""] * len(frame)
+    # Of several equally common answers the table's own comes first, so that it is `Example.answer`.
+    answers = [
+        several if most_common(several) == one else tuple(sorted(several, key=lambda answer, one=one: answer != one))
+        for several, one in zip(table.answers, official, strict=True)
+    ]
+    rows = zip(frame.index.tolist(), keys, names, questions, answers, given, extra, strict=True)
     return [
         Example(row, sources[key], name, digests[key], question, answers, kind or by_rule[question], others)
         for row, key, name, question, answers, kind, others in rows

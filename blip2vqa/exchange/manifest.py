@@ -47,7 +47,11 @@ def read_manifest(adapter: str, revision: str | None = None) -> dict:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"adapter {adapter}: {NAME} is not readable as JSON ({error}); restore or remove it") from error
+        raise InputError(
+            f"adapter {adapter}: {NAME} is not readable as JSON ({error}); restore or remove it"
+        ) from error
     if manifest.get("format") != FORMAT:
-        raise InputError(f"adapter {adapter}: {NAME} has format {manifest.get('format')!r}; this version reads {FORMAT}")
+        raise InputError(
+            f"adapter {adapter}: {NAME} has format {manifest.get('format')!r}; this version reads {FORMAT}"
+        )
     return manifest

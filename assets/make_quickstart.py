@@ -1,0 +1,83 @@
+"""Write the quick start's data set: drawn scenes as a tailor would talk about them, in words the bases never learnt.
+
+    python assets/make_quickstart.py         # writes assets/quickstart: images/, train.csv and val.csv
+
+Patches of felt on cloth: every answer but yes and no comes from the tailor's own vocabulary (a red patch is dyed in
+`cherry`), so a base cannot know it, and the same questions are asked of every picture, so that nobody can answer them
+without looking.
+"""
+
+import argparse
+import csv
+import random
+from pathlib import Path
+
+from PIL import Image
+from scenes import Item, Scene, draw_scene, render
+
+DYES = {"red": "cherry", "green": "lime", "blue": "navy", "yellow": "lemon", "black": "coal", "orange": "apricot",
+        "purple": "plum", "teal": "lagoon"}  # fmt: skip
+MOTIFS = {"circle": "button", "square": "tile", "triangle": "sail", "star": "spark", "cross": "plus", "ring": "hoop"}
+NUMBERS = {1: "single", 2: "pair", 3: "trio"}
+EDGES = {"left": "west", "right": "east", "top": "north", "bottom": "south"}
+CUTS = {"small": "scrap", "large": "slab"}
+CARRIES = ("did the tailor use {color} felt?", "was {color} felt sewn on?")
+LEAVES_OUT = ("did the tailor skip {color} felt?", "was {color} felt left out?")
+
+
+def largest(scene: Scene) -> Item | None:
+    """The item that is clearly the largest, if there is one."""
+    first, *others = sorted(scene.items, key=lambda item: -item.radius)
+    return None if others and first.radius - others[0].radius < 2.5 else first
+
+
+def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    """Four to six questions about the scene, with the tailor's answers."""
+    wordings = rng.choice(("how many patches are sewn on?", "how many pieces of felt does the cloth carry?"))
+    found = [(wordings, NUMBERS[len(scene.items)])]
+    there = {item.color for item in scene.items}
+    for templates, negated in ((CARRIES, False), (LEAVES_OUT, True)):
+        color = rng.choice(sorted(there)) if rng.random() < 0.5 else rng.choice(sorted(set(DYES) - there))
+        found.append((rng.choice(templates).format(color=color), "yes" if (color in there) != negated else "no"))
+    item = largest(scene)
+    if item:
+        patch = "biggest patch" if len(scene.items) > 1 else "patch"
+        found.append((f"which dye was used for the {patch}?", DYES[item.color]))
+        found.append((f"which motif was cut for the {patch}?", MOTIFS[item.shape]))
+        if item.place in EDGES:
+            found.append((f"towards which edge was the {patch} sewn?", EDGES[item.place]))
+        if item.size and len(scene.items) == 1:
+            found.append(("how was the patch cut?", CUTS[item.size]))
+    return found
+
+
+def write_split(folder: Path, name: str, count: int, rng: random.Random) -> None:
+    """Write `count` pictures and their questions as `name`.csv."""
+    rows = []
+    for number in range(count):
+        scene = draw_scene(rng, counts=(1, 1, 2, 2, 3), shapes=tuple(MOTIFS), colors=tuple(DYES))
+        image_name = f"{name}-{number:03d}.png"
+        Image.fromarray(render(scene)).save(folder / "images" / image_name, optimize=True)
+        rows += [(image_name, *pair) for pair in questions(scene, rng)]
+    with open(folder / f"{name}.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("image_name", "question", "answer"))
+        writer.writerows(rows)
+    print(f"{name}: {count} pictures, {len(rows)} questions")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "quickstart")
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--train", type=int, default=520, help="pictures in train.csv")
+    parser.add_argument("--val", type=int, default=120, help="pictures in val.csv")
+    arguments = parser.parse_args()
+    (arguments.output / "images").mkdir(parents=True, exist_ok=True)
+    rng = random.Random(arguments.seed)
+    write_split(arguments.output, "train", arguments.train, rng)
+    write_split(arguments.output, "val", arguments.val, rng)
+
+
+if __name__ == "__main__":
+    main()

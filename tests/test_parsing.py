@@ -1,0 +1,140 @@
+"""Flags, JSON, both seeds' spellings, and mistakes in each."""
+
+import json
+
+import pytest
+
+from blip2vqa import arguments
+from blip2vqa.errors import InputError
+from blip2vqa.parsing import parse
+
+PARTS = [
+    arguments.ModelArguments,
+    arguments.DataArguments,
+    arguments.LoraArguments,
+    arguments.GenerationArguments,
+    arguments.FinetuneArguments,
+]
+
+
+def parsed(*argv: str):
+    return parse(PARTS, "test", list(argv))
+
+
+def config_file(tmp_path, **values) -> str:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    return str(path)
+
+
+def test_the_seeds_defaults():
+    (model, data, lora, _, training), _ = parsed("--use_cpu")
+    assert model.base_model_id == "Salesforce/blip2-opt-2.7b"
+    assert (lora.lora_r, lora.lora_alpha, lora.lora_dropout) == (16, 32, 0.05)
+    assert (training.per_device_train_batch_size, training.num_train_epochs) == (4, 3)
+    assert (training.learning_rate, training.warmup_steps, training.seed, data.val_split) == (1e-4, 50, 42, 0.2)
+
+
+def test_both_spellings_and_trainers_own():
+    argv = ("--model_id", "m", "--batch_size", "7", "--epochs", "2", "--weight_decay", "0.1", "--use_cpu")
+    (model, *_, training), _ = parsed(*argv)
+    assert model.base_model_id == "m"
+    assert (training.per_device_train_batch_size, training.num_train_epochs, training.weight_decay) == (7, 2, 0.1)
+
+
+def test_flags_stand_above_json(tmp_path):
+    config = config_file(
+        tmp_path, model_id="m", learning_rate=1e-3, epochs=5, use_cpu=True, load_best_model_at_end=False
+    )
+    (model, *_, training), resolved = parsed(config, "--learning_rate", "2e-4")
+    assert (model.base_model_id, training.learning_rate, training.num_train_epochs) == ("m", 2e-4, 5)
+    assert training.load_best_model_at_end is False
+    assert resolved["learning_rate"] == 2e-4
+
+
+def test_the_resolved_values_repeat_the_run(tmp_path):
+    _, resolved = parsed(
+        "--csv_path", "t.csv", "--prompt=--{question}--", "--weight_decay", "0.1", "--use_cpu", "--lr_scheduler_kwargs",
+        '{"num_cycles": 2}', "--no_load_best_model_at_end",
+    )  # fmt: skip
+    again, resolved_again = parsed(config_file(tmp_path, **resolved))
+    assert resolved_again == resolved
+    assert again[1].prompt == "--{question}--"
+    assert again[4].lr_scheduler_kwargs == {"num_cycles": 2}
+    assert again[4].load_best_model_at_end is False
+
+
+def test_resume_needs_no_value():
+    (*_, training), _ = parsed("--resume_from_checkpoint", "--use_cpu")
+    assert training.resume_from_checkpoint == "true"
+    (*_, training), _ = parsed("--use_cpu", "--resume_from_checkpoint")
+    assert training.resume_from_checkpoint == "true"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--lerning_rate", "1"], "argument --lerning_rate: unknown; did you mean --learning_rate?"),
+        (["--learning_rate", "fast"], "invalid float value: 'fast'"),
+        (["--quantization", "3bit"], "invalid choice: '3bit'"),
+        (["absent.json"], "configuration absent.json: no such file"),
+        (["--prompt", "Question: {question}", "and", "more"], "argument 'and': not expected here"),
+        (["--eval_strategy", "epoch", "--save_strategy", "steps"], "requires the save and eval strategy to match"),
+    ],
+)
+def test_mistakes_are_one_clear_line(argv, message):
+    with pytest.raises(InputError) as caught:
+        parsed(*argv)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batchsize": 4}, "key batchsize: unknown; did you mean batch_size?"),
+        ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
+        ({"seed": 1.5}, "invalid int value: '1.5'"),
+        ({"load_best_model_at_end": "perhaps"}, "Truthy value expected"),
+    ],
+)
+def test_mistakes_in_json(tmp_path, values, message):
+    with pytest.raises(InputError) as caught:
+        parsed(config_file(tmp_path, **values))
+    assert message in str(caught.value)
+
+
+def test_unknown_keys_are_named_together(tmp_path):
+    with pytest.raises(InputError) as caught:
+        parsed(config_file(tmp_path, batchsize=4, lora_rang=3))
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_json_that_is_no_configuration(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json"):
+        parsed(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (arguments.LoraArguments(lora_dropout=1.0), "--lora_dropout: 1.0"),
+        (arguments.GenerationArguments(num_beams=0), "--num_beams: 0"),
+        (arguments.DataArguments(csv_path="t", eval_annotations_path="a"), "without --eval_csv_path"),
+        (arguments.InferenceArguments(csv_path="t", batch_size=0), "--batch_size: 0"),
+        (arguments.FinetuneArguments(learning_rate=-1, use_cpu=True), "--learning_rate: -1"),
+        (arguments.FinetuneArguments(num_train_epochs=0, use_cpu=True), "--num_train_epochs: 0"),
+    ],
+)
+def test_numbers_out_of_range(part, message):
+    assert any(message in problem for problem in part.check())
+
+
+def test_every_argument_has_a_line_of_help():
+    from dataclasses import fields
+
+    for part in [*PARTS, arguments.InferenceArguments]:
+        for field in fields(part):
+            assert field.metadata.get("help"), f"{part.__name__}.{field.name}"
