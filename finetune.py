@@ -27,18 +27,14 @@ def main() -> None:
         ],
         __doc__,
     )
-    # Only now: with --help or a misspelt flag nobody waits for the heavy imports.
     from blip2vqa.finetuning import Run, finetune
-    from blip2vqa.reporting.tables import print_score_table
+    from blip2vqa.reporting.tables import format_block, print_score_table
 
     run = Run(*parts, resolved)
     metrics = finetune(run)
     if metrics:  # the main process alone has them
         print_score_table(metrics, f"Validation: {metrics['adapter']['n']} questions")
-        print(
-            f"Written to {run.folder}/: adapter_model.safetensors, blip2vqa.json, metrics.json, predictions.csv, README.md"
-        )
-        print(f"Answer new questions: python inference.py --lora_model_path {run.folder} --image_dir … --csv_path …")
+        print(format_block("Done", run.results()), flush=True)
 
 
 if __name__ == "__main__":

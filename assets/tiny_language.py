@@ -34,15 +34,16 @@ way even new want because any these give day most us is are was were has had did
 color colour shape size number kind type name left right top bottom middle center corner side above below under behind
 front near next between inside outside small big large tiny huge long short tall wide thick thin round flat light dark
 bright pale red green blue yellow orange purple pink brown black white gray grey teal crimson scarlet azure navy gold
-golden silver violet lime olive beige cyan magenta maroon circle square rectangle triangle diamond star cross ring oval
-heart arrow line dot box disc ball block pyramid plus hexagon shape object thing item figure picture image photo drawing
-scene photograph visible shown present absent missing contain contains include includes show shows appear appears find
-count many much more less few none nothing nobody each every both either neither same different equal background material
-made wood metal glass cloth paper plastic leather stone style describe description short word words sentence question
-answer title caption story poem please tell person man woman child people boy girl dog cat bird horse animal car bus
-train boat plane bicycle street house room kitchen table chair bed bottle cup plate food fruit apple banana pizza tree
-flower grass water sky sun moon snow rain sea beach mountain sport game phone book clock window door wall floor hat shirt
-shoe bag yes no maybe zero one two three four five six seven eight nine ten 0 1 2 3 4 5 6 7 8 9 10
+golden silver violet lime olive beige cyan magenta maroon circle square rectangle triangle diamond star cross ring
+oval heart arrow line dot box disc ball block pyramid plus hexagon shape object thing item figure picture image photo
+drawing scene photograph visible shown present absent missing contain contains include includes show shows appear
+appears find count many much more less few none nothing nobody each every both either neither same different equal
+background material made wood metal glass cloth paper plastic leather stone style describe description short word
+words sentence question answer title caption story poem please tell person man woman child people boy girl dog cat
+bird horse animal car bus train boat plane bicycle street house room kitchen table chair bed bottle cup plate food
+fruit apple banana pizza tree flower grass water sky sun moon snow rain sea beach mountain sport game phone book clock
+window door wall floor hat shirt shoe bag yes no maybe zero one two three four five six seven eight nine ten 0 1 2 3 4
+5 6 7 8 9 10
 """.split()
 
 ENDINGS = "s es ed er est ing ly al ion tion ment ness able en on in an ar or le re un".split()
@@ -233,7 +234,8 @@ class Scout(nn.Module):
         if not spots:
             return hidden.new_zeros(())
         rows, places = torch.tensor(spots).T
-        return nn.functional.binary_cross_entropy_with_logits(self.head(hidden[rows, places]), torch.tensor(wanted).float())
+        said = self.head(hidden[rows, places])
+        return nn.functional.binary_cross_entropy_with_logits(said, torch.tensor(wanted).float())
 
 
 @torch.no_grad()
@@ -307,8 +309,8 @@ def train_language(
         if step % 100 == 99:
             spent = time.time() - begun
             left = spent / (step + 1) * (steps - step - 1)
-            rate_now = (step + 1) * batch / spent
-            print(f"{name} {step + 1}/{steps} loss {loss:.3f} found {found:.3f}, {rate_now:.0f}/s, {left:.0f} s left", flush=True)
+            pace = f"{(step + 1) * batch / spent:.0f}/s, {left:.0f} s left"
+            print(f"{name} {step + 1}/{steps} loss {loss:.3f} found {found:.3f}, {pace}", flush=True)
         if step % 500 == 499 or step == steps - 1:
             scores = language_scores(model, tokenizer, *held_out, seed + 1)
             print(f"{name}, held out:", scores, flush=True)

@@ -164,7 +164,7 @@ def worth_a_look(patch_shape: torch.Tensor, count: int) -> torch.Tensor:
 def picture_loss(
     eyes: Eyes, heads: Heads, pixels: torch.Tensor, want: dict[str, torch.Tensor], few: int = 0
 ) -> torch.Tensor:  # fmt: skip
-    """Cross-entropies of all heads, plus the squared errors of places and radii; `few` patches are looked at, or all."""
+    """Cross-entropies of all heads plus squared errors of places and radii; `few` patches are looked at, or all."""
     kept = worth_a_look(want["patch_shape"], few) if few else None
     patches, queries = eyes(pixels, kept)
     if few:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,6 +56,19 @@ class Run:
     def __post_init__(self):
         # Trainer's own output_dir becomes the folder of its checkpoints, inside this one.
         self.folder = Path(self.training.output_dir)
+        self.started = time.monotonic()
+
+    def results(self) -> list[tuple[str, str]]:
+        """What was written and where, for the closing block."""
+        minutes, seconds = divmod(round(time.monotonic() - self.started), 60)
+        return [
+            ("time", f"{minutes} min {seconds} s"),
+            ("adapter", f"{self.folder}/adapter_model.safetensors, with its prompt and scores in blip2vqa.json"),
+            ("scores", f"{self.folder}/metrics.json"),
+            ("answers", f"{self.folder}/predictions.csv"),
+            ("run again", f"accelerate launch finetune.py {self.folder}/run.json --output_dir NEW_FOLDER"),
+            ("use it", f"python inference.py --lora_model_path {self.folder} --image_dir … --csv_path …"),
+        ]
 
 
 @dataclass
