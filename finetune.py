@@ -27,8 +27,9 @@ def main() -> None:
         ],
         __doc__,
     )
-    from blip2vqa.finetuning import Run, finetune
+    from blip2vqa.finetuning import finetune
     from blip2vqa.reporting.tables import format_block, print_score_table
+    from blip2vqa.run import Run
 
     run = Run(*parts, resolved)
     metrics = finetune(run)

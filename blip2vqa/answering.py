@@ -6,11 +6,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from blip2vqa.api import decoding_of
-from blip2vqa.arguments import InferenceArguments, raise_all
+from blip2vqa.arguments import InferenceArguments
 from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import BadRow, Example, load_examples, load_questions
 from blip2vqa.data.tables import Table, read_table
-from blip2vqa.errors import InputError
+from blip2vqa.errors import gather, raise_all
 from blip2vqa.evaluation import score
 from blip2vqa.families import DEFAULT_PROMPT, family_of
 from blip2vqa.features import encode_images
@@ -25,6 +25,7 @@ from blip2vqa.loading import (
     find_device,
     load_base,
     load_config,
+    load_processor,
 )
 from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.predictions import PredictionsTable, read_predictions
@@ -44,7 +45,7 @@ class Job:
     adapter: AdapterFile | None
     base_model_id: str
     base_model_revision: str | None
-    prompt: str
+    text: TextEncoder
     decoding: Decoding
 
 
@@ -61,7 +62,7 @@ def answer_table(args: InferenceArguments) -> dict:
         "base_revision": job.base_model_revision,
         "adapter": args.lora_model_path,
         "adapter_revision": args.lora_revision,
-        "prompt": job.prompt,
+        "prompt": job.text.prompt,
         "decoding": vars(job.decoding),
         "dtype": args.dtype,
         "quantization": args.quantization,
@@ -107,44 +108,45 @@ def metrics_path(output_path: str) -> Path:
 
 def _check(args: InferenceArguments) -> Job:
     problems = args.check()
-    adapter, config, table, examples, skipped = None, None, None, [], []
-    base, revision = args.base_model_id or DEFAULT_BASE, args.base_model_revision
-    try:
-        if args.lora_model_path:
-            adapter = find_adapter(
-                args.lora_model_path, args.lora_revision, args.base_model_id, args.base_model_revision
-            )
-            base, revision = adapter.base_model_id, adapter.base_model_revision
-        config = load_config(base, revision)
-        choose_dtype(args.dtype, family_of(config), find_device())
-    except InputError as error:
-        problems += error.problems
-    if args.csv_path:
-        try:
-            table = read_table(args.csv_path, args.annotations_path, require_answers=False)
-            examples, skipped = load_examples(
-                args.csv_path,
-                args.image_dir,
-                args.annotations_path,
-                require_answers=False,
-                question_type_column=args.question_type_column,
-                on_bad_image=args.on_bad_image,
-            )
-        except InputError as error:
-            problems += error.problems
+    found = gather(problems, _find_model, args)
+    rows = gather(problems, _load_rows, args) if args.csv_path else None
+    if found and rows:
+        text, decoding = found[-2:]
+        gather(problems, text.check_lengths, rows[1], decoding.max_new_tokens)
     raise_all(problems)
+    return Job(*rows, *found)
+
+
+def _find_model(args: InferenceArguments) -> tuple[AdapterFile | None, str, str | None, TextEncoder, Decoding]:
+    adapter, base, revision = None, args.base_model_id or DEFAULT_BASE, args.base_model_revision
+    if args.lora_model_path:
+        adapter = find_adapter(args.lora_model_path, args.lora_revision, args.base_model_id, revision)
+        base, revision = adapter.base_model_id, adapter.base_model_revision
+    config = load_config(base, revision)
+    choose_dtype(args.dtype, family_of(config), find_device())
     manifest = adapter.manifest if adapter else {}
     prompt = args.prompt or manifest.get("prompt", DEFAULT_PROMPT)
-    decoding = decoding_of(manifest, args.num_beams, args.max_new_tokens)
-    return Job(table, examples, skipped, adapter, base, revision, prompt, decoding)
+    text = TextEncoder.of(load_processor(base, config, revision), config, prompt)
+    return adapter, base, revision, text, decoding_of(manifest, args.num_beams, args.max_new_tokens)
+
+
+def _load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
+    table = read_table(args.csv_path, args.annotations_path, require_answers=False)
+    return table, *load_examples(
+        args.csv_path,
+        args.image_dir,
+        args.annotations_path,
+        require_answers=False,
+        question_type_column=args.question_type_column,
+        on_bad_image=args.on_bad_image,
+    )
 
 
 def _answer(
     args: InferenceArguments, job: Job, loaded: LoadedModel, pending: list[Example], predictions: PredictionsTable
 ) -> None:
     """Answer image by image, so that one is encoded once for all its questions; results are kept as they come."""
-    text = TextEncoder.of(loaded, job.prompt)
-    text.check_lengths(pending, loaded.max_positions, answer_room=job.decoding.max_new_tokens)
+    text, decoding = job.text, job.decoding
     by_image: dict[str, list[Example]] = {}
     for example in pending:
         by_image.setdefault(example.digest, []).append(example)
@@ -157,7 +159,7 @@ def _answer(
             rows = [example for digest in chunk for example in by_image[digest]]
             for first in range(0, len(rows), args.batch_size):
                 batch = rows[first : first + args.batch_size]
-                answers = answer_examples(loaded, text, features, batch, job.decoding, batch_size=args.batch_size)
+                answers = answer_examples(loaded, text, features, batch, decoding, batch_size=args.batch_size)
                 predictions.add(
                     (example.row, answer.text, answer.confidence, "ok")
                     for example, answer in zip(batch, answers, strict=True)

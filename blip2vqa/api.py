@@ -71,7 +71,7 @@ def load(
     if adapter:
         add_adapter(loaded, adapter)
     manifest = adapter.manifest if adapter else {}
-    text = TextEncoder.of(loaded, prompt or manifest.get("prompt", DEFAULT_PROMPT))
+    text = TextEncoder.of(loaded.processor, loaded.base.config, prompt or manifest.get("prompt", DEFAULT_PROMPT))
     return VQAModel(loaded, text, decoding_of(manifest, num_beams, max_new_tokens))
 
 

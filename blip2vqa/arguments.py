@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from blip2vqa.errors import InputError
+from blip2vqa.errors import gather
 from blip2vqa.families import DEFAULT_PROMPT, ROLES, parse_roles
 
 
@@ -18,12 +18,6 @@ def _option(default, help: str, *aliases: str, **metadata):
 def _check(problems: list[str], ok: bool, flag: str, value, must: str) -> None:
     if not ok:
         problems.append(f"--{flag}: {value!r} is out of range; it must be {must}")
-
-
-def raise_all(problems: list[str]) -> None:
-    """Raise one `InputError` with every problem found, or return."""
-    if problems:
-        raise InputError(*problems)
 
 
 @dataclass
@@ -106,10 +100,7 @@ class LoraArguments:
         _check(problems, self.lora_r > 0, "lora_r", self.lora_r, "at least 1")
         _check(problems, self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "at least 1")
         _check(problems, 0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "from 0 to below 1")
-        try:
-            parse_roles(self.lora_roles)
-        except InputError as error:
-            problems += error.problems
+        gather(problems, parse_roles, self.lora_roles)
         return problems
 
 

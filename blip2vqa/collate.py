@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import Blip2Config, Blip2Processor, PreTrainedTokenizerBase
 
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError
+from blip2vqa.families import family_of
 from blip2vqa.features import ImageFeatures
-from blip2vqa.loading import LoadedModel
 
 IGNORE = -100  # cross_entropy's own default for positions without a target
 
@@ -28,19 +28,25 @@ class TextEncoder:
     image_token_id: int
     num_query_tokens: int
     end_token_id: int
+    max_positions: int | None = None
+    """Longest row in tokens, image tokens included."""
     decoder_start_token_id: int | None = None
 
     @classmethod
-    def of(cls, loaded: LoadedModel, prompt: str) -> "TextEncoder":
-        config = loaded.base.config
+    def of(cls, processor: Blip2Processor, config: Blip2Config, prompt: str) -> "TextEncoder":
+        """For a base's processor and configuration; no weights are needed."""
+        seq2seq, end = family_of(config).seq2seq, config.text_config.eos_token_id
         return cls(
-            tokenizer=loaded.tokenizer,
+            tokenizer=processor.tokenizer,
             prompt=prompt,
-            seq2seq=loaded.family.seq2seq,
+            seq2seq=seq2seq,
             image_token_id=config.image_token_index,
             num_query_tokens=config.num_query_tokens,
-            end_token_id=loaded.end_token_id,
-            decoder_start_token_id=config.text_config.decoder_start_token_id if loaded.family.seq2seq else None,
+            # The language model's own: "\n" for the Hub's OPT, "</s>" for T5.
+            end_token_id=end[0] if isinstance(end, list) else end,
+            # T5's positions are relative: it has no limit of its own.
+            max_positions=None if seq2seq else config.text_config.max_position_embeddings,
+            decoder_start_token_id=config.text_config.decoder_start_token_id if seq2seq else None,
         )
 
     def prompt_ids(self, questions: Sequence[str]) -> list[list[int]]:
@@ -87,9 +93,10 @@ class TextEncoder:
             raise ValueError(f"every row must hold exactly {self.num_query_tokens} image tokens")
         return {"input_ids": ids, "attention_mask": pad([[1] * len(row) for row in rows], 0, left)}
 
-    def check_lengths(self, examples: Sequence[Example], limit: int | None, answer_room: int = 0) -> None:
-        """Raise `InputError` for rows longer than the model's positions, or whose text spells a special token."""
-        problems = []
+    def check_lengths(self, examples: Sequence[Example], answer_room: int) -> None:
+        """Raise `InputError` for rows that with `answer_room` tokens of answer exceed the model's positions, and for
+        questions that spell the image token."""
+        problems, limit = [], self.max_positions
         token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
         fixed = self.num_query_tokens + len(self.prompt.encode()) + 2
         for example in examples:

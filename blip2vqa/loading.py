@@ -55,17 +55,6 @@ class LoadedModel:
     def tokenizer(self):
         return self.processor.tokenizer
 
-    @property
-    def max_positions(self) -> int | None:
-        """Longest row in tokens, image tokens included; None for T5, whose positions are relative."""
-        return None if self.family.seq2seq else self.base.config.text_config.max_position_embeddings
-
-    @property
-    def end_token_id(self) -> int:
-        """The token that ends an answer: the language model's own, "\\n" for the Hub's OPT, "</s>" for T5."""
-        end = self.base.language_model.config.eos_token_id
-        return end[0] if isinstance(end, list) else end
-
 
 def find_device(use_cpu: bool = False) -> torch.device:
     """The accelerator of this process where there is one, else the CPU."""

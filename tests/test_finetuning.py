@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from blip2vqa import arguments
 from blip2vqa.errors import InputError
-from blip2vqa.finetuning import Run, finetune
+from blip2vqa.finetuning import finetune
 from blip2vqa.parsing import parse
+from blip2vqa.run import Run
 
 PARTS = [
     arguments.ModelArguments,

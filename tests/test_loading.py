@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from blip2vqa import load
 from blip2vqa.arguments import LoraArguments
+from blip2vqa.collate import TextEncoder
 from blip2vqa.errors import InputError
 from blip2vqa.families import parse_roles
 from blip2vqa.loading import choose_dtype, choose_quantization, find_adapter, load_base, load_config
@@ -45,16 +46,16 @@ def test_old_hub_layout_gets_its_image_tokens(tiny_base, tmp_path):
     loaded, new = load_float32(old), load_float32(tiny_base)
     assert loaded.base.config.image_token_index == image_token
     assert loaded.processor.num_query_tokens == new.processor.num_query_tokens
-    from blip2vqa.collate import TextEncoder
-
     prompt = "Question: {question} Answer:"
-    assert TextEncoder.of(loaded, prompt).prompt_ids(["Red?"]) == TextEncoder.of(new, prompt).prompt_ids(["Red?"])
+    ids = [TextEncoder.of(m.processor, m.base.config, prompt).prompt_ids(["Red?"]) for m in (loaded, new)]
+    assert ids[0] == ids[1]
 
 
 def test_end_token_is_the_language_models_own(tiny_opt, tiny_t5):
     opt, t5 = load_float32(tiny_opt), load_float32(tiny_t5)
-    assert opt.tokenizer.decode([opt.end_token_id]) == "\n"
-    assert t5.tokenizer.decode([t5.end_token_id]) == "</s>"
+    for loaded, end in ((opt, "\n"), (t5, "</s>")):
+        text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+        assert text.tokenizer.decode([text.end_token_id]) == end
 
 
 def test_image_processing_is_pils_everywhere(tiny_opt):

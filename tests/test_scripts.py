@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub import serve
 from safetensors.torch import load_file
+
+from hub import serve
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -36,7 +37,9 @@ def base_arguments(base, drawn) -> list[str]:
 def tuned(tiny_opt, drawn, tmp_path_factory):
     """finetune.py, launched as the README says, with two optimizer steps an epoch and no dropout."""
     out = tmp_path_factory.mktemp("tuned") / "run"
-    done = run(*ACCELERATE, "finetune.py", *base_arguments(tiny_opt, drawn), *SAME, "--output_dir", out, "--batch_size", "4")
+    done = run(
+        *ACCELERATE, "finetune.py", *base_arguments(tiny_opt, drawn), *SAME, "--output_dir", out, "--batch_size", "4"
+    )
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -48,13 +51,22 @@ SAME = (
 
 
 def losses(folder: Path) -> list[float]:
-    histories = [json.loads(path.read_text())["log_history"] for path in folder.glob("checkpoints/*/trainer_state.json")]
+    histories = [
+        json.loads(path.read_text())["log_history"] for path in folder.glob("checkpoints/*/trainer_state.json")
+    ]
     return [entry["loss"] for entry in max(histories, key=len) if "loss" in entry]
 
 
 def test_finetune_prints_both_summaries_and_the_table(tuned):
     out, done = tuned
-    for text in ("Fine-tuning", "LoRA modules by role", "effective batch", "base + adapter", "blind baseline", str(out)):
+    for text in (
+        "Fine-tuning",
+        "LoRA modules by role",
+        "effective batch",
+        "base + adapter",
+        "blind baseline",
+        str(out),
+    ):
         assert text in done.stdout
     assert "Traceback" not in done.stderr
 
@@ -74,7 +86,9 @@ def test_two_processes_lose_the_same_as_one(tuned, tiny_opt, drawn, tmp_path):
     first, second = (load_file(folder / "adapter_model.safetensors") for folder in (out, tmp_path / "two"))
     for key in first:
         torch.testing.assert_close(first[key], second[key], rtol=1e-2, atol=1e-4)
-    assert (tmp_path / "two" / "predictions.csv").read_text().count("\n") == (out / "predictions.csv").read_text().count("\n")
+    assert (tmp_path / "two" / "predictions.csv").read_text().count("\n") == (
+        out / "predictions.csv"
+    ).read_text().count("\n")
 
 
 def test_inference_answers_with_the_adapter_alone_named(tuned, drawn, tmp_path):
