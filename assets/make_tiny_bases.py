@@ -10,13 +10,15 @@ two language models are trained at the same time, one thread each.
 import argparse
 import json
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
 import torch
 from scenes import Scene, draw_scenes
-from tiny_language import FAMILIES, build_model, language_scores, train_language, train_tokenizer
+from tiny_language import build_model, language_scores, train_language
 from tiny_picture import MEAN, STD, Eyes, paint_all, to_pixels, train_eyes
+from tiny_tokenizers import FAMILIES, train_tokenizer
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
 
 HERE = Path(__file__).parent
@@ -79,7 +81,7 @@ def main() -> None:
     parser.add_argument("--picture_scenes", type=int, default=20000, help="scenes for the ViT and the Q-Former")
     parser.add_argument("--language_scenes", type=int, default=40000, help="scenes for the language models")
     parser.add_argument("--picture_steps", type=int, default=3000, help="steps of 64 scenes")
-    parser.add_argument("--language_steps", type=int, default=3000, help="steps of 96 captions or questions")
+    parser.add_argument("--language_steps", type=int, default=2500, help="steps of 96 captions or questions")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--eyes", type=Path, help="trained ViT and Q-Former to start from, else written here")
     arguments = parser.parse_args()
@@ -114,7 +116,8 @@ def main() -> None:
         worker.join()
         if worker.exitcode:
             raise SystemExit("a base could not be made: see above")
-    print(f"all done after {time.time() - begun:.0f} s")
+    spent = sum(os.times()[:4])
+    print(f"all done after {time.time() - begun:.0f} s, {spent:.0f} s of processor time")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
-"""Second and third stage of the tiny bases: tokenizers, captions, then questions mixed with captions.
+"""Second and third stage of the tiny bases: captions, then questions mixed with captions.
 
 The Q-Former's output for every scene is computed once; what is trained here is the language model and the projection
 into it, on the layout that BLIP-2 uses with each kind of language model.
 """
 
 import random
-import re
 import time
-from collections import Counter
-from math import log
 
 import torch
-from scene_texts import ASKERS, CAPTION_PROMPTS, KINDS, QUESTION_PROMPTS, ask, caption, plural
-from scenes import COLOR_NAMES, SHAPES, Scene
+from scene_texts import ASKERS, KINDS, PLACES, QUESTION_PROMPTS, THINGS, caption, plural
+from scenes import COLOR_NAMES, SHAPES, Item, Scene
 from tiny_picture import QFORMER_CONFIG, QUERIES, VISION_CONFIG, WIDTH
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tiny_tokenizers import end_token, sample_text
 from torch import nn
 from transformers import (
     Blip2Config,
@@ -24,95 +21,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
 )
-
-FAMILIES = ("opt", "flan-t5")
-ORDINARY_WORDS = """
-the be to of and a in that have it for not on with as you do at this but by from they we say or an will my one all
-would there their what so up out if about who get which go me when make can like time no just know take into your good
-some could them see other than then now look only come its over think also back after use two how our work first well
-way even new want because any these give day most us is are was were has had did does been being am where why whose
-color colour shape size number kind type name left right top bottom middle center corner side above below under behind
-front near next between inside outside small big large tiny huge long short tall wide thick thin round flat light dark
-bright pale red green blue yellow orange purple pink brown black white gray grey teal crimson scarlet azure navy gold
-golden silver violet lime olive beige cyan magenta maroon circle square rectangle triangle diamond star cross ring
-oval heart arrow line dot box disc ball block pyramid plus hexagon shape object thing item figure picture image photo
-drawing scene photograph visible shown present absent missing contain contains include includes show shows appear
-appears find count many much more less few none nothing nobody each every both either neither same different equal
-background material made wood metal glass cloth paper plastic leather stone style describe description short word
-words sentence question answer title caption story poem please tell person man woman child people boy girl dog cat
-bird horse animal car bus train boat plane bicycle street house room kitchen table chair bed bottle cup plate food
-fruit apple banana pizza tree flower grass water sky sun moon snow rain sea beach mountain sport game phone book clock
-window door wall floor hat shirt shoe bag yes no maybe zero one two three four five six seven eight nine ten 0 1 2 3 4
-5 6 7 8 9 10
-""".split()
-
-ENDINGS = "s es ed er est ing ly al ion tion ment ness able en on in an ar or le re un".split()
-
-
-NEGATIONS = re.compile(r"\b(no|not|lack|missing|absent|without|free)\b")
-
-
-def sample_text(scene: Scene, rng: random.Random, questions: float, negated: float = 1.0) -> tuple[str, str, str]:
-    """A kind, a prompt and its target text; `questions` is the share of questions, `negated` of the negated ones kept.
-
-    Negation is best met late: as long as "is there" and "is there no" are as frequent, what is there says nothing
-    about the answer.
-    """
-    if rng.random() < questions:
-        kind, question, answer = ask(scene, rng)
-        while NEGATIONS.search(question) and rng.random() > negated:
-            kind, question, answer = ask(scene, rng)
-        if rng.random() < 0.3:
-            question = question[0].upper() + question[1:]
-        return kind, rng.choice(QUESTION_PROMPTS).format(question=question), answer
-    style = rng.choices(tuple(CAPTION_PROMPTS), (6, 2, 2))[0]
-    return style, rng.choice(CAPTION_PROMPTS[style]), caption(scene, rng, style)
-
-
-def train_tokenizer(family: str, scenes: list[Scene], seed: int) -> PreTrainedTokenizerFast:
-    """Byte-level pairs with `</s>` in front for OPT; pieces of words with `</s>` at the end for T5."""
-    rng = random.Random(seed)
-    texts = [" ".join(sample_text(scene, rng, 0.7)[1:]) for scene in scenes]
-    texts += [" " + word for word in ORDINARY_WORDS for _ in range(4)] + [w.capitalize() for w in ORDINARY_WORDS]
-    if family == "opt":
-        inner = Tokenizer(models.BPE())
-        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        inner.decoder = decoders.ByteLevel()
-        special = ["<s>", "<pad>", "</s>", "<unk>", "<image>"]
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        inner.train_from_iterator(texts, trainers.BpeTrainer(
-            vocab_size=1400, special_tokens=special, initial_alphabet=alphabet, show_progress=False,
-        ))  # fmt: skip
-        inner.post_processor = processors.TemplateProcessing(
-            single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", special.index("</s>"))]
-        )
-        names = {"bos_token": "</s>", "padding_side": "left"}
-    else:
-        special = ["<pad>", "</s>", "<unk>", "<image>"]
-        counts = Counter("▁" + word for text in texts for word in re.findall(r"\w+", text))
-        letters = [chr(code) for code in (*range(33, 127), *range(0xA1, 0x100))]
-        pieces = [(word, log(count / counts.total())) for word, count in sorted(counts.items())]
-        pieces += [(ending, -14.0) for ending in ENDINGS] + [(letter, -18.0) for letter in ["▁", *letters]]
-        inner = Tokenizer(models.Unigram([(token, 0.0) for token in special] + pieces, unk_id=2))
-        inner.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
-        )
-        inner.decoder = decoders.Metaspace(prepend_scheme="always")
-        inner.post_processor = processors.TemplateProcessing(
-            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", special.index("</s>"))]
-        )
-        names = {"padding_side": "right"}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=240,
-        clean_up_tokenization_spaces=False, **names,
-    )  # fmt: skip
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
-    return tokenizer
-
-
-def end_token(family: str, tokenizer: PreTrainedTokenizerFast) -> int:
-    """What the language model closes an answer with: the line feed for OPT, as on the Hub, `</s>` for T5."""
-    return tokenizer.convert_tokens_to_ids("Ċ" if family == "opt" else "</s>")
 
 
 def build_model(family: str, tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGeneration:
@@ -167,6 +75,14 @@ def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
+def target_ids(model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, texts: list) -> list:
+    """Each text's target and its end token. After a prompt, OPT's target begins with a space."""
+    opt = model.config.use_decoder_only_language_model
+    spaced = [(" " if opt and prompt else "") + target for _, prompt, target in texts]
+    ids = tokenizer(spaced, add_special_tokens=False)["input_ids"]
+    return [row + [model.config.text_config.eos_token_id] for row in ids]
+
+
 def language_logits(
     model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: torch.Tensor, texts: list
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[list[int]]]:
@@ -176,10 +92,8 @@ def language_logits(
     returned: the text's hidden states after the second layer that reads it, [batch, text, 128], and the prompts.
     """
     opt = model.config.use_decoder_only_language_model
-    end = end_token("opt" if opt else "flan-t5", tokenizer)
     prompts = tokenizer([prompt for _, prompt, _ in texts])["input_ids"]
-    spaced = [(" " if opt and prompt else "") + target for _, prompt, target in texts]
-    targets = [row + [end] for row in tokenizer(spaced, add_special_tokens=False)["input_ids"]]
+    targets = target_ids(model, tokenizer, texts)
     if opt:
         ids = _pad([one + two for one, two in zip(prompts, targets, strict=True)], tokenizer.pad_token_id)
         labels = _pad([[-100] * len(one) + two for one, two in zip(prompts, targets, strict=True)], -100)
@@ -202,40 +116,66 @@ def language_logits(
 class Scout(nn.Module):
     """Teaches the lower layers to find what a word names; thrown away afterwards.
 
-    At every colour or shape word of a prompt, the hidden state half way up must tell whether such an item is there, and
-    the colours and shapes of those that are. A shape right after a colour means both.
+    At every word of a prompt that names a colour, a shape or just a thing, the hidden state half way up must tell
+    whether such items are there, how many, and their colours, shapes, places and sizes. "Red star" means both.
     """
+
+    TRAITS = {"color": COLOR_NAMES, "shape": SHAPES, "place": (*PLACES, "middle"), "size": ("small", "large")}
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         super().__init__()
         self.words = {}
-        for word in COLOR_NAMES + SHAPES:
+        for word in (*COLOR_NAMES, *SHAPES, *THINGS):
             for form in (word, plural(word)):
                 ids = tokenizer(" " + form, add_special_tokens=False)["input_ids"]
                 if len(ids) == 1:
                     self.words[ids[0]] = word
-        self.head = nn.Linear(WIDTH, 1 + len(COLOR_NAMES) + len(SHAPES))
+        self.head = nn.Linear(WIDTH, 4 + sum(map(len, self.TRAITS.values())))
+
+    def wanted(self, items: list[Item]) -> list[bool]:
+        """The truths about the items that a phrase names."""
+        truths = [len(items) > count for count in range(4)]
+        for trait, names in self.TRAITS.items():
+            there = {getattr(item, trait) for item in items}
+            truths += [name in there for name in names]
+        return truths
 
     def forward(self, hidden: torch.Tensor, prompts: list[list[int]], scenes: list[Scene]) -> torch.Tensor:
         """Mean binary cross-entropy; hidden states of the text are [batch, tokens, 128]."""
         spots, wanted = [], []
         for row, (prompt, scene) in enumerate(zip(prompts, scenes, strict=True)):
-            before = ""
+            color = ""
             for place, token in enumerate(prompt):
-                word = self.words.get(token, "")
+                word = self.words.get(token)
+                color = word if word in COLOR_NAMES else color
+                shape = word if word in SHAPES else ""
                 if word:
-                    color = word if word in COLOR_NAMES else before
-                    shape = word if word in SHAPES else ""
                     items = [item for item in scene.items if color in ("", item.color) and shape in ("", item.shape)]
-                    colors, shapes = {item.color for item in items}, {item.shape for item in items}
                     spots.append((row, place))
-                    wanted.append([bool(items), *(c in colors for c in COLOR_NAMES), *(s in shapes for s in SHAPES)])
-                before = word if word in COLOR_NAMES else ""
+                    wanted.append(self.wanted(items))
+                color = color if word in COLOR_NAMES else ""
         if not spots:
             return hidden.new_zeros(())
         rows, places = torch.tensor(spots).T
         said = self.head(hidden[rows, places])
         return nn.functional.binary_cross_entropy_with_logits(said, torch.tensor(wanted).float())
+
+
+def exam(scenes: list[Scene], kind: str, count: int, rng: random.Random) -> tuple[list[int], list[tuple]]:
+    """Rows of `scenes` and a text about each: questions of one kind, or short captions of one or two shapes."""
+    rows, texts = [], []
+    for row in rng.sample(range(len(scenes)), len(scenes)):
+        if len(texts) == count:
+            break
+        if kind == "caption":
+            found = ("a picture of", caption(scenes[row], rng)) if len(scenes[row].items) < 3 else None
+        else:
+            found = ASKERS[kind][0](scenes[row], rng)
+            found = found and (QUESTION_PROMPTS[0].format(question=found[0]), found[1])
+        if found:
+            rows.append(row)
+            texts.append((kind, *found))
+    return rows, texts
 
 
 @torch.no_grad()
@@ -249,35 +189,14 @@ def language_scores(
     """
     model.eval()
     rng, scores = random.Random(seed), {}
-    for kind in KINDS:
-        rows = [rng.randrange(len(scenes)) for _ in range(per_kind)]
-        if kind == "compare":
-            rows = [row for row in rows if len(scenes[row].items) > 1]
-        if kind == "ground":
-            rows = [row for row in rows if scenes[row].ground != "mid"]
-        texts = []
-        for row in rows:
-            texts.append(_try(scenes[row], rng, kind))
-        kept = [(row, text) for row, text in zip(rows, texts, strict=True) if text]
-        texts = [text for _, text in kept]
-        logits, labels, _, _ = language_logits(model, tokenizer, features[[row for row, _ in kept]], texts)
-        opt = model.config.use_decoder_only_language_model
-        lengths = [
-            len(tokenizer((" " if opt else "") + target, add_special_tokens=False)["input_ids"]) + 1
-            for _, _, target in texts
-        ]
+    for kind in (*KINDS, "caption"):
+        rows, texts = exam(scenes, kind, per_kind, rng)
+        logits, labels, _, _ = language_logits(model, tokenizer, features[rows], texts)
+        lengths = [len(target) for target in target_ids(model, tokenizer, texts)]
         parts = (logits.argmax(-1) == labels).split(lengths)
         scores[kind] = round(sum(part.all().item() for part in parts) / len(parts), 3)
     model.train()
     return scores
-
-
-def _try(scene: Scene, rng: random.Random, kind: str) -> tuple[str, str, str] | None:
-    for _ in range(50):
-        found = ASKERS[kind][0](scene, rng)
-        if found:
-            return kind, rng.choice(QUESTION_PROMPTS).format(question=found[0]), found[1]
-    return None
 
 
 def train_language(
@@ -302,7 +221,7 @@ def train_language(
         loss = nn.functional.cross_entropy(logits, labels)
         found = scout(halfway, prompts, [scenes[row] for row in rows])
         optimizer.zero_grad()
-        (loss + 3 * found).backward()
+        (loss + 4 * found).backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
