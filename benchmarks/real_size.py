@@ -133,6 +133,8 @@ def measure(shape: str, rows: int, steps: int, device: torch.device, dtype: torc
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     loss_of, batch = AnswerLoss(family.seq2seq), batch_of(config, rows, device, family.seq2seq)
     labels = batch.pop("labels")
+    if not family.seq2seq:
+        batch["keep"] = (labels != -100).roll(-1, dims=1)
 
     def step():
         loss = loss_of(model(query_output=features, **batch), labels)
@@ -148,11 +150,8 @@ def measure(shape: str, rows: int, steps: int, device: torch.device, dtype: torc
 
     def answer():
         ids = batch["input_ids"] if family.seq2seq else batch["input_ids"][:, :-ANSWER_TOKENS]
-        embeddings = base.get_input_embeddings()(ids)
-        mask = (ids == config.image_token_index).unsqueeze(-1)
-        embeddings = embeddings.masked_scatter(mask, base.project(features))
         return base.language_model.generate(
-            inputs_embeds=embeddings, attention_mask=torch.ones_like(ids), do_sample=False,
+            inputs_embeds=base.embed(ids, features), attention_mask=torch.ones_like(ids), do_sample=False,
             min_new_tokens=ANSWER_TOKENS, max_new_tokens=ANSWER_TOKENS,
         )  # fmt: skip
 

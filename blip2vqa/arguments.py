@@ -139,6 +139,9 @@ class FinetuneArguments(TrainingArguments):
     metric_for_best_model: str = _option("accuracy", "accuracy (exact match on validation), or loss.")
     early_stopping_patience: int = _option(None, "Stop after so many evaluations without a better score.")
     logging_steps: float = _option(10, "Optimizer steps between two lines of the log; below 1: a share of all steps.")
+    tokens_per_row: int = _option(
+        512, "Longest row, in tokens, that questions of one image share (causal models); 0: one row a question."
+    )
     report_to: str = _option("none", "Logger: none, tensorboard, wandb, mlflow, all, …")
     remove_unused_columns: bool = _option(False, "Must stay false: the collator needs every column.")
     prediction_loss_only: bool = _option(True, "Must stay true: answers are generated, not read off the logits.")
@@ -154,6 +157,7 @@ class FinetuneArguments(TrainingArguments):
             _check(problems, self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "above 0")
         _check(problems, self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _check(problems, self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        _check(problems, self.tokens_per_row >= 0, "tokens_per_row", self.tokens_per_row, "at least 0")
         patience = self.early_stopping_patience
         _check(problems, patience is None or patience >= 1, "early_stopping_patience", patience, "at least 1")
         if patience is not None and not self.load_best_model_at_end:

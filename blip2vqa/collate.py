@@ -80,6 +80,41 @@ class TextEncoder:
         batch["labels"] = pad(labels, IGNORE)
         return batch
 
+    def shared_batch(self, groups: Sequence[Sequence[tuple[str, str]]]) -> dict[str, torch.Tensor]:
+        """All `(question, answer)` pairs of one image in one row of a causal model, as exact as one row each.
+
+        A row is the image tokens, then the questions with their answers one behind the other. Each question's positions
+        go on from the image, and it sees the image and itself alone.
+
+        Returns `input_ids`, `labels`, `position_ids` [rows, longest], and `attention_mask` bool [rows, 1, longest, longest].
+        """
+        image = [self.image_token_id] * self.num_query_tokens
+        ids, labels, positions, segments = [], [], [], []
+        for pairs in groups:
+            questions, answers = zip(*pairs, strict=True)
+            row, row_labels, row_positions = list(image), [IGNORE] * len(image), list(range(len(image)))
+            row_segments = [0] * len(image)
+            for number, (prompt, target) in enumerate(
+                zip(self.prompt_ids(questions), self.answer_ids(answers), strict=True), start=1
+            ):
+                tokens = prompt[len(image) :] + target
+                row += tokens
+                row_labels += [IGNORE] * (len(tokens) - len(target)) + target
+                row_positions += range(len(image), len(image) + len(tokens))
+                row_segments += [number] * len(tokens)
+            ids.append(row)
+            labels.append(row_labels)
+            positions.append(row_positions)
+            segments.append(row_segments)
+        segment = pad(segments, -1)  # [rows, longest]: 0 the image, 1 … the questions, -1 padding
+        one, other = segment.unsqueeze(2), segment.unsqueeze(1)
+        causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
+        # Padding sees itself, as a row that sees nothing would come out as not-a-number.
+        seen = causal & ((one == other) | (other == 0) & (one > 0))
+        batch = {"input_ids": pad(ids, self.tokenizer.pad_token_id), "labels": pad(labels, IGNORE)}
+        self._check_image_tokens(batch["input_ids"])
+        return {**batch, "position_ids": pad(positions, 0), "attention_mask": seen.unsqueeze(1)}
+
     def generation_batch(self, questions: Sequence[str]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` [batch, longest] of prompts alone, padded so that generation goes on from
         the last column: on the left for a causal model."""
@@ -87,16 +122,20 @@ class TextEncoder:
 
     def _pad(self, rows: list[list[int]], left: bool = False) -> dict[str, torch.Tensor]:
         ids = pad(rows, self.tokenizer.pad_token_id, left)
+        self._check_image_tokens(ids)
+        return {"input_ids": ids, "attention_mask": pad([[1] * len(row) for row in rows], 0, left)}
+
+    def _check_image_tokens(self, ids: torch.Tensor) -> None:
         # The model scatters image features over image tokens without counting them: too few, and a row would be
         # answered from its neighbour's picture (a question may spell out "<image>", too).
         if not bool(((ids == self.image_token_id).sum(1) == self.num_query_tokens).all()):
             raise ValueError(f"every row must hold exactly {self.num_query_tokens} image tokens")
-        return {"input_ids": ids, "attention_mask": pad([[1] * len(row) for row in rows], 0, left)}
 
-    def check_lengths(self, examples: Sequence[Example], answer_room: int) -> None:
-        """Raise `InputError` for rows that with `answer_room` tokens of answer exceed the model's positions, and for
-        questions that spell the image token."""
-        problems, limit = [], self.max_positions
+    def check_lengths(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int = 0) -> None:
+        """Raise `InputError` for rows that with `answer_room` tokens of answer exceed the model's positions, for questions
+        that spell the image token, and when `tokens_per_row` (0: no bound) is too small for one question."""
+        problems, longest = [], 0
+        bounds = [bound for bound in (self.max_positions, tokens_per_row) if bound]
         token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
         fixed = self.num_query_tokens + len(self.prompt.encode()) + 2
         for example in examples:
@@ -104,13 +143,19 @@ class TextEncoder:
                 problems.append(f"row {example.row}: the question contains {token!r}, which stands for the picture")
             text = example.question + max(example.answers, key=len, default="")
             # A token is at least one byte, so only rows long in bytes need to be tokenized to be sure.
-            if limit and fixed + len(text.encode()) + answer_room > limit:
-                answer = max((len(row) for row in self.answer_ids(list(example.answers) or [""])), default=0)
-                length = len(self.prompt_ids([example.question])[0]) + max(answer, answer_room)
-                if length > limit:
-                    problems.append(
-                        f"row {example.row}: {length} tokens, but the base model has {limit} positions; shorten it"
-                    )
+            if not bounds or fixed + len(text.encode()) + answer_room <= min(bounds):
+                continue
+            prompt = len(self.prompt_ids([example.question])[0])
+            answer = max((len(row) for row in self.answer_ids(list(example.answers) or [""])), default=0)
+            longest, length = max(longest, prompt + answer), prompt + max(answer, answer_room)
+            if self.max_positions and length > self.max_positions:
+                problems.append(
+                    f"row {example.row}: {length} tokens, but the base model has {self.max_positions} positions; shorten it"
+                )
+        if tokens_per_row and longest > tokens_per_row:
+            problems.append(
+                f"--tokens_per_row {tokens_per_row}: too small for one question; the least that works here is {longest}"
+            )
         if problems:
             more = [f"… and {len(problems) - 10} more rows"] if len(problems) > 10 else []
             raise InputError(*problems[:10], *more)
@@ -125,11 +170,44 @@ def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.
 
 @dataclass(frozen=True)
 class TrainingCollator:
-    """`(example, answer)` pairs → a batch with `query_output` [batch, num_query_tokens, hidden] and token tensors."""
+    """`(example, answer)` pairs → a batch with `query_output` [rows, num_query_tokens, hidden] and token tensors.
+
+    A causal model's batch has `keep` [rows, longest]: the positions that predict a supervised token.
+    """
 
     text: TextEncoder
     features: ImageFeatures
+    tokens_per_row: int | None = None
+    """Longest row, in tokens, that questions of one image share; None: one row a question."""
 
     def __call__(self, items: Sequence[tuple[Example, str]]) -> dict[str, torch.Tensor]:
-        batch = self.text.training_batch([example.question for example, _ in items], [answer for _, answer in items])
-        return {"query_output": self.features.of(example.digest for example, _ in items), **batch}
+        if self.tokens_per_row is None:
+            digests = [example.digest for example, _ in items]
+            batch = self.text.training_batch(
+                [example.question for example, _ in items], [answer for _, answer in items]
+            )
+        else:
+            digests, groups = self._rows(items)
+            batch = self.text.shared_batch(groups)
+        if not self.text.seq2seq:
+            predicted = (batch["labels"] != IGNORE).roll(-1, dims=1)  # column i predicts token i + 1
+            batch["keep"] = predicted
+        return {"query_output": self.features.of(digests), **batch}
+
+    def _rows(self, items: Sequence[tuple[Example, str]]) -> tuple[list[str], list[list[tuple[str, str]]]]:
+        """Pairs by image, in rows of at most `tokens_per_row` tokens."""
+        image = self.text.num_query_tokens
+        prompts = self.text.prompt_ids([example.question for example, _ in items])
+        targets = self.text.answer_ids([answer for _, answer in items])
+        digests, groups, lengths, open_row = [], [], [], {}
+        for (example, answer), prompt, target in zip(items, prompts, targets, strict=True):
+            length = len(prompt) - image + len(target)
+            row = open_row.get(example.digest)
+            if row is None or lengths[row] + length > self.tokens_per_row:
+                row = open_row[example.digest] = len(groups)
+                digests.append(example.digest)
+                groups.append([])
+                lengths.append(image)
+            groups[row].append((example.question, answer))
+            lengths[row] += length
+        return digests, groups

@@ -8,7 +8,10 @@ always looked for below `language_model`.
 from dataclasses import dataclass
 
 from transformers import Blip2ForConditionalGeneration
-from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
+from transformers.models.blip_2.modeling_blip_2 import (
+    BaseModelOutputWithVisionQformerOutputs,
+    Blip2ForConditionalGenerationModelOutput,
+)
 
 from blip2vqa.errors import InputError
 
@@ -36,12 +39,28 @@ class Blip2(Blip2ForConditionalGeneration):
         # A 4-bit or 8-bit weight has an integer dtype: there the layer itself casts its input.
         return self.language_projection(query_output.to(weight.dtype) if weight.is_floating_point() else query_output)
 
-    def forward(self, query_output=None, pixel_values=None, input_ids=None, labels=None, **kwargs):
-        """As upstream, or from `query_output` [batch, num_query_tokens, qformer hidden] instead of `pixel_values`."""
+    def forward(self, query_output=None, pixel_values=None, input_ids=None, labels=None, keep=None, **kwargs):
+        """As upstream, or from `query_output` [rows, num_query_tokens, qformer hidden] instead of `pixel_values`.
+
+        With `keep`, a mask [rows, length] of a causal model's positions, `logits` are [kept positions, vocabulary], row
+        by row: the output head, as wide as the vocabulary, runs where an answer is predicted and nowhere else.
+        """
+        if keep is not None:
+            embeddings = self.embed(input_ids, query_output)
+            decoder = self.language_model.get_decoder()
+            hidden = decoder(inputs_embeds=embeddings, use_cache=False, **kwargs).last_hidden_state
+            logits = self.language_model.get_output_embeddings()(hidden[keep])
+            return Blip2ForConditionalGenerationModelOutput(logits=logits)
         if query_output is not None:
             image = BaseModelOutputWithVisionQformerOutputs(pooler_output=self.project(query_output))
             kwargs["mm_encoder_outputs"] = {"image": image}
         return super().forward(pixel_values=pixel_values, input_ids=input_ids, labels=labels, **kwargs)
+
+    def embed(self, input_ids, query_output):
+        """Token embeddings [rows, length, text hidden] with the projected features in place of the image tokens."""
+        embeddings = self.get_input_embeddings()(input_ids)
+        image = self.project(query_output).to(embeddings.dtype)
+        return embeddings.masked_scatter((input_ids == self.config.image_token_index).unsqueeze(-1), image)
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,24 @@ def _trainer(
         args.fp16, args.mixed_precision = True, "fp16"  # brings the gradient scaler that float16 needs
     callbacks = [EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else []
     return VQATrainer(
-        loaded, text, features, decoding, train=tables.train, val=tables.val, args=args, callbacks=callbacks
+        loaded,
+        text,
+        features,
+        decoding,
+        train=tables.train,
+        val=tables.val,
+        tokens_per_row=_tokens_per_row(run, text),
+        args=args,
+        callbacks=callbacks,
     )
+
+
+def _tokens_per_row(run: Run, text: TextEncoder) -> int | None:
+    """Length of rows that questions of one image share; None where each has a row of its own.
+
+    A seq2seq model's encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
+    """
+    return None if text.seq2seq else run.training.tokens_per_row or None
 
 
 def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Tables, trainer: VQATrainer) -> str:
@@ -121,6 +137,8 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
     parts = (
         f"{args.per_device_train_batch_size} × {args.gradient_accumulation_steps} accumulated × {processes} processes"
     )
+    row = trainer.data_collator.tokens_per_row
+    rows = f"questions of one image share rows of up to {row} tokens" if row else "one for each question"
     shared = check_disjoint(tables.train, tables.val) or "none"
     pairs = [
         ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
@@ -133,6 +151,7 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
             f"{len(tables.val):,} questions on {count_images(tables.val):,} images, {shared} of them in training",
         ),
         ("effective batch", f"{batch} questions ({parts})"),
+        ("rows", rows),
         ("steps", f"{int(steps):,} in {args.num_train_epochs:g} epochs"),
         ("prompt", run.data.prompt),
     ]

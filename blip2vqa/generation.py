@@ -39,12 +39,9 @@ def answer_batch(
     base = loaded.base
     language_model = base.language_model
     batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions).items()}
-    embeddings = base.get_input_embeddings()(batch["input_ids"])
-    image = base.project(query_output.to(loaded.device)).to(embeddings.dtype)
-    mask = (batch["input_ids"] == text.image_token_id).unsqueeze(-1)
     # BLIP-2's own `generate` always runs the vision tower, and ignores the model's generation_config.
     output = language_model.generate(
-        inputs_embeds=embeddings.masked_scatter(mask, image),
+        inputs_embeds=base.embed(batch["input_ids"], query_output.to(loaded.device)),
         attention_mask=batch["attention_mask"],
         num_beams=decoding.num_beams,
         max_new_tokens=decoding.max_new_tokens,

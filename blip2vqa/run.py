@@ -70,7 +70,8 @@ def check(run: Run) -> Tables:
     gather(problems, checkpoint_to_resume, run)
     tables = gather(problems, _load_tables, run) if run.data.csv_path else None
     if text and tables:
-        gather(problems, text.check_lengths, tables.train + tables.val, run.generation.max_new_tokens)
+        room, row = run.generation.max_new_tokens, 0 if text.seq2seq else run.training.tokens_per_row
+        gather(problems, text.check_lengths, tables.train + tables.val, room, row)
     raise_all(problems)
     return tables
 

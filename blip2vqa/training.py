@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
 from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator
@@ -35,13 +35,14 @@ class AnsweredQuestions(Dataset):
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells the data set which epoch it is in; accelerate tells its samplers alone."""
+    """Tells data set and sampler which epoch it is; what accelerate tells them differs by the number of processes."""
 
-    def __init__(self, dataset: AnsweredQuestions):
-        self.dataset = dataset
+    def __init__(self, *told):
+        self.told = told
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.dataset.epoch = int(state.epoch or 0)
+        for one in self.told:
+            one.epoch = int(state.epoch or 0)
 
 
 class AnswerLoss:
@@ -56,14 +57,38 @@ class AnswerLoss:
         self.label_smoothing = label_smoothing
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-        """`outputs.logits` [batch, length, vocabulary], `labels` [batch, length] → scalar."""
-        logits = outputs.logits
-        if not self.seq2seq:  # a causal model's column i predicts token i + 1
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        supervised = labels != IGNORE
-        logits, targets = logits[supervised], labels[supervised]  # [tokens, vocabulary], [tokens]
+        """`labels` [batch, length] and `outputs.logits` [supervised tokens, vocabulary] → scalar.
+
+        Of a seq2seq model, whose decoder sees little but answers, the logits are [batch, length, vocabulary].
+        """
+        logits, supervised = outputs.logits, labels != IGNORE
+        if self.seq2seq:
+            logits = logits[supervised]
+        targets = labels[supervised]  # [tokens], with logits [tokens, vocabulary]
         total = cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=self.label_smoothing)
         return total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
+
+
+class ImageSampler(Sampler):
+    """Questions in random order, but all of one image side by side, so that a batch holds few images.
+
+    Images, and the questions of each, are shuffled anew in every epoch; batches are cut from this order anywhere.
+    """
+
+    def __init__(self, examples: Sequence[Example], seed: int):
+        self.groups: dict[str, list[int]] = {}
+        for index, example in enumerate(examples):
+            self.groups.setdefault(example.digest, []).append(index)
+        self.seed, self.epoch, self.length = seed, 0, len(examples)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self):
+        draw = random.Random(f"{self.seed}-{self.epoch}")
+        groups = [draw.sample(group, len(group)) for group in self.groups.values()]
+        draw.shuffle(groups)
+        return (index for group in groups for index in group)
 
 
 class VQATrainer(Trainer):
@@ -78,6 +103,7 @@ class VQATrainer(Trainer):
         *,
         train,
         val,
+        tokens_per_row: int | None = None,
         **kwargs,
     ):
         args = kwargs["args"]
@@ -86,12 +112,13 @@ class VQATrainer(Trainer):
             model=loaded.model,
             train_dataset=dataset,
             eval_dataset=AnsweredQuestions(val, args.seed),
-            data_collator=TrainingCollator(text, features),
+            data_collator=TrainingCollator(text, features, tokens_per_row),
             compute_loss_func=AnswerLoss(loaded.family.seq2seq, args.label_smoothing_factor),
             **kwargs,
         )
         self.loaded, self.text, self.features, self.decoding = loaded, text, features, decoding
-        self.add_callback(_EpochCallback(dataset))
+        self.sampler = ImageSampler(train, args.seed)
+        self.add_callback(_EpochCallback(dataset, self.sampler))
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
         """Upstream's loop for the loss, then answers from prompts: the training ids would show a causal model the answer."""
@@ -112,6 +139,11 @@ class VQATrainer(Trainer):
             batch_size=self.args.per_device_eval_batch_size,
             progress=None if self.args.disable_tqdm else progress,
         )
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.data_collator.tokens_per_row is None:
+            return super()._get_train_sampler(train_dataset)
+        return self.sampler
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: upstream's estimate takes the number of tokens from `pixel_values`, which are not there."""

@@ -206,3 +206,47 @@ def test_quantized_bases_train_and_reload(bits, tiny_opt, drawn, tmp_path):
     rows = [line.split(",") for line in (out / "predictions.csv").read_text().splitlines()[1:]]
     answered = model.answer_batch([str(drawn[0] / row[0]) for row in rows], [row[1] for row in rows])
     assert [answer.text for answer in answered] == [row[5] for row in rows]
+
+
+def test_shared_rows_train_to_the_same_adapter(tiny_opt, drawn, tmp_path):
+    """In the same order, questions of one image in one row give the adapter that one row a question gives."""
+    from blip2vqa.training import TrainingCollator, VQATrainer
+
+    exact = (
+        "--lora_dropout",
+        "0",
+        "--max_steps",
+        "4",
+        "--eval_strategy",
+        "no",
+        "--save_strategy",
+        "no",
+        "--optim",
+        "sgd",
+    )
+    exact += ("--no_load_best_model_at_end", "--batch_size", "4", "--gradient_accumulation_steps", "2")
+    finetune(make_run(tiny_opt, drawn, tmp_path / "shared", *exact))
+    init = VQATrainer.__init__
+
+    def one_row_a_question(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.data_collator = TrainingCollator(self.text, self.features)
+        self._get_train_sampler = lambda dataset=None: self.sampler
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VQATrainer, "__init__", one_row_a_question)
+        finetune(make_run(tiny_opt, drawn, tmp_path / "single", *exact))
+    shared, single = adapter_of(tmp_path / "shared"), adapter_of(tmp_path / "single")
+    for key in shared:
+        torch.testing.assert_close(shared[key], single[key], rtol=1e-4, atol=1e-6)
+    assert max(value.abs().max() for key, value in shared.items() if "lora_B" in key) > 1e-4
+
+
+def test_tokens_per_row_too_small_names_the_least_that_works(tiny_opt, drawn, tmp_path):
+    with pytest.raises(
+        InputError, match=r"--tokens_per_row 10: too small .* the least that works here is (\d+)"
+    ) as caught:
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_row", "10"))
+    least = str(caught.value).rsplit(" ", 1)[1]
+    stop = ("--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--no_load_best_model_at_end")
+    finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_row", least, *stop))
