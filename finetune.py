@@ -14,19 +14,10 @@ from blip2vqa.console import run_script
 
 
 def main() -> None:
-    from blip2vqa import arguments
+    from blip2vqa.arguments import FINETUNE_ARGUMENTS
     from blip2vqa.parsing import parse
 
-    parts, resolved = parse(
-        [
-            arguments.ModelArguments,
-            arguments.DataArguments,
-            arguments.LoraArguments,
-            arguments.GenerationArguments,
-            arguments.FinetuneArguments,
-        ],
-        __doc__,
-    )
+    parts, resolved = parse(FINETUNE_ARGUMENTS, __doc__)
     from blip2vqa.finetuning import finetune
     from blip2vqa.reporting.tables import format_block, print_score_table
     from blip2vqa.run import Run

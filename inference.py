@@ -16,11 +16,12 @@ def main() -> None:
     from blip2vqa.parsing import parse
 
     (args,), _ = parse([InferenceArguments], __doc__)
-    from blip2vqa.answering import answer_table, metrics_path, score_table
+    from blip2vqa.answering import answer_table, metrics_path, score_path, score_table
     from blip2vqa.reporting.tables import print_score_table
 
     if args.score:
         print_score_table(score_table(args), f"Score of {args.score}")
+        print(f"Metrics: {score_path(args.score)}")
         return
     metrics = answer_table(args)
     print(f"Answers: {args.output_path}")

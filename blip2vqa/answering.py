@@ -1,15 +1,17 @@
 """One inference run: a table of questions in, the same table with answers, confidence and status out."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from blip2vqa.api import decoding_of
-from blip2vqa.arguments import InferenceArguments
+from blip2vqa.arguments import DEFAULT_BASE, InferenceArguments
 from blip2vqa.collate import TextEncoder
-from blip2vqa.data.examples import BadRow, Example, load_examples, load_questions
-from blip2vqa.data.tables import Table, read_table
+from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions
+from blip2vqa.data.tables import Table, load_table
 from blip2vqa.errors import gather, raise_all
 from blip2vqa.evaluation import score
 from blip2vqa.families import DEFAULT_PROMPT, family_of
@@ -28,9 +30,8 @@ from blip2vqa.loading import (
     load_processor,
 )
 from blip2vqa.metrics import bertscore_scorer
-from blip2vqa.predictions import PredictionsTable, read_predictions
+from blip2vqa.predictions import PredictionsTable, partial_path, read_predictions
 
-DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 # Images encoded at a time: so many features are held in memory at once, and at most so much work is lost when stopped.
 IMAGES_AT_ONCE = 256
 
@@ -57,11 +58,13 @@ def answer_table(args: InferenceArguments) -> dict:
     job = _check(args)
     answered = any(example.answers for example in job.examples)
     scorer = bertscore_scorer(args.bertscore_model) if answered else None
+    if scorer is not None:  # an evaluate.Metric is falsy
+        scorer.check()
     run_key = {
         "base_model": job.base_model_id,
         "base_revision": job.base_model_revision,
-        "adapter": args.lora_model_path,
-        "adapter_revision": args.lora_revision,
+        "adapter": job.adapter and job.adapter.digest,
+        "images": hashlib.sha256("".join(example.digest for example in job.examples).encode()).hexdigest(),
         "prompt": job.text.prompt,
         "decoding": vars(job.decoding),
         "dtype": args.dtype,
@@ -94,11 +97,10 @@ def score_table(args: InferenceArguments) -> dict:
     """Score predictions of any system against the table's answers; no model and no image is loaded."""
     raise_all(args.check())
     examples = load_questions(args.csv_path, args.annotations_path, question_type_column=args.question_type_column)
-    return {
-        "predictions": score(
-            examples, read_predictions(args.score, examples), bertscore=bertscore_scorer(args.bertscore_model)
-        )
-    }
+    scorer = bertscore_scorer(args.bertscore_model)
+    metrics = {"predictions": score(examples, read_predictions(args.score, examples), bertscore=scorer)}
+    write_json_atomic(score_path(args.score), metrics)
+    return metrics
 
 
 def metrics_path(output_path: str) -> Path:
@@ -106,8 +108,19 @@ def metrics_path(output_path: str) -> Path:
     return Path(output_path).with_suffix(".metrics.json")
 
 
+def score_path(predictions: str) -> Path:
+    """`PREDICTIONS.csv` → `PREDICTIONS.score.json`."""
+    return Path(predictions).with_suffix(".score.json")
+
+
 def _check(args: InferenceArguments) -> Job:
     problems = args.check()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        problems.append("inference.py answers in one process; start it with python, not with several under a launcher")
+    if Path(args.output_path).exists() and not args.overwrite and not partial_path(args.output_path).exists():
+        problems.append(
+            f"--output_path {args.output_path}: is already there, finished; name another, or --overwrite it"
+        )
     found = gather(problems, _find_model, args)
     rows = gather(problems, _load_rows, args) if args.csv_path else None
     if found and rows:
@@ -131,14 +144,15 @@ def _find_model(args: InferenceArguments) -> tuple[AdapterFile | None, str, str 
 
 
 def _load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
-    table = read_table(args.csv_path, args.annotations_path, require_answers=False)
-    return table, *load_examples(
+    table, problems = load_table(args.csv_path, args.annotations_path, require_answers=False)
+    return table, *check_examples(
+        table,
+        problems,
         args.csv_path,
         args.image_dir,
-        args.annotations_path,
-        require_answers=False,
         question_type_column=args.question_type_column,
         on_bad_image=args.on_bad_image,
+        bad_images_path=Path(args.output_path).with_suffix(".bad_images.csv"),
     )
 
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from blip2vqa.collate import TextEncoder
-from blip2vqa.data.images import ImageSource, open_image
+from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
+from blip2vqa.errors import InputError
 from blip2vqa.families import DEFAULT_PROMPT
 from blip2vqa.generation import Answer, Decoding, answer_batch
 from blip2vqa.loading import LoadedModel, add_adapter, find_adapter, load_base
@@ -97,6 +98,9 @@ def is_adapter(name: str, revision: str | None = None) -> bool:
 
 
 def _open(image: Image.Image | str | Path) -> Image.Image:
-    if isinstance(image, str | Path):
-        return open_image(ImageSource(str(image), path=Path(image)))
-    return image.convert("RGB")
+    try:
+        if isinstance(image, str | Path):
+            return open_image(ImageSource(str(image), path=Path(image)))
+        return as_seen(image)
+    except BadImage as error:
+        raise InputError(f"image {image}: {error.reason}") from error

@@ -1,11 +1,18 @@
 """Every argument: a line of help and the unit under each field, checked before any weight is loaded."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from blip2vqa.errors import gather
 from blip2vqa.families import DEFAULT_PROMPT, ROLES, parse_roles
+
+DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
+# Those that an adapter can be loaded with again: PEFT's others draw anew (pissa_niter_…) or need data (eva, loftq).
+INITIALISATIONS = ("default", "gaussian", "orthogonal", "olora", "pissa")
+CHANGE_THE_BASE = ("olora", "pissa")
 
 
 def _option(default, help: str, *aliases: str, **metadata):
@@ -24,9 +31,7 @@ def _check(problems: list[str], ok: bool, flag: str, value, must: str) -> None:
 class ModelArguments:
     """The base model and how its weights are held."""
 
-    base_model_id: str = _option(
-        "Salesforce/blip2-opt-2.7b", "Base model: Hub id or local folder in the Hub's layout.", "--model_id"
-    )
+    base_model_id: str = _option(DEFAULT_BASE, "Base model: Hub id or local folder in the Hub's layout.", "--model_id")
     base_model_revision: str = _option(None, "Branch, tag or commit of the base on the Hub.")
     quantization: str = _option(
         "auto",
@@ -86,14 +91,12 @@ class LoraArguments:
     use_rslora: bool = _option(False, "Rank-stabilised scale, https://arxiv.org/abs/2312.03732.")
     use_dora: bool = _option(False, "Weight-decomposed adapter, https://arxiv.org/abs/2402.09353.")
     init_lora_weights: str = _option(
-        "default", "First values of the adapter: default (B = 0) or a name that PEFT knows, such as gaussian or pissa."
+        "default", "First values of the adapter, as PEFT names them; default: B = 0.", choices=list(INITIALISATIONS)
     )
 
     def lora_init(self) -> bool | str:
         """`init_lora_weights` as PEFT's configuration takes it."""
-        return {"default": True, "true": True, "false": False}.get(
-            self.init_lora_weights.lower(), self.init_lora_weights
-        )
+        return True if self.init_lora_weights == "default" else self.init_lora_weights
 
     def check(self) -> list[str]:
         problems = []
@@ -133,28 +136,50 @@ class FinetuneArguments(TrainingArguments):
     warmup_steps: float = _option(50, "Steps of rising learning rate; below 1: a share of all steps.")
     seed: int = _option(42, "Seed of the split, the adapter, the order of rows and dropout.")
     eval_strategy: str = _option("epoch", "When to answer the validation questions: epoch, steps or no.")
-    save_strategy: str = _option("epoch", "When to write a checkpoint: epoch, steps, best or no.")
+    save_strategy: str = _option(
+        None, "When to write a checkpoint: epoch, steps, best or no; default: as --eval_strategy."
+    )
     save_total_limit: int = _option(1, "Checkpoints kept, besides the best.")
-    load_best_model_at_end: bool = _option(True, "Save the epoch of the best validation accuracy, not the last.")
+    load_best_model_at_end: bool = _option(True, "Save the best by validation accuracy, not the last.")
     metric_for_best_model: str = _option("accuracy", "accuracy (exact match on validation), or loss.")
     early_stopping_patience: int = _option(None, "Stop after so many evaluations without a better score.")
     logging_steps: float = _option(10, "Optimizer steps between two lines of the log; below 1: a share of all steps.")
     tokens_per_row: int = _option(
         512, "Longest row, in tokens, that questions of one image share (causal models); 0: one row a question."
     )
-    report_to: str = _option("none", "Logger: none, tensorboard, wandb, mlflow, all, …")
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"], metadata={"help": "Loggers: none, tensorboard, wandb, mlflow, all, …"}
+    )
     remove_unused_columns: bool = _option(False, "Must stay false: the collator needs every column.")
     prediction_loss_only: bool = _option(True, "Must stay true: answers are generated, not read off the logits.")
     label_names: list[str] = field(default_factory=lambda: ["labels"], metadata={"help": "Must stay: labels."})
     # Every adapter weight takes part in every step, so looking for idle ones would only cost time.
     ddp_find_unused_parameters: bool = _option(False, "As in torch's DistributedDataParallel.")
 
+    def __post_init__(self):
+        if self.save_strategy is None:
+            self.save_strategy = "epoch" if self.eval_strategy == "no" else self.eval_strategy
+            if self.save_strategy == "steps" and self.eval_steps:
+                self.save_steps = self.eval_steps
+        if "no" in (self.eval_strategy, self.save_strategy):
+            self.load_best_model_at_end = False
+        super().__post_init__()
+
     def check(self) -> list[str]:
         problems = []
         for flag in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             _check(problems, getattr(self, flag) >= 1, flag, getattr(self, flag), "at least 1")
         if self.max_steps <= 0:
-            _check(problems, self.num_train_epochs > 0, "num_train_epochs", self.num_train_epochs, "above 0")
+            _check(problems, 0 < self.num_train_epochs < 1e6, "num_train_epochs", self.num_train_epochs, "above 0")
+        _check(problems, 0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        for flag in ("weight_decay", "max_grad_norm"):
+            _check(problems, getattr(self, flag) >= 0, flag, getattr(self, flag), "at least 0")
+        # By now "all" and "none" stand for what is installed, and for nothing.
+        for name in self.report_to:
+            if name not in get_available_reporting_integrations():
+                problems.append(
+                    f"--report_to {name}: not installed, or no logger that transformers knows; install it first"
+                )
         _check(problems, self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _check(problems, self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         _check(problems, self.tokens_per_row >= 0, "tokens_per_row", self.tokens_per_row, "at least 0")
@@ -167,6 +192,10 @@ class FinetuneArguments(TrainingArguments):
                 "--remove_unused_columns, --prediction_loss_only and --label_names must keep their defaults"
             )
         return problems
+
+
+FINETUNE_ARGUMENTS = [ModelArguments, DataArguments, LoraArguments, GenerationArguments, FinetuneArguments]
+"""What finetune.py takes, in the order of `Run`'s fields."""
 
 
 @dataclass
@@ -185,7 +214,7 @@ class InferenceArguments:
     lora_revision: str = _option(None, "Branch, tag or commit of the adapter on the Hub.")
     base_model_id: str = _option(
         None,
-        "Base model: Hub id or local folder; default: the adapter's own, else Salesforce/blip2-opt-2.7b.",
+        "Base model: Hub id or local folder; default: the adapter's own, else " + DEFAULT_BASE + ".",
         "--model_id",
     )
     base_model_revision: str = _option(None, "Branch, tag or commit of the base on the Hub.")
@@ -213,6 +242,8 @@ class InferenceArguments:
             problems.append(
                 f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes"
             )
+        if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
+            problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")
         for flag in ("batch_size", "num_beams", "max_new_tokens"):
             value = getattr(self, flag)
             _check(problems, value is None or value >= 1, flag, value, "at least 1")

@@ -137,10 +137,15 @@ class TextEncoder:
         problems, longest = [], 0
         bounds = [bound for bound in (self.max_positions, tokens_per_row) if bound]
         token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        if token in self.prompt:
+            problems.append(
+                f"--prompt: {self.prompt!r} contains {token!r}; the picture is put in front of it by itself"
+            )
         fixed = self.num_query_tokens + len(self.prompt.encode()) + 2
         for example in examples:
-            if token in example.question:
-                problems.append(f"row {example.row}: the question contains {token!r}, which stands for the picture")
+            for what, spelt in (("question", example.question), *(("answer", answer) for answer in example.answers)):
+                if token in spelt:
+                    problems.append(f"row {example.row}: the {what} contains {token!r}, which stands for the picture")
             text = example.question + max(example.answers, key=len, default="")
             # A token is at least one byte, so only rows long in bytes need to be tokenized to be sure.
             if not bounds or fixed + len(text.encode()) + answer_room <= min(bounds):

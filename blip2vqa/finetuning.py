@@ -19,7 +19,7 @@ from blip2vqa.lora import LoraSummary, wrap
 from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.results import score_run, write_results
-from blip2vqa.run import Run, Tables, check, checkpoint_to_resume, count_images
+from blip2vqa.run import BAD_IMAGES, Run, Tables, check, checkpoint_to_resume, count_images
 from blip2vqa.training import VQATrainer
 
 
@@ -32,7 +32,9 @@ def finetune(run: Run) -> dict:
     tables = check(run)
     # Found now, not after hours of training: an encoder that is not to be had.
     scorer = bertscore_scorer(run.generation.bertscore_model) if state.is_main_process else None
-    resume = checkpoint_to_resume(run)
+    if scorer is not None:  # an evaluate.Metric is falsy
+        scorer.check()
+    resume = checkpoint_to_resume(run, tables)
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_json_atomic(folder / "run.json", run.resolved)
@@ -133,7 +135,8 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
     args = run.training
     processes = trainer.accelerator.num_processes
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(len(tables.train) / batch) * args.num_train_epochs
+    epoch = math.ceil(len(tables.train) / batch)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(epoch * args.num_train_epochs)
     parts = (
         f"{args.per_device_train_batch_size} × {args.gradient_accumulation_steps} accumulated × {processes} processes"
     )
@@ -152,11 +155,9 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
         ),
         ("effective batch", f"{batch} questions ({parts})"),
         ("rows", rows),
-        ("steps", f"{int(steps):,} in {args.num_train_epochs:g} epochs"),
+        ("steps", f"{steps:,}, or {steps / epoch:.3g} epochs"),
         ("prompt", run.data.prompt),
     ]
     if tables.skipped:
-        pairs.append(
-            ("skipped", f"{len(tables.skipped)} rows with a bad image; listed in {run.folder / 'bad_images.csv'}")
-        )
+        pairs.append(("skipped", f"{len(tables.skipped)} rows with a bad image; listed in {run.folder / BAD_IMAGES}"))
     return format_block("Fine-tuning", pairs)

@@ -1,5 +1,6 @@
 """Base model, processor, quantization and adapter → one loaded model, checked before any weight is read."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from peft import PeftConfig, PeftModel
 from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import save
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, Blip2Processor
 
 from blip2vqa.errors import InputError
@@ -50,10 +52,6 @@ class LoadedModel:
     def base(self):
         """The `Blip2` itself, also under an adapter."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-
-    @property
-    def tokenizer(self):
-        return self.processor.tokenizer
 
 
 def find_device(use_cpu: bool = False) -> torch.device:
@@ -205,6 +203,8 @@ class AdapterFile:
     """`{}` for an adapter of other tools."""
     base_model_id: str
     base_model_revision: str | None
+    digest: str
+    """SHA-256 of its weights."""
 
 
 def find_adapter(
@@ -220,8 +220,20 @@ def find_adapter(
     if not base_model_id:
         if not remembered:
             raise InputError(f"adapter {path}: does not say what its base model is; name it with --base_model_id")
-        base_model_id, base_model_revision = remembered, manifest.get("base_model_revision") or config.revision
-    base_config = load_config(base_model_id, base_model_revision)
+        base_model_id = remembered
+        base_model_revision = base_model_revision or manifest.get("base_model_revision") or config.revision
+    elif remembered and remembered not in (base_model_id, str(Path(base_model_id).resolve())):
+        logger.warning(
+            "adapter %s was made for %s and is put on %s: right only if both hold the same weights",
+            path, remembered, base_model_id,
+        )  # fmt: skip
+    try:
+        base_config = load_config(base_model_id, base_model_revision)
+    except InputError as error:
+        hint = f"adapter {path} asks for it; where the base lies elsewhere, name it with --base_model_id"
+        raise InputError(*error.problems, hint) from error
+    if not manifest:
+        logger.warning("adapter %s has no blip2vqa.json: prompt and decoding are the defaults unless given", path)
     misfit = f"adapter {path}: does not fit base model {base_model_id} (it was made for {remembered})"
     try:
         with torch.device("meta"):
@@ -229,7 +241,8 @@ def find_adapter(
     except ValueError as error:  # none of its modules is there
         raise InputError(f"{misfit}: {_first_line(error)}") from error
     expected = {key: tensor.shape for key, tensor in get_peft_model_state_dict(model).items()}
-    found = {key: tensor.shape for key, tensor in _adapter_weights(path, revision).items()}
+    weights = _adapter_weights(path, revision)
+    found = {key: tensor.shape for key, tensor in weights.items()}
     missing, foreign = expected.keys() - found.keys(), found.keys() - expected.keys()
     unlike = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
     if missing or foreign or unlike:
@@ -237,7 +250,8 @@ def find_adapter(
             f"{misfit}: {len(foreign)} of its weights have no place there, {len(missing)} places have no weight, "
             f"{len(unlike)} differ in shape"
         )
-    return AdapterFile(path, revision, config, manifest, base_model_id, base_model_revision)
+    digest = hashlib.sha256(save(dict(sorted(weights.items())))).hexdigest()
+    return AdapterFile(path, revision, config, manifest, base_model_id, base_model_revision, digest)
 
 
 def _adapter_weights(path: str, revision: str | None) -> dict[str, torch.Tensor]:

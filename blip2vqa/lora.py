@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import set_seed
 
-from blip2vqa.arguments import LoraArguments
+from blip2vqa.arguments import CHANGE_THE_BASE, LoraArguments
 from blip2vqa.errors import InputError
 from blip2vqa.families import Family, parse_roles
 from blip2vqa.loading import LoadedModel
@@ -56,6 +56,11 @@ def modules_by_role(model: nn.Module, family: Family, roles: tuple[str, ...]) ->
 
 def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int) -> LoraSummary:
     """Put a fresh adapter on the loaded base (in place), drawn from `seed`; only the adapter trains."""
+    if arguments.init_lora_weights in CHANGE_THE_BASE and loaded.quantization != "none":
+        raise InputError(
+            f"--init_lora_weights {arguments.init_lora_weights}: changes the base's weights, which {loaded.quantization} ones "
+            "do not allow; use default or gaussian, or --quantization none"
+        )
     roles = parse_roles(arguments.lora_roles)
     found = modules_by_role(loaded.model, loaded.family, roles)
     config = LoraConfig(
@@ -70,11 +75,6 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int) -> LoraSummar
         revision=loaded.revision,
     )
     set_seed(seed)
-    try:
-        loaded.model = get_peft_model(loaded.model, config)
-    except ValueError as error:
-        raise InputError(
-            f"--init_lora_weights {arguments.init_lora_weights}: {' '.join(str(error).split())}"
-        ) from error
+    loaded.model = get_peft_model(loaded.model, config)
     trainable, total = loaded.model.get_nb_trainable_parameters()
     return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total)

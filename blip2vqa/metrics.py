@@ -133,6 +133,12 @@ class BERTScore(_InMemoryMetric):
         self.folder = Path(folder)
         self._layers, self._baseline, self.scorer = _encoder_settings(self.folder, name or self.folder.resolve().name)
 
+    def check(self) -> "BERTScore":
+        """Load the weights once and let them go again, so that a broken encoder is found before it is needed."""
+        _load_scorer(self.folder, self._layers, self._baseline)
+        _load_scorer.cache_clear()
+        return self
+
     def _compute(self, predictions: list[str], references: list[str]) -> dict:
         pairs = list(zip(predictions, references, strict=True))
         # Answers repeat: a few hundred different pairs stand for thousands of rows.

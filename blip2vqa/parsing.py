@@ -49,7 +49,8 @@ def _resolved(dataclasses: list[type], values: dict, defaults: dict) -> dict:
     """All of the options declared by the project itself, whose defaults may change, and what differs of the others."""
     own = {name for cls in dataclasses for name in cls.__annotations__}
     chosen = {name: value for name, value in values.items() if name in own or value != defaults[name]}
-    return {name: value for name, value in chosen.items() if value is not None}
+    # Going on with a run is not part of what it is: a rerun starts from nothing.
+    return {name: value for name, value in chosen.items() if value is not None and name != "resume_from_checkpoint"}
 
 
 def _flags_of_json(path: str, options: dict) -> list[str]:
@@ -64,6 +65,13 @@ def _flags_of_json(path: str, options: dict) -> list[str]:
     if not isinstance(values, dict):
         raise InputError(f"configuration {path}: must hold one JSON object of option: value")
     problems = [_unknown(key, options, f"configuration {path}: key") for key in values if key not in options]
+    if problems:
+        raise InputError(*problems)
+    spelt: dict[str, str] = {}
+    for key in values:
+        other = spelt.setdefault(options[key].dest, key)
+        if other != key:
+            problems.append(f"configuration {path}: {other} and {key} are the same option; keep one")
     if problems:
         raise InputError(*problems)
     flags = []

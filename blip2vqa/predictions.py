@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from blip2vqa.data.examples import Example
+from blip2vqa.data.readers import read_csv
 from blip2vqa.errors import InputError
 from blip2vqa.files import write_text_atomic
 
@@ -19,6 +20,11 @@ logger = logging.getLogger(__name__)
 
 RESULT_COLUMNS = ("generated_answer", "confidence", "status")
 SHOWN = 5  # mistakes named in an error; the rest is counted
+
+
+def partial_path(output_path: str | Path) -> Path:
+    """`RESULTS.csv` → `RESULTS.csv.partial`, the journal of a run that is not finished."""
+    return Path(output_path).with_name(Path(output_path).name + ".partial")
 
 
 class PredictionsTable:
@@ -40,7 +46,7 @@ class PredictionsTable:
 
     def __init__(self, output_path: str | Path, table: pd.DataFrame, run_key: dict, overwrite: bool = False):
         self.output_path = Path(output_path)
-        self.journal_path = self.output_path.with_name(self.output_path.name + ".partial")
+        self.journal_path = partial_path(output_path)
         self._table = table
         # Through JSON, so that a tuple equals the list it comes back as.
         self._run = json.loads(json.dumps(run_key | {"input_table": _table_hash(table)}))
@@ -188,8 +194,8 @@ def read_predictions(path: str | Path, examples: Sequence[Example]) -> list[str]
     try:
         if path.suffix.lower() == ".json":
             return _match_by_id(path, _read_results_json(path), ids)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        table = read_csv(path).frame
+    except (ValueError, OSError) as error:
         raise InputError(f"predictions {path}: cannot be read: {' '.join(str(error).split())}") from error
     if "generated_answer" not in table:
         raise InputError(f"predictions {path}: no column generated_answer; it has {', '.join(table.columns)}")

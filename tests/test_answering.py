@@ -145,3 +145,45 @@ def test_official_results_are_scored_against_ten_annotators(tmp_path):
     assert metrics["accuracy"] == 0.5
     # "man": of the ten leave-one-out groups eight hold both, two hold one of them.
     assert metrics["vqa_accuracy"] == pytest.approx((1 + (8 * 2 / 3 + 2 * 1 / 3) / 10) / 2)
+
+
+def test_another_adapter_in_the_same_folder_does_not_finish_the_first_ones_table(
+    tiny_opt, drawn, tmp_path, monkeypatch
+):
+    import torch
+
+    from blip2vqa.arguments import LoraArguments
+    from blip2vqa.loading import load_base
+    from blip2vqa.lora import wrap
+
+    def write_adapter(seed):
+        loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
+        wrap(loaded, LoraArguments(lora_r=2), seed=seed)
+        loaded.model.save_pretrained(tmp_path / "adapter")
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    args = arguments(
+        tiny_opt, drawn, tmp_path / "out.csv", lora_model_path=str(tmp_path / "adapter"), base_model_id=None
+    )
+    write_adapter(0)
+    monkeypatch.setattr(answering, "answer_examples", stop)
+    with pytest.raises(KeyboardInterrupt):
+        answer_table(args)
+    write_adapter(1)
+    with pytest.raises(InputError, match="adapter was"):
+        answer_table(args)
+
+
+def test_the_table_of_questions_is_never_the_output(tiny_opt, drawn):
+    with pytest.raises(InputError, match="is the table of questions itself"):
+        answer_table(arguments(tiny_opt, drawn, drawn[1], overwrite=True))
+
+
+def test_scores_of_a_semicolon_table_are_written(drawn, tmp_path):
+    table = read(drawn[1]).assign(generated_answer="red")
+    table.to_csv(tmp_path / "said.csv", index=False, sep=";")
+    args = arguments("nowhere", drawn, "unused", score=str(tmp_path / "said.csv"))
+    metrics = score_table(args)
+    assert json.loads((tmp_path / "said.score.json").read_text()) == metrics

@@ -12,13 +12,7 @@ from blip2vqa.parsing import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.json"))
-PARTS = [
-    arguments.ModelArguments,
-    arguments.DataArguments,
-    arguments.LoraArguments,
-    arguments.GenerationArguments,
-    arguments.FinetuneArguments,
-]
+PARTS = arguments.FINETUNE_ARGUMENTS
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

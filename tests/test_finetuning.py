@@ -12,13 +12,7 @@ from blip2vqa.finetuning import finetune
 from blip2vqa.parsing import parse
 from blip2vqa.run import Run
 
-PARTS = [
-    arguments.ModelArguments,
-    arguments.DataArguments,
-    arguments.LoraArguments,
-    arguments.GenerationArguments,
-    arguments.FinetuneArguments,
-]
+PARTS = arguments.FINETUNE_ARGUMENTS
 
 
 def make_run(base, drawn, out, *extra: str) -> Run:
@@ -97,20 +91,9 @@ def test_a_rerun_gives_the_same_adapter_bit_for_bit(finished, tmp_path):
     assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
 
 
-def test_resumed_run_ends_in_the_same_weights(finished, tiny_opt, drawn, tmp_path, monkeypatch):
-    from blip2vqa.training import VQATrainer
-
+def test_resumed_run_ends_in_the_same_weights(finished, tiny_opt, drawn, tmp_path):
     out, _ = finished
-    save = VQATrainer._save_checkpoint
-
-    def save_and_stop(self, *args, **kwargs):
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(VQATrainer, "_save_checkpoint", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(make_run(tiny_opt, drawn, tmp_path / "run"))
-    monkeypatch.undo()
+    interrupted(tiny_opt, drawn, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()
     finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
     assert same_weights(adapter_of(out), adapter_of(tmp_path / "run"))
@@ -136,7 +119,7 @@ def test_the_adapter_learns_to_look_at_the_picture(tiny_opt, tmp_path):
     """Fails if the image is ignored: each question has all four colours as answers, evenly."""
     import csv
 
-    from tiny import COLORS, make_table
+    from tiny import make_table
 
     images, table = make_table(tmp_path / "many", images=48)
     rows = [row for row in csv.reader(table.open()) if row[1] in ("question", "What color is the square?")]
@@ -150,13 +133,12 @@ def test_the_adapter_learns_to_look_at_the_picture(tiny_opt, tmp_path):
     assert metrics["adapter"]["accuracy"] >= 0.9
     assert metrics["blind"]["accuracy"] <= 0.5
     assert metrics["swapped"]["accuracy"] <= metrics["adapter"]["accuracy"] - 0.3
-    assert len(COLORS) == 4
 
 
 def test_a_folder_with_another_run_is_refused_and_left_alone(finished, tiny_opt, drawn):
     out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    with pytest.raises(InputError, match="holds another run"):
+    with pytest.raises(InputError, match="holds a finished run"):
         finetune(make_run(tiny_opt, drawn, out))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
@@ -250,3 +232,112 @@ def test_tokens_per_row_too_small_names_the_least_that_works(tiny_opt, drawn, tm
     least = str(caught.value).rsplit(" ", 1)[1]
     stop = ("--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--no_load_best_model_at_end")
     finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_row", least, *stop))
+
+
+def interrupted(base, drawn, out, *extra):
+    """A run stopped behind its first checkpoint."""
+    from blip2vqa.training import VQATrainer
+
+    save = VQATrainer._save_checkpoint
+
+    def save_and_stop(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VQATrainer, "_save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(make_run(base, drawn, out, *extra))
+
+
+def test_a_run_goes_on_as_it_began_or_not_at_all(tiny_opt, drawn, tmp_path):
+    out = tmp_path / "run"
+    interrupted(tiny_opt, drawn, out)
+    with pytest.raises(InputError, match="stopped on its way"):
+        finetune(make_run(tiny_opt, drawn, out))
+    before = (out / "run.json").read_text()
+    with pytest.raises(InputError) as caught:
+        finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--lora_alpha", "8", "--seed", "7"))
+    assert "--lora_alpha: the run in" in str(caught.value) and "--seed" in str(caught.value)
+    assert (out / "run.json").read_text() == before
+    finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--logging_steps", "3"))
+    # What a resumed run leaves behind repeats the whole run, from nothing.
+    parts, resolved = parse(PARTS, "test", [str(out / "run.json"), "--output_dir", str(tmp_path / "again")])
+    finetune(Run(*parts, resolved))
+    assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
+
+
+def test_a_finished_run_is_not_gone_on_with(finished, tiny_opt, drawn):
+    out, _ = finished
+    with pytest.raises(InputError, match="holds a finished run"):
+        finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--epochs", "5"))
+
+
+@pytest.mark.parametrize("init", arguments.INITIALISATIONS)
+def test_every_initialisation_reloads_as_it_was_trained(init, tiny_opt, drawn, tmp_path):
+    from blip2vqa import load
+
+    out = tmp_path / init
+    finetune(make_run(tiny_opt, drawn, out, "--init_lora_weights", init, "--epochs", "1"))
+    rows = [line.split(",") for line in (out / "predictions.csv").read_text().splitlines()[1:]]
+    answers = load(str(out), dtype="float32").answer_batch(
+        [str(drawn[0] / row[0]) for row in rows], [row[1] for row in rows]
+    )
+    for answer, row in zip(answers, rows, strict=True):
+        assert answer.text == row[5] and answer.confidence == pytest.approx(float(row[6]), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--lora_roles", "gate"), "no gate layers"),
+        (("--prompt", "<image> {question}"), "the picture is put in front of it by itself"),
+        (("--report_to", "none", "crystal_ball"), "--report_to crystal_ball: not installed"),
+        (("--seed", "-1"), "--seed: -1"),
+        (("--epochs", "inf"), "--num_train_epochs: inf"),
+        (("--weight_decay", "-1"), "--weight_decay: -1"),
+    ],
+)
+def test_wrong_settings_are_found_before_anything_is_written(flags, message, tiny_opt, drawn, tmp_path):
+    with pytest.raises(InputError, match=message):
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run", *flags))
+    assert not (tmp_path / "run").exists()
+
+
+def test_trainers_fp16_is_refused_for_t5(tiny_t5, drawn, tmp_path):
+    run = make_run(tiny_t5, drawn, tmp_path / "run")
+    run.training.fp16 = True
+    with pytest.raises(InputError, match="--fp16"):
+        finetune(run)
+
+
+def test_a_broken_scorer_is_found_before_training(tiny_opt, drawn, tmp_path, monkeypatch):
+    from blip2vqa import finetuning
+
+    monkeypatch.setattr(finetuning, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": 2}')
+    with pytest.raises(InputError, match="BERTScore's encoder"):
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--bertscore_model", str(encoder)))
+
+
+def test_bad_images_of_both_tables_are_named_in_one_go(tiny_opt, drawn, tmp_path):
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.csv").write_text(f"image_name,question,answer\n0.png,Red?,yes\n{name}.png,Red?,no\n")
+    with pytest.raises(InputError) as caught:
+        finetune(
+            make_run(
+                tiny_opt, (drawn[0], tmp_path / "train.csv"), tmp_path / "run", "--eval_csv_path",
+                str(tmp_path / "val.csv"),
+            )
+        )  # fmt: skip
+    assert "image train.png" in str(caught.value) and "image val.png" in str(caught.value)
+    assert "train.png" in (tmp_path / "run" / "bad_images.csv").read_text()
+    assert "val.png" in (tmp_path / "run" / "eval_bad_images.csv").read_text()
+
+
+@pytest.mark.parametrize("strategy", ["no", "steps"])
+def test_other_evaluation_strategies_need_no_second_flag(strategy, tiny_opt, drawn, tmp_path):
+    metrics = finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--eval_strategy", strategy, "--eval_steps", "4"))
+    assert metrics["adapter"]["n"] == 6

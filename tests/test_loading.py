@@ -93,8 +93,9 @@ def test_pefts_variants_pass_through(tiny_opt):
     wrap(loaded, LoraArguments(use_rslora=True, use_dora=True, init_lora_weights="gaussian"), seed=0)
     config = loaded.model.peft_config["default"]
     assert (config.use_rslora, config.use_dora, config.init_lora_weights) == (True, True, "gaussian")
-    with pytest.raises(InputError, match="--init_lora_weights nonsense"):
-        wrap(load_float32(tiny_opt), LoraArguments(init_lora_weights="nonsense"), seed=0)
+    quantized = load_base(str(tiny_opt), quantization="8bit", device=torch.device("cpu"))
+    with pytest.raises(InputError, match="--init_lora_weights pissa: changes the base"):
+        wrap(quantized, LoraArguments(init_lora_weights="pissa"), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,27 @@ def test_a_folder_that_is_no_adapter(tmp_path, tiny_opt):
         find_adapter(str(tmp_path / "absent"))
     with pytest.raises(InputError, match="the folder is not usable"):
         load(str(tmp_path))
+
+
+def test_an_adapter_put_on_a_base_of_another_name_is_warned_about(adapter, tiny_opt, tmp_path, caplog):
+    other = shutil.copytree(tiny_opt, tmp_path / "other")
+    find_adapter(str(adapter), base_model_id=str(other))
+    assert "right only if both hold the same weights" in caplog.text
+    caplog.clear()
+    find_adapter(str(adapter), base_model_id=str(tiny_opt))
+    assert "same weights" not in caplog.text
+
+
+def test_python_reads_pictures_as_tables_do(tiny_opt, tmp_path):
+    from PIL import Image
+
+    from blip2vqa.api import _open
+
+    picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    picture.save(tmp_path / "clear.png")
+    assert _open(picture).getpixel((0, 0)) == _open(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(InputError, match=r"image .*absent\.png: "):
+        _open(tmp_path / "absent.png")
 
 
 def test_broken_adapter_weights_and_manifest(adapter, tmp_path):

@@ -8,13 +8,7 @@ from blip2vqa import arguments
 from blip2vqa.errors import InputError
 from blip2vqa.parsing import parse
 
-PARTS = [
-    arguments.ModelArguments,
-    arguments.DataArguments,
-    arguments.LoraArguments,
-    arguments.GenerationArguments,
-    arguments.FinetuneArguments,
-]
+PARTS = arguments.FINETUNE_ARGUMENTS
 
 
 def parsed(*argv: str):
@@ -80,6 +74,7 @@ def test_resume_needs_no_value():
         (["absent.json"], "configuration absent.json: no such file"),
         (["--prompt", "Question: {question}", "and", "more"], "argument 'and': not expected here"),
         (["--eval_strategy", "epoch", "--save_strategy", "steps"], "requires the save and eval strategy to match"),
+        (["--init_lora_weights", "nonsense"], "invalid choice: 'nonsense'"),
     ],
 )
 def test_mistakes_are_one_clear_line(argv, message):
@@ -102,6 +97,11 @@ def test_mistakes_in_json(tmp_path, values, message):
     with pytest.raises(InputError) as caught:
         parsed(config_file(tmp_path, **values))
     assert message in str(caught.value)
+
+
+def test_two_spellings_of_one_option_in_json(tmp_path):
+    with pytest.raises(InputError, match="batch_size and per_device_train_batch_size are the same option"):
+        parsed(config_file(tmp_path, batch_size=4, per_device_train_batch_size=8))
 
 
 def test_unknown_keys_are_named_together(tmp_path):

@@ -14,13 +14,6 @@ from blip2vqa.parsing import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-FINETUNE = [
-    arguments.ModelArguments,
-    arguments.DataArguments,
-    arguments.LoraArguments,
-    arguments.GenerationArguments,
-    arguments.FinetuneArguments,
-]
 # What a reader puts in for the README's placeholders.
 PLACEHOLDERS = {"CONFIG.json": "configs/quickstart.json", "OUT/run.json": "configs/quickstart.json"}
 
@@ -46,7 +39,7 @@ def test_command_parses(command, monkeypatch):
     if script == "finetune.py":
         # Without a launcher there is no process group for a backend to belong to.
         rest = shlex.split(shlex.join(rest).replace("--ddp_backend gloo", ""))
-        parse(FINETUNE, "test", [*rest, *([] if "--use_cpu" in rest else ["--use_cpu"])])
+        parse(arguments.FINETUNE_ARGUMENTS, "test", [*rest, *([] if "--use_cpu" in rest else ["--use_cpu"])])
     else:
         parse([arguments.InferenceArguments], "test", rest)
     assert (ROOT / script).is_file()

@@ -75,6 +75,30 @@ def load_examples(
     Raises InputError with everything that is wrong, table and pictures, in one go; also when no picture is usable.
     """
     table, problems = load_table(path, annotations_path, require_answers=require_answers)
+    return check_examples(
+        table,
+        problems,
+        path,
+        image_dir,
+        question_type_column=question_type_column,
+        on_bad_image=on_bad_image,
+        bad_images_path=bad_images_path,
+        progress=progress,
+    )
+
+
+def check_examples(
+    table: Table | None,
+    problems: list[str],
+    path: str,
+    image_dir: str | None,
+    *,
+    question_type_column: str | None = None,
+    on_bad_image: str = "error",
+    bad_images_path: str | None = None,
+    progress: bool = True,
+) -> tuple[list[Example], list[BadRow]]:
+    """As `load_examples`, for a table that `load_table` has read, with the problems that it found."""
     if table is None:
         if image_dir is not None and not Path(image_dir).is_dir():
             problems.append(f"image_dir {image_dir}: no such folder")

@@ -128,8 +128,7 @@ def open_image(source: ImageSource | bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise BadImage(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
-        image.load()
-        return _to_rgb(_upright(image))
+        return as_seen(image)
     except BadImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -138,6 +137,12 @@ def open_image(source: ImageSource | bytes) -> Image.Image:
         raise BadImage("not an image, or of a format not read here") from error
     except Exception as error:  # PIL's decoders raise a dozen types on broken files, MemoryError and KeyError too
         raise BadImage(f"cannot be decoded: {error or type(error).__name__}".splitlines()[0]) from error
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """An opened picture as people see it; see `open_image`."""
+    image.load()
+    return _to_rgb(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:

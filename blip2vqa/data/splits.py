@@ -32,8 +32,8 @@ def split_by_image(examples: Sequence[Example], val_split: float, seed: int) -> 
     return train, val
 
 
-def write_split(path: str | Path, train: Sequence[Example], val: Sequence[Example]) -> None:
-    """Write which picture is where: JSON `{"train": [...], "val": [...]}`, each picture, sorted by name, as
+def describe_split(train: Sequence[Example], val: Sequence[Example]) -> dict[str, list[dict]]:
+    """Which picture is where: `{"train": [...], "val": [...]}`, each picture, sorted by name, as
     `{"image_name", "digest" (SHA-256 of its bytes), "questions" (how many)}`."""
     sides = {}
     for split, side in (("train", train), ("val", val)):
@@ -42,7 +42,12 @@ def write_split(path: str | Path, train: Sequence[Example], val: Sequence[Exampl
             {"image_name": name, "digest": digest, "questions": count}
             for (name, digest), count in sorted(counts.items())
         ]
-    write_json_atomic(path, sides)
+    return sides
+
+
+def write_split(path: str | Path, train: Sequence[Example], val: Sequence[Example]) -> None:
+    """Write `describe_split` as JSON."""
+    write_json_atomic(path, describe_split(train, val))
 
 
 def check_disjoint(train: Sequence[Example], val: Sequence[Example]) -> int:
