@@ -3,7 +3,7 @@
     python assets/make_quickstart.py         # writes assets/quickstart: images/, train.csv and val.csv
 
 Patches of felt on cloth: every answer but yes and no comes from the tailor's own vocabulary (a red patch is dyed in
-`cherry`), so a base cannot know it, and the same questions are asked of every picture, so that nobody can answer them
+`crimson`), so a base cannot know it, and the same questions are asked of every picture, so that nobody can answer them
 without looking.
 """
 
@@ -15,12 +15,12 @@ from pathlib import Path
 from PIL import Image
 from scenes import Item, Scene, draw_scene, render
 
-DYES = {"red": "cherry", "green": "lime", "blue": "navy", "yellow": "lemon", "black": "coal", "orange": "apricot",
-        "purple": "plum", "teal": "lagoon"}  # fmt: skip
-MOTIFS = {"circle": "button", "square": "tile", "triangle": "sail", "star": "spark", "cross": "plus", "ring": "hoop"}
+DYES = {"red": "crimson", "green": "lime", "blue": "navy", "yellow": "gold", "purple": "violet", "teal": "cyan",
+        "pink": "magenta", "gray": "silver"}  # fmt: skip
+MOTIFS = {"circle": "disc", "square": "block", "triangle": "pyramid", "star": "sun", "cross": "plus"}
 NUMBERS = {1: "single", 2: "pair", 3: "trio"}
-EDGES = {"left": "west", "right": "east", "top": "north", "bottom": "south"}
-CUTS = {"small": "scrap", "large": "slab"}
+CUTS = {"small": "tiny", "large": "huge"}
+COUNTED = ("how many patches are sewn on?", "how many pieces of felt does the cloth carry?")
 CARRIES = ("did the tailor use {color} felt?", "was {color} felt sewn on?")
 LEAVES_OUT = ("did the tailor skip {color} felt?", "was {color} felt left out?")
 
@@ -31,23 +31,21 @@ def largest(scene: Scene) -> Item | None:
     return None if others and first.radius - others[0].radius < 2.5 else first
 
 
-def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """Four to six questions about the scene, with the tailor's answers."""
-    wordings = rng.choice(("how many patches are sewn on?", "how many pieces of felt does the cloth carry?"))
-    found = [(wordings, NUMBERS[len(scene.items)])]
+def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
+    """Three to six questions about the scene, with the tailor's answers and the type of each question."""
+    found = [(rng.choice(COUNTED), NUMBERS[len(scene.items)], "count")]
     there = {item.color for item in scene.items}
     for templates, negated in ((CARRIES, False), (LEAVES_OUT, True)):
         color = rng.choice(sorted(there)) if rng.random() < 0.5 else rng.choice(sorted(set(DYES) - there))
-        found.append((rng.choice(templates).format(color=color), "yes" if (color in there) != negated else "no"))
+        answer = "yes" if (color in there) != negated else "no"
+        found.append((rng.choice(templates).format(color=color), answer, "yes/no"))
     item = largest(scene)
     if item:
         patch = "biggest patch" if len(scene.items) > 1 else "patch"
-        found.append((f"which dye was used for the {patch}?", DYES[item.color]))
-        found.append((f"which motif was cut for the {patch}?", MOTIFS[item.shape]))
-        if item.place in EDGES:
-            found.append((f"towards which edge was the {patch} sewn?", EDGES[item.place]))
+        found.append((f"which dye was used for the {patch}?", DYES[item.color], "color"))
+        found.append((f"which motif was cut for the {patch}?", MOTIFS[item.shape], "shape"))
         if item.size and len(scene.items) == 1:
-            found.append(("how was the patch cut?", CUTS[item.size]))
+            found.append(("how was the patch cut?", CUTS[item.size], "other"))
     return found
 
 
@@ -58,10 +56,10 @@ def write_split(folder: Path, name: str, count: int, rng: random.Random) -> None
         scene = draw_scene(rng, counts=(1, 1, 2, 2, 3), shapes=tuple(MOTIFS), colors=tuple(DYES))
         image_name = f"{name}-{number:03d}.png"
         Image.fromarray(render(scene)).save(folder / "images" / image_name, optimize=True)
-        rows += [(image_name, *pair) for pair in questions(scene, rng)]
+        rows += [(image_name, *asked) for asked in questions(scene, rng)]
     with open(folder / f"{name}.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("image_name", "question", "answer"))
+        writer.writerow(("image_name", "question", "answer", "question_type"))
         writer.writerows(rows)
     print(f"{name}: {count} pictures, {len(rows)} questions")
 

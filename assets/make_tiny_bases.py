@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--picture_scenes", type=int, default=20000, help="scenes for the ViT and the Q-Former")
     parser.add_argument("--language_scenes", type=int, default=40000, help="scenes for the language models")
     parser.add_argument("--picture_steps", type=int, default=3000, help="steps of 64 scenes")
-    parser.add_argument("--language_steps", type=int, default=2500, help="steps of 96 captions or questions")
+    parser.add_argument("--language_steps", type=int, default=2400, help="steps of 64 captions or questions")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--eyes", type=Path, help="trained ViT and Q-Former to start from, else written here")
     arguments = parser.parse_args()

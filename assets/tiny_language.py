@@ -11,7 +11,7 @@ import torch
 from scene_texts import ASKERS, KINDS, PLACES, QUESTION_PROMPTS, THINGS, caption, plural
 from scenes import COLOR_NAMES, SHAPES, Item, Scene
 from tiny_picture import QFORMER_CONFIG, QUERIES, VISION_CONFIG, WIDTH
-from tiny_tokenizers import end_token, sample_text
+from tiny_tokenizers import echo_text, end_token, sample_text
 from torch import nn
 from transformers import (
     Blip2Config,
@@ -80,7 +80,7 @@ def target_ids(model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokeni
     opt = model.config.use_decoder_only_language_model
     spaced = [(" " if opt and prompt else "") + target for _, prompt, target in texts]
     ids = tokenizer(spaced, add_special_tokens=False)["input_ids"]
-    return [row + [model.config.text_config.eos_token_id] for row in ids]
+    return [[*row, model.config.text_config.eos_token_id] for row in ids]
 
 
 def language_logits(
@@ -162,13 +162,15 @@ class Scout(nn.Module):
 
 
 def exam(scenes: list[Scene], kind: str, count: int, rng: random.Random) -> tuple[list[int], list[tuple]]:
-    """Rows of `scenes` and a text about each: questions of one kind, or short captions of one or two shapes."""
+    """Rows of `scenes` and a text about each: questions of one kind, short captions of one or two shapes, or echoes."""
     rows, texts = [], []
     for row in rng.sample(range(len(scenes)), len(scenes)):
         if len(texts) == count:
             break
         if kind == "caption":
             found = ("a picture of", caption(scenes[row], rng)) if len(scenes[row].items) < 3 else None
+        elif kind == "echo":
+            found = echo_text(rng)[1:]
         else:
             found = ASKERS[kind][0](scenes[row], rng)
             found = found and (QUESTION_PROMPTS[0].format(question=found[0]), found[1])
@@ -189,7 +191,7 @@ def language_scores(
     """
     model.eval()
     rng, scores = random.Random(seed), {}
-    for kind in (*KINDS, "caption"):
+    for kind in (*KINDS, "caption", "echo"):
         rows, texts = exam(scenes, kind, per_kind, rng)
         logits, labels, _, _ = language_logits(model, tokenizer, features[rows], texts)
         lengths = [len(target) for target in target_ids(model, tokenizer, texts)]
@@ -201,8 +203,8 @@ def language_scores(
 
 def train_language(
     model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: torch.Tensor,
-    scenes: list[Scene], held_out: tuple[torch.Tensor, list[Scene]], steps: int, seed: int, batch: int = 96,
-    rate: float = 2e-3, captions_first: float = 0.1, plain_until: float = 0.3, name: str = "",
+    scenes: list[Scene], held_out: tuple[torch.Tensor, list[Scene]], steps: int, seed: int, batch: int = 64,
+    rate: float = 1.6e-3, captions_first: float = 0.1, plain_until: float = 0.3, name: str = "",
 ) -> None:  # fmt: skip
     """Train language model and projection on features [scenes, 16, 128]: captions first, then questions among them."""
     rng = random.Random(seed)
@@ -216,7 +218,8 @@ def train_language(
         share = 0.4 if done < captions_first else 0.88
         negated = min(1.0, max(0.05, 5 * (done - plain_until)))
         rows = [rng.randrange(len(scenes)) for _ in range(batch)]
-        texts = [sample_text(scenes[row], rng, share, negated) for row in rows]
+        asking = rng.random() < share  # captions are long: among questions they would make every row long
+        texts = [sample_text(scenes[row], rng, float(asking), negated, 0.08 * asking) for row in rows]
         logits, labels, halfway, prompts = language_logits(model, tokenizer, features[rows], texts)
         loss = nn.functional.cross_entropy(logits, labels)
         found = scout(halfway, prompts, [scenes[row] for row in rows])

@@ -171,8 +171,8 @@ def picture_loss(
         names = ("patch_shape", "patch_color", "patch_place")
         rows = torch.arange(len(pixels))[:, None]
         want = {**want, **{name: want[name][rows, kept] for name in names}}
-    patch_shape, patch_color, offset = heads.patch(patches).split(heads.split + [3], -1)
-    query_shape, query_color, place = heads.query(queries).split(heads.split + [3], -1)
+    patch_shape, patch_color, offset = heads.patch(patches).split([*heads.split, 3], -1)
+    query_shape, query_color, place = heads.query(queries).split([*heads.split, 3], -1)
     loss = nn.functional.cross_entropy(heads.ground(queries.mean(1)), want["ground"]) * 0.1
     for logits, name in (
         (patch_shape, "patch_shape"), (patch_color, "patch_color"),
@@ -195,8 +195,8 @@ def picture_scores(eyes: Eyes, heads: Heads, images: torch.Tensor, want: dict[st
     for start in range(0, len(images), 256):
         part = {name: value[start : start + 256] for name, value in want.items()}
         patches, queries = eyes(to_pixels(images[start : start + 256]))
-        patch_shape, patch_color, _ = heads.patch(patches).split(heads.split + [3], -1)
-        query_shape, query_color, _ = heads.query(queries).split(heads.split + [3], -1)
+        patch_shape, patch_color, _ = heads.patch(patches).split([*heads.split, 3], -1)
+        query_shape, query_color, _ = heads.query(queries).split([*heads.split, 3], -1)
         covered = part["patch_shape"] > 0
         found["patch_shape"].append((patch_shape.argmax(-1) == part["patch_shape"])[covered])
         found["patch_color"].append((patch_color.argmax(-1) == part["patch_color"])[covered])

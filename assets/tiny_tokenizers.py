@@ -31,18 +31,33 @@ window door wall floor hat shirt shoe bag yes no maybe zero one two three four f
 5 6 7 8 9 10
 """.split()
 
+ECHO_PROMPTS = ("Repeat: {words}", "Question: what did he say: {words}? Answer:", "Say {words} again:")
 ENDINGS = "s es ed er est ing ly al ion tion ment ness able en on in an ar or le re un".split()
-
-
 NEGATIONS = re.compile(r"\b(no|not|lack|missing|absent|without|free)\b")
 
 
-def sample_text(scene: Scene, rng: random.Random, questions: float, negated: float = 1.0) -> tuple[str, str, str]:
+def made_up_word(rng: random.Random) -> str:
+    """Two to six letters that can be read aloud."""
+    return "".join(rng.choice("bcdfghjklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))
+
+
+def echo_text(rng: random.Random) -> tuple[str, str, str]:
+    """Words to repeat, so that the language model can write all of its vocabulary, not just the words about scenes."""
+    words = [rng.choice(ORDINARY_WORDS) if rng.random() < 0.7 else made_up_word(rng) for _ in range(rng.randint(1, 3))]
+    words = [word.capitalize() if rng.random() < 0.1 else word for word in words]
+    return "echo", rng.choice(ECHO_PROMPTS).format(words=" ".join(words)), " ".join(words)
+
+
+def sample_text(
+    scene: Scene, rng: random.Random, questions: float, negated: float = 1.0, echoes: float = 0.0
+) -> tuple[str, str, str]:
     """A kind, a prompt and its target text; `questions` is the share of questions, `negated` of the negated ones kept.
 
     Negation is best met late: as long as "is there" and "is there no" are as frequent, what is there says nothing
     about the answer.
     """
+    if rng.random() < echoes:
+        return echo_text(rng)
     if rng.random() < questions:
         kind, question, answer = ask(scene, rng)
         while NEGATIONS.search(question) and rng.random() > negated:
