@@ -6,6 +6,7 @@ into it, on the layout that BLIP-2 uses with each kind of language model.
 
 import random
 import time
+from typing import ClassVar
 
 import torch
 from scene_texts import ASKERS, KINDS, PLACES, QUESTION_PROMPTS, THINGS, caption, plural
@@ -120,7 +121,7 @@ class Scout(nn.Module):
     whether such items are there, how many, and their colours, shapes, places and sizes. "Red star" means both.
     """
 
-    TRAITS = {"color": COLOR_NAMES, "shape": SHAPES, "place": (*PLACES, "middle"), "size": ("small", "large")}
+    TRAITS: ClassVar = {"color": COLOR_NAMES, "shape": SHAPES, "place": (*PLACES, "middle"), "size": ("small", "large")}
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         super().__init__()

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import psutil
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import Blip2Config, Blip2QFormerConfig, Blip2VisionConfig, OPTConfig, T5Config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from blip2vqa.families import ROLES, family_of
-from blip2vqa.loading import find_device
-from blip2vqa.lora import modules_by_role
+from blip2vqa.arguments import LoraArguments
+from blip2vqa.families import family_of
+from blip2vqa.loading import LoadedModel, find_device
+from blip2vqa.lora import wrap
 from blip2vqa.training import AnswerLoss
 
 PROMPT_TOKENS, ANSWER_TOKENS = 20, 3
@@ -128,8 +128,9 @@ def measure(shape: str, rows: int, steps: int, device: torch.device, dtype: torc
     pixels = torch.randn(rows, 3, config.vision_config.image_size, config.vision_config.image_size)
     with torch.inference_mode():
         features = timed("encode", lambda: model.encode(pixels.to(device, dtype))).clone()
-    names = [name for found in modules_by_role(model, family, ROLES).values() for name in found]
-    model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=names))
+    loaded = LoadedModel(model, None, family, shape, None, device, dtype, "none", [])
+    result["trainable_parameters"] = wrap(loaded, LoraArguments(), seed=0).trainable
+    base, model = model, loaded.model
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     loss_of, batch = AnswerLoss(family.seq2seq), batch_of(config, rows, device, family.seq2seq)
     labels = batch.pop("labels")
@@ -146,7 +147,6 @@ def measure(shape: str, rows: int, steps: int, device: torch.device, dtype: torc
     model.train()
     result["loss"] = timed("training_step", step)
     model.eval()
-    base = model.get_base_model()
 
     def answer():
         ids = batch["input_ids"] if family.seq2seq else batch["input_ids"][:, :-ANSWER_TOKENS]

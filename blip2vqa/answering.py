@@ -31,6 +31,7 @@ from blip2vqa.loading import (
 )
 from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.predictions import PredictionsTable, partial_path, read_predictions
+from blip2vqa.reporting.tables import format_block
 
 # Images encoded at a time: so many features are held in memory at once, and at most so much work is lost when stopped.
 IMAGES_AT_ONCE = 256
@@ -82,6 +83,7 @@ def answer_table(args: InferenceArguments) -> dict:
         )
         if job.adapter:
             add_adapter(loaded, job.adapter)
+        print(_start_block(args, job, loaded, len(pending)), flush=True)
         _answer(args, job, loaded, pending, predictions)
     written = predictions.finish()
     said = dict(zip(job.table.frame.index.tolist(), written["generated_answer"].tolist(), strict=True))
@@ -154,6 +156,25 @@ def _load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[Bad
         on_bad_image=args.on_bad_image,
         bad_images_path=Path(args.output_path).with_suffix(".bad_images.csv"),
     )
+
+
+def _start_block(args: InferenceArguments, job: Job, loaded: LoadedModel, pending: int) -> str:
+    decoding = job.decoding
+    pairs = [
+        ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
+        ("adapter", args.lora_model_path or "none: the base answers alone"),
+        *(tuple(note.split(": ", 1)) for note in loaded.notes),
+        ("device", str(loaded.device)),
+        (
+            "questions",
+            f"{pending:,} on {len({example.digest for example in job.examples}):,} images, {args.batch_size} at once",
+        ),
+        ("decoding", f"{decoding.num_beams} beams" if decoding.num_beams > 1 else "greedy"),
+        ("prompt", job.text.prompt),
+    ]
+    if job.skipped:
+        pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))
+    return format_block("Answering", pairs)
 
 
 def _answer(

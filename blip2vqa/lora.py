@@ -75,6 +75,7 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int) -> LoraSummar
         revision=loaded.revision,
     )
     set_seed(seed)
+    loaded.model.name_or_path = loaded.where  # PEFT writes this into adapter_config.json, whatever `config` says
     loaded.model = get_peft_model(loaded.model, config)
     trainable, total = loaded.model.get_nb_trainable_parameters()
     return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total)

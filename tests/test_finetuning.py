@@ -337,6 +337,15 @@ def test_bad_images_of_both_tables_are_named_in_one_go(tiny_opt, drawn, tmp_path
     assert "val.png" in (tmp_path / "run" / "eval_bad_images.csv").read_text()
 
 
+def test_early_stopping(tiny_opt, drawn, tmp_path):
+    out = tmp_path / "run"
+    finetune(
+        make_run(tiny_opt, drawn, out, "--early_stopping_patience", "2", "--epochs", "9", "--learning_rate", "1e-12")
+    )
+    histories = [json.loads(path.read_text())["log_history"] for path in out.glob("checkpoints/*/trainer_state.json")]
+    assert all(max(entry["epoch"] for entry in history) <= 3 for history in histories)
+
+
 @pytest.mark.parametrize("strategy", ["no", "steps"])
 def test_other_evaluation_strategies_need_no_second_flag(strategy, tiny_opt, drawn, tmp_path):
     metrics = finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--eval_strategy", strategy, "--eval_steps", "4"))

@@ -31,6 +31,9 @@ def adapter(tiny_opt, tmp_path_factory):
             parameter.data.normal_(0.0, 0.3)
     folder = tmp_path_factory.mktemp("adapter") / "it"
     loaded.model.save_pretrained(folder)
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        tiny_opt.resolve()
+    )
     return folder
 
 
