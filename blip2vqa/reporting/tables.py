@@ -98,3 +98,22 @@ def format_block(title: str, pairs: Mapping[str, object] | Iterable[tuple[str, o
     indent = "\n" + " " * (width + 4)
     lines = [f"  {key + ':':<{width}}  {indent.join(str(value).splitlines()) or MISSING}" for key, value in pairs]
     return "\n".join([title, *lines])
+
+
+def beats_blind(metrics: dict) -> bool:
+    """Whether the adapter is more often right than an answer given without the image; so too when that is not known."""
+    adapter, blind = ((metrics.get(key) or {}).get("accuracy") for key in ("adapter", "blind"))
+    return adapter is None or blind is None or adapter > blind
+
+
+def verdict(metrics: dict) -> str:
+    """One line on whether the adapter earns its score by looking, for the closing block."""
+    if not beats_blind(metrics):
+        return "no better than the blind baseline: do not take its answers as read off the picture"
+    swapped = (metrics.get("swapped") or {}).get("accuracy")
+    if swapped is None:
+        return "better than the blind baseline; the images could not be swapped, there is only one"
+    points = 100 * (metrics["adapter"]["accuracy"] - swapped)
+    if points <= 0:
+        return "as good with another picture as with the right one: it does not look at the picture"
+    return f"better than the blind baseline, and {points:.1f} points of its accuracy are owed to the picture"
