@@ -85,7 +85,7 @@ def load_processor(base_model_id: str, config, revision: str | None = None) -> B
 def _reach(loader, base_model_id: str, revision: str | None, **kwargs):
     try:
         return loader.from_pretrained(base_model_id, revision=revision, **kwargs)
-    except (OSError, ValueError, HFValidationError) as error:
+    except (OSError, ValueError, HFValidationError, SafetensorError) as error:
         if Path(base_model_id).is_dir():
             raise InputError(f"base model {base_model_id}: the folder is not usable: {_first_line(error)}") from error
         at = f" at revision {revision}" if revision else ""

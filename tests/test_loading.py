@@ -122,6 +122,14 @@ def test_a_folder_that_is_no_base(tmp_path):
         load_config(str(tmp_path))
 
 
+def test_a_truncated_base_is_one_clear_line(tiny_opt, tmp_path):
+    broken = shutil.copytree(tiny_opt, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match="the folder is not usable"):
+        load_float32(broken)
+
+
 def test_adapter_loads_without_being_told_its_base(adapter, drawn):
     plain = load(load(str(adapter)).loaded.base_model_id, dtype="float32")
     adapted = load(str(adapter), dtype="float32")
