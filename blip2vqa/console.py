@@ -13,6 +13,8 @@ def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main` and exit with the house's codes."""
     is_main = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
+    # Of an unreachable Hub it reports every retry, twice; what follows from it is said in one line here.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # Raised by upstream for its own deprecations; a user of these scripts can do nothing about them.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
