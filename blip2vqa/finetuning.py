@@ -137,16 +137,16 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
     epoch = math.ceil(len(tables.train) / batch)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(epoch * args.num_train_epochs)
-    parts = (
-        f"{args.per_device_train_batch_size} × {args.gradient_accumulation_steps} accumulated × {processes} processes"
-    )
-    row = trainer.data_collator.tokens_per_row
+    by = "process" if processes == 1 else "processes"
+    size, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    parts = f"{size} × {accumulated} accumulated × {processes} {by}"
+row = trainer.data_collator.tokens_per_row
     rows = f"questions of one image share rows of up to {row} tokens" if row else "one for each question"
     shared = check_disjoint(tables.train, tables.val) or "none"
     pairs = [
         ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
         *(tuple(note.split(": ", 1)) for note in loaded.notes),
-        ("device", f"{loaded.device}, {processes} process{'es' if processes > 1 else ''}"),
+        ("device", f"{loaded.device}, {processes} {by}"),
         *lora.lines(),
         ("training", f"{len(tables.train):,} questions on {count_images(tables.train):,} images"),
         (

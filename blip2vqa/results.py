@@ -56,6 +56,8 @@ def write_results(
         "prompt": run.data.prompt,
         "decoding": asdict(decoding),
         "end_token": text.tokenizer.decode([text.end_token_id]),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "quantization": loaded.quantization,
         "roles": [role for role, count in lora.modules.items() if count],
         "rank": arguments.lora_r,
         "alpha": arguments.lora_alpha,

@@ -1,5 +1,7 @@
 """Tables as a log file shows them, and model cards as the Hub reads them."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -121,7 +123,7 @@ def test_a_local_base_is_text_and_no_link(base):
     text = model_card({"base_model_id": base}, {"adapter": scores(0.5)})
     assert not is_hub_id(base)
     assert "base_model" not in yaml.safe_load(text.split("\n---\n")[0])
-    assert f"the local base model `{base}`" in text and "huggingface.co" not in text
+    assert f"the local base model `{Path(base).name}`" in text and "huggingface.co" not in text
 
 
 def test_a_folder_that_looks_like_a_hub_id_is_local(tmp_path, monkeypatch):

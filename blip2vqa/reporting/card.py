@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from blip2vqa.reporting.tables import MISSING, ROWS, beats_blind
+from blip2vqa.reporting.tables import MISSING, ROWS, verdict
 
 TASK = "visual-question-answering"
 METRICS = {"accuracy": "Exact match", "vqa_accuracy": "VQA accuracy", "bertscore_f1": "BERTScore F1"}
@@ -60,7 +60,7 @@ def _base(manifest: dict) -> str:
     if not base:
         return "a BLIP-2 base that the manifest does not name"
     if not is_hub_id(base):
-        return f"the local base model `{base}`"
+        return f"the local base model `{Path(base).name}`"  # the folder it lies in is the user's own affair
     return f"[{base}](https://huggingface.co/{base})" + (f" at revision `{revision}`" if revision else "")
 
 
@@ -137,9 +137,6 @@ def _limits(metrics: dict) -> str:
         "on. It answers every question, also one that the picture does not answer. Errors and biases of the base model "
         "and of the training data remain."
     )
-    if not beats_blind(metrics):
-        text = (
-            "**On the validation rows it is no better than the blind baseline: do not take its answers as read off the "
-            f"picture.** {text}"
-        )
+    if {"adapter", "blind"} <= metrics.keys():
+        text = f"**On the validation rows it is {verdict(metrics)}.** {text}"
     return f"## Limits\n\n{text}"
