@@ -140,7 +140,7 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
     by = "process" if processes == 1 else "processes"
     size, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
     parts = f"{size} × {accumulated} accumulated × {processes} {by}"
-row = trainer.data_collator.tokens_per_row
+    row = trainer.data_collator.tokens_per_row
     rows = f"questions of one image share rows of up to {row} tokens" if row else "one for each question"
     shared = check_disjoint(tables.train, tables.val) or "none"
     pairs = [
