@@ -100,15 +100,9 @@ def format_block(title: str, pairs: Mapping[str, object] | Iterable[tuple[str, o
     return "\n".join([title, *lines])
 
 
-def beats_blind(metrics: dict) -> bool:
-    """Whether the adapter is more often right than an answer given without the image; so too when that is not known."""
-    adapter, blind = ((metrics.get(key) or {}).get("accuracy") for key in ("adapter", "blind"))
-    return adapter is None or blind is None or adapter > blind
-
-
 def verdict(metrics: dict) -> str:
-    """One line on whether the adapter earns its score by looking, for the closing block."""
-    if not beats_blind(metrics):
+    """One line on whether the adapter earns its score by looking, from `metrics` with `adapter` and `blind`."""
+    if metrics["adapter"]["accuracy"] <= metrics["blind"]["accuracy"]:
         return "no better than the blind baseline: do not take its answers as read off the picture"
     swapped = (metrics.get("swapped") or {}).get("accuracy")
     if swapped is None:
