@@ -5,6 +5,7 @@
         --base_model_id Salesforce/blip2-opt-2.7b --batch_size 4 --epochs 3 --learning_rate 1e-4
     accelerate launch finetune.py CONFIG.json --learning_rate 2e-4      # JSON, with flags on top
     accelerate launch finetune.py OUT/run.json --output_dir AGAIN       # the same run again
+    python finetune.py … --estimate [BASE …]                            # what it would take, before any weight is loaded
 
 Writes into --output_dir: the adapter (plain PEFT), blip2vqa.json (prompt, decoding, data, scores), metrics.json,
 predictions.csv, run.json, split.json, README.md (model card) and checkpoints/.
@@ -18,11 +19,18 @@ def main() -> None:
     from blip2vqa.parsing import parse
 
     parts, resolved = parse(FINETUNE_ARGUMENTS, __doc__)
-    from blip2vqa.finetuning import finetune
-    from blip2vqa.reporting.tables import format_block, print_score_table
     from blip2vqa.run import Run
 
     run = Run(*parts, resolved)
+    if run.model.estimate is not None:
+        from blip2vqa.estimate import estimate
+        from blip2vqa.reporting.estimates import print_estimates
+
+        print_estimates(estimate(run))
+        return
+    from blip2vqa.finetuning import finetune
+    from blip2vqa.reporting.tables import format_block, print_score_table
+
     metrics = finetune(run)
     if metrics:  # the main process alone has them
         print_score_table(metrics, f"Validation: {metrics['adapter']['n']} questions")

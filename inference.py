@@ -12,10 +12,10 @@ from blip2vqa.console import run_script
 
 
 def main() -> None:
-    from blip2vqa.arguments import InferenceArguments
+    from blip2vqa.arguments import FeatureArguments, InferenceArguments
     from blip2vqa.parsing import parse
 
-    (args,), _ = parse([InferenceArguments], __doc__)
+    (args, features), _ = parse([InferenceArguments, FeatureArguments], __doc__)
     from blip2vqa.answering import answer_table, metrics_path, score_path, score_table
     from blip2vqa.reporting.tables import print_score_table
 
@@ -23,7 +23,9 @@ def main() -> None:
         print_score_table(score_table(args), f"Score of {args.score}")
         print(f"Metrics: {score_path(args.score)}")
         return
-    metrics = answer_table(args)
+    metrics = answer_table(args, features)
+    if metrics is None:
+        return  # the main process has said it
     print(f"Answers: {args.output_path}")
     if metrics:
         print_score_table(metrics, f"Score of {args.output_path}")

@@ -1,23 +1,25 @@
 """One inference run: a table of questions in, the same table with answers, confidence and status out."""
 
 import hashlib
-import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from blip2vqa.answer_lists import AnswerTree, read_answers
 from blip2vqa.api import decoding_of
-from blip2vqa.arguments import DEFAULT_BASE, InferenceArguments
+from blip2vqa.arguments import DEFAULT_BASE, FeatureArguments, InferenceArguments
 from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions
 from blip2vqa.data.tables import Table, load_table
 from blip2vqa.errors import gather, raise_all
 from blip2vqa.evaluation import score
 from blip2vqa.families import DEFAULT_PROMPT, family_of
-from blip2vqa.features import encode_images
+from blip2vqa.features import load_with_features
 from blip2vqa.files import write_json_atomic
-from blip2vqa.generation import Decoding, answer_examples
+from blip2vqa.generation import Decoding, answer_by_batch
 from blip2vqa.loading import (
     AdapterFile,
     LoadedModel,
@@ -31,10 +33,8 @@ from blip2vqa.loading import (
 )
 from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.predictions import PredictionsTable, partial_path, read_predictions
+from blip2vqa.processes import on_main, start
 from blip2vqa.reporting.tables import format_block
-
-# Images encoded at a time: so many features are held in memory at once, and at most so much work is lost when stopped.
-IMAGES_AT_ONCE = 256
 
 
 @dataclass
@@ -49,43 +49,39 @@ class Job:
     base_model_revision: str | None
     text: TextEncoder
     decoding: Decoding
+    tree: AnswerTree | None
+    """The answers allowed; None: whatever the model says."""
 
 
-def answer_table(args: InferenceArguments) -> dict:
-    """Answer the table and write it; returns the metrics, `{}` when the table has no answers.
+def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict | None:
+    """Answer the table and write it; returns the metrics, `{}` when the table has no answers, None but in the main process.
 
-    Raises `InputError`, with every problem found, before any weight is loaded.
+    Processes of one launch share the work; the main one alone writes. Raises `InputError`, with every problem found,
+    before any weight is loaded.
     """
-    job = _check(args)
+    state = start()
+    job = _check(args, features)
     answered = any(example.answers for example in job.examples)
-    scorer = bertscore_scorer(args.bertscore_model) if answered else None
+    scorer = bertscore_scorer(args.bertscore_model) if answered and state.is_main_process else None
     if scorer is not None:  # an evaluate.Metric is falsy
         scorer.check()
-    run_key = {
-        "base_model": job.base_model_id,
-        "base_revision": job.base_model_revision,
-        "adapter": job.adapter and job.adapter.digest,
-        "images": hashlib.sha256("".join(example.digest for example in job.examples).encode()).hexdigest(),
-        "prompt": job.text.prompt,
-        "decoding": vars(job.decoding),
-        "dtype": args.dtype,
-        "quantization": args.quantization,
-    }
-    predictions = PredictionsTable(args.output_path, job.table.frame, run_key, overwrite=args.overwrite)
-    done = predictions.done
-    predictions.add((bad.row, "", None, f"bad image: {bad.reason}") for bad in job.skipped)
+    table = None
+
+    def open_table() -> set[int]:
+        nonlocal table
+        table = PredictionsTable(args.output_path, job.table.frame, _run_key(args, job), overwrite=args.overwrite)
+        table.add((bad.row, "", None, f"bad image: {bad.reason}") for bad in job.skipped)
+        return table.done
+
+    done = on_main(open_table)
     pending = [example for example in job.examples if example.row not in done]
-    if done:
+    if done and table:
         print(f"{args.output_path}: going on where it was, {len(done):,} of {len(job.examples):,} are answered")
     if pending:
-        loaded = load_base(
-            job.base_model_id, revision=job.base_model_revision, dtype=args.dtype, quantization=args.quantization
-        )
-        if job.adapter:
-            add_adapter(loaded, job.adapter)
-        print(_start_block(args, job, loaded, len(pending)), flush=True)
-        _answer(args, job, loaded, pending, predictions)
-    written = predictions.finish()
+        _answer(args, features, job, pending, table)
+    if not table:
+        return None
+    written = table.finish()
     said = dict(zip(job.table.frame.index.tolist(), written["generated_answer"].tolist(), strict=True))
     if not answered:
         return {}
@@ -93,6 +89,21 @@ def answer_table(args: InferenceArguments) -> dict:
     metrics = {"adapter" if job.adapter else "base": score(job.examples, answers, bertscore=scorer)}
     write_json_atomic(metrics_path(args.output_path), metrics)
     return metrics
+
+
+def _run_key(args: InferenceArguments, job: Job) -> dict:
+    """What the answers depend on."""
+    return {
+        "base_model": job.base_model_id,
+        "base_revision": job.base_model_revision,
+        "adapter": job.adapter and job.adapter.digest,
+        "images": hashlib.sha256("".join(example.digest for example in job.examples).encode()).hexdigest(),
+        "prompt": job.text.prompt,
+        "decoding": vars(job.decoding),
+        "answers": list(job.tree.answers) if job.tree else None,
+        "dtype": args.dtype,
+        "quantization": args.quantization,
+    }
 
 
 def score_table(args: InferenceArguments) -> dict:
@@ -115,10 +126,8 @@ def score_path(predictions: str) -> Path:
     return Path(predictions).with_suffix(".score.json")
 
 
-def _check(args: InferenceArguments) -> Job:
-    problems = args.check()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        problems.append("inference.py answers in one process; start it with python, not with several under a launcher")
+def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
+    problems = args.check() + features.check()
     if Path(args.output_path).exists() and not args.overwrite and not partial_path(args.output_path).exists():
         problems.append(
             f"--output_path {args.output_path}: is already there, finished; name another, or --overwrite it"
@@ -126,13 +135,14 @@ def _check(args: InferenceArguments) -> Job:
     found = gather(problems, _find_model, args)
     rows = gather(problems, _load_rows, args) if args.csv_path else None
     if found and rows:
-        text, decoding = found[-2:]
-        gather(problems, text.check_lengths, rows[1], decoding.max_new_tokens)
+        *_, text, decoding, tree = found
+        gather(problems, text.check_lengths, rows[1], tree.longest if tree else decoding.max_new_tokens)
     raise_all(problems)
     return Job(*rows, *found)
 
 
-def _find_model(args: InferenceArguments) -> tuple[AdapterFile | None, str, str | None, TextEncoder, Decoding]:
+def _find_model(args: InferenceArguments) -> tuple:
+    """Adapter, base, its revision, text encoder, decoding, answer tree: the last six fields of a `Job`."""
     adapter, base, revision = None, args.base_model_id or DEFAULT_BASE, args.base_model_revision
     if args.lora_model_path:
         adapter = find_adapter(args.lora_model_path, args.lora_revision, args.base_model_id, revision)
@@ -142,7 +152,8 @@ def _find_model(args: InferenceArguments) -> tuple[AdapterFile | None, str, str 
     manifest = adapter.manifest if adapter else {}
     prompt = args.prompt or manifest.get("prompt", DEFAULT_PROMPT)
     text = TextEncoder.of(load_processor(base, config, revision), config, prompt)
-    return adapter, base, revision, text, decoding_of(manifest, args.num_beams, args.max_new_tokens)
+    tree = AnswerTree(tuple(read_answers(args.answers)), text) if args.answers else None
+    return adapter, base, revision, text, decoding_of(manifest, args.num_beams, args.max_new_tokens), tree
 
 
 def _load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
@@ -154,49 +165,62 @@ def _load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[Bad
         args.image_dir,
         question_type_column=args.question_type_column,
         on_bad_image=args.on_bad_image,
-        bad_images_path=Path(args.output_path).with_suffix(".bad_images.csv"),
+        bad_images_path=Path(args.output_path).with_suffix(".bad_images.csv")
+        if PartialState().is_main_process
+        else None,
     )
 
 
-def _start_block(args: InferenceArguments, job: Job, loaded: LoadedModel, pending: int) -> str:
-    decoding = job.decoding
+def _start_block(
+    args: InferenceArguments, job: Job, loaded: LoadedModel, kept: list[tuple[str, str]], pending: int
+) -> str:
+    decoding, state = job.decoding, PartialState()
+    images = len({example.digest for example in job.examples})
     pairs = [
         ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
         ("adapter", args.lora_model_path or "none: the base answers alone"),
         *(tuple(note.split(": ", 1)) for note in loaded.notes),
-        ("device", str(loaded.device)),
-        (
-            "questions",
-            f"{pending:,} on {len({example.digest for example in job.examples}):,} images, {args.batch_size} at once",
-        ),
+        ("device", f"{loaded.device}, {state.num_processes} process{'es' * (state.num_processes > 1)}"),
+        *kept,
+        ("questions", f"{pending:,} on {images:,} images, {args.batch_size} at once"),
         ("decoding", f"{decoding.num_beams} beams" if decoding.num_beams > 1 else "greedy"),
         ("prompt", job.text.prompt),
     ]
+    if job.tree:
+        pairs.append(("answers", f"one of {len(job.tree.answers):,}, the likeliest {job.tree.beams} ranked"))
     if job.skipped:
         pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))
     return format_block("Answering", pairs)
 
 
 def _answer(
-    args: InferenceArguments, job: Job, loaded: LoadedModel, pending: list[Example], predictions: PredictionsTable
+    args: InferenceArguments,
+    features: FeatureArguments,
+    job: Job,
+    pending: list[Example],
+    table: PredictionsTable | None,
 ) -> None:
-    """Answer image by image, so that one is encoded once for all its questions; results are kept as they come."""
-    text, decoding = job.text, job.decoding
-    by_image: dict[str, list[Example]] = {}
-    for example in pending:
-        by_image.setdefault(example.digest, []).append(example)
-    digests = list(by_image)
-    with tqdm(total=len(pending), desc="answering", unit="question") as bar:
-        for start in range(0, len(digests), IMAGES_AT_ONCE):
-            chunk = digests[start : start + IMAGES_AT_ONCE]
-            images = {digest: by_image[digest][0].image for digest in chunk}
-            features = encode_images(loaded, images, batch_size=args.batch_size, progress=False)
-            rows = [example for digest in chunk for example in by_image[digest]]
-            for first in range(0, len(rows), args.batch_size):
-                batch = rows[first : first + args.batch_size]
-                answers = answer_examples(loaded, text, features, batch, decoding, batch_size=args.batch_size)
-                predictions.add(
-                    (example.row, answer.text, answer.confidence, "ok")
-                    for example, answer in zip(batch, answers, strict=True)
+    """Answer what is pending; the main process alone has a table, and keeps results in it as they come."""
+    revision = job.base_model_revision
+    loaded, found, kept = load_with_features(
+        partial(load_base, job.base_model_id, revision=revision, dtype=args.dtype, quantization=args.quantization),
+        {example.digest: example.image for example in pending},
+        job.adapter.scopes if job.adapter else (),
+        features.kept(),
+        batch_size=args.batch_size,
+    )
+    if job.adapter:
+        add_adapter(loaded, job.adapter)
+    if table:
+        print(_start_block(args, job, loaded, kept, len(pending)), flush=True)
+    batches = answer_by_batch(
+        loaded, job.text, found, pending, job.decoding, batch_size=args.batch_size, tree=job.tree
+    )  # fmt: skip
+    with tqdm(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
+        for batch in batches:
+            if table:
+                table.add(
+                    (pending[index].row, answer.text, answer.confidence, "ok", *([answer.ranked] if job.tree else []))
+                    for index, answer in batch
                 )
-                bar.update(len(batch))
+            bar.update(len(batch))

@@ -11,6 +11,7 @@ from blip2vqa.collate import TextEncoder
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.errors import InputError
 from blip2vqa.families import DEFAULT_PROMPT
+from blip2vqa.features import pixel_values
 from blip2vqa.generation import Answer, Decoding, answer_batch
 from blip2vqa.loading import LoadedModel, add_adapter, find_adapter, load_base
 
@@ -36,7 +37,7 @@ class VQAModel:
         answers: list[Answer] = []
         for start in range(0, len(images), batch_size):
             pictures = [_open(image) for image in images[start : start + batch_size]]
-            pixels = self.loaded.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+            pixels = pixel_values(pictures, self.loaded.processor.image_processor)
             with torch.inference_mode():
                 query_output = self.loaded.base.encode(pixels.to(self.loaded.device, self.loaded.dtype))
             rows = questions[start : start + batch_size]

@@ -1,5 +1,6 @@
 """Every argument: a line of help and the unit under each field, checked before any weight is loaded."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from blip2vqa.errors import gather
-from blip2vqa.families import DEFAULT_PROMPT, ROLES, parse_roles
+from blip2vqa.families import DEFAULT_PROMPT, ROLES, parse_roles, parse_scopes
 
 DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 # Those that an adapter can be loaded with again: PEFT's others draw anew (pissa_niter_…) or need data (eva, loftq).
@@ -42,6 +43,13 @@ class ModelArguments:
         "auto",
         "Precision of the base; auto: bfloat16 where the device computes in it, else float16 (OPT on a GPU) or float32.",
         choices=["auto", "bfloat16", "float16", "float32"],
+    )
+    # A str to the parser, which would ask for at least one of a list.
+    estimate: str = _option(
+        None,
+        "Print and write what the run would take on these bases (none given: --base_model_id), and stop: parameters, peak "
+        "memory, time; no weight is loaded.",
+        nargs="*",
     )
 
 
@@ -85,8 +93,9 @@ class LoraArguments:
     lora_r: int = _option(16, "Rank of the adapter.", "--lora_rank")
     lora_alpha: int = _option(32, "Scale: the update counts alpha / r times (alpha / sqrt(r) with --use_rslora).")
     lora_dropout: float = _option(0.05, "Dropout on the adapter's input, from 0 to below 1.")
-    lora_roles: str = _option(
-        ",".join(ROLES), "Layers of the language model to adapt: q,k,v,o,gate,up,down (q_proj-style names work too)."
+    lora_roles: str = _option(",".join(ROLES), "Layers to adapt: q,k,v,o,gate,up,down (q_proj-style names work too).")
+    lora_scope: str = _option(
+        "language_model", "Parts to adapt, of language_model,projection,qformer,vision; decides what features are kept."
     )
     use_rslora: bool = _option(False, "Rank-stabilised scale, https://arxiv.org/abs/2312.03732.")
     use_dora: bool = _option(False, "Weight-decomposed adapter, https://arxiv.org/abs/2402.09353.")
@@ -104,6 +113,7 @@ class LoraArguments:
         _check(problems, self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "at least 1")
         _check(problems, 0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "from 0 to below 1")
         gather(problems, parse_roles, self.lora_roles)
+        gather(problems, parse_scopes, self.lora_scope)
         return problems
 
 
@@ -121,6 +131,41 @@ class GenerationArguments:
         problems = []
         _check(problems, self.num_beams >= 1, "num_beams", self.num_beams, "at least 1")
         _check(problems, self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        return problems
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """Where a run keeps features, and how much."""
+
+    folder: Path
+    limit_gb: float
+
+
+@dataclass
+class FeatureArguments:
+    """Where the outputs of the frozen towers are kept, so that an image is looked at once and for all."""
+
+    feature_cache: str = _option(
+        None,
+        "Folder that keeps the frozen towers' outputs; none: run them in every step; default: ~/.cache/blip2vqa/features.",
+    )
+    feature_cache_limit: float = _option(
+        20.0, "Most that the folder may hold, in GB; what was not used for longest is dropped first."
+    )
+
+    def kept(self) -> KeptFeatures | None:
+        """Where they are kept; None: nowhere."""
+        if self.feature_cache == "none":
+            return None
+        default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blip2vqa" / "features"
+        return KeptFeatures(Path(self.feature_cache or default).expanduser(), self.feature_cache_limit)
+
+    def check(self) -> list[str]:
+        problems, kept = [], self.kept()
+        _check(problems, self.feature_cache_limit > 0, "feature_cache_limit", self.feature_cache_limit, "above 0")
+        if kept and kept.folder.exists() and not kept.folder.is_dir():
+            problems.append(f"--feature_cache {kept.folder}: is a file; name a folder, or none")
         return problems
 
 
@@ -146,6 +191,11 @@ class FinetuneArguments(TrainingArguments):
     logging_steps: float = _option(10, "Optimizer steps between two lines of the log; below 1: a share of all steps.")
     tokens_per_row: int = _option(
         512, "Longest row, in tokens, that questions of one image share (causal models); 0: one row a question."
+    )
+    tokens_per_batch: int = _option(
+        0,
+        "Most tokens, padding included, that a device computes at once: a larger batch is split, like lengths together, and "
+        "its gradients are added up; 0: a batch is never split.",
     )
     report_to: list[str] = field(
         default_factory=lambda: ["none"], metadata={"help": "Loggers: none, tensorboard, wandb, mlflow, all, …"}
@@ -188,7 +238,8 @@ class FinetuneArguments(TrainingArguments):
                 )
         _check(problems, self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _check(problems, self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
-        _check(problems, self.tokens_per_row >= 0, "tokens_per_row", self.tokens_per_row, "at least 0")
+        for flag in ("tokens_per_row", "tokens_per_batch"):
+            _check(problems, getattr(self, flag) >= 0, flag, getattr(self, flag), "at least 0")
         patience = self.early_stopping_patience
         _check(problems, patience is None or patience >= 1, "early_stopping_patience", patience, "at least 1")
         if patience is not None and not self.load_best_model_at_end:
@@ -200,7 +251,9 @@ class FinetuneArguments(TrainingArguments):
         return problems
 
 
-FINETUNE_ARGUMENTS = [ModelArguments, DataArguments, LoraArguments, GenerationArguments, FinetuneArguments]
+FINETUNE_ARGUMENTS = [
+    ModelArguments, DataArguments, LoraArguments, GenerationArguments, FeatureArguments, FinetuneArguments,
+]  # fmt: skip
 """What finetune.py takes, in the order of `Run`'s fields."""
 
 
@@ -228,6 +281,10 @@ class InferenceArguments:
     dtype: str = _option("auto", "As in finetune.py.", choices=["auto", "bfloat16", "float16", "float32"])
     prompt: str = _option(None, "Prompt with {question} in it; default: the adapter's own.")
     batch_size: int = _option(1, "Questions answered at once.")
+    answers: str = _option(
+        None,
+        "Text file of the answers allowed, one a line; each question gets the likeliest, and the next ones ranked.",
+    )
     num_beams: int = _option(None, "Beams; 1 is greedy decoding; default: the adapter's own, else 1.")
     max_new_tokens: int = _option(None, "Longest answer, in tokens; default: the adapter's own, else 10.")
     question_type_column: str = _option(None, "Column that names the type of each question; default: by rule.")

@@ -12,8 +12,8 @@ from transformers import Blip2Config, Blip2Processor, PreTrainedTokenizerBase
 
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError
-from blip2vqa.families import family_of
-from blip2vqa.features import ImageFeatures
+from blip2vqa.families import STAGES, family_of
+from blip2vqa.features import Features
 
 IGNORE = -100  # cross_entropy's own default for positions without a target
 
@@ -116,14 +116,27 @@ class TextEncoder:
         return {**batch, "position_ids": pad(positions, 0), "attention_mask": seen.unsqueeze(1)}
 
     def generation_batch(self, questions: Sequence[str]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` [batch, longest] of prompts alone, padded so that generation goes on from
-        the last column: on the left for a causal model."""
-        return self._pad(self.prompt_ids(questions), left=not self.seq2seq)
+        """`input_ids` and `attention_mask` [batch, longest] of prompts alone.
 
-    def _pad(self, rows: list[list[int]], left: bool = False) -> dict[str, torch.Tensor]:
-        ids = pad(rows, self.tokenizer.pad_token_id, left)
+        A causal model's are padded between image and question: generation goes on from the last column, and the first ones
+        are the same for all questions of an image.
+        """
+        prompts, image = self.prompt_ids(questions), self.num_query_tokens
+        if self.seq2seq:
+            return self._pad(prompts)
+        longest = max(map(len, prompts))
+        gaps = [longest - len(prompt) for prompt in prompts]
+        padding = [self.tokenizer.pad_token_id]
+        ids = [prompt[:image] + padding * gap + prompt[image:] for prompt, gap in zip(prompts, gaps, strict=True)]
+        mask = [[1] * image + [0] * gap + [1] * (longest - image - gap) for gap in gaps]
+        batch = {"input_ids": pad(ids, self.tokenizer.pad_token_id), "attention_mask": pad(mask, 0)}
+        self._check_image_tokens(batch["input_ids"])
+        return batch
+
+    def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        ids = pad(rows, self.tokenizer.pad_token_id)
         self._check_image_tokens(ids)
-        return {"input_ids": ids, "attention_mask": pad([[1] * len(row) for row in rows], 0, left)}
+        return {"input_ids": ids, "attention_mask": pad([[1] * len(row) for row in rows], 0)}
 
     def _check_image_tokens(self, ids: torch.Tensor) -> None:
         # The model scatters image features over image tokens without counting them: too few, and a row would be
@@ -166,22 +179,21 @@ class TextEncoder:
             raise InputError(*problems[:10], *more)
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.Tensor:
-    """Rows of unlike length → int64 [rows, longest]."""
+def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Rows of unlike length → int64 [rows, longest], padded on the right."""
     sequences = [torch.tensor(row, dtype=torch.int64) for row in rows]
-    side = "left" if left else "right"
-    return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
+    return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=value)
 
 
 @dataclass(frozen=True)
 class TrainingCollator:
-    """`(example, answer)` pairs → a batch with `query_output` [rows, num_query_tokens, hidden] and token tensors.
+    """`(example, answer)` pairs → a batch of token tensors, with one image's features a row under their stage's name.
 
-    A causal model's batch has `keep` [rows, longest]: the positions that predict a supervised token.
+    `keep` marks the positions that predict a supervised token: [rows, longest], of a seq2seq model the decoder's.
     """
 
     text: TextEncoder
-    features: ImageFeatures
+    features: Features
     tokens_per_row: int | None = None
     """Longest row, in tokens, that questions of one image share; None: one row a question."""
 
@@ -194,10 +206,10 @@ class TrainingCollator:
         else:
             digests, groups = self._rows(items)
             batch = self.text.shared_batch(groups)
-        if not self.text.seq2seq:
-            predicted = (batch["labels"] != IGNORE).roll(-1, dims=1)  # column i predicts token i + 1
-            batch["keep"] = predicted
-        return {"query_output": self.features.of(digests), **batch}
+        supervised = batch["labels"] != IGNORE
+        # Column i of a causal model predicts token i + 1; a decoder's input is shifted already.
+        batch["keep"] = supervised if self.text.seq2seq else supervised.roll(-1, dims=1)
+        return {self.features.name: self.features.of(digests), **batch}
 
     def _rows(self, items: Sequence[tuple[Example, str]]) -> tuple[list[str], list[list[tuple[str, str]]]]:
         """Pairs by image, in rows of at most `tokens_per_row` tokens."""
@@ -216,3 +228,43 @@ class TrainingCollator:
             groups[row].append((example.question, answer))
             lengths[row] += length
         return digests, groups
+
+
+def split_by_tokens(batch: dict[str, torch.Tensor], tokens: int) -> list[dict[str, torch.Tensor]]:
+    """A batch of `TrainingCollator` in parts of at most `tokens` tokens, padding included, but at least one row.
+
+    Rows of like length come together and lose the padding that the longer ones gave them. A decoder's tokens are not counted:
+    answers are short.
+    """
+    seq2seq = "decoder_input_ids" in batch
+    supervised = (batch["labels"] != IGNORE).long()
+    columns = torch.arange(1, supervised.shape[1] + 1, device=supervised.device)
+    ends = (supervised * columns).amax(1)  # a row of a causal model ends in a supervised token
+    lengths = (batch["attention_mask"].sum(1) if seq2seq else ends).tolist()
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    groups: list[list[int]] = []
+    for row in order:
+        # The first row of a group is its longest.
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return [_rows(batch, rows, lengths[rows[0]], int(ends[rows].max()) if seq2seq else None) for rows in groups]
+
+
+def _rows(
+    batch: dict[str, torch.Tensor], rows: list[int], longest: int, decoded: int | None
+) -> dict[str, torch.Tensor]:
+    """Some rows of a batch, cut to their longest; `decoded` is the length of a seq2seq model's longest answer."""
+    part = {}
+    for name, tensor in batch.items():
+        kept = tensor[rows]
+        if name in STAGES:
+            part[name] = kept
+        elif name == "attention_mask" and kept.ndim == 4:
+            part[name] = kept[:, :, :longest, :longest]
+        elif decoded is not None and name in ("labels", "keep", "decoder_input_ids"):
+            part[name] = kept[:, :decoded]
+        else:
+            part[name] = kept[:, :longest]
+    return part

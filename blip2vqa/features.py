@@ -1,82 +1,208 @@
-"""Outputs of the frozen stage, ViT and Q-Former: computed once for each distinct image of a run.
+"""What the frozen stage makes of images: computed once for each distinct image, kept on disk, used by every run.
 
-The language model alone is adapted, so what it sees of an image never changes during a run: training, evaluation and
-the swapped-image check all read the same `query_output` instead of running the towers again for every question.
+What is frozen never changes what it sees in an image, so training, evaluation and inference read it from the store, and the
+towers leave memory before the language model comes.
 """
 
-from collections.abc import Iterable, Sequence
+import gc
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
+import transformers
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from blip2vqa.data.images import ImageSource, open_image
+from blip2vqa.arguments import KeptFeatures
+from blip2vqa.data.images import BadImage, ImageSource, open_image
+from blip2vqa.errors import InputError
+from blip2vqa.families import PARTS, STAGES, last_frozen_stage
 from blip2vqa.loading import LoadedModel
+from blip2vqa.store import FeatureStore, Space, fingerprint
+
+DECODING_THREADS = 4
 
 
-class ImageFeatures:
-    """`query_output` of distinct images, by the digest of the image file: [images, num_query_tokens, hidden]."""
+class Features(Protocol):
+    """What a batch starts from, by image; `name` is its name in the batch, one of `families.STAGES`."""
 
-    def __init__(self, digests: Sequence[str], values: torch.Tensor):
-        self.rows = {digest: row for row, digest in enumerate(digests)}
-        self.values = values
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    name: str
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
-        """Features of these images, in this order: [n, num_query_tokens, hidden]. Raises `KeyError` for unknown ones."""
-        return self.values[[self.rows[digest] for digest in digests]]
+        """Of these images, in this order: [n, ...]. Raises `KeyError` for unknown ones."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Nothing is kept: pictures are opened anew for every batch, and every part of the model runs in every step."""
+
+    images: Mapping[str, ImageSource]
+    image_processor: Callable
+    name: str = "pixel_values"
+
+    def of(self, digests: Iterable[str]) -> torch.Tensor:
+        """`pixel_values` [n, 3, height, width]."""
+        return pixel_values([open_image(self.images[digest]) for digest in digests], self.image_processor)
+
+
+def pixel_values(pictures: Sequence, image_processor) -> torch.Tensor:
+    """Opened pictures → [n, 3, height, width] in float32."""
+    return image_processor(list(pictures), return_tensors="pt")["pixel_values"]
 
 
 def encode_images(
-    loaded: LoadedModel,
-    images: dict[str, ImageSource],
+    encoder: LoadedModel,
+    images: Mapping[str, ImageSource],
+    stage: str,
+    kept: KeptFeatures,
     *,
-    batch_size: int = 16,
-    file: Path | None = None,
-    part: tuple[int, int] = (0, 1),
+    batch_size: int,
     progress: bool = True,
-) -> ImageFeatures:
-    """Run the frozen stage over distinct images, `{digest: source}`.
+) -> tuple[Features, list[tuple[str, str]]]:
+    """Features of all images, `{digest: source}`, from the store; `encoder` computes and adds those that are missing.
 
-    `file` backs the features by a memory-mapped file instead of memory; several processes may then share one, each
-    encoding `part = (its number, how many)` of the images; the caller waits for all of them.
+    Processes of one launch share the work. Returns the features, and `(label, text)` lines that say how many were there and
+    how large the store is. Raises `InputError` when the store's folder cannot be written or its disk is too small.
     """
-    model, config = loaded.base, loaded.base.config
-    digests = sorted(images)  # every process numbers the images alike, whatever the order of its table
-    shape = (len(digests), config.num_query_tokens, config.qformer_config.hidden_size)
-    if file is None:
-        values = torch.empty(shape, dtype=loaded.dtype)
-    else:
-        size = shape[0] * shape[1] * shape[2]
-        values = torch.from_file(str(file), shared=True, size=size, dtype=loaded.dtype).view(shape)
-    mine = range(part[0], len(digests), part[1])
+    state = PartialState()
+    space = _space(encoder, stage)
+    store = FeatureStore(kept.folder, space)
+    missing = store.missing(images)
+    new = len(missing)
+    _check_room(kept.folder, new * torch.Size(space.shape).numel() * space.dtype.itemsize)
+    # Every process lists what is missing before any of them adds to it, or their shares would not be of one list.
+    state.wait_for_everyone()
+    mine = missing[state.process_index :: state.num_processes]
+    _encode(encoder, {digest: images[digest] for digest in mine}, stage, store, batch_size, progress)
+    state.wait_for_everyone()
+    # Machines that do not share the folder have only their own share of it so far.
+    rest = store.missing(images)
+    state.wait_for_everyone()
+    if rest:
+        mine = rest[state.local_process_index :: _processes_here(state)]
+        _encode(encoder, {digest: images[digest] for digest in mine}, stage, store, batch_size, progress)
+    state.wait_for_everyone()
+    features = store.open(images)
+    if state.is_local_main_process:
+        store.evict(int(kept.limit_gb * 1e9), keep=[features])
+    held, over = store.nbytes, store.nbytes > kept.limit_gb * 1e9
+    size = f"{held / 1e6:,.1f} MB" if held < 1e9 else f"{held / 1e9:,.1f} GB"
+    note = ", which this run alone needs more of" if over else ""
+    return features, [
+        ("features", f"{stage} of {len(images):,} images, {new:,} of them new"),
+        ("feature cache", f"{kept.folder} holds {size} of at most {kept.limit_gb:g} GB{note}"),
+    ]
+
+
+def load_with_features(
+    load: Callable[..., LoadedModel],
+    images: Mapping[str, ImageSource],
+    scopes: Iterable[str],
+    kept: KeptFeatures | None,
+    *,
+    batch_size: int,
+    progress: bool = True,
+) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
+    """The parts of a base that a run needs, what its batches start from, and `(label, text)` lines that say which and why.
+
+    `load(parts=…)` loads parts of the base; `scopes` are what is adapted; `kept` is None to keep nothing. The towers are
+    loaded first, alone, and leave memory before the rest comes, so that a run needs the larger of the two and not both.
+    """
+    stage, why = last_frozen_stage(scopes)
+    if kept is None or stage == "pixel_values":
+        loaded = load(parts=PARTS)
+        why = why if stage == "pixel_values" else "as asked"
+        line = ("features", f"none kept, every part runs in every step: {why}")
+        return loaded, Pixels(images, loaded.processor.image_processor), [line]
+    encoder = load(parts=STAGES[stage])
+    features, lines = encode_images(encoder, images, stage, kept, batch_size=batch_size, progress=progress)
+    device = encoder.device
+    del encoder
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    loaded = load(parts=tuple(part for part in PARTS if part not in STAGES[stage]))
+    lines[0] = (lines[0][0], f"{lines[0][1]}: {why}")
+    return loaded, features, lines
+
+
+def _space(encoder: LoadedModel, stage: str) -> Space:
+    config, base = encoder.base.config, encoder.base
+    patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
+    shapes = {
+        "query_output": (config.num_query_tokens, config.qformer_config.hidden_size),
+        "image_embeds": (patches, config.vision_config.hidden_size),
+    }
+    frozen = (*STAGES[stage], "query_tokens") if stage == "query_output" else STAGES[stage]
+    weights = {name: tensor for name, tensor in base.state_dict().items() if name.split(".")[0] in frozen}
+    # The version stands for the code that opens, resizes and encodes pictures.
+    processor = encoder.processor.image_processor.to_dict() | {"transformers": transformers.__version__}
+    return Space(stage, fingerprint(weights), processor, encoder.dtype, shapes[stage])
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise InputError(
+            f"--feature_cache {folder}: the features need {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free there; "
+            "name a folder on another disk, or none"
+        )
+
+
+def _open_unchanged(digest: str, source: ImageSource):
+    """The picture, if its bytes are still those that were checked: what is kept under `digest` is kept for good."""
+    try:
+        data = source.read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise BadImage("its file has changed since it was checked; start again")
+        return open_image(data)
+    except BadImage as bad:
+        raise InputError(f"image {source.name}: {bad.reason}") from bad
+
+
+def _processes_here(state: PartialState) -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+
+
+def _encode(
+    encoder: LoadedModel,
+    images: Mapping[str, ImageSource],
+    stage: str,
+    store: FeatureStore,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Compute features of `images` in batches and add them to the store, the next batch's pictures being opened meanwhile."""
+    digests, base = list(images), encoder.base
+    run = base.see if stage == "image_embeds" else base.encode
+
+    def opened(batch: list[str]) -> torch.Tensor:
+        pictures = [_open_unchanged(digest, images[digest]) for digest in batch]
+        return pixel_values(pictures, encoder.processor.image_processor)
+
+    batches = [digests[start : start + batch_size] for start in range(0, len(digests), batch_size)]
+    hidden = not progress or not PartialState().is_main_process or not digests
     with (
-        tqdm(total=len(mine), desc="encoding images", unit="image", disable=not progress or part[0] > 0) as bar,
-        ThreadPoolExecutor(4) as pool,
+        tqdm(total=len(digests), desc="encoding images", unit="image", disable=hidden) as bar,
+        ThreadPoolExecutor(DECODING_THREADS) as pool,
+        store.writer() as writer,
         torch.inference_mode(),
     ):
-        pending = None
-        for rows in _batches(mine, batch_size):
-            # Images of the next batch are decoded while this one runs through the towers.
-            decoded = pool.map(open_image, [images[digests[row]] for row in rows])
-            if pending:
-                _encode(loaded, model, *pending, values)
-                bar.update(len(pending[0]))
-            pending = rows, decoded
-        if pending:
-            _encode(loaded, model, *pending, values)
-            bar.update(len(pending[0]))
-    return ImageFeatures(digests, values)
-
-
-def _batches(rows: range, size: int) -> Iterable[list[int]]:
-    for start in range(0, len(rows), size):
-        yield list(rows[start : start + size])
-
-
-def _encode(loaded: LoadedModel, model, rows: list[int], decoded: Iterable, values: torch.Tensor) -> None:
-    pixels = loaded.processor.image_processor(list(decoded), return_tensors="pt")["pixel_values"]
-    values[rows] = model.encode(pixels.to(loaded.device, loaded.dtype)).to("cpu", loaded.dtype)
+        # A few batches ahead and no more: decoded pictures are large.
+        ahead = [pool.submit(opened, batch) for batch in batches[:DECODING_THREADS]]
+        for number, batch in enumerate(batches):
+            pixels = ahead.pop(0).result()
+            if number + DECODING_THREADS < len(batches):
+                ahead.append(pool.submit(opened, batches[number + DECODING_THREADS]))
+            writer.add(batch, run(pixels.to(encoder.device, encoder.dtype)).to("cpu", encoder.dtype))
+            bar.update(len(batch))

@@ -1,7 +1,7 @@
 """One fine-tuning run: table and base in, an adapter that knows what it is, its scores and predictions out."""
 
 import math
-import os
+from functools import partial
 
 import torch
 from accelerate import PartialState
@@ -11,7 +11,8 @@ from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import check_disjoint, write_split
 from blip2vqa.evaluation import swap_images
-from blip2vqa.features import ImageFeatures, encode_images
+from blip2vqa.families import parse_scopes
+from blip2vqa.features import Features, load_with_features
 from blip2vqa.files import write_json_atomic
 from blip2vqa.generation import Answer, Decoding, answer_examples
 from blip2vqa.loading import LoadedModel, load_base
@@ -42,16 +43,23 @@ def finetune(run: Run) -> dict:
 
     state.wait_for_everyone()
 
-    loaded = load_base(
-        run.model.base_model_id,
-        revision=run.model.base_model_revision,
-        dtype=run.model.dtype,
-        quantization=run.model.quantization,
-        device=args.device,
-        for_training=True,
+    loaded, features, kept = load_with_features(
+        partial(
+            load_base,
+            run.model.base_model_id,
+            revision=run.model.base_model_revision,
+            dtype=run.model.dtype,
+            quantization=run.model.quantization,
+            device=args.device,
+            for_training=True,
+        ),
+        {example.digest: example.image for example in tables.train + tables.val},
+        parse_scopes(run.lora.lora_scope),
+        run.features.kept(),
+        batch_size=args.per_device_eval_batch_size,
+        progress=not args.disable_tqdm,
     )
     text = TextEncoder.of(loaded.processor, loaded.base.config, run.data.prompt)
-    features = _encode_all(run, loaded, tables, state)
     decoding = Decoding(run.generation.num_beams, run.generation.max_new_tokens)
 
     def answers(examples: list[Example], progress: str) -> list[Answer]:
@@ -63,7 +71,7 @@ def finetune(run: Run) -> dict:
     lora = wrap(loaded, run.lora, args.seed)
     trainer = _trainer(run, loaded, text, features, tables, decoding)
     if state.is_main_process:
-        print(_start_block(run, loaded, lora, tables, trainer), flush=True)
+        print(_start_block(run, loaded, kept, lora, tables, trainer), flush=True)
     trainer.train(resume_from_checkpoint=resume)
 
     adapter_answers = answers(tables.val, "adapter")
@@ -78,31 +86,8 @@ def finetune(run: Run) -> dict:
     return metrics
 
 
-def _encode_all(run: Run, loaded: LoadedModel, tables: Tables, state: PartialState) -> ImageFeatures:
-    """Features of all images, memory-mapped from a file that the processes of one machine fill together."""
-    file = run.folder / f".features-{state.process_index // _local_world(state)}"  # one for each machine
-    images = {example.digest: example.image for example in tables.train + tables.val}
-    features = encode_images(
-        loaded,
-        images,
-        batch_size=run.training.per_device_eval_batch_size,
-        file=file,
-        part=(state.local_process_index, _local_world(state)),
-        progress=not run.training.disable_tqdm,
-    )
-    state.wait_for_everyone()
-    if state.is_local_main_process:
-        file.unlink()  # the mapping stays until the last process ends, and nothing is left behind if it is killed
-    return features
-
-
-def _local_world(state: PartialState) -> int:
-    """Processes on this machine: its disk holds the features, and another machine's may not be the same."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
-
-
 def _trainer(
-    run: Run, loaded: LoadedModel, text: TextEncoder, features: ImageFeatures, tables: Tables, decoding: Decoding
+    run: Run, loaded: LoadedModel, text: TextEncoder, features: Features, tables: Tables, decoding: Decoding
 ) -> VQATrainer:
     args = run.training
     args.output_dir = str(run.folder / "checkpoints")
@@ -131,7 +116,9 @@ def _tokens_per_row(run: Run, text: TextEncoder) -> int | None:
     return None if text.seq2seq else run.training.tokens_per_row or None
 
 
-def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Tables, trainer: VQATrainer) -> str:
+def _start_block(
+    run: Run, loaded: LoadedModel, kept: list[tuple[str, str]], lora: LoraSummary, tables: Tables, trainer: VQATrainer
+) -> str:
     args = run.training
     processes = trainer.accelerator.num_processes
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
@@ -147,6 +134,7 @@ def _start_block(run: Run, loaded: LoadedModel, lora: LoraSummary, tables: Table
         ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
         *(tuple(note.split(": ", 1)) for note in loaded.notes),
         ("device", f"{loaded.device}, {processes} {by}"),
+        *kept,
         *lora.lines(),
         ("training", f"{len(tables.train):,} questions on {count_images(tables.train):,} images"),
         (

@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, Blip2Processor
 
+from blip2vqa.attention import use_matmul_attention
 from blip2vqa.errors import InputError
 from blip2vqa.exchange.manifest import read_manifest
-from blip2vqa.families import Family, family_of
+from blip2vqa.families import PARTS, SCOPES, Family, family_of, scope_of_module
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ IMAGE_TOKEN = "<image>"
 # What stays in 16 or 32 bits: the frozen towers are small beside the language model, and what they see decides the
 # answer; bitsandbytes would quantize them all but the output head.
 _KEPT_WHOLE = ["vision_model", "qformer", "language_projection", "lm_head"]
+_DROPOUTS = {
+    "dropout", "attention_dropout", "activation_dropout", "dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob",
+}  # fmt: skip
 _BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.56}  # 4 bits, and a doubly quantized scale for every 64 weights
 
 
@@ -116,12 +120,14 @@ def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch
     return torch.bfloat16, f"bfloat16, which this {device.type.upper()} computes in"
 
 
-def choose_quantization(name: str, config, dtype: torch.dtype, device: torch.device) -> tuple[str, str]:
-    """`--quantization` → `none`, `8bit` or `4bit`, and a note. `auto` quantizes only what would not fit."""
+def choose_quantization(
+    name: str, config, dtype: torch.dtype, device: torch.device, parts: tuple[str, ...] = PARTS
+) -> tuple[str, str]:
+    """`--quantization` → `none`, `8bit` or `4bit`, and a note. `auto` quantizes only what of `parts` would not fit."""
     if name != "auto":
         return name, f"{name}, as asked"
     with torch.device("meta"):
-        model = family_of(config).model_class(config)
+        model = family_of(config).model_class(config, parts)
     total = sum(p.numel() for p in model.parameters())
     quantized = sum(p.numel() for n, p in model.language_model.named_parameters() if p.ndim == 2 and "embed" not in n)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
@@ -145,14 +151,26 @@ def load_base(
     quantization: str = "auto",
     device: torch.device | None = None,
     for_training: bool = False,
+    parts: tuple[str, ...] = PARTS,
 ) -> LoadedModel:
-    """Load a base model, frozen and in evaluation mode, onto one device; `for_training`: an adapter will be trained."""
+    """Load a base model, frozen and in evaluation mode, onto one device.
+
+    `parts` of it alone, if given: the towers to encode images, or what is left to train and to answer. `for_training`: an
+    adapter will be trained.
+    """
     device = device or find_device()
     config = load_config(base_model_id, revision)
+    # Dropout is for weights that train, and the adapter has its own. The frozen ones answer alike in training and later, and
+    # draw no random numbers, which take a CPU a tenth of the step.
+    for part in (config.vision_config, config.qformer_config, config.text_config):
+        for name in _DROPOUTS & vars(part).keys():
+            setattr(part, name, 0.0)
     family = family_of(config)
     processor = load_processor(base_model_id, config, revision)
     torch_dtype, dtype_note = choose_dtype(dtype, family, device)
-    bits, bits_note = choose_quantization(quantization, config, torch_dtype, device)
+    bits, bits_note = "none", "none: the towers stay whole"
+    if "language_model" in parts:
+        bits, bits_note = choose_quantization(quantization, config, torch_dtype, device, parts)
     kwargs = {}
     if bits != "none":
         kwargs["quantization_config"] = BitsAndBytesConfig(
@@ -165,8 +183,8 @@ def load_base(
         )
         # One whole model a process: `device_map="auto"` would spread it over the GPUs of the other processes.
         kwargs["device_map"] = {"": device}
-    model = _reach(family.model_class, base_model_id, revision, config=config, dtype=torch_dtype, **kwargs)
-    rows = model.get_input_embeddings().weight.shape[0]
+    model = _reach(family.model_class, base_model_id, revision, config=config, dtype=torch_dtype, parts=parts, **kwargs)
+    rows = model.get_input_embeddings().weight.shape[0] if "language_model" in parts else len(processor.tokenizer)
     if len(processor.tokenizer) > rows:  # an old copy whose embeddings have no row to spare for <image>
         model.resize_token_embeddings(len(processor.tokenizer))
     if bits == "none":
@@ -176,6 +194,8 @@ def load_base(
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
+    if for_training and device.type == "cpu" and "language_model" in parts:
+        use_matmul_attention(model.language_model)
     model.requires_grad_(False).eval()
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
     return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)
@@ -205,6 +225,8 @@ class AdapterFile:
     base_model_revision: str | None
     digest: str
     """SHA-256 of its weights."""
+    scopes: tuple[str, ...]
+    """What it is put on."""
 
 
 def find_adapter(
@@ -251,7 +273,9 @@ def find_adapter(
             f"{len(unlike)} differ in shape"
         )
     digest = hashlib.sha256(save(dict(sorted(weights.items())))).hexdigest()
-    return AdapterFile(path, revision, config, manifest, base_model_id, base_model_revision, digest)
+    found = {scope_of_module(key.removeprefix("base_model.model.")) for key in weights}
+    scopes = tuple(scope for scope in SCOPES if scope in found)
+    return AdapterFile(path, revision, config, manifest, base_model_id, base_model_revision, digest, scopes)
 
 
 def _adapter_weights(path: str, revision: str | None) -> dict[str, torch.Tensor]:
@@ -262,8 +286,13 @@ def _adapter_weights(path: str, revision: str | None) -> dict[str, torch.Tensor]
 
 
 def add_adapter(loaded: LoadedModel, adapter: AdapterFile, name: str = "default") -> None:
-    """Put an adapter on its loaded base (in place), for inference."""
+    """Put an adapter on its loaded base (in place), for inference.
+
+    Into the base's own weights where they are not quantized: the adapter's products then cost nothing.
+    """
     adapter.config.inference_mode = True
     loaded.model = PeftModel(loaded.model, adapter.config, adapter_name=name)
     set_peft_model_state_dict(loaded.model, _adapter_weights(adapter.path, adapter.revision), adapter_name=name)
+    if loaded.quantization == "none":
+        loaded.model = loaded.model.merge_and_unload()
     loaded.model.eval()

@@ -1,4 +1,4 @@
-"""Roles → modules of the language model, wrapping with PEFT, and a summary of what matched."""
+"""Scopes and roles → modules, wrapping with PEFT, and a summary of what matched."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,8 @@ from transformers import set_seed
 
 from blip2vqa.arguments import CHANGE_THE_BASE, LoraArguments
 from blip2vqa.errors import InputError
-from blip2vqa.families import Family, parse_roles
+from blip2vqa.families import Family, parse_roles, parse_scopes, scope_of_module
+from blip2vqa.fused_lora import fuse
 from blip2vqa.loading import LoadedModel
 
 
@@ -31,25 +32,28 @@ class LoraSummary:
         ]
 
 
-def modules_by_role(model: nn.Module, family: Family, roles: tuple[str, ...]) -> dict[str, list[str]]:
-    """Role → full names of the linear layers below `language_model` that do it.
+def modules_to_adapt(
+    model: nn.Module, family: Family, roles: tuple[str, ...], scopes: tuple[str, ...]
+) -> dict[str, list[str]]:
+    """What it covers (a role, of another scope than the language model with the scope in front) → names of its linear layers.
 
     Raises `InputError` when a role that the architecture has matches nothing, or when no role matches at all.
     """
-    found: dict[str, list[str]] = {role: [] for role in roles}
-    for name, module in model.named_modules():
-        # bitsandbytes' linear layers are subclasses of nn.Linear.
-        if "language_model." in name and isinstance(module, nn.Linear):
-            suffix = name.rsplit(".", 1)[-1]
-            for role in roles:
-                if suffix in family.role_modules.get(role, ()):
-                    found[role].append(name)
-    empty = [role for role in roles if role in family.role_modules and not found[role]]
-    if empty:
-        expected = ", ".join(name for role in empty for name in family.role_modules[role])
-        raise InputError(f"--lora_roles: no layer of the base does {', '.join(empty)} (looked for {expected})")
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]  # bitsandbytes' are, too
+    found: dict[str, list[str]] = {}
+    for scope in scopes:
+        here = [name for name in linear if scope_of_module(name) == scope]
+        if scope == "projection":
+            found["projection"] = here
+            continue
+        for role in roles:
+            ends = tuple(f".{end}" for end in family.role_modules[scope].get(role, ()))
+            label = role if scope == "language_model" else f"{scope} {role}"
+            found[label] = [name for name in here if name.endswith(ends)] if ends else []
+            if ends and not found[label]:
+                raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {', '.join(ends)})")
     if not any(found.values()):
-        known = ", ".join(family.role_modules)
+        known = ", ".join(dict.fromkeys(role for scope in scopes for role in family.role_modules[scope]))
         raise InputError(f"--lora_roles: {family.name} has no {', '.join(roles)} layers; it has {known}")
     return found
 
@@ -61,13 +65,15 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int) -> LoraSummar
             f"--init_lora_weights {arguments.init_lora_weights}: changes the base's weights, which {loaded.quantization} ones "
             "do not allow; use default or gaussian, or --quantization none"
         )
-    roles = parse_roles(arguments.lora_roles)
-    found = modules_by_role(loaded.model, loaded.family, roles)
+    roles, scopes = parse_roles(arguments.lora_roles), parse_scopes(arguments.lora_scope)
+    found = modules_to_adapt(loaded.model, loaded.family, roles, scopes)
+    # The ViT's q, k and v are one layer.
+    names = list(dict.fromkeys(name for named in found.values() for name in named))
     config = LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
-        target_modules=[name for names in found.values() for name in names],
+        target_modules=names,
         use_rslora=arguments.use_rslora,
         use_dora=arguments.use_dora,
         init_lora_weights=arguments.lora_init(),
@@ -77,5 +83,9 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int) -> LoraSummar
     set_seed(seed)
     loaded.model.name_or_path = loaded.where  # PEFT writes this into adapter_config.json, whatever `config` says
     loaded.model = get_peft_model(loaded.model, config)
+    # PEFT has shortened long lists of names to endings that tell these layers from the others of this model. The whole base
+    # has more of them: the ViT's fc1, which is no part of a model that reads features, would be adapted, too.
+    loaded.model.peft_config["default"].target_modules = set(names)
+    fuse(loaded.model)
     trainable, total = loaded.model.get_nb_trainable_parameters()
     return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total)

@@ -18,7 +18,7 @@ from blip2vqa.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
 
-RESULT_COLUMNS = ("generated_answer", "confidence", "status")
+RESULT_COLUMNS = ("generated_answer", "confidence", "status", "ranked_answers")
 SHOWN = 5  # mistakes named in an error; the rest is counted
 
 
@@ -102,14 +102,16 @@ class PredictionsTable:
         """Rows (as in `Example.row`) answered before; one whose image was bad is left out, to be tried again."""
         return {row for row, entry in self._results.items() if entry["status"] == "ok"}
 
-    def add(self, results: Iterable[tuple[int, str, float | None, str]]) -> None:
-        """Keep results of (row, generated_answer, confidence, status); status is "ok" or the reason why there is none.
+    def add(self, results: Iterable[tuple]) -> None:
+        """Keep results of (row, generated_answer, confidence, status); status is "ok" or the reason why there is none. A fifth
+        member, if given, is the answers of a list with their probabilities, the likeliest first.
 
         They survive a kill once this returns. A row given twice keeps the later result.
         """
         entries = [
             {"row": int(row), "answer": answer, "confidence": _finite(confidence), "status": status}
-            for row, answer, confidence, status in results
+            | ({"ranked": [(name, round(value, 6)) for name, value in ranked[0]]} if ranked else {})
+            for row, answer, confidence, status, *ranked in results
         ]
         self._append(entries)
         self._results |= {entry["row"]: entry for entry in entries}
@@ -122,7 +124,8 @@ class PredictionsTable:
         """Write the output, remove the journal, and return the table written.
 
         The columns of the input in their order, then `generated_answer`, `confidence` (0 to 1, empty without an answer)
-        and `status`. Raises ValueError when rows are missing, `InputError` when the output has appeared in the meantime.
+        and `status`; where answers were ranked also `ranked_answers`, JSON of [answer, probability] pairs.
+        Raises ValueError when rows are missing, `InputError` when the output has appeared in the meantime.
         """
         rows = self._table.index.tolist()
         missing = [row for row in rows if row not in self._results]
@@ -134,6 +137,8 @@ class PredictionsTable:
         confidences = [entry["confidence"] for entry in entries]
         output["confidence"] = ["" if value is None else f"{value:.6f}" for value in confidences]
         output["status"] = [entry["status"] for entry in entries]
+        if any("ranked" in entry for entry in entries):
+            output["ranked_answers"] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
         self._keep_what_is_finished()  # written by another process in the meantime
         write_text_atomic(self.output_path, to_csv(output))
         self.close()

@@ -7,6 +7,7 @@ import pandas as pd
 from blip2vqa.collate import TextEncoder
 from blip2vqa.evaluation import BlindBaseline, score
 from blip2vqa.exchange.manifest import data_hash, versions, write_manifest
+from blip2vqa.families import parse_scopes
 from blip2vqa.files import write_json_atomic, write_text_atomic
 from blip2vqa.generation import Answer, Decoding
 from blip2vqa.loading import LoadedModel
@@ -58,6 +59,7 @@ def write_results(
         "end_token": text.tokenizer.decode([text.end_token_id]),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,
+        "scopes": parse_scopes(arguments.lora_scope),
         "roles": [role for role, count in lora.modules.items() if count],
         "rank": arguments.lora_r,
         "alpha": arguments.lora_alpha,

@@ -12,6 +12,7 @@ from accelerate import PartialState
 
 from blip2vqa.arguments import (
     DataArguments,
+    FeatureArguments,
     FinetuneArguments,
     GenerationArguments,
     LoraArguments,
@@ -21,9 +22,9 @@ from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import BadRow, Example, load_examples
 from blip2vqa.data.splits import check_disjoint, describe_split, split_by_image
 from blip2vqa.errors import InputError, gather, raise_all
-from blip2vqa.families import family_of, parse_roles
+from blip2vqa.families import family_of, parse_roles, parse_scopes
 from blip2vqa.loading import choose_dtype, find_device, load_config, load_processor
-from blip2vqa.lora import modules_by_role
+from blip2vqa.lora import modules_to_adapt
 from blip2vqa.reporting.tables import verdict
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ BAD_IMAGES = "bad_images.csv"
 MAY_CHANGE = {
     "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_total_limit", "report_to", "run_name",
     "logging_steps", "logging_strategy", "disable_tqdm", "bertscore_model", "per_device_eval_batch_size",
-    "dataloader_num_workers",
+    "dataloader_num_workers", "feature_cache", "feature_cache_limit",
 }  # fmt: skip
 
 
@@ -45,6 +46,7 @@ class Run:
     data: DataArguments
     lora: LoraArguments
     generation: GenerationArguments
+    features: FeatureArguments
     training: FinetuneArguments
     resolved: dict
     """What differs from the defaults; as JSON, a configuration that repeats the run."""
@@ -79,7 +81,8 @@ class Tables:
 
 def check(run: Run) -> Tables:
     """Read and check everything before any weight is loaded. Raises one `InputError` with every problem found."""
-    problems = [problem for part in (run.data, run.lora, run.generation, run.training) for problem in part.check()]
+    parts = (run.data, run.lora, run.generation, run.features, run.training)
+    problems = [problem for part in parts for problem in part.check()]
     text = gather(problems, _check_base, run)
     tables = gather(problems, _load_tables, run) if run.data.csv_path else None
     gather(problems, checkpoint_to_resume, run, tables)
@@ -97,11 +100,12 @@ def _check_base(run: Run) -> TextEncoder:
     gather(problems, choose_dtype, run.model.dtype, family, find_device(run.training.use_cpu))
     if run.training.fp16 and not family.float16:
         problems.append(f"--fp16: {family.name} overflows in float16; use --bf16, or leave it out")
-    roles = gather([], parse_roles, run.lora.lora_roles)  # an unknown role has been reported with the arguments
-    if roles:
+    # An unknown role or part has been reported with the arguments.
+    roles, scopes = gather([], parse_roles, run.lora.lora_roles), gather([], parse_scopes, run.lora.lora_scope)
+    if roles and scopes:
         with torch.device("meta"):
             model = family.model_class(config)
-        gather(problems, modules_by_role, model, family, roles)
+        gather(problems, modules_to_adapt, model, family, roles, scopes)
     raise_all(problems)
     return TextEncoder.of(load_processor(base, config, revision), config, run.data.prompt)
 

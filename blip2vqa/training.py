@@ -1,17 +1,17 @@
 """Trainer for answers: its data set, its loss, and an evaluation that generates answers from prompts alone."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
-from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator
+from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator, split_by_tokens
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation import score
-from blip2vqa.features import ImageFeatures
+from blip2vqa.features import Features
 from blip2vqa.generation import Answer, Decoding, answer_examples
 from blip2vqa.loading import LoadedModel
 
@@ -52,34 +52,30 @@ class AnswerLoss:
     accumulation steps, while Trainer divides by the tokens of the whole step for losses that it hands the count to.
     """
 
-    def __init__(self, seq2seq: bool, label_smoothing: float = 0.0):
-        self.seq2seq = seq2seq
+    def __init__(self, label_smoothing: float = 0.0):
         self.label_smoothing = label_smoothing
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-        """`labels` [batch, length] and `outputs.logits` [supervised tokens, vocabulary] → scalar.
-
-        Of a seq2seq model, whose decoder sees little but answers, the logits are [batch, length, vocabulary].
-        """
-        logits, supervised = outputs.logits, labels != IGNORE
-        if self.seq2seq:
-            logits = logits[supervised]
-        targets = labels[supervised]  # [tokens], with logits [tokens, vocabulary]
-        total = cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=self.label_smoothing)
+        """`labels` [batch, length] and `outputs.logits` [supervised tokens, vocabulary] → scalar."""
+        targets = labels[labels != IGNORE]  # [tokens]
+        total = cross_entropy(outputs.logits.float(), targets, reduction="sum", label_smoothing=self.label_smoothing)
         return total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
-class ImageSampler(Sampler):
-    """Questions in random order, but all of one image side by side, so that a batch holds few images.
+class RowSampler(Sampler):
+    """Questions in random order, but those that share a row side by side, and if asked rows of like length, too.
 
-    Images, and the questions of each, are shuffled anew in every epoch; batches are cut from this order anywhere.
+    Rows, and the questions of each, are shuffled anew in every epoch; batches are cut from this order anywhere.
     """
 
-    def __init__(self, examples: Sequence[Example], seed: int):
-        self.groups: dict[str, list[int]] = {}
-        for index, example in enumerate(examples):
-            self.groups.setdefault(example.digest, []).append(index)
-        self.seed, self.epoch, self.length = seed, 0, len(examples)
+    def __init__(self, rows: Iterable[Hashable], seed: int, lengths: Sequence[int] | None = None, window: int = 1):
+        """`rows`: what each question shares a row by; `lengths`: of each question in tokens, to sort the rows of every
+        `window` questions by, longest first."""
+        self.groups: dict[Hashable, list[int]] = {}
+        for index, row in enumerate(rows):
+            self.groups.setdefault(row, []).append(index)
+        self.length = sum(map(len, self.groups.values()))
+        self.seed, self.epoch, self.lengths, self.window = seed, 0, lengths, window
 
     def __len__(self) -> int:
         return self.length
@@ -88,17 +84,24 @@ class ImageSampler(Sampler):
         draw = random.Random(f"{self.seed}-{self.epoch}")
         groups = [draw.sample(group, len(group)) for group in self.groups.values()]
         draw.shuffle(groups)
+        if self.lengths is not None:
+            size = max(1, self.window * len(groups) // self.length)  # rows that hold about a window of questions
+            windows = [groups[start : start + size] for start in range(0, len(groups), size)]
+            groups = [group for window in windows for group in sorted(window, key=self._tokens, reverse=True)]
         return (index for group in groups for index in group)
+
+    def _tokens(self, group: list[int]) -> int:
+        return sum(self.lengths[index] for index in group)
 
 
 class VQATrainer(Trainer):
-    """Trainer over frozen features; `evaluate()` reports the loss and the accuracy of generated answers."""
+    """Trainer over features of the frozen stage; `evaluate()` reports the loss and the accuracy of generated answers."""
 
     def __init__(
         self,
         loaded: LoadedModel,
         text: TextEncoder,
-        features: ImageFeatures,
+        features: Features,
         decoding: Decoding,
         *,
         train,
@@ -113,12 +116,22 @@ class VQATrainer(Trainer):
             train_dataset=dataset,
             eval_dataset=AnsweredQuestions(val, args.seed),
             data_collator=TrainingCollator(text, features, tokens_per_row),
-            compute_loss_func=AnswerLoss(loaded.family.seq2seq, args.label_smoothing_factor),
+            compute_loss_func=AnswerLoss(args.label_smoothing_factor),
             **kwargs,
         )
         self.loaded, self.text, self.features, self.decoding = loaded, text, features, decoding
-        self.sampler = ImageSampler(train, args.seed)
-        self.add_callback(_EpochCallback(dataset, self.sampler))
+        by_length = args.train_sampling_strategy == "group_by_length"
+        self.sampler = (
+            None
+            if tokens_per_row is None and not by_length
+            else RowSampler(
+                range(len(train)) if tokens_per_row is None else (example.digest for example in train),
+                args.seed,
+                [len(ids) for ids in text.prompt_ids([example.question for example in train])] if by_length else None,
+                window=50 * args.train_batch_size,  # as upstream's own
+            )
+        )
+        self.add_callback(_EpochCallback(dataset, *filter(None, [self.sampler])))
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
         """Upstream's loop for the loss, then answers from prompts: the training ids would show a causal model the answer."""
@@ -140,10 +153,19 @@ class VQATrainer(Trainer):
             progress=None if self.args.disable_tqdm else progress,
         )
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """As upstream, or in parts of at most `tokens_per_batch` tokens, whose gradients add up to the batch's own."""
+        if not self.args.tokens_per_batch:
+            return super().training_step(model, inputs, num_items_in_batch)
+        *before, last = split_by_tokens(inputs, self.args.tokens_per_batch)
+        loss = 0.0
+        for part in before:
+            with self.accelerator.no_sync(model):  # processes exchange gradients once a batch, not once a part
+                loss += super().training_step(model, part, num_items_in_batch)
+        return loss + super().training_step(model, last, num_items_in_batch)
+
     def _get_train_sampler(self, train_dataset=None):
-        if self.data_collator.tokens_per_row is None:
-            return super()._get_train_sampler(train_dataset)
-        return self.sampler
+        return self.sampler or super()._get_train_sampler(train_dataset)
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: upstream's estimate takes the number of tokens from `pixel_values`, which are not there."""

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from blip2vqa import answering
-from blip2vqa.answering import answer_table, metrics_path, score_table
-from blip2vqa.arguments import InferenceArguments
+from blip2vqa import answering, generation
+from blip2vqa.answering import metrics_path, score_table
+from blip2vqa.arguments import FeatureArguments, InferenceArguments
 from blip2vqa.errors import InputError
 
 
@@ -16,6 +16,10 @@ def arguments(base, drawn, out, **changes) -> InferenceArguments:
     images, table = drawn
     given = {"csv_path": str(table), "image_dir": str(images), "output_path": str(out), "base_model_id": str(base)}
     return InferenceArguments(**given | {"dtype": "float32", "bertscore_model": "none", "batch_size": 5} | changes)
+
+
+def answer_table(args: InferenceArguments, **features) -> dict:
+    return answering.answer_table(args, FeatureArguments(**features))
 
 
 def read(path) -> pd.DataFrame:
@@ -55,15 +59,15 @@ def test_a_table_without_answers_has_no_metrics(tiny_opt, drawn, tmp_path):
 def test_interrupted_and_rerun_it_goes_on(tiny_opt, drawn, tmp_path, monkeypatch):
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
     answer_table(arguments(tiny_opt, drawn, whole))
-    answer, calls = answering.answer_examples, []
+    answer, calls = generation.answer_remembered, []
 
-    def stop_at_third(loaded, text, features, batch, *args, **kwargs):
-        calls.append(len(batch))
+    def stop_at_third(loaded, text, memory, rows, *args, **kwargs):
+        calls.append(len(rows))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return answer(loaded, text, features, batch, *args, **kwargs)
+        return answer(loaded, text, memory, rows, *args, **kwargs)
 
-    monkeypatch.setattr(answering, "answer_examples", stop_at_third)
+    monkeypatch.setattr(generation, "answer_remembered", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         answer_table(arguments(tiny_opt, drawn, out))
     assert not out.exists()
@@ -168,7 +172,7 @@ def test_another_adapter_in_the_same_folder_does_not_finish_the_first_ones_table
         tiny_opt, drawn, tmp_path / "out.csv", lora_model_path=str(tmp_path / "adapter"), base_model_id=None
     )
     write_adapter(0)
-    monkeypatch.setattr(answering, "answer_examples", stop)
+    monkeypatch.setattr(generation, "answer_remembered", stop)
     with pytest.raises(KeyboardInterrupt):
         answer_table(args)
     write_adapter(1)

@@ -4,38 +4,13 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from blip2vqa import arguments
+from blip2vqa.arguments import FINETUNE_ARGUMENTS, INITIALISATIONS
 from blip2vqa.errors import InputError
 from blip2vqa.finetuning import finetune
 from blip2vqa.parsing import parse
 from blip2vqa.run import Run
-
-PARTS = arguments.FINETUNE_ARGUMENTS
-
-
-def make_run(base, drawn, out, *extra: str) -> Run:
-    images, table = drawn
-    argv = [
-        *("--base_model_id", str(base), "--image_dir", str(images), "--csv_path", str(table), "--output_dir", str(out)),
-        *("--dtype", "float32", "--quantization", "none", "--bertscore_model", "none", "--disable_tqdm", "true"),
-        *("--learning_rate", "1e-2", "--warmup_steps", "2", "--epochs", "2", "--use_cpu", *extra),
-    ]
-    return Run(*_split(parse(PARTS, "test", argv)))
-
-
-def _split(parsed):
-    parts, resolved = parsed
-    return (*parts, resolved)
-
-
-def adapter_of(folder):
-    return load_file(folder / "adapter_model.safetensors")
-
-
-def same_weights(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+from runs import adapter_of, make_run, same_weights
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +61,9 @@ def test_plain_peft_loads_the_adapter_and_answers_the_same(finished, tiny_opt, d
 
 def test_a_rerun_gives_the_same_adapter_bit_for_bit(finished, tmp_path):
     out, metrics = finished
-    parts, resolved = parse(PARTS, "test", [str(out / "run.json"), "--output_dir", str(tmp_path / "again")])
+    parts, resolved = parse(
+        FINETUNE_ARGUMENTS, "test", [str(out / "run.json"), "--output_dir", str(tmp_path / "again")]
+    )
     assert finetune(Run(*parts, resolved)) == metrics
     assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
 
@@ -262,7 +239,9 @@ def test_a_run_goes_on_as_it_began_or_not_at_all(tiny_opt, drawn, tmp_path):
     assert (out / "run.json").read_text() == before
     finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--logging_steps", "3"))
     # What a resumed run leaves behind repeats the whole run, from nothing.
-    parts, resolved = parse(PARTS, "test", [str(out / "run.json"), "--output_dir", str(tmp_path / "again")])
+    parts, resolved = parse(
+        FINETUNE_ARGUMENTS, "test", [str(out / "run.json"), "--output_dir", str(tmp_path / "again")]
+    )
     finetune(Run(*parts, resolved))
     assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
 
@@ -273,7 +252,7 @@ def test_a_finished_run_is_not_gone_on_with(finished, tiny_opt, drawn):
         finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--epochs", "5"))
 
 
-@pytest.mark.parametrize("init", arguments.INITIALISATIONS)
+@pytest.mark.parametrize("init", INITIALISATIONS)
 def test_every_initialisation_reloads_as_it_was_trained(init, tiny_opt, drawn, tmp_path):
     from blip2vqa import load
 

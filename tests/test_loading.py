@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from blip2vqa.errors import InputError
 from blip2vqa.families import parse_roles
 from blip2vqa.loading import choose_dtype, choose_quantization, find_adapter, load_base, load_config
 from blip2vqa.lora import wrap
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def load_float32(base):
@@ -257,3 +260,21 @@ def test_beams_and_batches_answer_like_plain_generate(tiny_base, drawn):
                 chosen = logits[0, -len(new) - 1 : -1].log_softmax(-1)
             total = chosen.gather(1, new[:, None]).sum().exp().item()
             assert answer.confidence == pytest.approx(total, rel=1e-3)
+
+
+def test_a_long_list_of_layers_fits_the_whole_base_and_the_language_model_alone(tmp_path):
+    """PEFT shortens a list of 20 layers and more to endings, which would match the vision tower's layers, too."""
+    base = ROOT / "assets" / "tiny-blip2-opt"
+    parts = ("language_model",)
+    loaded = load_base(str(base), dtype="float32", quantization="none", device=torch.device("cpu"), parts=parts)
+    summary = wrap(loaded, LoraArguments(), seed=0)
+    assert sum(summary.modules.values()) >= 20
+    loaded.model.save_pretrained(tmp_path)
+    adapter = find_adapter(str(tmp_path), base_model_id=str(base))
+    assert adapter.scopes == ("language_model",)
+    from peft import PeftModel
+    from transformers import Blip2ForConditionalGeneration
+
+    whole = PeftModel.from_pretrained(Blip2ForConditionalGeneration.from_pretrained(base), tmp_path)
+    adapted = {name for name, _ in whole.named_parameters() if "lora_A" in name}
+    assert len(adapted) == sum(summary.modules.values()) and not any("vision" in name for name in adapted)

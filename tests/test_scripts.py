@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -104,6 +105,33 @@ def test_inference_answers_with_the_adapter_alone_named(tuned, drawn, tmp_path):
     assert "adapter" in json.loads(results.with_suffix(".metrics.json").read_text())
     again = run(sys.executable, "inference.py", "--score", results, "--csv_path", table, "--bertscore_model", "none")
     assert again.returncode == 0, again.stderr
+
+
+def test_two_processes_answer_each_row_once_into_one_table(tuned, drawn, tmp_path):
+    out, _ = tuned
+    images, table = drawn
+    (tmp_path / "answers.txt").write_text("red\ngreen\nblue\nyellow\nyes\nno\none\n")
+    said = {}
+    for name, launcher in (
+        ("one", [sys.executable]),
+        ("two", [*ACCELERATE, "--config_file", "configs/accelerate/cpu_2_processes.yaml"]),
+    ):
+        done = run(
+            *launcher, "inference.py", "--image_dir", images, "--csv_path", table, "--output_path", tmp_path / f"{name}.csv",
+            "--lora_model_path", out, "--batch_size", "4", "--bertscore_model", "none", "--dtype", "float32",
+            "--feature_cache", tmp_path / f"store-{name}", "--answers", tmp_path / "answers.txt",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Answering") == done.stdout.count("Answers:") == 1
+        assert "query_output of 12 images, 12 of them new" in done.stdout
+        said[name] = pd.read_csv(tmp_path / f"{name}.csv", keep_default_na=False)
+        assert sorted(path.name for path in tmp_path.glob(f"{name}.*")) == [f"{name}.csv", f"{name}.metrics.json"]
+    one, two = said["one"], said["two"]
+    numbers = ["confidence", "ranked_answers"]
+    assert len(one) == 36 and one.drop(columns=numbers).equals(two.drop(columns=numbers))
+    assert two["confidence"].tolist() == pytest.approx(one["confidence"].tolist(), abs=2e-6)
+    for ranked, ranked_by_two in zip(one["ranked_answers"], two["ranked_answers"], strict=True):
+        assert [name for name, _ in json.loads(ranked)] == [name for name, _ in json.loads(ranked_by_two)]
 
 
 def test_base_and_adapter_by_hub_id(tuned, tiny_opt, drawn, tmp_path):

@@ -8,10 +8,10 @@ import torch
 from blip2vqa.arguments import LoraArguments
 from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator
 from blip2vqa.data.examples import Example
-from blip2vqa.features import ImageFeatures
 from blip2vqa.loading import load_base
 from blip2vqa.lora import wrap
-from blip2vqa.training import AnswerLoss, ImageSampler
+from blip2vqa.training import AnswerLoss, RowSampler
+from tiny import GivenFeatures
 
 PROMPT = "Question: {question} Answer in one word:"
 QUESTIONS = [
@@ -46,7 +46,7 @@ def items():
 @pytest.fixture(scope="module")
 def features(model):
     shape = (3, model.base.config.num_query_tokens, model.base.config.qformer_config.hidden_size)
-    return ImageFeatures("abc", torch.randn(shape, generator=torch.Generator().manual_seed(2)))
+    return GivenFeatures("abc", torch.randn(shape, generator=torch.Generator().manual_seed(2)))
 
 
 def text_of(model) -> TextEncoder:
@@ -56,7 +56,7 @@ def text_of(model) -> TextEncoder:
 def loss_and_gradients(model, batch):
     model.model.zero_grad()
     labels = batch.pop("labels")
-    loss = AnswerLoss(seq2seq=False)(model.model(**batch), labels)
+    loss = AnswerLoss()(model.model(**batch), labels)
     loss.backward()
     return loss.item(), {name: p.grad.clone() for name, p in model.model.named_parameters() if p.requires_grad}
 
@@ -114,7 +114,7 @@ def test_kept_logits_are_those_of_the_whole_model(model, features, items):
 
 def test_the_sampler_keeps_images_together_and_draws_anew(items):
     examples = [example for example, _ in items]
-    sampler = ImageSampler(examples, seed=0)
+    sampler = RowSampler([example.digest for example in examples], seed=0)
     orders = []
     for epoch in range(20):
         sampler.epoch = epoch

@@ -27,6 +27,17 @@ TEXTS = [
 ]
 
 
+class GivenFeatures:
+    """Features as they come from a store: `values` [images, …] by digest."""
+
+    def __init__(self, digests, values: torch.Tensor, name: str = "query_output"):
+        self.name, self.values = name, values
+        self.rows = {digest: row for row, digest in enumerate(digests)}
+
+    def of(self, digests) -> torch.Tensor:
+        return self.values[[self.rows[digest] for digest in digests]]
+
+
 def make_tokenizer(seq2seq: bool) -> PreTrainedTokenizerFast:
     """A byte-level BPE with OPT's conventions ("</s>" in front) or T5's ("</s>" behind)."""
     tokenizer = Tokenizer(models.BPE())

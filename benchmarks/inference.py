@@ -1,0 +1,250 @@
+"""Answers to questions the plain ways and this project's way, at a model's real dimensions, with random weights.
+
+    python benchmarks/inference.py --shape blip2-opt-2.7b --questions_per_image 4 --output inference.json
+    python benchmarks/inference.py --shape tiny --output /tmp/tiny.json       # a few seconds
+
+Seed: one question at a time by upstream's `generate`, three beams, as the script that this project began with did it; only
+`--seed_questions` of them are timed. Reference: the same `generate` in batches of `--batch_size`, greedy, prompts padded
+on the left; ViT and Q-Former run for every question, and PEFT's adapter stands beside the base. Ours: greedy, the adapter
+merged, answers in bulk; `first` with the images seen for the first time (encoded, stored, mapped, answered), then with
+their features in the store already. Pictures are random pixels: opening and resizing files is left out everywhere. All
+ways make `--answer_tokens` new tokens, as the end token is one that the vocabulary does not hold. Times are the fastest
+of `--repeats`, after one run to warm up, with the ways taking turns. No download.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from peft.tuners.lora import LoraLayer
+from rich.console import Console
+from rich.table import Table
+from transformers import Blip2ForConditionalGeneration
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from shapes import (
+    SHAPES,
+    RandomTokens,
+    build,
+    circumstances,
+    configuration,
+    free_unused,
+    peak_bytes,
+    print_profile,
+    questions_about,
+    seconds,
+    text_encoder,
+)
+from torch.nn.utils.rnn import pad_sequence
+
+from blip2vqa.arguments import LoraArguments
+from blip2vqa.families import family_of
+from blip2vqa.generation import Decoding, answer_by_batch
+from blip2vqa.loading import LoadedModel, find_device
+from blip2vqa.lora import wrap
+from blip2vqa.store import FeatureStore, Space
+
+SEED_BEAMS = 3
+PROMPT_SPREAD = 4
+WAYS = ("seed", "reference", "first", "stored")
+TIMES = (*(f"{way}_seconds_per_question" for way in WAYS[:3]), "seconds_per_question")
+
+
+class Work:
+    """One model with a random adapter, questions about random images, and the images' features in a store in `folder`."""
+
+    def __init__(self, shape: str, args, dtype: torch.dtype, device: torch.device, folder: str, spread: float = 0.02):
+        config, self.args, self.device = configuration(shape), args, device
+        base = build(config, dtype, device, spread)
+        self.loaded = LoadedModel(base, None, family_of(config), shape, None, device, dtype, "none", [])
+        generator, size = torch.Generator().manual_seed(0), config.vision_config.image_size
+        self.pixels = torch.randn(args.images, 3, size, size, generator=generator).to(device, dtype)
+        self.questions = questions_about(args.images, args.questions_per_image)
+        self.end_token_id = config.text_config.vocab_size  # never comes
+        tokenizer = RandomTokens(args.prompt_tokens, args.answer_tokens, PROMPT_SPREAD)
+        self.text = text_encoder(config, tokenizer, self.end_token_id)
+
+        shape_of_one = config.num_query_tokens, config.qformer_config.hidden_size
+        self.space = Space("query_output", "random", {}, dtype, shape_of_one)
+        self.store = FeatureStore(folder, self.space)
+        self.encode_into(self.store)
+
+        wrap(self.loaded, LoraArguments(), seed=0)
+        for name, parameter in self.loaded.model.named_parameters():
+            if "lora_B" in name:  # as PEFT makes them, they are 0, and the adapter changes nothing
+                values = torch.empty(parameter.shape).normal_(0.0, spread, generator=generator)
+                parameter.data.copy_(values)
+        self.loaded.model = base.eval()  # PEFT has put its layers into it
+        self.adapted = [
+            (parent, name, layer)
+            for parent in base.modules()
+            for name, layer in parent.named_children()
+            if isinstance(layer, LoraLayer)
+        ]
+
+    def as_upstream(self) -> None:
+        """PEFT's own LoRA layers beside the base's."""
+        for parent, name, layer in self.adapted:
+            layer.__dict__.pop("forward", None)  # of `fuse`
+            setattr(parent, name, layer)
+            if layer.merged:
+                layer.unmerge()  # to within a rounding
+
+    def as_ours(self) -> None:
+        """The adapter in the base's own weights, as `add_adapter` leaves a model."""
+        for parent, name, layer in self.adapted:
+            if not layer.merged:
+                layer.merge()
+            setattr(parent, name, layer.base_layer)
+
+    @torch.inference_mode()
+    def encode_into(self, store: FeatureStore) -> None:
+        """Run the towers on every distinct image and store what they make."""
+        with store.writer() as writer:
+            for start in range(0, self.args.images, self.args.batch_size):
+                values = self.loaded.base.encode(self.pixels[start : start + self.args.batch_size])
+                writer.add([str(start + row) for row in range(len(values))], values.cpu())
+
+    def upstream_answers(self, questions, **options) -> list[str]:
+        """One batch by upstream's `generate`, `pixel_values` of one image a question."""
+        prompts = [torch.tensor(ids) for ids in self.text.prompt_ids([question.question for question in questions])]
+        pad = partial(pad_sequence, batch_first=True, padding_side="left")
+        output = Blip2ForConditionalGeneration.generate(
+            self.loaded.base,
+            pixel_values=self.pixels[[int(question.digest) for question in questions]],
+            input_ids=pad(prompts, padding_value=self.text.tokenizer.pad_token_id).to(self.device),
+            attention_mask=pad([torch.ones_like(ids) for ids in prompts]).to(self.device),
+            max_new_tokens=self.args.answer_tokens,
+            do_sample=False,
+            eos_token_id=self.end_token_id,
+            pad_token_id=self.text.tokenizer.pad_token_id,
+            **options,
+        )
+        return self.text.tokenizer.batch_decode(output[:, -self.args.answer_tokens :])
+
+    def seed(self) -> list[str]:
+        """One question after the other, beams, towers for each."""
+        chosen = self.questions[: self.args.seed_questions]
+        return [self.upstream_answers([question], num_beams=SEED_BEAMS)[0] for question in chosen]
+
+    def reference(self) -> list[str]:
+        """Batches, towers for every question."""
+        starts = range(0, len(self.questions), self.args.batch_size)
+        batches = (self.questions[start : start + self.args.batch_size] for start in starts)
+        return [answer for batch in batches for answer in self.upstream_answers(batch)]
+
+    def first(self) -> list[str]:
+        """Ours, from images that nobody has seen."""
+        with tempfile.TemporaryDirectory() as folder:
+            store = FeatureStore(folder, self.space)
+            self.encode_into(store)
+            return self.answers(store)
+
+    def stored(self) -> list[str]:
+        """Ours, from features that an earlier run left."""
+        return self.answers(self.store)
+
+    def answers(self, store: FeatureStore) -> list[str]:
+        features = store.open(question.digest for question in self.questions)
+        decoding, size = Decoding(1, self.args.answer_tokens), self.args.batch_size
+        batches = answer_by_batch(self.loaded, self.text, features, self.questions, decoding, batch_size=size)
+        said = {index: answer.text for batch in batches for index, answer in batch}
+        return [said[index] for index in range(len(self.questions))]
+
+    def run(self, way: str) -> tuple[float, list[str]]:
+        """Seconds a question of one of `WAYS`, and its answers."""
+        self.as_upstream() if way in ("seed", "reference") else self.as_ours()
+        said = []
+        taken = seconds(lambda: said.extend(getattr(self, way)()), self.device)
+        return taken / len(said), said
+
+    def drop_towers(self) -> None:
+        """Forget ViT, Q-Former, the images and the merged adapter: answers from stored features need none of them."""
+        self.loaded.base.vision_model = self.loaded.base.qformer = self.pixels = self.adapted = None
+        free_unused()
+
+
+def exactness(shape: str, args) -> dict[str, object]:
+    """Our answers against the reference's, on a tiny float32 model of the same kind."""
+    tiny = "tiny-t5" if family_of(configuration(shape)).seq2seq else "tiny"
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(tiny, args, torch.float32, torch.device("cpu"), folder, spread=0.2)
+        expected, first, stored = (work.run(way)[1] for way in WAYS[1:])
+    same = sum(len(set(said)) == 1 for said in zip(expected, first, stored, strict=True))
+    counts = {"answers_compared": len(expected), "answers_same": same, "answers_distinct": len(set(expected))}
+    return {"answers_equal": same == len(expected), **counts}
+
+
+def measure(args, device: torch.device) -> dict:
+    """All figures of the JSON file; times in seconds, memory in bytes."""
+    options = ("shape", "images", "questions_per_image", "batch_size", "dtype", "repeats", "seed_questions")
+    result = {name: getattr(args, name) for name in (*options, "prompt_tokens", "answer_tokens")}
+    result |= {"questions": args.images * args.questions_per_image, "seed_beams": SEED_BEAMS}
+    result |= {"prompt_tokens_spread": PROMPT_SPREAD, "command": f"python {' '.join(sys.argv)}"}
+    result |= {"timing": "fastest of the repeats"} | circumstances(device) | exactness(args.shape, args)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(args.shape, args, getattr(torch, args.dtype), device, folder)
+        said = {way: work.run(way)[1] for way in WAYS}  # also the warm-up
+        same = sum(one == other for one, other in zip(said["reference"], said["stored"], strict=True))
+        result["same_answers_share"] = same / len(said["reference"])
+        taken = [[work.run(way)[0] for way in WAYS] for _ in range(args.repeats)]
+        result |= dict(zip(TIMES, map(min, zip(*taken, strict=True)), strict=True))
+        seed, reference, first, stored = (result[name] for name in TIMES)
+        result |= {"speedup_first": reference / first, "speedup": reference / stored}
+        result |= {"speedup_seed_first": seed / first, "speedup_seed": seed / stored}
+
+        work.as_upstream()
+        memory = {"reference": peak_bytes(work.reference, device)}
+        work.as_ours()
+        work.drop_towers()
+        memory["ours"] = peak_bytes(work.stored, device)
+        result |= {"peak_memory_bytes": memory, "memory_ratio": memory["reference"] / memory["ours"]}
+        if args.profile:
+            print_profile(work.stored, device)
+    return result
+
+
+def print_table(result: dict) -> None:
+    """The figures for people."""
+    memory = result["peak_memory_bytes"]
+    table = Table(title=f"{result['shape']}, {result['images']} images × {result['questions_per_image']} questions")
+    for column in ("", "seconds a question", "questions a second", "peak memory"):
+        table.add_column(column, justify="right" if column else "left")
+    labels = f"one by one, {SEED_BEAMS} beams", "plain, batched", "ours, new images", "ours, stored"
+    for label, name, held in zip(labels, TIMES, (None, memory["reference"], None, memory["ours"]), strict=True):
+        peak = f"{held / 2**30:.2f} GiB" if held else "-"
+        table.add_row(label, f"{result[name]:.4g}", f"{1 / result[name]:.4g}", peak)
+    Console(highlight=False).print(table)
+    print(f"new images: {result['speedup_first']:.2f} × as fast as plain,", end=" ")
+    print(f"{result['speedup_seed_first']:.2f} × one by one ({result['seed_questions']} questions timed)")
+    print(f"stored features: {result['speedup']:.2f} × plain, {result['speedup_seed']:.2f} × one by one;", end=" ")
+    print(f"memory {result['memory_ratio']:.2f} × less")
+    print(f"{result['answers_same']} of {result['answers_compared']} answers as plain (float32, tiny model),", end=" ")
+    print(f"{result['same_answers_share']:.0%} in this run ({result['dtype']}, random weights: near ties)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="blip2-opt-2.7b", choices=SHAPES)
+    parser.add_argument("--questions_per_image", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4, help="distinct images")
+    parser.add_argument("--batch_size", type=int, default=16, help="questions answered at once, of images encoded at once")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way; the fastest counts")
+    parser.add_argument("--seed_questions", type=int, default=2, help="questions timed one by one")
+    parser.add_argument("--prompt_tokens", type=int, default=20, help=f"give or take {PROMPT_SPREAD}")
+    parser.add_argument("--answer_tokens", type=int, default=3, help="new tokens of every answer")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--profile", action="store_true", help="also print what takes the time of our answers")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
+    args = parser.parse_args()
+    result = measure(args, find_device())
+    print_table(result)
+    args.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""What the benchmarks share: models of real sizes with random weights, times, peak memory, the floor, and the machine.
+
+No download: a model is built from its configuration. Memory is read from /proc, so on a CPU this takes Linux.
+"""
+
+import ctypes
+import datetime
+import gc
+import os
+import platform
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Blip2Config, Blip2QFormerConfig, Blip2VisionConfig, OPTConfig, T5Config
+
+from blip2vqa.collate import TextEncoder
+from blip2vqa.families import family_of
+
+_OPT = {
+    "blip2-opt-2.7b": {"hidden_size": 2560, "ffn_dim": 10240, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "blip2-opt-6.7b": {"hidden_size": 4096, "ffn_dim": 16384, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "tiny": {"hidden_size": 64, "ffn_dim": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
+}
+_T5 = {
+    "blip2-flan-t5-xl": {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32},
+    "tiny-t5": {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_heads": 2},
+}
+SHAPES = (*_OPT, *_T5)
+WORDS = range(10, 500)
+"""Token ids that are words in every shape: below them lie the special tokens."""
+
+
+@dataclass(frozen=True)
+class RandomTokens:
+    """In place of a tokenizer: ids drawn with the text as seed; a text decoded is its ids."""
+
+    prompt_tokens: int
+    answer_tokens: int
+    """With the end token, which `TextEncoder` puts behind."""
+    spread: int = 0
+    """Prompts are up to so many tokens shorter or longer; answers are all as long."""
+    pad_token_id: int = 1
+
+    def __call__(self, texts, add_special_tokens: bool, **kwargs) -> dict[str, list[list[int]]]:
+        return {"input_ids": [self._ids(random.Random(text), add_special_tokens) for text in texts]}
+
+    def _ids(self, draw: random.Random, prompt: bool) -> list[int]:
+        length = self.prompt_tokens + draw.randint(-self.spread, self.spread) if prompt else self.answer_tokens - 1
+        return draw.choices(WORDS, k=length)
+
+    def batch_decode(self, rows: torch.Tensor, **kwargs) -> list[str]:
+        return [" ".join(map(str, row)) for row in rows.tolist()]
+
+
+@dataclass(frozen=True)
+class Question:
+    """As much of an example as collating and answering read."""
+
+    question: str
+    digest: str
+
+
+def questions_about(images: int, each: int) -> list[Question]:
+    """`each` questions about every one of the images `0`, `1`, …, image by image."""
+    return [Question(f"{image}-{number}", str(image)) for image in range(images) for number in range(each)]
+
+
+def text_encoder(config: Blip2Config, tokenizer: RandomTokens, end_token_id: int = 2) -> TextEncoder:
+    """A `TextEncoder` whose prompt is the question alone."""
+    seq2seq = family_of(config).seq2seq
+    return TextEncoder(
+        tokenizer=tokenizer, prompt="{question}", seq2seq=seq2seq, image_token_id=config.image_token_index,
+        num_query_tokens=config.num_query_tokens, end_token_id=end_token_id,
+        decoder_start_token_id=0 if seq2seq else None,
+    )  # fmt: skip
+
+
+def configuration(shape: str) -> Blip2Config:
+    """The configuration of a model on the Hub by its name there; `tiny` (OPT) and `tiny-t5` are for tests."""
+    tower = {}
+    if shape.startswith("tiny"):
+        tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    words = {False: (50304, 32128), True: (512, 512)}[bool(tower)]
+    if shape in _OPT:
+        size = _OPT[shape]
+        text = OPTConfig(vocab_size=words[0], word_embed_proj_dim=size["hidden_size"], eos_token_id=2, **size)
+    else:
+        text = T5Config(
+            vocab_size=words[1], feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0,
+            **_T5[shape],
+        )  # fmt: skip
+    return Blip2Config(
+        vision_config=Blip2VisionConfig(**tower),
+        qformer_config=Blip2QFormerConfig(**tower),
+        text_config=text,
+        image_token_index=5,
+    )
+
+
+def build(config: Blip2Config, dtype: torch.dtype, device: torch.device, spread: float = 0.02):
+    """A frozen model with random weights of standard deviation `spread`, made straight in `dtype`.
+
+    Billions of weights in float32 first would need twice the memory.
+    """
+    with torch.device("meta"):
+        model = family_of(config).model_class(config).to(dtype)
+    model = model.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                # One slice of random numbers repeated is as good for timing, and much faster to draw.
+                flat, drawn = parameter.view(-1), min(parameter.numel(), 1 << 20)
+                noise = torch.empty(drawn, dtype=dtype, device=device).normal_(0.0, spread, generator=generator)
+                for start in range(0, flat.numel(), drawn):
+                    flat[start : start + drawn] = noise[: flat.numel() - start]
+            else:
+                parameter.fill_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0)
+        for name, buffer in model.named_buffers():
+            if "position_ids" in name:
+                buffer.copy_(torch.arange(buffer.shape[-1]).expand_as(buffer))
+    model.tie_weights()
+    return model.requires_grad_(False).eval()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given; a CPU has by itself."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """How long one call takes, in seconds, the work that it left to the device included."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
+    """Most bytes held at once during one call, what was held before included: of the card, or of this process."""
+    free_unused()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        synchronize(device)
+        return torch.cuda.max_memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
+    function()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def free_unused() -> None:
+    """Give memory that nothing refers to back to the system, also what the allocators keep for later."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if platform.system() == "Linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # glibc's alone
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device, size: int = 8192, repeats: int = 10) -> float:
+    """Floating-point operations a second of one large square matrix product: what the device can do at best."""
+    one, other = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
+    out = torch.empty_like(one)
+    times = [seconds(lambda: torch.mm(one, other, out=out), device) for _ in range(repeats + 1)]
+    return 2 * size**3 / min(times[1:])
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Records the matrix products that run inside, forward and backward; `run` repeats them and nothing else.
+
+    Weights are the model's own, so that each is read from memory as in the step; other operands are random numbers of
+    the same shape, type and strides, and results go to memory taken before. Attention counts as its matrix products:
+    two forward, four backward.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self.operands, self.results, self.calls = {}, {}, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm"):
+            self._record(name, *args[:2])
+        elif name in ("addmm", "baddbmm"):
+            self._record(name.replace("add", "").replace("bbmm", "bmm"), *args[1:3])
+        elif "scaled_dot_product" in name:
+            backward = name.endswith("backward")
+            self._record_attention(*args[1:3] if backward else args[:2], backward)
+        return func(*args, **(kwargs or {}))
+
+    def _record(self, name: str, one: torch.Tensor, other: torch.Tensor) -> None:
+        shape = (*one.shape[:-1], other.shape[-1])
+        if (shape, one.dtype) not in self.results:
+            self.results[shape, one.dtype] = torch.empty(shape, dtype=one.dtype, device=one.device)
+        operands = self._operand(one), self._operand(other)
+        self.calls.append((getattr(torch, name), *operands, self.results[shape, one.dtype]))
+
+    def _operand(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() in self.weights:
+            return tensor.detach()
+        key = tensor.shape, tensor.stride(), tensor.dtype
+        if key not in self.operands:
+            span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+            values = torch.randn(span, dtype=tensor.dtype, device=tensor.device)
+            self.operands[key] = values.as_strided(tensor.shape, tensor.stride())
+        return self.operands[key]
+
+    def _record_attention(self, query: torch.Tensor, key: torch.Tensor, backward: bool) -> None:
+        """`query` [batch, heads, length, size], `key` [batch, heads, seen, size]."""
+        number, length, seen, size = query.shape[0] * query.shape[1], query.shape[2], key.shape[2], query.shape[3]
+        queries, keys, scores = (query.new_empty(number, *s) for s in ((length, size), (seen, size), (length, seen)))
+        if backward:
+            self._record("bmm", scores.mT, queries)  # gradient of the values
+            self._record("bmm", queries, keys.mT)  # of the probabilities
+            self._record("bmm", scores, keys)  # of the queries
+            self._record("bmm", scores.mT, queries)  # of the keys
+        else:
+            self._record("bmm", queries, keys.mT)
+            self._record("bmm", scores, keys)
+
+    @torch.no_grad()
+    def run(self) -> None:
+        for product, one, other, out in self.calls:
+            product(one, other, out=out)
+
+
+def print_profile(function: Callable[[], object], device: torch.device) -> None:
+    """The 25 operations that take most of one call, by their own time."""
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiled:
+        seconds(function, device)
+    order = f"self_{'device' if on_gpu else 'cpu'}_time_total"
+    print(profiled.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=60), flush=True)
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """The processor, its cores, and the accelerator where one is used."""
+    cpuinfo = Path("/proc/cpuinfo")
+    name = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
+    found = {"cpu": name[1] if name else platform.processor(), "cores": os.cpu_count(), "device": str(device)}
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def circumstances(device: torch.device) -> dict[str, object]:
+    """What a figure must be read with: the machine, threads, versions, and the day."""
+    versions = {"python": platform.python_version()}
+    versions |= {package.__name__: package.__version__ for package in (torch, transformers, peft)}
+    return {
+        "machine": machine(device),
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,260 @@
+"""One training step the plain way and this project's way, at a model's real dimensions, with random weights.
+
+    python benchmarks/training.py --shape blip2-opt-2.7b --questions_per_image 4 --output training.json
+    python benchmarks/training.py --shape tiny --output /tmp/tiny.json       # a few seconds
+
+Reference: the step of a `Trainer` with PEFT, by upstream's own forward: one row a question, ViT and Q-Former run for
+every row, logits at every position, upstream's loss. Ours: features of the images computed before, the questions of an
+image in one row (causal models), logits where an answer is predicted. Both train the same adapter with Trainer's
+defaults (AdamW fused, gradients clipped to 1) on the same questions. The floor: nothing but our step's matrix products,
+with the model's own weights; attention counts as its dense products. Times are the fastest of `--repeats`, after one
+step to warm up, with the ways taking turns. No download.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Blip2ForConditionalGeneration
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from shapes import (
+    SHAPES,
+    MatrixProducts,
+    RandomTokens,
+    build,
+    circumstances,
+    configuration,
+    free_unused,
+    matmul_rate,
+    peak_bytes,
+    print_profile,
+    questions_about,
+    seconds,
+    text_encoder,
+)
+
+from blip2vqa.arguments import FinetuneArguments, LoraArguments
+from blip2vqa.attention import use_matmul_attention
+from blip2vqa.collate import TrainingCollator
+from blip2vqa.families import family_of
+from blip2vqa.fused_lora import fuse
+from blip2vqa.loading import LoadedModel, find_device
+from blip2vqa.lora import wrap
+from blip2vqa.training import AnswerLoss
+
+MAX_GRADIENT_NORM = 1.0  # Trainer's default
+TIMES = ("reference_seconds_per_question", "seconds_per_question", "gemm_floor_seconds_per_question")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of images `0`, `1`, …, as the collator asks for them."""
+
+    values: torch.Tensor
+    name: str = "query_output"
+
+    def of(self, digests) -> torch.Tensor:
+        """[n, num_query_tokens, hidden]."""
+        return self.values[[int(digest) for digest in digests]]
+
+
+class Work:
+    """One model with an adapter, and one batch of questions about random images, for both ways."""
+
+    def __init__(self, shape: str, args, dtype: torch.dtype, device: torch.device, spread: float = 0.02):
+        config, self.device = configuration(shape), device
+        self.family = family_of(config)
+        base = build(config, dtype, device, spread)
+        self.loaded = LoadedModel(base, None, self.family, shape, None, device, dtype, "none", [])
+        generator, size = torch.Generator().manual_seed(0), config.vision_config.image_size
+        self.pixels = torch.randn(args.images, 3, size, size, generator=generator).to(device, dtype)
+        self.encode()
+        self.encode_seconds = min(seconds(self.encode, device) for _ in range(args.repeats))
+
+        questions = questions_about(args.images, args.questions_per_image)
+        answers = [f"answer {question.question}" for question in questions]
+        seq2seq = self.family.seq2seq
+        text = text_encoder(config, RandomTokens(args.prompt_tokens, args.answer_tokens))
+        collator = TrainingCollator(
+            text, Features(self.encode().cpu()), None if seq2seq else FinetuneArguments.tokens_per_row
+        )
+        self.batch = self._to_device(collator(list(zip(questions, answers, strict=True))))
+        plain = text.training_batch([question.question for question in questions], answers)
+        plain.pop("decoder_input_ids", None)  # upstream makes them from the labels
+        rows = torch.arange(args.images).repeat_interleave(args.questions_per_image)
+        self.plain = self._to_device({**plain, "pixel_values": self.pixels[rows.to(device)]})
+
+        self.dropouts = [
+            (module, name, getattr(module, name))
+            for module in base.modules()
+            for name in ("p", "dropout")  # of a dropout layer, or of a layer that calls the function
+            if isinstance(getattr(module, name, None), float)
+        ]
+        self.lora = wrap(self.loaded, LoraArguments(), seed=0)
+        self.trained = [parameter for parameter in self.loaded.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, fused=True)
+        self.loss_of = AnswerLoss()
+
+    def _to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    @torch.no_grad()
+    def encode(self) -> torch.Tensor:
+        """Features of the distinct images: [images, num_query_tokens, hidden]."""
+        return self.loaded.base.encode(self.pixels)
+
+    def train(self) -> None:
+        """Training mode, the frozen towers' too: a `Trainer` leaves none out."""
+        for module in (self.loaded.model, self.loaded.base.vision_model, self.loaded.base.qformer):
+            module.train()
+
+    def reference_loss(self) -> torch.Tensor:
+        """Upstream's forward and loss, on one row a question."""
+        return Blip2ForConditionalGeneration.forward(self.loaded.base, **self.plain).loss
+
+    def our_loss(self) -> torch.Tensor:
+        """The project's forward and loss, as `VQATrainer` has them computed."""
+        inputs = {name: tensor for name, tensor in self.batch.items() if name != "labels"}
+        return self.loss_of(self.loaded.model(**inputs), self.batch["labels"])
+
+    def step(self, loss_of) -> None:
+        """Trainer's optimizer step on the loss that `loss_of()` returns."""
+        loss_of().backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def reference_step(self) -> None:
+        self.as_upstream()
+        self.step(self.reference_loss)
+
+    def our_step(self) -> None:
+        self.as_ours()
+        self.step(self.our_loss)
+
+    def as_upstream(self) -> None:
+        """PEFT's own LoRA layers, and the dropout of the frozen base that its configuration asks for."""
+        self.loaded.base.language_model.set_attn_implementation("sdpa")
+        for module in self.loaded.model.modules():
+            module.__dict__.pop("forward", None)
+        for module, name, p in self.dropouts:
+            setattr(module, name, p)
+
+    def as_ours(self) -> None:
+        """As `load_base` and `wrap` leave a model: fused LoRA, no dropout but its own, on a CPU plain attention."""
+        fuse(self.loaded.model)
+        if self.device.type == "cpu":
+            use_matmul_attention(self.loaded.base.language_model)
+        for module, name, _ in self.dropouts:
+            setattr(module, name, 0.0)
+
+    def drop_towers(self) -> None:
+        """Forget ViT, Q-Former and the images: our step has their output."""
+        self.loaded.base.vision_model = self.loaded.base.qformer = self.pixels = self.plain = None
+        free_unused()
+
+
+def exactness(shape: str, args) -> dict[str, float]:
+    """Our loss and adapter gradients against the reference's, on a tiny float32 model of the same kind, no dropout."""
+    seq2seq = family_of(configuration(shape)).seq2seq
+    work = Work("tiny-t5" if seq2seq else "tiny", args, torch.float32, torch.device("cpu"), spread=0.1)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in work.loaded.model.named_parameters():
+        if "lora_B" in name:  # as long as B is 0, A has no gradient
+            parameter.data.normal_(0.0, 0.1, generator=generator)
+    work.loaded.model.eval()
+
+    def loss_and_gradients(loss_of):
+        work.optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        return loss.item(), [parameter.grad for parameter in work.trained]
+
+    work.as_upstream()
+    expected, wanted = loss_and_gradients(work.reference_loss)
+    work.as_ours()
+    loss, gradients = loss_and_gradients(work.our_loss)
+    largest = max(gradient.abs().max().item() for gradient in wanted)
+    apart = max((one - other).abs().max().item() for one, other in zip(gradients, wanted, strict=True))
+    return {"gradient_difference": apart / largest, "loss_difference": abs(loss - expected)}
+
+
+def measure(args, device: torch.device) -> dict:
+    """All figures of the JSON file; times in seconds, memory in bytes."""
+    dtype, questions = getattr(torch, args.dtype), args.images * args.questions_per_image
+    given = {name: getattr(args, name) for name in ("shape", "images", "questions_per_image", "dtype", "repeats")}
+    tokens = {"prompt_tokens": args.prompt_tokens, "answer_tokens": args.answer_tokens}
+    result = {**given, "questions": questions, **tokens, "command": f"python {' '.join(sys.argv)}"}
+    result |= {"timing": "fastest of the repeats"} | circumstances(device) | exactness(args.shape, args)
+
+    work = Work(args.shape, args, dtype, device)
+    work.train()
+    result["trainable_parameters"] = work.lora.trainable
+    result["encode_seconds_per_image"] = work.encode_seconds / args.images
+    products = MatrixProducts(work.loaded.model)
+    with FlopCounterMode(display=False) as counter, products:
+        work.our_step()
+    ways = work.reference_step, work.our_step, products.run
+    for warm_up in (work.reference_step, products.run):
+        warm_up()
+    times = list(zip(*([seconds(way, device) for way in ways] for _ in range(args.repeats)), strict=True))
+    reference, ours, floor = (min(taken) / questions for taken in times)
+    result |= dict(zip(TIMES, (reference, ours, floor), strict=True))
+    result |= {"speedup": reference / ours, "floor_ratio": ours / floor}
+    if device.type == "cuda":
+        rate, best = counter.get_total_flops() / min(times[1]), matmul_rate(dtype, device)
+        result |= {"questions_per_second": 1 / ours, "tflops_per_second": rate / 1e12, "share_of_matmul": rate / best}
+
+    del products, ways, warm_up
+    memory = {"reference": peak_bytes(work.reference_step, device)}
+    work.drop_towers()
+    memory["ours"] = peak_bytes(work.our_step, device)
+    result |= {"peak_memory_bytes": memory, "memory_ratio": memory["reference"] / memory["ours"]}
+    if args.profile:
+        print_profile(work.our_step, device)
+    return result
+
+
+def print_table(result: dict) -> None:
+    """The figures for people."""
+    memory = result["peak_memory_bytes"]
+    table = Table(title=f"{result['shape']}, {result['images']} images × {result['questions_per_image']} questions")
+    for column in ("", "seconds a question", "questions a second", "peak memory"):
+        table.add_column(column, justify="right" if column else "left")
+    for label, name, held in zip(("plain", "ours", "floor"), TIMES, (*memory.values(), None), strict=True):
+        peak = f"{held / 2**30:.2f} GiB" if held else "-"
+        table.add_row(label, f"{result[name]:.4g}", f"{1 / result[name]:.4g}", peak)
+    Console(highlight=False).print(table)
+    print(f"faster {result['speedup']:.2f} ×, memory {result['memory_ratio']:.2f} × less,", end=" ")
+    print(f"{result['floor_ratio']:.2f} × the floor; encoding {result['encode_seconds_per_image']:.3g} s an image")
+    print(f"largest gradient difference {result['gradient_difference']:.1e} (float32, tiny model)")
+    if "tflops_per_second" in result:
+        print(f"{result['tflops_per_second']:.0f} TFLOP/s, {result['share_of_matmul']:.0%} of a large matrix product's")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="blip2-opt-2.7b", choices=SHAPES)
+    parser.add_argument("--questions_per_image", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4, help="distinct images in one step")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each way; the fastest counts")
+    parser.add_argument("--prompt_tokens", type=int, default=20)
+    parser.add_argument("--answer_tokens", type=int, default=3, help="with the end token")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--profile", action="store_true", help="also print what takes the time of our step")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
+    args = parser.parse_args()
+    result = measure(args, find_device())
+    print_table(result)
+    args.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

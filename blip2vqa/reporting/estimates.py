@@ -1,0 +1,37 @@
+"""Estimates of `blip2vqa.estimate` for the terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+from blip2vqa.reporting.tables import _console
+
+
+def print_estimates(result: dict) -> None:
+    """One table a base, memory in GiB, then what was assumed; `result` as `blip2vqa.estimate.estimate` returns it."""
+    console = _console()
+    for base in result["bases"]:
+        longest, found = base["longest_batch"], base["quantization"]
+        title = (
+            f"{base['base_model_id']}: {base['parameters']:,} parameters, {base['trainable']:,} train, {base['dtype']}\n"
+            f"longest batch {longest['rows']} rows × {longest['tokens']} tokens, from {base['starts_from']}"
+        )
+        columns = [*found["none"]["memory"], "peak", "encoding", "an epoch", "fits"]
+        table = Table(title=Text(title), padding=(0, 0), collapse_padding=True)
+        table.add_column("GiB")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for kind, figures in found.items():
+            sizes = [f"{size / 2**30:.2f}" for size in (*figures["memory"].values(), figures["peak"])]
+            times = [_duration(figures[name]) for name in ("encode_seconds", "epoch_seconds")]
+            cards = [card for card, fits in figures["fits"].items() if fits]
+            fits = f"{', '.join(cards)} GB" if cards else "none"
+            table.add_row(f"{kind} *" if figures["chosen"] else kind, *sizes, *times, fits)
+        console.print(table)
+    console.print(Text(f"* as this run would load it. Times are for this device: {result['device']}."))
+    for line in result["assumed"]:
+        console.print(Text(f"Assumed: {line}."))
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.3g} s" if seconds < 100 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

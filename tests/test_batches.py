@@ -1,0 +1,132 @@
+"""Batches: split by tokens, sorted by length; always the same gradients and every question once."""
+
+import pytest
+import torch
+
+from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator, split_by_tokens
+from blip2vqa.data.examples import Example
+from blip2vqa.errors import InputError
+from blip2vqa.finetuning import finetune
+from blip2vqa.loading import load_base
+from blip2vqa.training import RowSampler
+from runs import adapter_of, make_run
+from tiny import GivenFeatures
+
+WORDS = "what is the color of the square and how many are there".split()
+EXACT = (
+    "--lora_dropout", "0", "--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no", "--optim", "sgd",
+    "--batch_size", "8",
+)  # fmt: skip
+
+
+@pytest.fixture(params=["opt", "t5", "opt shared"])
+def batch(request, tiny_opt, tiny_t5):
+    """Nine questions of three to eleven words on four images, and the text encoder that made the batch."""
+    base = tiny_t5 if request.param == "t5" else tiny_opt
+    loaded = load_base(str(base), dtype="float32", quantization="none", device=torch.device("cpu"))
+    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+    features = GivenFeatures("abcd", torch.arange(4.0)[:, None, None].expand(4, 4, 32))
+    names = ["abcd"[number % 4] for number in range(9)]
+    items = [
+        (Example(row, None, name, name, " ".join(WORDS[: 3 + row]), ("yes",), "other", {}), ["no", "one two"][row % 2])
+        for row, name in enumerate(names)
+    ]
+    return loaded, TrainingCollator(text, features, 512 if "shared" in request.param else None)(items)
+
+
+def test_parts_hold_every_row_once_and_keep_to_the_budget(batch):
+    _, whole = batch
+    rows = len(whole["input_ids"])
+    widest = whole["input_ids"].shape[1]
+    for tokens in (1, widest, 2 * widest, 10**6):
+        parts = split_by_tokens(whole, tokens)
+        assert sum(len(part["input_ids"]) for part in parts) == rows
+        assert all(len(part["input_ids"]) == 1 or part["input_ids"].numel() <= tokens for part in parts)
+        assert sum((part["labels"] != IGNORE).sum() for part in parts) == (whole["labels"] != IGNORE).sum()
+        assert len(parts) == (rows if tokens == 1 else len(parts)) and (tokens < 10**6 or len(parts) == 1)
+        # Trimmed: some row fills the last column of each part.
+        for part in parts:
+            assert part["input_ids"].shape[1] <= widest
+            if part["attention_mask"].ndim == 2:
+                assert part["attention_mask"][:, -1].any()
+
+
+def test_parts_give_the_logits_of_the_whole(batch):
+    loaded, whole = batch
+    labels = whole.pop("labels")
+    with torch.no_grad():
+        expected = loaded.model(**whole).logits
+        parts = split_by_tokens({**whole, "labels": labels}, 60)
+        assert len(parts) > 1
+        targets, logits = [], []
+        for part in parts:
+            kept = part.pop("labels")
+            targets.append(kept[kept != IGNORE])
+            logits.append(loaded.model(**part).logits)
+    # In another order: compared by the loss of each token.
+    loss = torch.nn.functional.cross_entropy(expected, labels[labels != IGNORE], reduction="none").sort().values
+    split = torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat(targets), reduction="none").sort().values
+    torch.testing.assert_close(split, loss, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_a_batch_in_parts_trains_as_the_whole(kind, tiny_opt, tiny_t5, drawn, tmp_path):
+    base = tiny_opt if kind == "opt" else tiny_t5
+    finetune(make_run(base, drawn, tmp_path / "whole", *EXACT))
+    finetune(make_run(base, drawn, tmp_path / "parts", *EXACT, "--tokens_per_batch", "64"))
+    whole, parts = adapter_of(tmp_path / "whole"), adapter_of(tmp_path / "parts")
+    assert max(value.abs().max() for key, value in whole.items() if "lora_B" in key) > 1e-4
+    for key in whole:
+        torch.testing.assert_close(whole[key], parts[key], rtol=1e-3, atol=1e-6)
+
+
+def test_rows_of_like_length_come_together():
+    lengths = [1 + (7 * number) % 50 for number in range(400)]
+    sampler = RowSampler(range(400), seed=0, lengths=lengths, window=100)
+    orders = []
+    for epoch in range(3):
+        sampler.epoch = epoch
+        order = list(sampler)
+        assert sorted(order) == list(range(400))
+        for start in range(0, 400, 100):
+            window = [lengths[index] for index in order[start : start + 100]]
+            assert window == sorted(window, reverse=True)
+        orders.append(tuple(order))
+    assert len(set(orders)) == 3
+    # Rows of several questions count by all their tokens, and stay together.
+    sampler = RowSampler([number // 4 for number in range(400)], seed=0, lengths=lengths, window=100)
+    order = list(sampler)
+    assert sorted(order) == list(range(400))
+    images = [index // 4 for index in order]
+    assert all(len(set(images[start : start + 4])) == 1 for start in range(0, 400, 4))
+
+
+def test_grouping_by_length_is_trainers_own_flag(tiny_t5, drawn, tmp_path):
+    run = make_run(tiny_t5, drawn, tmp_path / "run", *EXACT, "--train_sampling_strategy", "group_by_length")
+    finetune(run)
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+
+
+def test_compiled_training_is_the_same(tiny_opt, drawn, tmp_path):
+    finetune(make_run(tiny_opt, drawn, tmp_path / "plain", *EXACT))
+    finetune(
+        make_run(
+            tiny_opt,
+            drawn,
+            tmp_path / "compiled",
+            *EXACT,
+            "--torch_compile",
+            "true",
+            "--torch_compile_backend",
+            "aot_eager",
+        )
+    )
+    plain, compiled = adapter_of(tmp_path / "plain"), adapter_of(tmp_path / "compiled")
+    assert plain.keys() == compiled.keys()
+    for key in plain:
+        torch.testing.assert_close(plain[key], compiled[key], rtol=1e-3, atol=1e-5)
+
+
+def test_budgets_out_of_range(tiny_opt, drawn, tmp_path):
+    with pytest.raises(InputError, match="--tokens_per_batch: -1 is out of range"):
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_batch", "-1"))
