@@ -232,7 +232,9 @@ def main() -> None:
     parser.add_argument("--shape", default="blip2-opt-2.7b", choices=SHAPES)
     parser.add_argument("--questions_per_image", type=int, default=4)
     parser.add_argument("--images", type=int, default=4, help="distinct images")
-    parser.add_argument("--batch_size", type=int, default=16, help="questions answered at once, of images encoded at once")
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="questions answered at once, of images encoded at once"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way; the fastest counts")
     parser.add_argument("--seed_questions", type=int, default=2, help="questions timed one by one")
     parser.add_argument("--prompt_tokens", type=int, default=20, help=f"give or take {PROMPT_SPREAD}")

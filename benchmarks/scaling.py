@@ -5,14 +5,15 @@
 
 The package's own steps, on a CSV and small distinct pictures (BMP, 1.3 kB) written for it, each size in a process of its
 own: reading the table, checking rows and pictures, splitting by picture, checking lengths, writing random features into a
-store, looking them up, the order of an epoch, and collation of its first batches. For each step: seconds a row, the peak of
-resident memory that it added a row (mapped files included), and what of it is the process's own and stayed. Flat: at the
-largest size a row takes at most twice what it took at the best smaller one; less than `NOISE` bytes in all are not told
-apart, and neither is less than `MOMENT` seconds. No download.
+store, looking them up, the order of an epoch, and collation of its first batches. For each step: seconds a row; the peak
+of the process's own memory that it added a row; what of that stayed; and pages of mapped files, which the system takes
+back where it needs room. Flat: at the largest size a row takes at most twice the time and the own memory that it took at
+the best smaller one; in all, less than `NOISE` bytes are not told apart, nor less than `MOMENT` seconds. No download.
 """
 
 import argparse
 import csv
+import gc
 import itertools
 import json
 import multiprocessing
@@ -29,8 +30,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import circumstances, free_unused, peak_bytes
 
 from blip2vqa.arguments import FinetuneArguments, GenerationArguments
@@ -44,13 +44,13 @@ from blip2vqa.store import FeatureStore, Space
 from blip2vqa.training import AnsweredQuestions, RowSampler
 
 CPU = torch.device("cpu")
-BASE = ROOT / "assets" / "tiny-blip2-opt"  # for its tokenizer alone
+BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"  # for its tokenizer alone
 PICTURE = 20  # pixels in width and height
 SPACE = Space("query_output", "random", {}, torch.bfloat16, (16, 64))
 BATCH, BATCHES = 16, 2000
 STEPS = ("read", "check", "split", "lengths", "store", "look_up", "order", "collate")
-MEASURES = ("seconds", "peak_bytes", "kept_bytes")
-NOISE, MOMENT, FLAT = 2 * 2**20, 0.02, 2.0
+MEASURES = ("seconds", "peak_bytes", "kept_bytes", "mapped_bytes")
+NOISE, MOMENT, FLAT = 8 * 2**20, 0.1, 2.0  # memory that an earlier step gave back is used again unseen
 
 
 def write_table(folder: Path, rows: int, questions_per_image: int) -> None:
@@ -73,28 +73,30 @@ class Steps:
     def __init__(self):
         self.taken: dict[str, dict[str, float]] = {}
 
-    def run(self, name: str, function, count: int):
-        """The result of `function()`, whose cost is shared by `count` rows."""
+    def run(self, name: str, count: int, function, *args, **kwargs):
+        """The result of `function(…)`, whose cost is shared by `count` rows."""
         results = []
 
         def timed() -> float:
             start = time.perf_counter()
-            results.append(function())
+            results.append(function(*args, **kwargs))
             return time.perf_counter() - start
 
-        before, own = peak_bytes(lambda: None, CPU), own_bytes()
+        before, own, mapped = peak_bytes(lambda: None, CPU), resident_bytes("Anon"), resident_bytes("File")
         seconds = []
         peak = peak_bytes(lambda: seconds.append(timed()), CPU)
+        mapped = resident_bytes("File") - mapped
         free_unused()
         self.taken[name] = {
-            "rows": count, "seconds": seconds[0], "peak_bytes": max(peak - before, 0), "kept_bytes": own_bytes() - own,
+            "rows": count, "seconds": seconds[0], "peak_bytes": max(peak - before - max(mapped, 0), 0),
+            "kept_bytes": resident_bytes("Anon") - own, "mapped_bytes": mapped,
         }  # fmt: skip
         return results[0]
 
 
-def own_bytes() -> int:
-    """Resident memory of this process that is no file's."""
-    return int(re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+def resident_bytes(kind: str) -> int:
+    """Resident memory of this process: `Anon`, its own, or `File`, of mapped files."""
+    return int(re.search(rf"Rss{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def run_steps(folder: Path, rows: int) -> dict:
@@ -104,12 +106,12 @@ def run_steps(folder: Path, rows: int) -> dict:
     steps, path, images = Steps(), str(folder / "table.csv"), str(folder / "images")
     room, row_tokens = GenerationArguments.max_new_tokens, FinetuneArguments.tokens_per_row
 
-    table, problems = steps.run("read", lambda: load_table(path, None, require_answers=True), rows)
-    examples, _ = steps.run("check", lambda: check_examples(table, problems, path, images, progress=False), rows)
+    table, problems = steps.run("read", rows, load_table, path, None, require_answers=True)
+    examples, _ = steps.run("check", rows, check_examples, table, problems, path, images, progress=False)
     del table
-    train, val = steps.run("split", lambda: split_by_image(examples, 0.2, 0), rows)
+    train, val = steps.run("split", rows, split_by_image, examples, 0.2, 0)
     del examples
-    steps.run("lengths", lambda: text.check_lengths(train + val, room, row_tokens), rows)
+    steps.run("lengths", rows, text.check_lengths, train + val, room, row_tokens)
     digests = list(dict.fromkeys(example.digest for example in train + val))
     store = FeatureStore(folder / "store", SPACE)
 
@@ -119,23 +121,23 @@ def run_steps(folder: Path, rows: int) -> dict:
                 chosen = digests[start : start + BATCH]
                 writer.add(chosen, torch.randn(len(chosen), *SPACE.shape).to(SPACE.dtype))
 
-    steps.run("store", fill, rows)
+    steps.run("store", rows, fill)
 
     def look_up():
         if store.missing(digests):
             raise RuntimeError("features are missing that were just written")
         return store.open(digests)
 
-    features = steps.run("look_up", look_up, rows)
-    sampler = steps.run("order", lambda: ordered(train), len(train))
+    features = steps.run("look_up", rows, look_up)
+    order = steps.run("order", len(train), ordered, train)
     collator, asked = TrainingCollator(text, features, row_tokens), AnsweredQuestions(train, 0)
     first = min(len(train), BATCH * BATCHES)
 
     def collate() -> None:
-        for indices in batches(itertools.islice(sampler, first)):
+        for indices in batches(itertools.islice(order, first)):
             collator([asked[index] for index in indices])
 
-    steps.run("collate", collate, first)
+    steps.run("collate", first, collate)
     pictures = sum(file.stat().st_size for file in (folder / "images").iterdir())
     return {
         "rows": rows, "images": len(digests), "image_bytes": pictures, "feature_bytes": store.nbytes,
@@ -147,12 +149,9 @@ def each_row(taken: dict[str, float]) -> dict[str, float]:
     return {f"{measure}_per_row": taken[measure] / taken["rows"] for measure in MEASURES}
 
 
-def ordered(train) -> RowSampler:
-    """The sampler, one epoch's order having been drawn."""
-    sampler = RowSampler((example.digest for example in train), 0)
-    for _ in sampler:
-        pass
-    return sampler
+def ordered(train) -> Iterator[int]:
+    """One epoch's order; all of it is drawn here."""
+    return iter(RowSampler((example.digest for example in train), 0))
 
 
 def batches(indices: Iterator[int]) -> Iterator[list[int]]:
@@ -165,8 +164,8 @@ def measure(rows: int, questions_per_image: int) -> dict:
     """One size, in a process of its own; the files are gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         write_table(Path(folder), rows, questions_per_image)
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        # Forked from a process that has done nothing but import: a step is measured by what it adds.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
             return pool.submit(run_steps, Path(folder), rows).result()
 
 
@@ -188,7 +187,7 @@ def print_table(result: dict) -> None:
     console = Console(highlight=False, width=110)
     for size in result["sizes"]:
         table = Table(title=f"{size['rows']:,} rows, {size['images']:,} pictures")
-        for column in ("", "seconds", "µs a row", "peak added, bytes a row", "own and kept, bytes a row"):
+        for column in ("", "seconds", "µs a row", "peak, bytes a row", "kept, bytes a row", "mapped, bytes a row"):
             table.add_column(column, justify="right" if column else "left")
         for name, step in size["steps"].items():
             figures = f"{step['seconds']:.3f}", f"{1e6 * step['seconds_per_row']:.1f}"
@@ -210,9 +209,15 @@ def main() -> None:
     parser.add_argument("--questions_per_image", type=int, default=10)
     parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
+    torch.set_num_threads(1)
+    gc.freeze()  # else every collection between two steps goes through all that was imported
     sizes = [measure(rows, args.questions_per_image) for rows in sorted(args.rows)]
     result = {"questions_per_image": args.questions_per_image, "command": f"python {' '.join(sys.argv)}"}
-    result |= circumstances(CPU) | {"sizes": sizes, "verdicts": verdicts(sizes)}
+    result |= (
+        {"moment_seconds": MOMENT, "noise_bytes": NOISE}
+        | circumstances(CPU)
+        | {"sizes": sizes, "verdicts": verdicts(sizes)}
+    )
     print_table(result)
     args.output.write_text(json.dumps(result, indent=2) + "\n")
 

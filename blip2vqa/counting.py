@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from blip2vqa.loading import LoadedModel
 from blip2vqa.training import AnswerLoss
@@ -24,7 +24,7 @@ _UNFILLED = {_aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty
 
 
 class Memory(TorchDispatchMode):
-    """Counts the bytes of live tensors by kind, and keeps the composition of the moment when they were most.
+    """Counts operations and the bytes of live tensors by kind, and keeps the composition of when they were most.
 
     Inside a `FakeTensorMode`, masks and whole numbers that the data decide stay real, so that it is known which positions
     have an answer; all else has a shape and no contents.
@@ -35,6 +35,7 @@ class Memory(TorchDispatchMode):
         super().__init__()
         self.vocabulary, self.kind = vocabulary, "activations"
         self.live, self.peak = Counter(), Counter()
+        self.operations = 0  # floating-point; `FlopCounterMode` would keep the tensors of checkpointed layers alive
         self._storages: dict[int, tuple[str, weakref.ref]] = {}
 
     def hold(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
@@ -58,7 +59,10 @@ class Memory(TorchDispatchMode):
         self.live[self._storages.pop(key)[0]] -= size
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = _run(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        out = _run(func, args, kwargs)
+        if func.overloadpacket in flop_registry:
+            self.operations += flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor) and id(tensor.untyped_storage()) not in self._storages:
                 logits = self.kind == "activations" and tensor.ndim and tensor.shape[-1] == self.vocabulary
@@ -113,8 +117,8 @@ def materialise(loaded: LoadedModel, memory: Memory) -> list[nn.Parameter]:
 
 def count_step(
     loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False, fake: bool = True
-) -> tuple[Memory, int]:
-    """Memory of an optimizer step as `VQATrainer` takes it after its first, and floating-point operations.
+) -> Memory:
+    """Memory and operations of an optimizer step as `VQATrainer` takes it after its first.
 
     Args:
         loaded: under its adapter, on the meta device.
@@ -147,18 +151,17 @@ def count_step(
         memory.forget_peak()
         half = torch.float16 if args.fp16 or loaded.dtype == torch.float16 else torch.bfloat16
         loaded.model.train()
-        with FlopCounterMode(display=False) as counter:
-            with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16 or half == torch.float16):
-                loss = AnswerLoss(args.label_smoothing_factor)(loaded.model(**inputs), labels)
-            loss.backward()
+        with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16 or half == torch.float16):
+            loss = AnswerLoss(args.label_smoothing_factor)(loaded.model(**inputs), labels)
+        loss.backward()
         if args.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm)
         optimizer.step()
-    return memory, counter.get_total_flops()
+    return memory
 
 
 def layer_rate(
-    kind: str, outputs: int, inputs: int, tokens: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.4
+    kind: str, outputs: int, inputs: int, tokens: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.3
 ) -> float:
     """Floating-point operations a second, forward and backward, of one frozen layer of the language model."""
     if kind == "none":

@@ -14,7 +14,6 @@ import psutil
 import torch
 from accelerate import PartialState
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from blip2vqa.attention import use_matmul_attention
 from blip2vqa.collate import TextEncoder, TrainingCollator, split_by_tokens
@@ -40,9 +39,9 @@ from blip2vqa.training import AnsweredQuestions, RowSampler
 
 CARDS = (8, 12, 24, 80)  # GiB
 CONTEXT = 2**29  # bytes that CUDA and its libraries take of a card
-LATER = 0.1 * 2**30  # bytes of libraries that a CPU's first step brings into memory
+LATER = 0.2 * 2**30  # bytes of libraries that a CPU's first step brings into memory
 # Bytes that an allocator holds above each byte it was asked for: CUDA's for all tensors, glibc's for those that come and go.
-CUDA_SPARE, CPU_SPARE = 0.05, {"none": 0.4, "8bit": 0.65, "4bit": 0.65}
+CUDA_SPARE, CPU_SPARE = 0.05, {"none": 0.3, "8bit": 0.65, "4bit": 0.65}
 EFFICIENCY = 0.7  # of a layer's rate, reached by a whole step
 BATCHES = 64  # of an epoch, spread evenly over it, among which the longest is looked for
 KINDS = ("weights", "adapter", "activations", "logits", "other")
@@ -142,19 +141,18 @@ def _tokens(part: dict[str, torch.Tensor]) -> int:
     return sum(part[name].numel() for name in ("input_ids", "decoder_input_ids") if name in part)
 
 
-def count_encoding(plan: Plan, images: int) -> tuple[Memory, int]:
-    """Memory of the frozen parts alone on `images` images at once, and floating-point operations."""
+def count_encoding(plan: Plan, images: int) -> Memory:
+    """Memory and operations of the frozen parts alone on `images` images at once."""
     loaded, memory = plan.outline(STAGES[plan.stage]), Memory()
     size = plan.config.vision_config.image_size
     with counted(memory), torch.no_grad():
         materialise(loaded, memory)
         memory.forget_peak()
-        with FlopCounterMode(display=False) as counter:
-            pixels = torch.empty(images, 3, size, size, dtype=plan.dtype, device=plan.device)
-            (loaded.base.see if plan.stage == "image_embeds" else loaded.base.encode)(pixels)
+        pixels = torch.empty(images, 3, size, size, dtype=plan.dtype, device=plan.device)
+        (loaded.base.see if plan.stage == "image_embeds" else loaded.base.encode)(pixels)
     if plan.device.type == "cpu":  # decoded pictures of the next batches, in float32
         memory.peak["other"] += (DECODING_THREADS + 1) * images * 3 * size * size * 4
-    return memory, counter.get_total_flops()
+    return memory
 
 
 def quantized_layers(loaded: LoadedModel) -> list[nn.Linear]:
@@ -177,17 +175,21 @@ def estimate_base(plan: Plan, process: int) -> dict:
     encoding, encode_flops = None, 0
     if STAGES[plan.stage]:
         batch = min(args.per_device_eval_batch_size, images)
-        encoding, encode_flops = count_encoding(plan, batch)
-        encode_flops *= images / batch / state.num_processes
+        encoding = count_encoding(plan, batch)
+        encode_flops = encoding.operations * images / batch / state.num_processes
     steps = math.ceil(len(plan.tables.train) / (args.train_batch_size * state.num_processes))
     tokens = sum(_tokens(part) for parts in plan.batches for part in parts) / len(plan.batches)
     width, variants = plan.dtype.itemsize, {}
+    rates = {
+        kind: layer_rate(kind, *shape, _tokens(longest), plan.dtype, plan.device)
+        for kind in ("none", *_BYTES_PER_WEIGHT)
+    }
     chosen = choose_quantization(run.model.quantization, plan.config, plan.dtype, plan.device, plan.parts)[0]
-    for kind in ("none", *_BYTES_PER_WEIGHT):
-        if kind != "8bit":  # the same as 4bit, but for the weights
+    for kind in rates:
+        if kind != "4bit":  # which is as 8bit before it, but for the weights
             loaded = plan.outline(plan.parts)
             lora = _wrap(loaded, run, fused=kind == "none")
-            memory, flops = count_step(loaded, longest, args, gradients=plan.accumulates)
+            memory = count_step(loaded, longest, args, gradients=plan.accumulates)
         training = dict(memory.peak)
         if kind != "none":
             training["weights"] -= round(numel * (width - _BYTES_PER_WEIGHT[kind]))
@@ -200,16 +202,13 @@ def estimate_base(plan: Plan, process: int) -> dict:
             runtime = round(process + CPU_SPARE[kind] * (tensors["activations"] + tensors["logits"]))
         else:
             runtime = round(CONTEXT + CUDA_SPARE * held)
-        rate, whole_rate = (
-            layer_rate(one, *shape, _tokens(longest), plan.dtype, plan.device) for one in (kind, "none")
-        )
         variants[kind] = {
             "memory": tensors | {"runtime": runtime},
             "peak": held + runtime,
             "peak_during": phase,
             "fits": {str(card): held * (1 + CUDA_SPARE) + CONTEXT <= card * 2**30 for card in CARDS},
-            "encode_seconds": encode_flops / whole_rate / EFFICIENCY,
-            "epoch_seconds": steps * flops / _tokens(longest) * tokens / rate / EFFICIENCY,
+            "encode_seconds": encode_flops / rates["none"] / EFFICIENCY,
+            "epoch_seconds": steps * memory.operations / _tokens(longest) * tokens / rates[kind] / EFFICIENCY,
             "chosen": kind == chosen,
         }
     return {
@@ -279,7 +278,8 @@ def _device_name(device: torch.device) -> str:
 
 def _assumed(device: torch.device) -> list[str]:
     card = f"{CONTEXT / 2**30:g} GiB for CUDA, and {CUDA_SPARE:.0%} that its allocator holds unused"
-    here = f"this process without a model, and {CPU_SPARE['none']:.0%} (quantized: {CPU_SPARE['4bit']:.0%}) of activations and logits that the allocator holds unused"
+    spare = f"{CPU_SPARE['none']:.0%} (quantized: {CPU_SPARE['4bit']:.0%}) of activations and logits"
+    here = f"this process without a model, and {spare} that the allocator holds unused"
     return [
         f"runtime: {here}; on a card {card}" if device.type == "cpu" else f"runtime: {card}",
         f"time: a whole step reaches {EFFICIENCY:.0%} of a layer's rate here; evaluation is not counted",

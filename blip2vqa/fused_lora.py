@@ -3,16 +3,16 @@
 PEFT lifts the input of every adapted layer to float32, drops, multiplies, scales and adds it in operations of their own, and
 keeps the copies for the backward pass. At the size of opt-2.7b on a CPU that took as long as the matrix products themselves.
 Here the update is accumulated into the base layer's output, y = W x + b + s B A d(x), and backward needs x and one byte an
-element of its dropout mask. The weights stay PEFT's, in float32, as do their gradients.
+element of its dropout mask. The weights stay PEFT's, in float32, as do their gradients; the base layer may be quantized.
 """
 
 from types import MethodType
 
 import numpy as np
 import torch
-from peft.tuners.lora import Linear
+from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
 from torch import nn
-from torch.nn.functional import linear
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # of the same width as a floating-point type
 
@@ -35,58 +35,58 @@ def drop(x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     return (x.view(integers) & keep.to(integers)).view(x.dtype)
 
 
-class _LoraLinear(torch.autograd.Function):
-    """x [..., in], W [out, in], b [out], A [r, in], B [out, r] → [..., out]."""
+class _Update(torch.autograd.Function):
+    """y [tokens, out], which is overwritten, + s B A d(x) with x [tokens, in], A [r, in], B [out, r]."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, lora_a, lora_b, scale: float, p: float):
-        rows = x.reshape(-1, x.shape[-1])
+    def forward(ctx, y, x, lora_a, lora_b, scale: float, p: float):
         a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
-        keep = keep_mask(rows.shape, p, x.device) if p else None
+        keep = keep_mask(x.shape, p, x.device) if p else None
         scale = scale / (1 - p)
-        down = (drop(rows, keep) if p else rows) @ a.t()  # [tokens, r]
-        y = linear(rows, weight, bias).addmm_(down, b.t(), alpha=scale)
-        ctx.save_for_backward(rows, weight, a, b, down, keep)
-        ctx.scale, ctx.shape, ctx.lora_dtype = scale, x.shape, lora_a.dtype
-        return y.view(*x.shape[:-1], -1)
+        down = (drop(x, keep) if p else x) @ a.t()  # [tokens, r]
+        ctx.save_for_backward(x, a, b, down, keep)
+        ctx.scale, ctx.lora_dtype = scale, lora_a.dtype
+        ctx.mark_dirty(y)
+        return y.addmm_(down, b.t(), alpha=scale)
 
     @staticmethod
     def backward(ctx, grad):
-        rows, weight, a, b, down, keep = ctx.saved_tensors
-        grad = grad.reshape(-1, grad.shape[-1])
+        x, a, b, down, keep = ctx.saved_tensors
         grad_down = (grad @ b).mul_(ctx.scale)  # [tokens, r]
         grad_b = (grad.t() @ down).mul_(ctx.scale).to(ctx.lora_dtype)
-        grad_a = (grad_down.t() @ (rows if keep is None else drop(rows, keep))).to(ctx.lora_dtype)
+        grad_a = (grad_down.t() @ (x if keep is None else drop(x, keep))).to(ctx.lora_dtype)
         grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight
-            if keep is None:
-                grad_x.addmm_(grad_down, a)
-            else:
-                grad_x.add_(drop(grad_down @ a, keep))
-            grad_x = grad_x.view(ctx.shape)
-        return grad_x, None, None, grad_a, grad_b, None, None
+        if ctx.needs_input_grad[1]:
+            grad_x = grad_down @ a if keep is None else drop(grad_down @ a, keep)
+        return grad, grad_x, grad_a, grad_b, None, None
 
 
-def _forward(self: Linear, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-    """In place of `peft.tuners.lora.Linear.forward` where it would do just this; else that one."""
-    if args or kwargs or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
-        return Linear.forward(self, x, *args, **kwargs)
-    (name,) = self.active_adapters
-    base, dropout = self.base_layer, self.lora_dropout[name]
-    if name not in self.lora_A or x.dtype != base.weight.dtype or torch.is_autocast_enabled(x.device.type):
-        return Linear.forward(self, x)
+def _forward(self: LoraLayer, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+    """In place of a PEFT layer's own forward where it would do just this; else that one."""
+    name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
+    odd = args or kwargs or self.disable_adapters or self.merged or name not in self.lora_A
+    if odd or not x.is_floating_point() or torch.is_autocast_enabled(x.device.type):
+        return type(self).forward(self, x, *args, **kwargs)
+    y, dropout = self.base_layer(x), self.lora_dropout[name]
+    if y.dtype != x.dtype:
+        return type(self).forward(self, x)
+    if type(self) is not Linear:  # what bitsandbytes returns may be a view, which autograd does not let us write into
+        y = y.clone()
     p = dropout.p if isinstance(dropout, nn.Dropout) and self.training else 0.0
     weights = self.lora_A[name].weight, self.lora_B[name].weight
-    return _LoraLinear.apply(x, base.weight, base.bias, *weights, self.scaling[name], p)
+    flat = _Update.apply(y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1]), *weights, self.scaling[name], p)
+    return flat.view(y.shape)
 
 
 def fuse(model: nn.Module) -> int:
-    """Let the plain LoRA layers of a PEFT model, those without DoRA over unquantized weights, compute so; how many they are."""
+    """Let the LoRA layers of a PEFT model compute so, but those with DoRA or a bias of their own; how many they are."""
     fused = 0
     for module in model.modules():
-        plain = type(module) is Linear and type(module.base_layer) is nn.Linear and not module.lora_variant
-        if plain and not any(module.lora_bias.values()):
+        if (
+            type(module) in (Linear, Linear4bit, Linear8bitLt)
+            and not module.lora_variant
+            and not any(module.lora_bias.values())
+        ):
             module.forward = MethodType(_forward, module)
             fused += 1
     return fused

@@ -146,7 +146,9 @@ def test_scaling_reports_every_step_of_every_size(scaled):
 def test_scaling_judges_a_row_at_the_largest_size_against_the_smaller_ones(scaled, runs):
     small, large = (size["steps"]["collate"] for size in scaled["sizes"])
     verdict = scaled["verdicts"]["collate"]
-    assert verdict["seconds_ratio"] == pytest.approx(large["seconds_per_row"] / small["seconds_per_row"])
+    for name, least in (("seconds", scaled["moment_seconds"]), ("peak_bytes", scaled["noise_bytes"])):
+        expected = max(large[name], least) / large["rows"] / (max(small[name], least) / small["rows"])
+        assert verdict[f"{name}_ratio"] == pytest.approx(expected)
     for name, verdict in scaled["verdicts"].items():
         assert verdict["flat"] == (max(verdict["seconds_ratio"], verdict["peak_bytes_ratio"]) <= 2)
         assert f"  {name} " in runs["scaling", "rows"][1]

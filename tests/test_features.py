@@ -57,7 +57,9 @@ def test_losses_with_and_without_the_store_are_the_same_bits(
 def test_the_tower_itself_trains_in_16_bits_and_answers_from_its_adapter(tiny_opt, drawn, tmp_path):
     from blip2vqa import load
 
-    run = make_run(tiny_opt, drawn, tmp_path / "run", "--lora_scope", "vision,qformer", "--dtype", "bfloat16", "--epochs", "1")
+    run = make_run(
+        tiny_opt, drawn, tmp_path / "run", "--lora_scope", "vision,qformer", "--dtype", "bfloat16", "--epochs", "1"
+    )
     finetune(run)
     weights = adapter_of(tmp_path / "run")
     for part in ("vision_model", "qformer"):

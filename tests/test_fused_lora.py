@@ -104,3 +104,40 @@ def test_what_the_adapter_is_switched_off_for_is_pefts_own():
     assert any(type(module) is Linear for module in fused.modules())
     merged = fused.merge_and_unload()
     torch.testing.assert_close(merged(x), pair()[1](x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_over_a_quantized_base(bits, tiny_opt):
+    from blip2vqa.arguments import LoraArguments
+    from blip2vqa.collate import TextEncoder
+    from blip2vqa.loading import load_base
+    from blip2vqa.lora import wrap
+    from blip2vqa.training import AnswerLoss
+
+    found = []
+    for fused in (False, True):
+        loaded = load_base(
+            str(tiny_opt), dtype="float32", quantization=bits, device=torch.device("cpu"), for_training=True
+        )
+        wrap(loaded, LoraArguments(lora_r=4, lora_dropout=0.0), seed=0)
+        layers = [
+            module for module in loaded.model.modules() if "forward" in module.__dict__ and hasattr(module, "lora_A")
+        ]
+        assert len(layers) == 12
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in loaded.model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(0.0, 0.1, generator=generator)
+        if not fused:
+            for layer in layers:
+                del layer.forward
+        text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+        batch = text.training_batch(["Is the square red?", "Red?"], ["yes", "no"])
+        labels = batch.pop("labels")
+        batch["keep"] = (labels != -100).roll(-1, dims=1)
+        values = torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(1))
+        AnswerLoss()(loaded.model(query_output=values, **batch), labels).backward()
+        found.append({name: p.grad for name, p in loaded.model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() and len(found[0]) == 24
+    whole = [torch.cat([grad.flatten() for grad in gradients.values()]) for gradients in found]
+    assert (whole[0] - whole[1]).norm() < 1e-3 * whole[0].norm()
