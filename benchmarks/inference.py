@@ -43,10 +43,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from blip2vqa.arguments import LoraArguments
 from blip2vqa.families import family_of
+from blip2vqa.feature_space import Space
 from blip2vqa.generation import Decoding, answer_by_batch
 from blip2vqa.loading import LoadedModel, find_device
 from blip2vqa.lora import wrap
-from blip2vqa.store import FeatureStore, Space
+from blip2vqa.store import FeatureStore
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4
@@ -202,7 +203,7 @@ def measure(args, device: torch.device) -> dict:
         work.as_ours()
         work.drop_towers()
         memory["ours"] = peak_bytes(work.stored, device)
-        result |= {"peak_memory_bytes": memory, "memory_ratio": memory["reference"] / memory["ours"]}
+        result |= {"peak_memory_bytes": memory, "memory_ratio": memory["ours"] / memory["reference"]}
         if args.profile:
             print_profile(work.stored, device)
     return result
@@ -222,7 +223,7 @@ def print_table(result: dict) -> None:
     print(f"new images: {result['speedup_first']:.2f} × as fast as plain,", end=" ")
     print(f"{result['speedup_seed_first']:.2f} × one by one ({result['seed_questions']} questions timed)")
     print(f"stored features: {result['speedup']:.2f} × plain, {result['speedup_seed']:.2f} × one by one;", end=" ")
-    print(f"memory {result['memory_ratio']:.2f} × less")
+    print(f"memory {result['memory_ratio']:.2f} of its")
     print(f"{result['answers_same']} of {result['answers_compared']} answers as plain (float32, tiny model),", end=" ")
     print(f"{result['same_answers_share']:.0%} in this run ({result['dtype']}, random weights: near ties)")
 

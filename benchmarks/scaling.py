@@ -39,8 +39,9 @@ from blip2vqa.data.examples import check_examples
 from blip2vqa.data.splits import split_by_image
 from blip2vqa.data.tables import load_table
 from blip2vqa.families import DEFAULT_PROMPT
+from blip2vqa.feature_space import Space
 from blip2vqa.loading import load_config, load_processor
-from blip2vqa.store import FeatureStore, Space
+from blip2vqa.store import FeatureStore
 from blip2vqa.training import AnsweredQuestions, RowSampler
 
 CPU = torch.device("cpu")

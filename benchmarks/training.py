@@ -41,7 +41,7 @@ from shapes import (
 )
 
 from blip2vqa.arguments import FinetuneArguments, LoraArguments
-from blip2vqa.attention import use_matmul_attention
+from blip2vqa.attention import suit_training
 from blip2vqa.collate import TrainingCollator
 from blip2vqa.families import family_of
 from blip2vqa.fused_lora import fuse
@@ -132,11 +132,9 @@ class Work:
         self.optimizer.zero_grad()
 
     def reference_step(self) -> None:
-        self.as_upstream()
         self.step(self.reference_loss)
 
     def our_step(self) -> None:
-        self.as_ours()
         self.step(self.our_loss)
 
     def as_upstream(self) -> None:
@@ -150,8 +148,7 @@ class Work:
     def as_ours(self) -> None:
         """As `load_base` and `wrap` leave a model: fused LoRA, no dropout but its own, on a CPU plain attention."""
         fuse(self.loaded.model)
-        if self.device.type == "cpu":
-            use_matmul_attention(self.loaded.base.language_model)
+        suit_training(self.loaded.base.language_model, self.device)
         for module, name, _ in self.dropouts:
             setattr(module, name, 0.0)
 
@@ -199,12 +196,19 @@ def measure(args, device: torch.device) -> dict:
     result["trainable_parameters"] = work.lora.trainable
     result["encode_seconds_per_image"] = work.encode_seconds / args.images
     products = MatrixProducts(work.loaded.model)
+    work.as_ours()
     with FlopCounterMode(display=False) as counter, products:
         work.our_step()
-    ways = work.reference_step, work.our_step, products.run
-    for warm_up in (work.reference_step, products.run):
-        warm_up()
-    times = list(zip(*([seconds(way, device) for way in ways] for _ in range(args.repeats)), strict=True))
+    ways = (work.as_upstream, work.reference_step), (work.as_ours, work.our_step), (None, products.run)
+
+    def turn(prepare, way) -> float:
+        if prepare:
+            prepare()
+        return seconds(way, device)
+
+    turn(*ways[0])  # the others have been warm since the products were recorded
+    turn(*ways[2])
+    times = list(zip(*([turn(*way) for way in ways] for _ in range(args.repeats)), strict=True))
     reference, ours, floor = (min(taken) / questions for taken in times)
     result |= dict(zip(TIMES, (reference, ours, floor), strict=True))
     result |= {"speedup": reference / ours, "floor_ratio": ours / floor}
@@ -212,11 +216,13 @@ def measure(args, device: torch.device) -> dict:
         rate, best = counter.get_total_flops() / min(times[1]), matmul_rate(dtype, device)
         result |= {"questions_per_second": 1 / ours, "tflops_per_second": rate / 1e12, "share_of_matmul": rate / best}
 
-    del products, ways, warm_up
+    del products, ways
+    work.as_upstream()
     memory = {"reference": peak_bytes(work.reference_step, device)}
     work.drop_towers()
+    work.as_ours()
     memory["ours"] = peak_bytes(work.our_step, device)
-    result |= {"peak_memory_bytes": memory, "memory_ratio": memory["reference"] / memory["ours"]}
+    result |= {"peak_memory_bytes": memory, "memory_ratio": memory["ours"] / memory["reference"]}
     if args.profile:
         print_profile(work.our_step, device)
     return result
@@ -232,7 +238,7 @@ def print_table(result: dict) -> None:
         peak = f"{held / 2**30:.2f} GiB" if held else "-"
         table.add_row(label, f"{result[name]:.4g}", f"{1 / result[name]:.4g}", peak)
     Console(highlight=False).print(table)
-    print(f"faster {result['speedup']:.2f} ×, memory {result['memory_ratio']:.2f} × less,", end=" ")
+    print(f"faster {result['speedup']:.2f} ×, memory {result['memory_ratio']:.2f} of its,", end=" ")
     print(f"{result['floor_ratio']:.2f} × the floor; encoding {result['encode_seconds_per_image']:.3g} s an image")
     print(f"largest gradient difference {result['gradient_difference']:.1e} (float32, tiny model)")
     if "tflops_per_second" in result:

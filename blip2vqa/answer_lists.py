@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from blip2vqa.collate import TextEncoder
-from blip2vqa.errors import InputError
+from blip2vqa.errors import InputError, raise_all
 
 RANKED = 5
 """How many of the list are named for a question, the likeliest first."""
@@ -51,8 +51,22 @@ class AnswerTree:
 
     @property
     def beams(self) -> int:
-        """So many are followed at once: answers of one token each are ranked exactly, and so is a list no longer than this."""
-        return min(RANKED, len(self.by_tokens))
+        """So many are followed at once: answers of one token each are ranked exactly, and so is a list no longer than this.
+
+        Two at least: with one, `generate` does not search, and counts in other units.
+        """
+        return max(2, min(RANKED, len(self.by_tokens)))
+
+    def check(self) -> None:
+        """Raise `InputError` for answers that this base cannot tell apart, or cannot end."""
+        seen: dict[tuple[int, ...], str] = {}
+        problems = []
+        for answer, tokens in zip(self.answers, map(tuple, self.text.answer_ids(self.answers)), strict=True):
+            if seen.setdefault(tokens, answer) != answer:
+                problems.append(f"--answers: {answer!r} and {seen[tokens]!r} are the same to this base; keep one")
+            if self.text.end_token_id in tokens[:-1]:
+                problems.append(f"--answers: {answer!r} contains the sign that ends an answer; leave it out")
+        raise_all(problems[:10])
 
     def allowed(self, generated: list[int]) -> list[int]:
         """Tokens that may follow; behind a whole answer, where generation has ended, the end token again."""

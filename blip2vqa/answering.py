@@ -153,6 +153,8 @@ def _find_model(args: InferenceArguments) -> tuple:
     prompt = args.prompt or manifest.get("prompt", DEFAULT_PROMPT)
     text = TextEncoder.of(load_processor(base, config, revision), config, prompt)
     tree = AnswerTree(tuple(read_answers(args.answers)), text) if args.answers else None
+    if tree:
+        tree.check()
     return adapter, base, revision, text, decoding_of(manifest, args.num_beams, args.max_new_tokens), tree
 
 
@@ -187,7 +189,7 @@ def _start_block(
         ("prompt", job.text.prompt),
     ]
     if job.tree:
-        pairs.append(("answers", f"one of {len(job.tree.answers):,}, the likeliest {job.tree.beams} ranked"))
+        pairs.append(("answers", f"one of {len(job.tree.answers):,}, found and ranked with {job.tree.beams} beams"))
     if job.skipped:
         pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))
     return format_block("Answering", pairs)

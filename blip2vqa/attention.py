@@ -13,7 +13,10 @@ MATMUL = "matmul"
 def matmul_attention(module, query, key, value, attention_mask, scaling=None, position_bias=None, **kwargs):
     """`query` [rows, heads, length, size], `key` and `value` [rows, heads, keys, size]; `attention_mask`, additive, and
     `position_bias` as wide as [rows, heads, length, keys] or None → ([rows, length, heads, size], None)."""
-    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(-1, -2))
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if scaling != 1:  # OPT has scaled its queries by now, and T5 does not
+        query = query * scaling
+    scores = torch.matmul(query, key.transpose(-1, -2))
     for added in (position_bias, attention_mask):
         if added is not None:
             scores = scores.add_(added)
@@ -21,8 +24,10 @@ def matmul_attention(module, query, key, value, attention_mask, scaling=None, po
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 
-def use_matmul_attention(language_model) -> None:
-    """Let a language model compute its attention so."""
+def suit_training(language_model, device: torch.device) -> None:
+    """Let a language model on a CPU compute its attention so; on other devices it stays as it is."""
+    if device.type != "cpu":
+        return
     AttentionInterface.register(MATMUL, matmul_attention)
     AttentionMaskInterface.register(MATMUL, eager_mask)
     language_model.set_attn_implementation(MATMUL)

@@ -80,8 +80,14 @@ class TextEncoder:
         batch["labels"] = pad(labels, IGNORE)
         return batch
 
-    def shared_batch(self, groups: Sequence[Sequence[tuple[str, str]]]) -> dict[str, torch.Tensor]:
-        """All `(question, answer)` pairs of one image in one row of a causal model, as exact as one row each.
+    def prompt_lengths(self, questions: Sequence[str]) -> list[int]:
+        """Tokens of each prompt, image tokens included; tokenized a thousand at a time, since tokens take memory."""
+        chunks = (questions[start : start + 1024] for start in range(0, len(questions), 1024))
+        return [len(ids) for chunk in chunks for ids in self.prompt_ids(chunk)]
+
+    def shared_batch(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str, torch.Tensor]:
+        """All questions of one image in one row of a causal model, as exact as one row each; a group is their pairs of
+        `prompt_ids` and `answer_ids`.
 
         A row is the image tokens, then the questions with their answers one behind the other. Each question's positions
         go on from the image, and it sees the image and itself alone.
@@ -91,12 +97,9 @@ class TextEncoder:
         image = [self.image_token_id] * self.num_query_tokens
         ids, labels, positions, segments = [], [], [], []
         for pairs in groups:
-            questions, answers = zip(*pairs, strict=True)
             row, row_labels, row_positions = list(image), [IGNORE] * len(image), list(range(len(image)))
             row_segments = [0] * len(image)
-            for number, (prompt, target) in enumerate(
-                zip(self.prompt_ids(questions), self.answer_ids(answers), strict=True), start=1
-            ):
+            for number, (prompt, target) in enumerate(pairs, start=1):
                 tokens = prompt[len(image) :] + target
                 row += tokens
                 row_labels += [IGNORE] * (len(tokens) - len(target)) + target
@@ -159,7 +162,7 @@ class TextEncoder:
             for what, spelt in (("question", example.question), *(("answer", answer) for answer in example.answers)):
                 if token in spelt:
                     problems.append(f"row {example.row}: the {what} contains {token!r}, which stands for the picture")
-            text = example.question + max(example.answers, key=len, default="")
+            text = example.question + max(example.answers, key=lambda answer: len(answer.encode()), default="")
             # A token is at least one byte, so only rows long in bytes need to be tokenized to be sure.
             if not bounds or fixed + len(text.encode()) + answer_room <= min(bounds):
                 continue
@@ -211,13 +214,13 @@ class TrainingCollator:
         batch["keep"] = supervised if self.text.seq2seq else supervised.roll(-1, dims=1)
         return {self.features.name: self.features.of(digests), **batch}
 
-    def _rows(self, items: Sequence[tuple[Example, str]]) -> tuple[list[str], list[list[tuple[str, str]]]]:
-        """Pairs by image, in rows of at most `tokens_per_row` tokens."""
+    def _rows(self, items: Sequence[tuple[Example, str]]) -> tuple[list[str], list[list[tuple[list[int], list[int]]]]]:
+        """Token ids of prompts and answers by image, in rows of at most `tokens_per_row` tokens."""
         image = self.text.num_query_tokens
         prompts = self.text.prompt_ids([example.question for example, _ in items])
         targets = self.text.answer_ids([answer for _, answer in items])
         digests, groups, lengths, open_row = [], [], [], {}
-        for (example, answer), prompt, target in zip(items, prompts, targets, strict=True):
+        for (example, _), prompt, target in zip(items, prompts, targets, strict=True):
             length = len(prompt) - image + len(target)
             row = open_row.get(example.digest)
             if row is None or lengths[row] + length > self.tokens_per_row:
@@ -225,7 +228,7 @@ class TrainingCollator:
                 digests.append(example.digest)
                 groups.append([])
                 lengths.append(image)
-            groups[row].append((example.question, answer))
+            groups[row].append((prompt, target))
             lengths[row] += length
         return digests, groups
 

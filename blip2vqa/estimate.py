@@ -13,29 +13,28 @@ from functools import cached_property
 import psutil
 import torch
 from accelerate import PartialState
-from torch import nn
 
-from blip2vqa.attention import use_matmul_attention
+from blip2vqa.attention import suit_training
 from blip2vqa.collate import TextEncoder, TrainingCollator, split_by_tokens
 from blip2vqa.counting import Memory, count_step, counted, layer_rate, materialise
 from blip2vqa.errors import gather, raise_all
-from blip2vqa.families import PARTS, STAGES, family_of, last_frozen_stage, parse_scopes
+from blip2vqa.families import PARTS, STAGES, family_of, last_frozen_stage, parse_scopes, stage_shape
 from blip2vqa.features import DECODING_THREADS
 from blip2vqa.files import write_json_atomic
 from blip2vqa.loading import (
-    _BYTES_PER_WEIGHT,
-    _DROPOUTS,
-    _KEPT_WHOLE,
+    BYTES_PER_WEIGHT,
     LoadedModel,
     choose_dtype,
     choose_quantization,
     find_device,
     load_config,
     load_processor,
+    quantized_layers,
+    remove_dropout,
 )
-from blip2vqa.lora import LoraSummary, wrap
+from blip2vqa.lora import wrap
 from blip2vqa.run import Run, Tables, check, count_images
-from blip2vqa.training import AnsweredQuestions, RowSampler
+from blip2vqa.training import AnsweredQuestions, row_length, row_sampler
 
 CARDS = (8, 12, 24, 80)  # GiB
 CONTEXT = 2**29  # bytes that CUDA and its libraries take of a card
@@ -85,36 +84,26 @@ class Plan:
     def outline(self, parts: tuple[str, ...]) -> LoadedModel:
         """As `load_base` with `parts`, unquantized and with no contents."""
         config = copy.deepcopy(self.config)
-        for part in (config.vision_config, config.qformer_config, config.text_config):
-            for name in _DROPOUTS & vars(part).keys():
-                setattr(part, name, 0.0)
+        remove_dropout(config)
         family = family_of(config)
         with torch.device("meta"):
             model = family.model_class(config, parts).to(self.dtype).requires_grad_(False).eval()
-        if self.device.type == "cpu" and "language_model" in parts:
-            use_matmul_attention(model.language_model)
+        if "language_model" in parts:
+            suit_training(model.language_model, self.device)
         return LoadedModel(model, None, family, self.base_model_id, None, self.device, self.dtype, "none", [])
 
     def features(self) -> _Shapes:
         """What batches start from."""
-        vision, qformer = self.config.vision_config, self.config.qformer_config
-        shape = {
-            "query_output": (self.config.num_query_tokens, qformer.hidden_size),
-            "image_embeds": ((vision.image_size // vision.patch_size) ** 2 + 1, vision.hidden_size),
-            "pixel_values": (3, vision.image_size, vision.image_size),
-        }[self.stage]
+        shape = stage_shape(self.config, self.stage)
         return _Shapes(self.stage, shape, torch.float32 if self.stage == "pixel_values" else self.dtype)
 
     @cached_property
     def batches(self) -> list[list[dict[str, torch.Tensor]]]:
         """Up to `BATCHES` of the first epoch, drawn as `VQATrainer` draws them, each in the parts that it is computed in."""
         args, train, text = self.run.training, self.tables.train, self.text
-        tokens_per_row = None if text.seq2seq else args.tokens_per_row or None
+        tokens_per_row = row_length(train, text, args)
         collate = TrainingCollator(text, self.features(), tokens_per_row)
-        by_length = args.train_sampling_strategy == "group_by_length"
-        lengths = [len(ids) for ids in text.prompt_ids([example.question for example in train])] if by_length else None
-        rows = range(len(train)) if tokens_per_row is None else (example.digest for example in train)
-        order = list(RowSampler(rows, args.seed, lengths, window=50 * args.train_batch_size))
+        order = list(row_sampler(train, text, args, tokens_per_row))
         items, size = AnsweredQuestions(train, args.seed), args.train_batch_size
         starts = range(0, len(order), size)
         drawn = [
@@ -155,19 +144,12 @@ def count_encoding(plan: Plan, images: int) -> Memory:
     return memory
 
 
-def quantized_layers(loaded: LoadedModel) -> list[nn.Linear]:
-    """What bitsandbytes would quantize: linear layers of the language model, but those that transformers keeps whole."""
-    whole = {*_KEPT_WHOLE, *(loaded.base._keep_in_fp32_modules or ())}
-    linear = [(name, module) for name, module in loaded.base.named_modules() if isinstance(module, nn.Linear)]
-    return [module for name, module in linear if name.startswith("language_model.") and not whole & {*name.split(".")}]
-
-
 def estimate_base(plan: Plan, process: int) -> dict:
     """The figures of one base; memory in bytes, times in seconds; `process`: what a process takes without a model."""
     run, args, state = plan.run, plan.run.training, PartialState()
     longest = plan.longest
     loaded = plan.outline(plan.parts)
-    layers = quantized_layers(loaded)
+    layers = quantized_layers(loaded.base)
     numel, largest = sum(layer.weight.numel() for layer in layers), max(layer.weight.numel() for layer in layers)
     shape = next(layer.weight.shape for layer in layers if layer.weight.numel() == largest)
 
@@ -182,17 +164,16 @@ def estimate_base(plan: Plan, process: int) -> dict:
     width, variants = plan.dtype.itemsize, {}
     rates = {
         kind: layer_rate(kind, *shape, _tokens(longest), plan.dtype, plan.device)
-        for kind in ("none", *_BYTES_PER_WEIGHT)
+        for kind in ("none", *BYTES_PER_WEIGHT)
     }
     chosen = choose_quantization(run.model.quantization, plan.config, plan.dtype, plan.device, plan.parts)[0]
+    with torch.device("meta"):
+        lora = wrap(loaded, replace(run.lora, init_lora_weights="default"), args.seed)
+    memory = count_step(loaded, longest, args, gradients=plan.accumulates)
     for kind in rates:
-        if kind != "4bit":  # which is as 8bit before it, but for the weights
-            loaded = plan.outline(plan.parts)
-            lora = _wrap(loaded, run, fused=kind == "none")
-            memory = count_step(loaded, longest, args, gradients=plan.accumulates)
         training = dict(memory.peak)
         if kind != "none":
-            training["weights"] -= round(numel * (width - _BYTES_PER_WEIGHT[kind]))
+            training["weights"] -= round(numel * (width - BYTES_PER_WEIGHT[kind]))
             training["activations"] += largest * width  # one weight at a time in its full width
         phases = {"training": training} | ({"encoding": dict(encoding.peak)} if encoding else {})
         phase = max(phases, key=lambda name: sum(phases[name].values()))
@@ -222,16 +203,6 @@ def estimate_base(plan: Plan, process: int) -> dict:
         "images": images,
         "quantization": variants,
     }
-
-
-def _wrap(loaded: LoadedModel, run: Run, fused: bool) -> LoraSummary:
-    """As `lora.wrap`; without `fused` as around quantized layers, which PEFT computes itself."""
-    with torch.device("meta"):
-        lora = wrap(loaded, replace(run.lora, init_lora_weights="default"), run.training.seed)
-    if not fused:
-        for module in loaded.model.modules():
-            vars(module).pop("forward", None)
-    return lora
 
 
 def estimate(run: Run) -> dict:

@@ -29,7 +29,7 @@ STAGES = {"query_output": ("vision_model", "qformer"), "image_embeds": ("vision_
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 DEFAULT_PROMPT = "Question: {question} Answer in one word:"
 
-# What other projects call these layers; the first seed's list of names works for every language model this way.
+# What other projects call these layers; a list of LLaMA's names works for every language model this way.
 ROLE_ALIASES = {
     "q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "out_proj": "o",
     "gate_proj": "gate", "wi_0": "gate", "up_proj": "up", "fc1": "up", "wi_1": "up",
@@ -217,3 +217,13 @@ def last_frozen_stage(scopes: Iterable[str]) -> tuple[str, str]:
     if "qformer" in scopes:
         return "image_embeds", "the Q-Former is adapted, so the ViT's output is the last that stays"
     return "query_output", "the towers are frozen, so the Q-Former's output stays"
+
+
+def stage_shape(config, stage: str) -> tuple[int, ...]:
+    """Of one image's `stage`, of `STAGES`."""
+    vision = config.vision_config
+    return {
+        "query_output": (config.num_query_tokens, config.qformer_config.hidden_size),
+        "image_embeds": ((vision.image_size // vision.patch_size) ** 2 + 1, vision.hidden_size),
+        "pixel_values": (3, vision.image_size, vision.image_size),
+    }[stage]

@@ -6,6 +6,7 @@ towers leave memory before the language model comes.
 
 import gc
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import PIL
 import torch
 import transformers
 from accelerate import PartialState
@@ -22,9 +24,11 @@ from tqdm.auto import tqdm
 from blip2vqa.arguments import KeptFeatures
 from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.errors import InputError
-from blip2vqa.families import PARTS, STAGES, last_frozen_stage
+from blip2vqa.families import PARTS, STAGES, last_frozen_stage, stage_shape
+from blip2vqa.feature_space import Space, fingerprint
 from blip2vqa.loading import LoadedModel
-from blip2vqa.store import FeatureStore, Space, fingerprint
+from blip2vqa.processes import together
+from blip2vqa.store import FeatureStore, StoredFeatures
 
 DECODING_THREADS = 4
 
@@ -70,32 +74,43 @@ def encode_images(
     Processes of one launch share the work. Returns the features, and `(label, text)` lines that say how many were there and
     how large the store is. Raises `InputError` when the store's folder cannot be written or its disk is too small.
     """
-    state = PartialState()
-    space = _space(encoder, stage)
+    state, space = PartialState(), _space(encoder, stage)
     store = FeatureStore(kept.folder, space)
+
+    def encode(digests: list[str]) -> None:
+        _encode(encoder, {digest: images[digest] for digest in digests}, stage, store, batch_size, progress)
+
+    def encode_share() -> None:
+        _check_room(kept.folder, len(missing) * torch.Size(space.shape).numel() * space.dtype.itemsize)
+        encode(missing[state.process_index :: state.num_processes])
+
+    def open_all() -> StoredFeatures:
+        # What a slow disk does not show yet, or another run has dropped: each process for itself.
+        encode(store.missing(images))
+        try:
+            return store.open(images)
+        except KeyError as error:
+            raise InputError(
+                f"features in {kept.folder}: {error.args[0]}: another run, with a lower --feature_cache_limit, drops them "
+                "while they are computed; name another --feature_cache, or raise that limit"
+            ) from error
+
     missing = store.missing(images)
-    new = len(missing)
-    _check_room(kept.folder, new * torch.Size(space.shape).numel() * space.dtype.itemsize)
     # Every process lists what is missing before any of them adds to it, or their shares would not be of one list.
     state.wait_for_everyone()
-    mine = missing[state.process_index :: state.num_processes]
-    _encode(encoder, {digest: images[digest] for digest in mine}, stage, store, batch_size, progress)
-    state.wait_for_everyone()
+    together(encode_share)
     # Machines that do not share the folder have only their own share of it so far.
     rest = store.missing(images)
     state.wait_for_everyone()
-    if rest:
-        mine = rest[state.local_process_index :: _processes_here(state)]
-        _encode(encoder, {digest: images[digest] for digest in mine}, stage, store, batch_size, progress)
-    state.wait_for_everyone()
-    features = store.open(images)
+    together(lambda: encode(rest[state.local_process_index :: _processes_here(state)]))
+    features = together(open_all)
     if state.is_local_main_process:
         store.evict(int(kept.limit_gb * 1e9), keep=[features])
-    held, over = store.nbytes, store.nbytes > kept.limit_gb * 1e9
+    held = store.nbytes
     size = f"{held / 1e6:,.1f} MB" if held < 1e9 else f"{held / 1e9:,.1f} GB"
-    note = ", which this run alone needs more of" if over else ""
+    note = ", which this run alone needs more of" if held > kept.limit_gb * 1e9 else ""
     return features, [
-        ("features", f"{stage} of {len(images):,} images, {new:,} of them new"),
+        ("features", f"{stage} of {len(images):,} images, {len(missing):,} of them new"),
         ("feature cache", f"{kept.folder} holds {size} of at most {kept.limit_gb:g} GB{note}"),
     ]
 
@@ -133,17 +148,21 @@ def load_with_features(
 
 
 def _space(encoder: LoadedModel, stage: str) -> Space:
-    config, base = encoder.base.config, encoder.base
-    patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
-    shapes = {
-        "query_output": (config.num_query_tokens, config.qformer_config.hidden_size),
-        "image_embeds": (patches, config.vision_config.hidden_size),
-    }
+    config = encoder.base.config
     frozen = (*STAGES[stage], "query_tokens") if stage == "query_output" else STAGES[stage]
-    weights = {name: tensor for name, tensor in base.state_dict().items() if name.split(".")[0] in frozen}
-    # The version stands for the code that opens, resizes and encodes pictures.
-    processor = encoder.processor.image_processor.to_dict() | {"transformers": transformers.__version__}
-    return Space(stage, fingerprint(weights), processor, encoder.dtype, shapes[stage])
+    weights = {name: tensor for name, tensor in encoder.base.state_dict().items() if name.split(".")[0] in frozen}
+    settings = {
+        "image_processor": encoder.processor.image_processor.to_dict(),
+        "towers": [
+            json.loads(part.to_json_string(use_diff=False)) for part in (config.vision_config, config.qformer_config)
+        ],
+        # They stand for the code that opens, resizes and encodes pictures.
+        "versions": {"transformers": transformers.__version__, "pillow": PIL.__version__},
+    }
+    for part in settings["towers"]:
+        for name in ("dtype", "_name_or_path", "transformers_version"):
+            part.pop(name, None)
+    return Space(stage, fingerprint(weights), settings, encoder.dtype, stage_shape(config, stage))
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -183,6 +202,8 @@ def _encode(
     progress: bool,
 ) -> None:
     """Compute features of `images` in batches and add them to the store, the next batch's pictures being opened meanwhile."""
+    if not images:
+        return  # a store that holds all need not be writable
     digests, base = list(images), encoder.base
     run = base.see if stage == "image_embeds" else base.encode
 

@@ -21,7 +21,7 @@ from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.results import score_run, write_results
 from blip2vqa.run import BAD_IMAGES, Run, Tables, check, checkpoint_to_resume, count_images
-from blip2vqa.training import VQATrainer
+from blip2vqa.training import VQATrainer, row_length
 
 
 def finetune(run: Run) -> dict:
@@ -68,7 +68,7 @@ def finetune(run: Run) -> dict:
         return answer_examples(loaded, text, features, examples, decoding, batch_size=size, progress=shown)
 
     base_answers = answers(tables.val, "base model")
-    lora = wrap(loaded, run.lora, args.seed)
+    lora = wrap(loaded, run.lora, args.seed, fused=not args.torch_compile)
     trainer = _trainer(run, loaded, text, features, tables, decoding)
     if state.is_main_process:
         print(_start_block(run, loaded, kept, lora, tables, trainer), flush=True)
@@ -102,18 +102,10 @@ def _trainer(
         decoding,
         train=tables.train,
         val=tables.val,
-        tokens_per_row=_tokens_per_row(run, text),
+        tokens_per_row=row_length(tables.train, text, args),
         args=args,
         callbacks=callbacks,
     )
-
-
-def _tokens_per_row(run: Run, text: TextEncoder) -> int | None:
-    """Length of rows that questions of one image share; None where each has a row of its own.
-
-    A seq2seq model's encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
-    """
-    return None if text.seq2seq else run.training.tokens_per_row or None
 
 
 def _start_block(

@@ -65,11 +65,10 @@ def _forward(self: LoraLayer, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     """In place of a PEFT layer's own forward where it would do just this; else that one."""
     name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
     odd = args or kwargs or self.disable_adapters or self.merged or name not in self.lora_A
-    if odd or not x.is_floating_point() or torch.is_autocast_enabled(x.device.type):
+    mixed = type(self) is Linear and self.base_layer.weight.dtype != x.dtype
+    if odd or mixed or torch.is_autocast_enabled(x.device.type):
         return type(self).forward(self, x, *args, **kwargs)
     y, dropout = self.base_layer(x), self.lora_dropout[name]
-    if y.dtype != x.dtype:
-        return type(self).forward(self, x)
     if type(self) is not Linear:  # what bitsandbytes returns may be a view, which autograd does not let us write into
         y = y.clone()
     p = dropout.p if isinstance(dropout, nn.Dropout) and self.training else 0.0

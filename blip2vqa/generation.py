@@ -15,7 +15,8 @@ from blip2vqa.data.examples import Example
 from blip2vqa.features import Features
 from blip2vqa.loading import LoadedModel
 
-# Questions are sorted by length among so many batches; the keys and values of their images are in memory together.
+# Questions are sorted by length among so many batches, or among those of as many images as a batch has questions: the keys
+# and values of these images are in memory together.
 BATCHES_TOGETHER = 4
 
 
@@ -175,13 +176,10 @@ def answer_by_batch(
 def _my_batches(
     loaded, text, features, examples, decoding, mine, batch_size, tree
 ) -> Iterator[list[tuple[int, Answer]]]:
-    for start in range(0, len(mine), batch_size * BATCHES_TOGETHER):
-        chunk = mine[start : start + batch_size * BATCHES_TOGETHER]
+    for chunk in _chunks(mine, [example.digest for example in examples], batch_size):
         images = {digest: row for row, digest in enumerate(dict.fromkeys(examples[index].digest for index in chunk))}
         memory = _remember(loaded, text, features, list(images), batch_size)
-        lengths = dict(
-            zip(chunk, map(len, text.prompt_ids([examples[index].question for index in chunk])), strict=True)
-        )
+        lengths = dict(zip(chunk, text.prompt_lengths([examples[index].question for index in chunk]), strict=True))
         chunk.sort(key=lengths.__getitem__, reverse=True)
         for first in range(0, len(chunk), batch_size):
             batch = chunk[first : first + batch_size]
@@ -192,6 +190,20 @@ def _my_batches(
             else:
                 said = answer_remembered(loaded, text, memory, rows, questions, decoding, tree)
             yield list(zip(batch, said, strict=True))
+
+
+def _chunks(mine: list[int], digests: list[str], batch_size: int) -> Iterator[list[int]]:
+    """`mine` in whole batches, at most `BATCHES_TOGETHER` at once, and no more than one with images enough for a batch."""
+    chunk: list[int] = []
+    for start in range(0, len(mine), batch_size):
+        batch = mine[start : start + batch_size]
+        images = len({digests[index] for index in chunk + batch})
+        if chunk and (images > batch_size or len(chunk) >= batch_size * BATCHES_TOGETHER):
+            yield chunk
+            chunk = []
+        chunk = chunk + batch
+    if chunk:
+        yield chunk
 
 
 @torch.inference_mode()

@@ -13,9 +13,10 @@ from peft import PeftConfig, PeftModel
 from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import save
+from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, Blip2Processor
 
-from blip2vqa.attention import use_matmul_attention
+from blip2vqa.attention import suit_training
 from blip2vqa.errors import InputError
 from blip2vqa.exchange.manifest import read_manifest
 from blip2vqa.families import PARTS, SCOPES, Family, family_of, scope_of_module
@@ -25,11 +26,11 @@ logger = logging.getLogger(__name__)
 IMAGE_TOKEN = "<image>"
 # What stays in 16 or 32 bits: the frozen towers are small beside the language model, and what they see decides the
 # answer; bitsandbytes would quantize them all but the output head.
-_KEPT_WHOLE = ["vision_model", "qformer", "language_projection", "lm_head"]
+KEPT_WHOLE = ["vision_model", "qformer", "language_projection", "lm_head"]
 _DROPOUTS = {
     "dropout", "attention_dropout", "activation_dropout", "dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob",
 }  # fmt: skip
-_BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.56}  # 4 bits, and a doubly quantized scale for every 64 weights
+BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.56}  # 4 bits, and a doubly quantized scale for every 64 weights
 
 
 @dataclass
@@ -129,18 +130,36 @@ def choose_quantization(
     with torch.device("meta"):
         model = family_of(config).model_class(config, parts)
     total = sum(p.numel() for p in model.parameters())
-    quantized = sum(p.numel() for n, p in model.language_model.named_parameters() if p.ndim == 2 and "embed" not in n)
+    quantized = sum(layer.weight.numel() for layer in quantized_layers(model))
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     room = 0.8 * free  # the rest is for activations, the adapter and its optimizer
     width = torch.empty((), dtype=dtype).element_size()
     need = {"none": total * width}
-    need |= {bits: (total - quantized) * width + quantized * size for bits, size in _BYTES_PER_WEIGHT.items()}
+    need |= {bits: (total - quantized) * width + quantized * size for bits, size in BYTES_PER_WEIGHT.items()}
     choice = next((kind for kind in ("none", "8bit", "4bit") if need[kind] <= room), "4bit")
     if choice == "none":
         return choice, f"none: the weights take {need['none'] / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free"
     note = f"{choice}: the weights would take {need['none'] / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
     logger.warning("quantization %s", note)
     return choice, note
+
+
+def remove_dropout(config) -> None:
+    """Set every dropout of a base's configuration to 0, in place.
+
+    Dropout is for weights that train, and the adapter has its own. The frozen ones answer alike in training and later, and
+    draw no random numbers, which takes a CPU a tenth of the step.
+    """
+    for part in (config.vision_config, config.qformer_config, config.text_config):
+        for name in _DROPOUTS & vars(part).keys():
+            setattr(part, name, 0.0)
+
+
+def quantized_layers(model) -> list[nn.Linear]:
+    """What bitsandbytes would quantize of a base: the language model's linear layers, but those that are kept whole."""
+    whole = {*KEPT_WHOLE, *(model._keep_in_fp32_modules or ())}
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [module for name, module in linear if name.startswith("language_model.") and not whole & {*name.split(".")}]
 
 
 def load_base(
@@ -160,11 +179,7 @@ def load_base(
     """
     device = device or find_device()
     config = load_config(base_model_id, revision)
-    # Dropout is for weights that train, and the adapter has its own. The frozen ones answer alike in training and later, and
-    # draw no random numbers, which take a CPU a tenth of the step.
-    for part in (config.vision_config, config.qformer_config, config.text_config):
-        for name in _DROPOUTS & vars(part).keys():
-            setattr(part, name, 0.0)
+    remove_dropout(config)
     family = family_of(config)
     processor = load_processor(base_model_id, config, revision)
     torch_dtype, dtype_note = choose_dtype(dtype, family, device)
@@ -179,7 +194,7 @@ def load_base(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch_dtype,
-            llm_int8_skip_modules=_KEPT_WHOLE,
+            llm_int8_skip_modules=KEPT_WHOLE,
         )
         # One whole model a process: `device_map="auto"` would spread it over the GPUs of the other processes.
         kwargs["device_map"] = {"": device}
@@ -194,8 +209,8 @@ def load_base(
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
-    if for_training and device.type == "cpu" and "language_model" in parts:
-        use_matmul_attention(model.language_model)
+    if for_training and "language_model" in parts:
+        suit_training(model.language_model, device)
     model.requires_grad_(False).eval()
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
     return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)

@@ -58,8 +58,11 @@ def modules_to_adapt(
     return found
 
 
-def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int) -> LoraSummary:
-    """Put a fresh adapter on the loaded base (in place), drawn from `seed`; only the adapter trains."""
+def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool = True) -> LoraSummary:
+    """Put a fresh adapter on the loaded base (in place), drawn from `seed`; only the adapter trains.
+
+    `fused`: see `fused_lora`; a compiler wants PEFT's own code, which it can trace.
+    """
     if arguments.init_lora_weights in CHANGE_THE_BASE and loaded.quantization != "none":
         raise InputError(
             f"--init_lora_weights {arguments.init_lora_weights}: changes the base's weights, which {loaded.quantization} ones "
@@ -86,6 +89,7 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int) -> LoraSummar
     # PEFT has shortened long lists of names to endings that tell these layers from the others of this model. The whole base
     # has more of them: the ViT's fc1, which is no part of a model that reads features, would be adapted, too.
     loaded.model.peft_config["default"].target_modules = set(names)
-    fuse(loaded.model)
+    if fused:
+        fuse(loaded.model)
     trainable, total = loaded.model.get_nb_trainable_parameters()
     return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total)

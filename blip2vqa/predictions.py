@@ -18,7 +18,8 @@ from blip2vqa.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
 
-RESULT_COLUMNS = ("generated_answer", "confidence", "status", "ranked_answers")
+RESULT_COLUMNS = ("generated_answer", "confidence", "status")
+RANKED_COLUMN = "ranked_answers"
 SHOWN = 5  # mistakes named in an error; the rest is counted
 
 
@@ -51,7 +52,8 @@ class PredictionsTable:
         # Through JSON, so that a tuple equals the list it comes back as.
         self._run = json.loads(json.dumps(run_key | {"input_table": _table_hash(table)}))
         self._results: dict[int, dict] = {}
-        renamed = {name: f"input_{name}" for name in table.columns if name in RESULT_COLUMNS}
+        ours = (*RESULT_COLUMNS, RANKED_COLUMN) if run_key.get("answers") else RESULT_COLUMNS
+        renamed = {name: f"input_{name}" for name in table.columns if name in ours}
         clash = sorted(set(renamed.values()) & set(table.columns))
         if clash:
             raise InputError(f"table: columns {clash} are in the way of the results' own; rename them")
@@ -138,7 +140,7 @@ class PredictionsTable:
         output["confidence"] = ["" if value is None else f"{value:.6f}" for value in confidences]
         output["status"] = [entry["status"] for entry in entries]
         if any("ranked" in entry for entry in entries):
-            output["ranked_answers"] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
+            output[RANKED_COLUMN] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
         self._keep_what_is_finished()  # written by another process in the meantime
         write_text_atomic(self.output_path, to_csv(output))
         self.close()

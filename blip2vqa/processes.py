@@ -5,9 +5,9 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
-from blip2vqa.errors import InputError
+from blip2vqa.errors import InputError, raise_all
 
 Result = TypeVar("Result")
 
@@ -29,6 +29,19 @@ def on_main(function: Callable[[], Result]) -> Result:
     if isinstance(outcome[0], InputError):
         raise outcome[0]
     return outcome[0]
+
+
+def together(function: Callable[[], Result]) -> Result:
+    """Call `function` in every process; all get their own result, or raise the `InputError` of any together."""
+    result, problems = None, []
+    try:
+        result = function()
+    except InputError as error:
+        problems = error.problems
+    if PartialState().num_processes > 1:
+        problems = list(dict.fromkeys(gather_object(problems)))
+    raise_all(problems)
+    return result
 
 
 def start() -> PartialState:

@@ -34,7 +34,7 @@ BAD_IMAGES = "bad_images.csv"
 MAY_CHANGE = {
     "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_total_limit", "report_to", "run_name",
     "logging_steps", "logging_strategy", "disable_tqdm", "bertscore_model", "per_device_eval_batch_size",
-    "dataloader_num_workers", "feature_cache", "feature_cache_limit",
+    "dataloader_num_workers", "feature_cache", "feature_cache_limit", "tokens_per_batch",
 }  # fmt: skip
 
 
@@ -55,6 +55,10 @@ class Run:
         # Trainer's own output_dir becomes the folder of its checkpoints, inside this one.
         self.folder = Path(self.training.output_dir)
         self.started = time.monotonic()
+        if self.training.n_gpu > 1:
+            # Trainer would copy the model to all of them in one process, which is slow, and counts the loss once for each.
+            logger.warning("1 of %d GPUs is used; `accelerate launch` uses them all", self.training.n_gpu)
+            self.training._n_gpu = 1
 
     def results(self, metrics: dict) -> list[tuple[str, str]]:
         """What was written and where, for the closing block."""

@@ -8,7 +8,6 @@ time without a lock. The same image in two shards costs its bytes and nothing el
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -16,9 +15,7 @@ import re
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -26,11 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from blip2vqa.errors import InputError
+from blip2vqa.feature_space import FORMAT, Space, raw_bytes
 from blip2vqa.files import write_json_atomic
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files. Another number is another folder: a newer version's files are never read nor evicted here
 SHARD_IMAGES, SHARD_BYTES = (
     256,
     64 * 2**20,
@@ -40,31 +37,6 @@ STALE_SECONDS = 24 * 3600  # a temporary file this old is of a run that was kill
 # Nothing else below the root is counted or deleted: people keep weights of the same suffix in the folder next door.
 _SPACE_NAME = re.compile(rf"v{FORMAT}-[0-9a-f]{{16}}")
 _SHARD_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
-
-
-@dataclass(frozen=True)
-class Space:
-    """What two features must have in common for one to stand for the other."""
-
-    stage: str
-    """Output of the frozen stage: query_output or image_embeds"""
-    weights: str
-    """`fingerprint` of the frozen weights that make it"""
-    processor: dict
-    """Settings of the image processor, in JSON's types"""
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    """Of one image's features: (num_query_tokens, hidden) or (patches + 1, hidden)"""
-
-    def as_json(self) -> dict:
-        """All fields and the format, in JSON's types."""
-        return {"format": FORMAT} | asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
-
-    @cached_property
-    def name(self) -> str:
-        """Of its folder: the format and a hash of all fields."""
-        canonical = json.dumps(self.as_json(), sort_keys=True, allow_nan=False)
-        return f"v{FORMAT}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
 
 
 class FeatureStore:
@@ -80,14 +52,17 @@ class FeatureStore:
         self._warned: set[str] = set()
 
     def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those of these images that have no features here, in their order, each once. Reads the heads of the shards."""
+        """Those of these images that have no features here, in their order, each once. Reads the heads of the shards, and
+        marks those with features of the others as used."""
         left = dict.fromkeys(digests)
-        if left:
-            for _, _, known in self._shards():
-                for digest in known:
-                    left.pop(digest, None)
-                if not left:
-                    break
+        for path, _, known in self._shards() if left else ():
+            before = len(left)
+            for digest in known:
+                left.pop(digest, None)
+            if len(left) < before:
+                _touch(path)
+            if not left:
+                break
         return list(left)
 
     def writer(self) -> "FeatureWriter":
@@ -108,8 +83,7 @@ class FeatureStore:
             if left < before:
                 paths.append(path)
                 maps.append(handle.get_tensor("features"))
-                with contextlib.suppress(OSError):  # gone by now, or not ours to touch: it is mapped all the same
-                    os.utime(path)  # used: the last to be evicted
+                _touch(path)
             if not left:
                 break
         if left:
@@ -315,22 +289,14 @@ class StoredFeatures:
             ) from error
 
 
-def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of the tensors' names, dtypes, shapes and bits, whatever their order and device; in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    # By way of uint8, as NumPy has no bfloat16; flat, as a scalar cannot be viewed so.
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-
-
 def _checksum(listed: str, last: torch.Tensor) -> str:
-    return f"{zlib.crc32(_bytes(last), zlib.crc32(listed.encode())):08x}"
+    return f"{zlib.crc32(raw_bytes(last), zlib.crc32(listed.encode())):08x}"
+
+
+def _touch(path: Path) -> None:
+    """Mark a shard as used, the last to be evicted."""
+    with contextlib.suppress(OSError):  # gone by now, or not ours to touch
+        os.utime(path)
 
 
 def _listing(folder: Path, pattern: re.Pattern) -> list[Path]:

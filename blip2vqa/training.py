@@ -94,6 +94,24 @@ class RowSampler(Sampler):
         return sum(self.lengths[index] for index in group)
 
 
+def row_length(train: Sequence[Example], text: TextEncoder, args) -> int | None:
+    """Longest row, in tokens, that questions of one image share; None where each has a row of its own.
+
+    A seq2seq model's encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
+    """
+    shared = len({example.digest for example in train}) < len(train)
+    return args.tokens_per_row if shared and args.tokens_per_row and not text.seq2seq else None
+
+
+def row_sampler(train: Sequence[Example], text: TextEncoder, args, tokens_per_row: int | None) -> RowSampler:
+    """The order in which a run with `TrainingArguments` `args` takes its training questions."""
+    lengths = None
+    if args.train_sampling_strategy == "group_by_length":
+        lengths = text.prompt_lengths([example.question for example in train])
+    rows = range(len(train)) if tokens_per_row is None else (example.digest for example in train)
+    return RowSampler(rows, args.seed, lengths, window=50 * args.train_batch_size)  # the window is upstream's own
+
+
 class VQATrainer(Trainer):
     """Trainer over features of the frozen stage; `evaluate()` reports the loss and the accuracy of generated answers."""
 
@@ -120,18 +138,8 @@ class VQATrainer(Trainer):
             **kwargs,
         )
         self.loaded, self.text, self.features, self.decoding = loaded, text, features, decoding
-        by_length = args.train_sampling_strategy == "group_by_length"
-        self.sampler = (
-            None
-            if tokens_per_row is None and not by_length
-            else RowSampler(
-                range(len(train)) if tokens_per_row is None else (example.digest for example in train),
-                args.seed,
-                [len(ids) for ids in text.prompt_ids([example.question for example in train])] if by_length else None,
-                window=50 * args.train_batch_size,  # as upstream's own
-            )
-        )
-        self.add_callback(_EpochCallback(dataset, *filter(None, [self.sampler])))
+        self.sampler = row_sampler(train, text, args, tokens_per_row)
+        self.add_callback(_EpochCallback(dataset, self.sampler))
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
         """Upstream's loop for the loss, then answers from prompts: the training ids would show a causal model the answer."""
@@ -165,7 +173,8 @@ class VQATrainer(Trainer):
         return loss + super().training_step(model, last, num_items_in_batch)
 
     def _get_train_sampler(self, train_dataset=None):
-        return self.sampler or super()._get_train_sampler(train_dataset)
+        ours = self.args.train_sampling_strategy in ("random", "group_by_length")
+        return self.sampler if ours else super()._get_train_sampler(train_dataset)
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: upstream's estimate takes the number of tokens from `pixel_values`, which are not there."""

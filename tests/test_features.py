@@ -131,6 +131,25 @@ def test_a_damaged_store_is_computed_again(tiny_opt, images, tmp_path, caplog):
     assert torch.equal(after.of(images), right)
 
 
+def test_a_full_store_need_not_be_writable(tiny_opt, images, tmp_path, monkeypatch):
+    from blip2vqa.store import FeatureStore
+
+    _, before, _ = features_of(tiny_opt, images, tmp_path)
+    monkeypatch.setattr(FeatureStore, "writer", lambda self: pytest.fail("the store was written to"))
+    _, after, _ = features_of(tiny_opt, images, tmp_path)
+    assert torch.equal(before.of(images), after.of(images))
+
+
+def test_towers_of_the_same_weights_but_other_settings_share_nothing(tiny_opt, images, tmp_path):
+    features_of(tiny_opt, images, tmp_path / "store")
+    other = tmp_path / "other"
+    shutil.copytree(tiny_opt, other)
+    config = json.loads((other / "config.json").read_text())
+    config["vision_config"]["num_attention_heads"] = 1
+    (other / "config.json").write_text(json.dumps(config))
+    assert "12 of them new" in features_of(other, images, tmp_path / "store")[2][0][1]
+
+
 def test_a_picture_that_changed_under_way_is_said(tiny_opt, drawn, images, tmp_path):
     shutil.copytree(drawn[0], tmp_path / "images")
     examples, _ = load_examples(drawn[1], tmp_path / "images", progress=False)

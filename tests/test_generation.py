@@ -100,7 +100,7 @@ def test_every_example_once_and_like_lengths_together(model, asked):
     assert flat == sorted(flat, reverse=True)
 
 
-@pytest.mark.parametrize("count", [3, 8])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_a_list_of_answers_is_kept_to_and_ranked(model, asked, count):
     """Probabilities against the model's own, answer by answer."""
     loaded, text = model
@@ -132,6 +132,26 @@ def probability(model, features, example, answer) -> float:
         logits, labels = logits[:, :-1], labels[:, 1:]
     kept = labels != -100
     return logits[kept].gather(1, labels[kept][:, None]).sum().exp().item()
+
+
+def test_answers_that_cannot_be_told_apart_are_refused(model):
+    _, text = model
+    end = text.tokenizer.decode([text.end_token_id])
+    AnswerTree(ANSWERS, text).check()
+    with pytest.raises(InputError, match="contains the sign that ends an answer"):
+        AnswerTree((f"red{end}blue",), text).check()
+    with pytest.raises(InputError, match="are the same to this base; keep one"):
+        AnswerTree(("red", " red"), TwinText(text)).check()
+
+
+class TwinText:
+    """A text encoder to which blanks are nothing."""
+
+    def __init__(self, text):
+        self.text, self.end_token_id = text, text.end_token_id
+
+    def answer_ids(self, answers):
+        return self.text.answer_ids([answer.strip() for answer in answers])
 
 
 def test_the_file_of_answers(tmp_path):

@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader
 
 from blip2vqa import store as store_module
 from blip2vqa.errors import InputError
-from blip2vqa.store import FeatureStore, Space, fingerprint
+from blip2vqa.feature_space import Space, fingerprint
+from blip2vqa.store import FeatureStore
 
 SPACE = Space("query_output", "ab" * 32, {"size": {"height": 8, "width": 8}, "do_resize": True}, torch.bfloat16, (2, 3))
 fork = multiprocessing.get_context("fork")  # a real process, without the seconds of importing torch anew
@@ -168,7 +169,7 @@ def test_wrong_features_are_refused(store, wrong):
     [
         {"stage": "image_embeds"},
         {"weights": "cd" * 32},
-        {"processor": {"size": {"height": 8, "width": 8}, "do_resize": False}},
+        {"settings": {"size": {"height": 8, "width": 8}, "do_resize": False}},
         {"dtype": torch.float16},
         {"shape": (3, 2)},
     ],
@@ -186,7 +187,7 @@ def test_spaces_never_meet(store, change):
 
 
 def test_a_space_is_named_by_its_contents(store):
-    again = replace(SPACE, processor=dict(reversed(SPACE.processor.items())))
+    again = replace(SPACE, settings=dict(reversed(SPACE.settings.items())))
     assert again.name == SPACE.name
     assert SPACE.name.startswith("v1-")
     fill(store, digests(1))
@@ -196,7 +197,7 @@ def test_a_space_is_named_by_its_contents(store):
         "format": 1,
         "stage": "query_output",
         "weights": "ab" * 32,
-        "processor": SPACE.processor,
+        "settings": SPACE.settings,
         "dtype": "bfloat16",
         "shape": [2, 3],
     }

@@ -3,12 +3,12 @@
 from rich.table import Table
 from rich.text import Text
 
-from blip2vqa.reporting.tables import _console
+from blip2vqa.reporting.tables import terminal
 
 
 def print_estimates(result: dict) -> None:
     """One table a base, memory in GiB, then what was assumed; `result` as `blip2vqa.estimate.estimate` returns it."""
-    console = _console()
+    console = terminal()
     for base in result["bases"]:
         longest, found = base["longest_batch"], base["quantization"]
         title = (

@@ -26,7 +26,7 @@ def print_score_table(metrics: dict, title: str) -> None:
         title: stands above the table.
     """
     present = {key: metrics[key] for key in ROWS if metrics.get(key)}
-    console = _console()
+    console = terminal()
     console.print(_scores(present, title))
     empty = {ROWS[key]: scores.get("empty_predictions") for key, scores in present.items()}
     counts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
@@ -36,7 +36,8 @@ def print_score_table(metrics: dict, title: str) -> None:
         console.print(_by_question_type(present))
 
 
-def _console() -> Console:
+def terminal() -> Console:
+    """Where tables go: the screen, or a file wide enough for them."""
     console = Console(highlight=False)
     # rich takes 80 columns for a file, and breaks the table's lines there.
     return console if console.is_terminal else Console(highlight=False, width=max(LOG_WIDTH, console.width))
