@@ -4,8 +4,8 @@
         --lora_model_path OUT-or-Hub-id --batch_size 16
     python inference.py --score RESULTS.csv --csv_path QUESTIONS.csv        # score any system's predictions
 
-Writes the input's columns with generated_answer, confidence and status; with an answer column also the metrics, to
-RESULTS.metrics.json. Interrupted and started again, it goes on where it was.
+Writes the input's columns with generated_answer, confidence and status (with --answers FILE also ranked_answers); with an
+answer column also the metrics, to RESULTS.metrics.json. Interrupted and started again, it goes on where it was.
 """
 
 from blip2vqa.console import run_script

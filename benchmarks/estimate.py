@@ -23,18 +23,7 @@ from blip2vqa.parsing import parse
 from blip2vqa.run import Run
 from blip2vqa.training import VQATrainer
 
-STEPS = [
-    "--max_steps",
-    "6",
-    "--eval_strategy",
-    "no",
-    "--bertscore_model",
-    "none",
-    "--use_cpu",
-    "true",
-    "--disable_tqdm",
-    "true",
-]
+STEPS = "--max_steps 6 --eval_strategy no --bertscore_model none --use_cpu true --disable_tqdm true".split()
 
 
 class _Done(Exception):

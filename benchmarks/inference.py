@@ -3,7 +3,7 @@
     python benchmarks/inference.py --shape blip2-opt-2.7b --questions_per_image 4 --output inference.json
     python benchmarks/inference.py --shape tiny --output /tmp/tiny.json       # a few seconds
 
-Seed: one question at a time by upstream's `generate`, three beams, as the script that this project began with did it; only
+Seed: one question at a time by upstream's `generate`, three beams, as scripts for a single picture do it; only
 `--seed_questions` of them are timed. Reference: the same `generate` in batches of `--batch_size`, greedy, prompts padded
 on the left; ViT and Q-Former run for every question, and PEFT's adapter stands beside the base. Ours: greedy, the adapter
 merged, answers in bulk; `first` with the images seen for the first time (encoded, stored, mapped, answered), then with
@@ -74,7 +74,7 @@ class Work:
         self.store = FeatureStore(folder, self.space)
         self.encode_into(self.store)
 
-        wrap(self.loaded, LoraArguments(), seed=0)
+        wrap(self.loaded, LoraArguments(), seed=0, fused=False)
         for name, parameter in self.loaded.model.named_parameters():
             if "lora_B" in name:  # as PEFT makes them, they are 0, and the adapter changes nothing
                 values = torch.empty(parameter.shape).normal_(0.0, spread, generator=generator)

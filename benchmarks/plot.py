@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 COLORS = {
-    "the seed's loop": "#c7c7c7",
+    "one by one": "#c7c7c7",
     "plain": "#8c8c8c",
     "ours, picture new": "#7db8da",
     "ours": "#1f77b4",
@@ -23,7 +23,7 @@ TRAINING = {
     "plain": "reference_seconds_per_question", "ours": "seconds_per_question", "floor": "gemm_floor_seconds_per_question",
 }  # fmt: skip
 INFERENCE = {
-    "the seed's loop": "seed_seconds_per_question", "plain": "reference_seconds_per_question",
+    "one by one": "seed_seconds_per_question", "plain": "reference_seconds_per_question",
     "ours, picture new": "first_seconds_per_question", "ours": "seconds_per_question",
 }  # fmt: skip
 
