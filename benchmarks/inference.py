@@ -45,7 +45,7 @@ from blip2vqa.arguments import LoraArguments
 from blip2vqa.families import family_of
 from blip2vqa.feature_space import Space
 from blip2vqa.generation import Decoding, answer_by_batch
-from blip2vqa.loading import LoadedModel, find_device
+from blip2vqa.loading import LoadedModel, find_device, suit_generation
 from blip2vqa.lora import wrap
 from blip2vqa.store import FeatureStore
 
@@ -80,6 +80,7 @@ class Work:
                 values = torch.empty(parameter.shape).normal_(0.0, spread, generator=generator)
                 parameter.data.copy_(values)
         self.loaded.model = base.eval()  # PEFT has put its layers into it
+        self.hook = None
         self.adapted = [
             (parent, name, layer)
             for parent in base.modules()
@@ -88,7 +89,9 @@ class Work:
         ]
 
     def as_upstream(self) -> None:
-        """PEFT's own LoRA layers beside the base's."""
+        """PEFT's own LoRA layers beside the base's, and nothing done for the head."""
+        if self.hook:
+            self.hook = self.hook.remove()
         for parent, name, layer in self.adapted:
             layer.__dict__.pop("forward", None)  # of `fuse`
             setattr(parent, name, layer)
@@ -96,7 +99,8 @@ class Work:
                 layer.unmerge()  # to within a rounding
 
     def as_ours(self) -> None:
-        """The adapter in the base's own weights, as `add_adapter` leaves a model."""
+        """The adapter in the base's own weights, as `load_base` and `add_adapter` leave a model."""
+        self.hook = self.hook or suit_generation(self.loaded.base.language_model)
         for parent, name, layer in self.adapted:
             if not layer.merged:
                 layer.merge()

@@ -185,3 +185,20 @@ def test_merged_for_inference_answers_as_the_adapter_beside_the_base(tiny_opt, d
     ):
         assert one.text == other.text
         assert one.confidence == pytest.approx(other.confidence, rel=1e-3)
+
+
+def test_the_head_is_given_its_input_in_one_piece(tiny_opt, asked):
+    """A slice would be multiplied with one copy of the head's matrix for each row: gigabytes at the real size."""
+    loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
+    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+    examples, features = asked
+    seen = []
+    head = loaded.base.language_model.get_output_embeddings()
+    head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].is_contiguous()))
+    answer_examples(loaded, text, features, examples, Decoding(1, 2), batch_size=8)
+    assert seen and all(seen)
+    from transformers import Blip2ForConditionalGeneration
+
+    plain = Blip2ForConditionalGeneration.from_pretrained(tiny_opt)
+    hidden = torch.randn(8, 5, 64)
+    torch.testing.assert_close(head(hidden[:, -1:]), plain.language_model.lm_head(hidden[:, -1:]))
