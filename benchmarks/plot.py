@@ -50,7 +50,7 @@ def main() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for axes, kind, bars in ((left, "training", TRAINING), (right, "inference", INFERENCE)):
         results = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
-        draw(axes, results, bars, f"{kind}, {results[0]['device']}")
+        draw(axes, results, bars, f"{kind}, {results[0]['machine']['device']}, {results[0]['threads']} threads")
     figure.savefig(output, dpi=110)
 
 
