@@ -23,6 +23,11 @@ CUTS = {"small": "tiny", "large": "huge"}
 COUNTED = ("how many patches are sewn on?", "how many pieces of felt does the cloth carry?")
 CARRIES = ("did the tailor use {color} felt?", "was {color} felt sewn on?")
 LEAVES_OUT = ("did the tailor skip {color} felt?", "was {color} felt left out?")
+FOLDER = Path(__file__).parent / "quickstart"
+SEED = 2026
+SIZES = {"train": 520, "val": 120}
+Picture = tuple[str, Scene, list[tuple[str, str, str]]]
+"""File name, scene, and questions as `questions` gives them."""
 
 
 def largest(scene: Scene) -> Item | None:
@@ -49,32 +54,42 @@ def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
     return found
 
 
-def write_split(folder: Path, name: str, count: int, rng: random.Random) -> None:
-    """Write `count` pictures and their questions as `name`.csv."""
+def splits(seed: int = SEED, sizes: dict[str, int] = SIZES) -> dict[str, list[Picture]]:
+    """The pictures of each split; one source draws scenes and questions in turn, so neither can be had without the other."""
+    rng = random.Random(seed)
+    found: dict[str, list[Picture]] = {}
+    for name, count in sizes.items():
+        found[name] = []
+        for number in range(count):
+            scene = draw_scene(rng, counts=(1, 1, 2, 2, 3), shapes=tuple(MOTIFS), colors=tuple(DYES))
+            found[name].append((f"{name}-{number:03d}.png", scene, questions(scene, rng)))
+    return found
+
+
+def write_split(folder: Path, name: str, pictures: list[Picture]) -> None:
+    """Write the pictures, and their questions as `name`.csv."""
     rows = []
-    for number in range(count):
-        scene = draw_scene(rng, counts=(1, 1, 2, 2, 3), shapes=tuple(MOTIFS), colors=tuple(DYES))
-        image_name = f"{name}-{number:03d}.png"
+    for image_name, scene, asked in pictures:
         Image.fromarray(render(scene)).save(folder / "images" / image_name, optimize=True)
-        rows += [(image_name, *asked) for asked in questions(scene, rng)]
+        rows += [(image_name, *row) for row in asked]
     with open(folder / f"{name}.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("image_name", "question", "answer", "question_type"))
         writer.writerows(rows)
-    print(f"{name}: {count} pictures, {len(rows)} questions")
+    print(f"{name}: {len(pictures)} pictures, {len(rows)} questions")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "quickstart")
-    parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--train", type=int, default=520, help="pictures in train.csv")
-    parser.add_argument("--val", type=int, default=120, help="pictures in val.csv")
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--train", type=int, default=SIZES["train"], help="pictures in train.csv")
+    parser.add_argument("--val", type=int, default=SIZES["val"], help="pictures in val.csv")
     arguments = parser.parse_args()
     (arguments.output / "images").mkdir(parents=True, exist_ok=True)
-    rng = random.Random(arguments.seed)
-    write_split(arguments.output, "train", arguments.train, rng)
-    write_split(arguments.output, "val", arguments.val, rng)
+    sizes = {"train": arguments.train, "val": arguments.val}
+    for name, pictures in splits(arguments.seed, sizes).items():
+        write_split(arguments.output, name, pictures)
 
 
 if __name__ == "__main__":

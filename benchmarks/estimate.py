@@ -7,13 +7,15 @@ Takes finetune.py's flags. Trains a few steps on the CPU, and reads /proc: Linux
 weights that are read from disk stay in memory twice as long as the system has room for them.
 """
 
-import re
 import statistics
 import sys
 import time
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from shapes import peak_bytes
 
 from blip2vqa.arguments import FINETUNE_ARGUMENTS
 from blip2vqa.console import run_script
@@ -33,9 +35,7 @@ class _Done(Exception):
 class _Measured(VQATrainer):
     def train(self, **kwargs):
         self.times = []
-        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
-        super().train(**kwargs)
-        peak = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+        peak = peak_bytes(lambda: super(_Measured, self).train(**kwargs), torch.device("cpu"))
         raise _Done(peak, statistics.median(self.times[1:]))
 
     def training_step(self, *args, **kwargs):

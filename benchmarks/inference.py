@@ -12,7 +12,6 @@ ways make `--answer_tokens` new tokens, as the end token is one that the vocabul
 of `--repeats`, after one run to warm up, with the ways taking turns. No download.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -21,20 +20,19 @@ from pathlib import Path
 
 import torch
 from peft.tuners.lora import LoraLayer
-from rich.console import Console
-from rich.table import Table
 from transformers import Blip2ForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import (
-    SHAPES,
     RandomTokens,
     build,
     circumstances,
     configuration,
     free_unused,
+    options,
     peak_bytes,
     print_profile,
+    print_times,
     questions_about,
     seconds,
     text_encoder,
@@ -216,14 +214,9 @@ def measure(args, device: torch.device) -> dict:
 def print_table(result: dict) -> None:
     """The figures for people."""
     memory = result["peak_memory_bytes"]
-    table = Table(title=f"{result['shape']}, {result['images']} images × {result['questions_per_image']} questions")
-    for column in ("", "seconds a question", "questions a second", "peak memory"):
-        table.add_column(column, justify="right" if column else "left")
     labels = f"one by one, {SEED_BEAMS} beams", "plain, batched", "ours, new images", "ours, stored"
-    for label, name, held in zip(labels, TIMES, (None, memory["reference"], None, memory["ours"]), strict=True):
-        peak = f"{held / 2**30:.2f} GiB" if held else "-"
-        table.add_row(label, f"{result[name]:.4g}", f"{1 / result[name]:.4g}", peak)
-    Console(highlight=False).print(table)
+    held = None, memory["reference"], None, memory["ours"]
+    print_times(result, zip(labels, (result[name] for name in TIMES), held, strict=True))
     print(f"new images: {result['speedup_first']:.2f} × as fast as plain,", end=" ")
     print(f"{result['speedup_seed_first']:.2f} × one by one ({result['seed_questions']} questions timed)")
     print(f"stored features: {result['speedup']:.2f} × plain, {result['speedup_seed']:.2f} × one by one;", end=" ")
@@ -233,20 +226,9 @@ def print_table(result: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="blip2-opt-2.7b", choices=SHAPES)
-    parser.add_argument("--questions_per_image", type=int, default=4)
-    parser.add_argument("--images", type=int, default=4, help="distinct images")
-    parser.add_argument(
-        "--batch_size", type=int, default=16, help="questions answered at once, of images encoded at once"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way; the fastest counts")
+    parser = options(__doc__)
+    parser.add_argument("--batch_size", type=int, default=16, help="questions answered, and images encoded, at once")
     parser.add_argument("--seed_questions", type=int, default=2, help="questions timed one by one")
-    parser.add_argument("--prompt_tokens", type=int, default=20, help=f"give or take {PROMPT_SPREAD}")
-    parser.add_argument("--answer_tokens", type=int, default=3, help="new tokens of every answer")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
-    parser.add_argument("--profile", action="store_true", help="also print what takes the time of our answers")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
     args = parser.parse_args()
     result = measure(args, find_device())
     print_table(result)

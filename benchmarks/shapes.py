@@ -3,6 +3,7 @@
 No download: a model is built from its configuration. Memory is read from /proc, so on a CPU this takes Linux.
 """
 
+import argparse
 import ctypes
 import datetime
 import gc
@@ -11,13 +12,15 @@ import platform
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import peft
 import torch
 import transformers
+from rich.console import Console
+from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Blip2Config, Blip2QFormerConfig, Blip2VisionConfig, OPTConfig, T5Config
@@ -194,8 +197,8 @@ class MatrixProducts(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in ("mm", "bmm"):
             self._record(name, *args[:2])
-        elif name in ("addmm", "baddbmm"):
-            self._record(name.replace("add", "").replace("bbmm", "bmm"), *args[1:3])
+        elif name in ("addmm", "addmm_", "baddbmm"):
+            self._record("bmm" if name == "baddbmm" else "mm", *args[1:3])
         elif "scaled_dot_product" in name:
             backward = name.endswith("backward")
             self._record_attention(*args[1:3] if backward else args[:2], backward)
@@ -235,6 +238,31 @@ class MatrixProducts(TorchDispatchMode):
     def run(self) -> None:
         for product, one, other, out in self.calls:
             product(one, other, out=out)
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """What `training.py` and `inference.py` both take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="blip2-opt-2.7b", choices=SHAPES)
+    parser.add_argument("--questions_per_image", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4, help="distinct images")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way; the fastest counts")
+    parser.add_argument("--prompt_tokens", type=int, default=20, help="tokens of a question with its prompt")
+    parser.add_argument("--answer_tokens", type=int, default=3, help="tokens of an answer")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--profile", action="store_true", help="also print what takes the time of our way")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
+    return parser
+
+
+def print_times(result: dict, rows: Iterable[tuple[str, float, int | None]]) -> None:
+    """A table of (way, seconds a question, peak memory in bytes)."""
+    table = Table(title=f"{result['shape']}, {result['images']} images × {result['questions_per_image']} questions")
+    for column in ("", "seconds a question", "questions a second", "peak memory"):
+        table.add_column(column, justify="right" if column else "left")
+    for label, taken, held in rows:
+        table.add_row(label, f"{taken:.4g}", f"{1 / taken:.4g}", f"{held / 2**30:.2f} GiB" if held else "-")
+    Console(highlight=False).print(table)
 
 
 def print_profile(function: Callable[[], object], device: torch.device) -> None:

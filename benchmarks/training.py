@@ -11,21 +11,17 @@ with the model's own weights; attention counts as its dense products. Times are 
 step to warm up, with the ways taking turns. No download.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Blip2ForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import (
-    SHAPES,
     MatrixProducts,
     RandomTokens,
     build,
@@ -33,8 +29,10 @@ from shapes import (
     configuration,
     free_unused,
     matmul_rate,
+    options,
     peak_bytes,
     print_profile,
+    print_times,
     questions_about,
     seconds,
     text_encoder,
@@ -231,13 +229,8 @@ def measure(args, device: torch.device) -> dict:
 def print_table(result: dict) -> None:
     """The figures for people."""
     memory = result["peak_memory_bytes"]
-    table = Table(title=f"{result['shape']}, {result['images']} images × {result['questions_per_image']} questions")
-    for column in ("", "seconds a question", "questions a second", "peak memory"):
-        table.add_column(column, justify="right" if column else "left")
-    for label, name, held in zip(("plain", "ours", "floor"), TIMES, (*memory.values(), None), strict=True):
-        peak = f"{held / 2**30:.2f} GiB" if held else "-"
-        table.add_row(label, f"{result[name]:.4g}", f"{1 / result[name]:.4g}", peak)
-    Console(highlight=False).print(table)
+    taken = (result[name] for name in TIMES)
+    print_times(result, zip(("plain", "ours", "floor"), taken, (*memory.values(), None), strict=True))
     print(f"faster {result['speedup']:.2f} ×, memory {result['memory_ratio']:.2f} of its,", end=" ")
     print(f"{result['floor_ratio']:.2f} × the floor; encoding {result['encode_seconds_per_image']:.3g} s an image")
     print(f"largest gradient difference {result['gradient_difference']:.1e} (float32, tiny model)")
@@ -246,17 +239,7 @@ def print_table(result: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="blip2-opt-2.7b", choices=SHAPES)
-    parser.add_argument("--questions_per_image", type=int, default=4)
-    parser.add_argument("--images", type=int, default=4, help="distinct images in one step")
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each way; the fastest counts")
-    parser.add_argument("--prompt_tokens", type=int, default=20)
-    parser.add_argument("--answer_tokens", type=int, default=3, help="with the end token")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
-    parser.add_argument("--profile", action="store_true", help="also print what takes the time of our step")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
-    args = parser.parse_args()
+    args = options(__doc__).parse_args()
     result = measure(args, find_device())
     print_table(result)
     args.output.write_text(json.dumps(result, indent=2) + "\n")

@@ -48,7 +48,6 @@ class Blip2(Blip2ForConditionalGeneration):
 
     def __init__(self, config, parts: tuple[str, ...] = PARTS):
         super().__init__(config)
-        self.parts = tuple(parts)
         absent = [part for part in PARTS if part not in parts]
         for part in absent:
             setattr(self, part, None)

@@ -85,8 +85,10 @@ def encode_images(
         encode(missing[state.process_index :: state.num_processes])
 
     def open_all() -> StoredFeatures:
-        # What a slow disk does not show yet, or another run has dropped: each process for itself.
-        encode(store.missing(images))
+        try:
+            return store.open(images)
+        except KeyError:  # a slow disk does not show all yet, or another run has dropped some: each process for itself
+            encode(store.missing(images))
         try:
             return store.open(images)
         except KeyError as error:
@@ -99,10 +101,12 @@ def encode_images(
     # Every process lists what is missing before any of them adds to it, or their shares would not be of one list.
     state.wait_for_everyone()
     together(encode_share)
-    # Machines that do not share the folder have only their own share of it so far.
-    rest = store.missing(images)
-    state.wait_for_everyone()
-    together(lambda: encode(rest[state.local_process_index :: _processes_here(state)]))
+    here = _processes_here(state)
+    if here < state.num_processes:
+        # Machines that do not share the folder have only their own share of it so far.
+        rest = store.missing(images)
+        state.wait_for_everyone()
+        together(lambda: encode(rest[state.local_process_index :: here]))
     features = together(open_all)
     if state.is_local_main_process:
         store.evict(int(kept.limit_gb * 1e9), keep=[features])
@@ -212,7 +216,7 @@ def _encode(
         return pixel_values(pictures, encoder.processor.image_processor)
 
     batches = [digests[start : start + batch_size] for start in range(0, len(digests), batch_size)]
-    hidden = not progress or not PartialState().is_main_process or not digests
+    hidden = not progress or not PartialState().is_main_process
     with (
         tqdm(total=len(digests), desc="encoding images", unit="image", disable=hidden) as bar,
         ThreadPoolExecutor(DECODING_THREADS) as pool,

@@ -1,6 +1,7 @@
 """One fine-tuning run: table and base in, an adapter that knows what it is, its scores and predictions out."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -69,12 +70,12 @@ def finetune(run: Run) -> dict:
 
     base_answers = answers(tables.val, "base model")
     lora = wrap(loaded, run.lora, args.seed, fused=not args.torch_compile)
-    trainer = _trainer(run, loaded, text, features, tables, decoding)
+    trainer = _trainer(run, loaded, text, features, tables, answers)
     if state.is_main_process:
         print(_start_block(run, loaded, kept, lora, tables, trainer), flush=True)
     trainer.train(resume_from_checkpoint=resume)
 
-    adapter_answers = answers(tables.val, "adapter")
+    adapter_answers = trainer.final_answers()
     swapped = swap_images(tables.val, args.seed)
     swapped_answers = answers(swapped, "swapped images") if swapped else None
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
@@ -87,7 +88,12 @@ def finetune(run: Run) -> dict:
 
 
 def _trainer(
-    run: Run, loaded: LoadedModel, text: TextEncoder, features: Features, tables: Tables, decoding: Decoding
+    run: Run,
+    loaded: LoadedModel,
+    text: TextEncoder,
+    features: Features,
+    tables: Tables,
+    answers: Callable[[list[Example], str], list[Answer]],
 ) -> VQATrainer:
     args = run.training
     args.output_dir = str(run.folder / "checkpoints")
@@ -96,10 +102,10 @@ def _trainer(
         args.fp16, args.mixed_precision = True, "fp16"  # brings the gradient scaler that float16 needs
     callbacks = [EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else []
     return VQATrainer(
-        loaded,
         text,
         features,
-        decoding,
+        answers,
+        model=loaded.model,
         train=tables.train,
         val=tables.val,
         tokens_per_row=row_length(tables.train, text, args),

@@ -118,7 +118,7 @@ def _generate(
         output.sequences,
         output.scores,
         getattr(output, "beam_indices", None),
-        normalize_logits=beams == 1 and tree is None,
+        normalize_logits=beams == 1,  # beam search has done it by itself
     )
     # Columns behind the end token are padding: they say nothing about the answer.
     ended = (new_tokens == text.end_token_id).cumsum(1)

@@ -28,10 +28,9 @@ from blip2vqa.files import write_json_atomic
 
 logger = logging.getLogger(__name__)
 
-SHARD_IMAGES, SHARD_BYTES = (
-    256,
-    64 * 2**20,
-)  # a killed run loses one shard at most; a writer holds one, twice at its end
+# A killed run loses one shard at most; a writer holds one in memory, twice at its end.
+SHARD_IMAGES = 256
+SHARD_BYTES = 64 * 2**20
 STALE_SECONDS = 24 * 3600  # a temporary file this old is of a run that was killed
 
 # Nothing else below the root is counted or deleted: people keep weights of the same suffix in the folder next door.

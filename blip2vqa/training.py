@@ -1,7 +1,7 @@
 """Trainer for answers: its data set, its loss, and an evaluation that generates answers from prompts alone."""
 
 import random
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -12,8 +12,7 @@ from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator, split_by_tok
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation import score
 from blip2vqa.features import Features
-from blip2vqa.generation import Answer, Decoding, answer_examples
-from blip2vqa.loading import LoadedModel
+from blip2vqa.generation import Answer
 
 
 class AnsweredQuestions(Dataset):
@@ -117,27 +116,27 @@ class VQATrainer(Trainer):
 
     def __init__(
         self,
-        loaded: LoadedModel,
         text: TextEncoder,
         features: Features,
-        decoding: Decoding,
+        answers: Callable[[list[Example], str], list[Answer]],
         *,
         train,
         val,
         tokens_per_row: int | None = None,
         **kwargs,
     ):
+        """`answers(examples, progress)`: what the model says as it is now, the bar's name given."""
         args = kwargs["args"]
         dataset = AnsweredQuestions(train, args.seed)
         super().__init__(
-            model=loaded.model,
             train_dataset=dataset,
             eval_dataset=AnsweredQuestions(val, args.seed),
             data_collator=TrainingCollator(text, features, tokens_per_row),
             compute_loss_func=AnswerLoss(args.label_smoothing_factor),
             **kwargs,
         )
-        self.loaded, self.text, self.features, self.decoding = loaded, text, features, decoding
+        self.answers = answers
+        self.said: dict[int, list[Answer]] = {}  # answers to the validation questions, by step
         self.sampler = row_sampler(train, text, args, tokens_per_row)
         self.add_callback(_EpochCallback(dataset, self.sampler))
 
@@ -145,21 +144,15 @@ class VQATrainer(Trainer):
         """Upstream's loop for the loss, then answers from prompts: the training ids would show a causal model the answer."""
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         examples = self.eval_dataset.examples
-        said = [answer.text for answer in self.answers(examples, "validation")]
-        output.metrics[f"{metric_key_prefix}_accuracy"] = score(examples, said)["accuracy"]
+        said = self.said[self.state.global_step] = self.answers(examples, "validation")
+        accuracy = score(examples, [answer.text for answer in said])["accuracy"]
+        output.metrics[f"{metric_key_prefix}_accuracy"] = accuracy
         return output
 
-    def answers(self, examples: Sequence[Example], progress: str) -> list[Answer]:
-        """Answers to all `examples`, in their order, with this run's batch size and decoding."""
-        return answer_examples(
-            self.loaded,
-            self.text,
-            self.features,
-            examples,
-            self.decoding,
-            batch_size=self.args.per_device_eval_batch_size,
-            progress=None if self.args.disable_tqdm else progress,
-        )
+    def final_answers(self) -> list[Answer]:
+        """What the trained model says to the validation questions, asked again only if it was not asked as it is now."""
+        step = self.state.best_global_step if self.args.load_best_model_at_end else self.state.global_step
+        return self.said.get(step) or self.answers(self.eval_dataset.examples, "adapter")
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """As upstream, or in parts of at most `tokens_per_batch` tokens, whose gradients add up to the batch's own."""

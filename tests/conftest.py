@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -51,3 +52,35 @@ def drawn(tmp_path_factory) -> tuple[Path, Path]:
     from tiny import make_table
 
     return make_table(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write text or bytes under a name in tmp_path; hands back the path as a user would give it."""
+
+    def write(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def image_dir(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return str(folder)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty store with shards of four images."""
+    from blip2vqa import store as store_module
+    from stores import SPACE
+
+    monkeypatch.setattr(store_module, "SHARD_IMAGES", 4)
+    return store_module.FeatureStore(tmp_path / "cache", SPACE)

@@ -57,7 +57,7 @@ def test_counted_without_weights_as_in_a_real_run(request, drawn, tmp_path, monk
     found = []
 
     def train(self, **kwargs):
-        memory = Memory(self.loaded.base.config.text_config.vocab_size)
+        memory = Memory(self.model.get_base_model().config.text_config.vocab_size)
         with counted(memory, fake=False):
             weights = list(self.model.parameters())
             memory.hold((weight for weight in weights if not weight.requires_grad), "weights")

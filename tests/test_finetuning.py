@@ -329,3 +329,20 @@ def test_early_stopping(tiny_opt, drawn, tmp_path):
 def test_other_evaluation_strategies_need_no_second_flag(strategy, tiny_opt, drawn, tmp_path):
     metrics = finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--eval_strategy", strategy, "--eval_steps", "4"))
     assert metrics["adapter"]["n"] == 6
+
+
+def test_the_validation_questions_are_not_asked_again_of_the_same_adapter(tiny_opt, drawn, tmp_path, monkeypatch):
+    from blip2vqa import finetuning
+
+    answer, asked = finetuning.answer_examples, []
+    monkeypatch.setattr(
+        finetuning, "answer_examples",
+        lambda *args, progress=None, **kwargs: asked.append(progress) or answer(*args, progress=progress, **kwargs),
+    )  # fmt: skip
+    shown = ("--disable_tqdm", "false", "--epochs", "1")
+    metrics = finetune(make_run(tiny_opt, drawn, tmp_path / "evaluated", *shown))
+    assert asked == ["base model", "validation", "swapped images"]
+    asked.clear()
+    never = ("--eval_strategy", "no", "--save_strategy", "no")
+    assert finetune(make_run(tiny_opt, drawn, tmp_path / "not", *shown, *never)) == metrics
+    assert asked == ["base model", "adapter", "swapped images"]
