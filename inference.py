@@ -2,6 +2,8 @@
 
     python inference.py --image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv \\
         --lora_model_path OUT-or-Hub-id --batch_size 16
+    python inference.py … --lora_model_path count=A color=B default=C       # each question to the adapter of its type
+    python inference.py --systems SYSTEMS.json --image_dir … --csv_path … --output_path COMPARISON.csv
     python inference.py --score RESULTS.csv --csv_path QUESTIONS.csv        # score any system's predictions
 
 Writes the input's columns with generated_answer, confidence and status (with --answers FILE also ranked_answers); with an
@@ -12,10 +14,20 @@ from blip2vqa.console import run_script
 
 
 def main() -> None:
-    from blip2vqa.arguments import FeatureArguments, InferenceArguments
+    from blip2vqa.arguments import FeatureArguments
+    from blip2vqa.inference_arguments import InferenceArguments
     from blip2vqa.parsing import parse
 
     (args, features), _ = parse([InferenceArguments, FeatureArguments], __doc__)
+    if args.systems:
+        from blip2vqa.reporting.systems import print_systems
+        from blip2vqa.systems import compare_systems
+
+        compared = compare_systems(args, features)
+        if compared:  # the main process alone has it
+            print_systems(compared[0])
+            print("Written:", *compared[1])
+        return
     from blip2vqa.answering import answer_table, metrics_path, score_path, score_table
     from blip2vqa.reporting.tables import print_score_table
 

@@ -32,13 +32,13 @@ OBJECT = f"({'|'.join(COLOR_NAMES)}) ({'|'.join(SHAPES)})"
 
 
 def spot(item: Item) -> str:
-    """Where the item lies; near the diagonals, where `Item.place` is silent, a corner or the middle's neighbourhood."""
+    """Where the item lies; near the diagonals, where `Item.place` is silent, two of them, or "near the middle"."""
     if item.place:
         return SPOTS[item.place]
     dx, dy = item.x - SIZE / 2, item.y - SIZE / 2
     if max(abs(dx), abs(dy)) < 10:
         return "near the middle"
-    return f"in the {'top' if dy < 0 else 'bottom'} {'left' if dx < 0 else 'right'} corner"
+    return f"at the {'top' if dy < 0 else 'bottom'} {'left' if dx < 0 else 'right'}"
 
 
 def _concise(scene: Scene, items: list[Item]) -> str:

@@ -42,10 +42,11 @@ from torch.nn.utils.rnn import pad_sequence
 from blip2vqa.arguments import LoraArguments
 from blip2vqa.families import family_of
 from blip2vqa.feature_space import Space
-from blip2vqa.generation import Decoding, answer_by_batch
+from blip2vqa.generation import answer_by_batch
 from blip2vqa.loading import LoadedModel, find_device, suit_generation
 from blip2vqa.lora import wrap
 from blip2vqa.store import FeatureStore
+from blip2vqa.voices import Decoding, Voice
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4
@@ -97,7 +98,7 @@ class Work:
                 layer.unmerge()  # to within a rounding
 
     def as_ours(self) -> None:
-        """The adapter in the base's own weights, as `load_base` and `add_adapter` leave a model."""
+        """The adapter in the base's own weights, as `load_base` and `merge_adapter` leave a model."""
         self.hook = self.hook or suit_generation(self.loaded.base.language_model)
         for parent, name, layer in self.adapted:
             if not layer.merged:
@@ -153,8 +154,8 @@ class Work:
 
     def answers(self, store: FeatureStore) -> list[str]:
         features = store.open(question.digest for question in self.questions)
-        decoding, size = Decoding(1, self.args.answer_tokens), self.args.batch_size
-        batches = answer_by_batch(self.loaded, self.text, features, self.questions, decoding, batch_size=size)
+        voices = [Voice(self.text, Decoding(1, self.args.answer_tokens))] * len(self.questions)
+        batches = answer_by_batch(self.loaded, features, self.questions, voices, batch_size=self.args.batch_size)
         said = {index: answer.text for batch in batches for index, answer in batch}
         return [said[index] for index in range(len(self.questions))]
 
@@ -173,7 +174,7 @@ class Work:
 
 def exactness(shape: str, args) -> dict[str, object]:
     """Our answers against the reference's, on a tiny float32 model of the same kind."""
-    tiny = "tiny-t5" if family_of(configuration(shape)).seq2seq else "tiny"
+    tiny = "tiny-t5" if family_of(configuration(shape)).answers == "seq2seq" else "tiny"
     with tempfile.TemporaryDirectory() as folder:
         work = Work(tiny, args, torch.float32, torch.device("cpu"), folder, spread=0.2)
         expected, first, stored = (work.run(way)[1] for way in WAYS[1:])

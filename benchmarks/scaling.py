@@ -33,7 +33,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import circumstances, free_unused, peak_bytes
 
-from blip2vqa.arguments import FinetuneArguments, GenerationArguments
+from blip2vqa.arguments import FinetuneArguments
 from blip2vqa.collate import TextEncoder, TrainingCollator
 from blip2vqa.data.examples import check_examples
 from blip2vqa.data.splits import split_by_image
@@ -42,6 +42,7 @@ from blip2vqa.families import DEFAULT_PROMPT
 from blip2vqa.feature_space import Space
 from blip2vqa.loading import load_config, load_processor
 from blip2vqa.store import FeatureStore
+from blip2vqa.tasks import VQA
 from blip2vqa.training import AnsweredQuestions, RowSampler
 
 CPU = torch.device("cpu")
@@ -105,7 +106,7 @@ def run_steps(folder: Path, rows: int) -> dict:
     config = load_config(str(BASE))
     text = TextEncoder.of(load_processor(str(BASE), config), config, DEFAULT_PROMPT)
     steps, path, images = Steps(), str(folder / "table.csv"), str(folder / "images")
-    room, row_tokens = GenerationArguments.max_new_tokens, FinetuneArguments.tokens_per_row
+    room, row_tokens = VQA.max_new_tokens, FinetuneArguments.tokens_per_row
 
     table, problems = steps.run("read", rows, load_table, path, None, require_answers=True)
     examples, _ = steps.run("check", rows, check_examples, table, problems, path, images, progress=False)

@@ -44,7 +44,10 @@ WORDS = range(10, 500)
 
 @dataclass(frozen=True)
 class RandomTokens:
-    """In place of a tokenizer: ids drawn with the text as seed; a text decoded is its ids."""
+    """In place of a tokenizer: ids drawn with the text as seed; a text decoded is its ids.
+
+    The word "a" is one token, and what follows it counts as if it stood alone: `TextEncoder` sets it in front of answers.
+    """
 
     prompt_tokens: int
     answer_tokens: int
@@ -53,12 +56,20 @@ class RandomTokens:
     """Prompts are up to so many tokens shorter or longer; answers are all as long."""
     pad_token_id: int = 1
 
-    def __call__(self, texts, add_special_tokens: bool, **kwargs) -> dict[str, list[list[int]]]:
-        return {"input_ids": [self._ids(random.Random(text), add_special_tokens) for text in texts]}
+    def __call__(self, texts, add_special_tokens: bool, **kwargs) -> dict[str, list]:
+        """A text → its ids; several → a list of them each. With `add_special_tokens` they are prompts, else answers."""
+        if isinstance(texts, str):
+            return {"input_ids": self._ids(texts, add_special_tokens)}
+        return {"input_ids": [self._ids(text, add_special_tokens) for text in texts]}
 
-    def _ids(self, draw: random.Random, prompt: bool) -> list[int]:
-        length = self.prompt_tokens + draw.randint(-self.spread, self.spread) if prompt else self.answer_tokens - 1
-        return draw.choices(WORDS, k=length)
+    def _ids(self, text: str, prompt: bool) -> list[int]:
+        draw = random.Random(text)
+        if prompt:
+            return draw.choices(WORDS, k=self.prompt_tokens + draw.randint(-self.spread, self.spread))
+        first, _, rest = text.partition(" ")
+        if first == "a":
+            return [WORDS[0], *(self._ids(rest, prompt) if rest else [])]
+        return draw.choices(WORDS, k=self.answer_tokens - 1)
 
     def batch_decode(self, rows: torch.Tensor, **kwargs) -> list[str]:
         return [" ".join(map(str, row)) for row in rows.tolist()]
@@ -79,11 +90,11 @@ def questions_about(images: int, each: int) -> list[Question]:
 
 def text_encoder(config: Blip2Config, tokenizer: RandomTokens, end_token_id: int = 2) -> TextEncoder:
     """A `TextEncoder` whose prompt is the question alone."""
-    seq2seq = family_of(config).seq2seq
+    seq2seq = family_of(config).answers == "seq2seq"
     return TextEncoder(
         tokenizer=tokenizer, prompt="{question}", seq2seq=seq2seq, image_token_id=config.image_token_index,
         num_query_tokens=config.num_query_tokens, end_token_id=end_token_id,
-        decoder_start_token_id=0 if seq2seq else None,
+        start_token_id=0 if seq2seq else None,
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ from blip2vqa.families import family_of
 from blip2vqa.fused_lora import fuse
 from blip2vqa.loading import LoadedModel, find_device
 from blip2vqa.lora import wrap
-from blip2vqa.training import AnswerLoss
+from blip2vqa.losses import AnswerLoss
 
 MAX_GRADIENT_NORM = 1.0  # Trainer's default
 TIMES = ("reference_seconds_per_question", "seconds_per_question", "gemm_floor_seconds_per_question")
@@ -78,7 +78,7 @@ class Work:
 
         questions = questions_about(args.images, args.questions_per_image)
         answers = [f"answer {question.question}" for question in questions]
-        seq2seq = self.family.seq2seq
+        seq2seq = self.family.answers == "seq2seq"
         text = text_encoder(config, RandomTokens(args.prompt_tokens, args.answer_tokens))
         collator = TrainingCollator(
             text, Features(self.encode().cpu()), None if seq2seq else FinetuneArguments.tokens_per_row
@@ -158,7 +158,7 @@ class Work:
 
 def exactness(shape: str, args) -> dict[str, float]:
     """Our loss and adapter gradients against the reference's, on a tiny float32 model of the same kind, no dropout."""
-    seq2seq = family_of(configuration(shape)).seq2seq
+    seq2seq = family_of(configuration(shape)).answers == "seq2seq"
     work = Work("tiny-t5" if seq2seq else "tiny", args, torch.float32, torch.device("cpu"), spread=0.1)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in work.loaded.model.named_parameters():

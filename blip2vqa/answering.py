@@ -1,40 +1,33 @@
 """One inference run: a table of questions in, the same table with answers, confidence and status out."""
 
 import hashlib
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from blip2vqa.answer_lists import AnswerTree, read_answers
-from blip2vqa.api import decoding_of
-from blip2vqa.arguments import DEFAULT_BASE, FeatureArguments, InferenceArguments
-from blip2vqa.collate import TextEncoder
-from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions
+from blip2vqa.answer_lists import read_answers
+from blip2vqa.arguments import FeatureArguments
+from blip2vqa.data.answers import parse_question_types
+from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions, of_types
 from blip2vqa.data.tables import Table, load_table
 from blip2vqa.errors import gather, raise_all
 from blip2vqa.evaluation import score
-from blip2vqa.families import DEFAULT_PROMPT, family_of
-from blip2vqa.features import load_with_features
 from blip2vqa.files import write_json_atomic
-from blip2vqa.generation import Decoding, answer_by_batch
-from blip2vqa.loading import (
-    AdapterFile,
-    LoadedModel,
-    add_adapter,
-    choose_dtype,
-    find_adapter,
-    find_device,
-    load_base,
-    load_config,
-    load_processor,
-)
+from blip2vqa.generation import Answer, answer_by_batch
+from blip2vqa.inference_arguments import InferenceArguments
+from blip2vqa.loading import LoadedModel
 from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.predictions import PredictionsTable, partial_path, read_predictions
 from blip2vqa.processes import on_main, start
 from blip2vqa.reporting.tables import format_block
+from blip2vqa.sources import NO_ADAPTER, Source, find_source, parse_adapters
+from blip2vqa.voices import Voice
+
+DEFAULT = "default"
+"""The adapter for types of questions that have none of their own."""
 
 
 @dataclass
@@ -44,13 +37,20 @@ class Job:
     table: Table
     examples: list[Example]
     skipped: list[BadRow]
-    adapter: AdapterFile | None
-    base_model_id: str
-    base_model_revision: str | None
-    text: TextEncoder
-    decoding: Decoding
-    tree: AnswerTree | None
-    """The answers allowed; None: whatever the model says."""
+    source: Source
+    voices: dict[str, Voice]
+    """By the user's names for adapters."""
+
+    @property
+    def routed(self) -> bool:
+        """Whether each question goes to the adapter of its type."""
+        return NO_ADAPTER not in self.voices
+
+    def name_for(self, example: Example) -> str:
+        """Of the adapter that answers it."""
+        if not self.routed:
+            return NO_ADAPTER
+        return example.question_type if example.question_type in self.voices else DEFAULT
 
 
 def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict | None:
@@ -70,7 +70,7 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
     def open_table() -> set[int]:
         nonlocal table
         table = PredictionsTable(args.output_path, job.table.frame, _run_key(args, job), overwrite=args.overwrite)
-        table.add((bad.row, "", None, f"bad image: {bad.reason}") for bad in job.skipped)
+        table.add({"row": bad.row, "status": f"bad image: {bad.reason}"} for bad in job.skipped)
         return table.done
 
     done = on_main(open_table)
@@ -86,7 +86,7 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
     if not answered:
         return {}
     answers = [said[example.row] for example in job.examples]
-    metrics = {"adapter" if job.adapter else "base": score(job.examples, answers, bertscore=scorer)}
+    metrics = {"adapter" if job.source.adapters else "base": score(job.examples, answers, bertscore=scorer)}
     write_json_atomic(metrics_path(args.output_path), metrics)
     return metrics
 
@@ -94,13 +94,13 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
 def _run_key(args: InferenceArguments, job: Job) -> dict:
     """What the answers depend on."""
     return {
-        "base_model": job.base_model_id,
-        "base_revision": job.base_model_revision,
-        "adapter": job.adapter and job.adapter.digest,
+        "base_model": job.source.base_model_id,
+        "base_revision": job.source.revision,
+        "adapters": {name: adapter.digest for name, adapter in job.source.adapters.items()},
         "images": hashlib.sha256("".join(example.digest for example in job.examples).encode()).hexdigest(),
-        "prompt": job.text.prompt,
-        "decoding": vars(job.decoding),
-        "answers": list(job.tree.answers) if job.tree else None,
+        "prompts": {name: voice.text.prompt for name, voice in job.voices.items()},
+        "decoding": {name: asdict(voice.decoding) for name, voice in job.voices.items()},
+        "answers": {name: list(voice.tree.answers) for name, voice in job.voices.items() if voice.tree},
         "dtype": args.dtype,
         "quantization": args.quantization,
     }
@@ -132,35 +132,56 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
         problems.append(
             f"--output_path {args.output_path}: is already there, finished; name another, or --overwrite it"
         )
-    found = gather(problems, _find_model, args)
-    rows = gather(problems, _load_rows, args) if args.csv_path else None
-    if found and rows:
-        *_, text, decoding, tree = found
-        gather(problems, text.check_lengths, rows[1], tree.longest if tree else decoding.max_new_tokens)
+    found = gather(problems, _find_voices, args)
+    rows = gather(problems, load_rows, args) if args.csv_path else None
+    job = Job(*rows, *found) if found and rows else None
+    if job:
+        gather(problems, _check_routes, job)
     raise_all(problems)
-    return Job(*rows, *found)
+    for name, voice in job.voices.items():
+        asked = [example for example in job.examples if job.name_for(example) == name]
+        room = voice.tree.longest if voice.tree else voice.decoding.max_new_tokens
+        gather(problems, voice.text.check_lengths, asked, room)
+    raise_all(problems)
+    return job
 
 
-def _find_model(args: InferenceArguments) -> tuple:
-    """Adapter, base, its revision, text encoder, decoding, answer tree: the last six fields of a `Job`."""
-    adapter, base, revision = None, args.base_model_id or DEFAULT_BASE, args.base_model_revision
-    if args.lora_model_path:
-        adapter = find_adapter(args.lora_model_path, args.lora_revision, args.base_model_id, revision)
-        base, revision = adapter.base_model_id, adapter.base_model_revision
-    config = load_config(base, revision)
-    choose_dtype(args.dtype, family_of(config), find_device())
-    manifest = adapter.manifest if adapter else {}
-    prompt = args.prompt or manifest.get("prompt", DEFAULT_PROMPT)
-    text = TextEncoder.of(load_processor(base, config, revision), config, prompt)
-    tree = AnswerTree(tuple(read_answers(args.answers)), text) if args.answers else None
-    if tree:
-        tree.check()
-    return adapter, base, revision, text, decoding_of(manifest, args.num_beams, args.max_new_tokens), tree
+def _find_voices(args: InferenceArguments) -> tuple[Source, dict[str, Voice]]:
+    adapters = parse_adapters(args.lora_model_path)
+    source = find_source(
+        args.base_model_id,
+        args.base_model_revision,
+        {name: (path, args.lora_revision) for name, path in adapters.items()},
+        dtype=args.dtype,
+    )
+    decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
+    answers = read_answers(args.answers) if args.answers else None
+    names = list(adapters) or [NO_ADAPTER]
+    return source, {name: source.voice(name, prompt=args.prompt, decoding=decoding, answers=answers) for name in names}
 
 
-def _load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
+def _check_routes(job: Job) -> None:
+    """Every question has an adapter, and every adapter is named for a type that there is."""
+    if not job.routed:
+        return
+    types = Counter(example.question_type for example in job.examples)
+    known = ", ".join(sorted(types))
+    problems = [
+        f"--lora_model_path {name}=…: no question is of type {name}; the table has {known}"
+        for name in job.voices
+        if name not in types and name != DEFAULT
+    ]
+    lost = {name: count for name, count in types.items() if name not in job.voices}
+    if lost and DEFAULT not in job.voices:
+        shown = ", ".join(f"{name} ({count:,} questions)" for name, count in sorted(lost.items()))
+        problems.append(f"--lora_model_path: no adapter for questions of type {shown}; add default=ADAPTER for them")
+    raise_all(problems)
+
+
+def load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
+    """The table, its checked examples, and the rows left out. Raises `InputError` with every problem found."""
     table, problems = load_table(args.csv_path, args.annotations_path, require_answers=False)
-    return table, *check_examples(
+    examples, bad = check_examples(
         table,
         problems,
         args.csv_path,
@@ -171,25 +192,44 @@ def _load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[Bad
         if PartialState().is_main_process
         else None,
     )
+    types = gather([], parse_question_types, args.question_types)  # what is wrong with them has been reported
+    if types:
+        examples = of_types(examples, types, args.csv_path)
+        table = table.only({example.row for example in examples} | {row.row for row in bad})
+    return table, examples, bad
+
+
+def start_pairs(loaded: LoadedModel, kept: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What a run that answers says first of its base, its device and its features."""
+    processes = PartialState().num_processes
+    return [
+        *(tuple(note.split(": ", 1)) for note in loaded.notes),
+        ("device", f"{loaded.device}, {processes} process{'es' * (processes > 1)}"),
+        *kept,
+    ]
 
 
 def _start_block(
-    args: InferenceArguments, job: Job, loaded: LoadedModel, kept: list[tuple[str, str]], pending: int
+    args: InferenceArguments, job: Job, loaded: LoadedModel, kept: list[tuple[str, str]], pending: list[Example]
 ) -> str:
-    decoding, state = job.decoding, PartialState()
     images = len({example.digest for example in job.examples})
-    pairs = [
-        ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
-        ("adapter", args.lora_model_path or "none: the base answers alone"),
-        *(tuple(note.split(": ", 1)) for note in loaded.notes),
-        ("device", f"{loaded.device}, {state.num_processes} process{'es' * (state.num_processes > 1)}"),
-        *kept,
-        ("questions", f"{pending:,} on {images:,} images, {args.batch_size} at once"),
-        ("decoding", f"{decoding.num_beams} beams" if decoding.num_beams > 1 else "greedy"),
-        ("prompt", job.text.prompt),
-    ]
-    if job.tree:
-        pairs.append(("answers", f"one of {len(job.tree.answers):,}, found and ranked with {job.tree.beams} beams"))
+    counts = Counter(job.name_for(example) for example in pending)
+    pairs = [("base model", f"{loaded.base_model_id} ({loaded.family.name})")]
+    if not job.source.adapters:
+        pairs.append(("adapter", "none: the base answers alone"))
+    for name, adapter in job.source.adapters.items():
+        label = f"adapter {name}" if name else "adapter"
+        pairs.append((label, f"{adapter.path}, {counts[name]:,} questions" if name else adapter.path))
+    pairs += start_pairs(loaded, kept)
+    pairs.append(("questions", f"{len(pending):,} on {images:,} images, {args.batch_size} at once"))
+    for name, voice in job.voices.items():
+        of = f" {name}" if name else ""
+        pairs += [(f"decoding{of}", voice.decoding.describe()), (f"prompt{of}", voice.text.prompt)]
+        if voice.tree:
+            how = (
+                f"found and ranked with {voice.tree.beams} beams" if not voice.text.classes else "by the head's outputs"
+            )
+            pairs.append((f"answers{of}", f"one of {len(voice.tree.answers):,}, {how}"))
     if job.skipped:
         pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))
     return format_block("Answering", pairs)
@@ -203,26 +243,27 @@ def _answer(
     table: PredictionsTable | None,
 ) -> None:
     """Answer what is pending; the main process alone has a table, and keeps results in it as they come."""
-    revision = job.base_model_revision
-    loaded, found, kept = load_with_features(
-        partial(load_base, job.base_model_id, revision=revision, dtype=args.dtype, quantization=args.quantization),
+    loaded, found, kept = job.source.load(
         {example.digest: example.image for example in pending},
-        job.adapter.scopes if job.adapter else (),
         features.kept(),
+        dtype=args.dtype,
+        quantization=args.quantization,
         batch_size=args.batch_size,
     )
-    if job.adapter:
-        add_adapter(loaded, job.adapter)
     if table:
-        print(_start_block(args, job, loaded, kept, len(pending)), flush=True)
-    batches = answer_by_batch(
-        loaded, job.text, found, pending, job.decoding, batch_size=args.batch_size, tree=job.tree
-    )  # fmt: skip
+        print(_start_block(args, job, loaded, kept, pending), flush=True)
+    voices = [job.voices[job.name_for(example)] for example in pending]
+    batches = answer_by_batch(loaded, found, pending, voices, batch_size=args.batch_size)
     with tqdm(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
         for batch in batches:
             if table:
-                table.add(
-                    (pending[index].row, answer.text, answer.confidence, "ok", *([answer.ranked] if job.tree else []))
-                    for index, answer in batch
-                )
+                table.add(_result(job, pending[index], answer) for index, answer in batch)
             bar.update(len(batch))
+
+
+def _result(job: Job, example: Example, answer: Answer) -> dict:
+    """As `PredictionsTable` keeps it."""
+    result = {"row": example.row, "answer": answer.text, "confidence": answer.confidence, "status": "ok"}
+    if job.routed:
+        result["adapter"] = job.name_for(example)
+    return result | ({"ranked": answer.ranked} if answer.ranked else {})

@@ -7,8 +7,9 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
+from blip2vqa.data.answers import parse_question_types
 from blip2vqa.errors import gather
-from blip2vqa.families import DEFAULT_PROMPT, ROLES, parse_roles, parse_scopes
+from blip2vqa.families import ROLES, parse_roles, parse_scopes
 
 DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 # Those that an adapter can be loaded with again: PEFT's others draw anew (pissa_niter_…) or need data (eva, loftq).
@@ -16,36 +17,58 @@ INITIALISATIONS = ("default", "gaussian", "orthogonal", "olora", "pissa")
 CHANGE_THE_BASE = ("olora", "pissa")
 
 
-def _option(default, help: str, *aliases: str, **metadata):
+def option(default, help: str, *aliases: str, **metadata):
     """A field with its help line, other spellings, and argparse's own keywords such as `choices`."""
     # argparse formats help with %, so a literal one would break --help.
     metadata |= {"help": help.replace("%", "%%"), "aliases": list(aliases)}
     return field(default=default, metadata=metadata)
 
 
-def _check(problems: list[str], ok: bool, flag: str, value, must: str) -> None:
+def check_range(problems: list[str], ok: bool, flag: str, value, must: str) -> None:
     if not ok:
         problems.append(f"--{flag}: {value!r} is out of range; it must be {must}")
+
+
+def check_prompt(prompt: str | None) -> list[str]:
+    """A prompt for questions has a place for one."""
+    if prompt is None or "{question}" in prompt:
+        return []
+    return [f"--prompt: {prompt!r} does not contain {{question}}; write it where the question goes"]
+
+
+def check_decoding(args) -> list[str]:
+    """What is out of range among the options of decoding, None standing for a default."""
+    problems, longest = [], args.max_new_tokens
+    for flag in ("num_beams", "max_new_tokens"):
+        value = getattr(args, flag)
+        check_range(problems, value is None or value >= 1, flag, value, "at least 1")
+    least = args.min_new_tokens or 0
+    check_range(problems, 0 <= least <= (longest or least), "min_new_tokens", least, "from 0 to --max_new_tokens")
+    check_range(problems, args.temperature is None or args.temperature > 0, "temperature", args.temperature, "above 0")
+    check_range(problems, args.top_p is None or 0 < args.top_p <= 1, "top_p", args.top_p, "above 0, at most 1")
+    if args.do_sample and (args.num_beams or 1) > 1:
+        problems.append("--do_sample: draws one text at a time; leave --num_beams at 1")
+    return problems
 
 
 @dataclass
 class ModelArguments:
     """The base model and how its weights are held."""
 
-    base_model_id: str = _option(DEFAULT_BASE, "Base model: Hub id or local folder in the Hub's layout.", "--model_id")
-    base_model_revision: str = _option(None, "Branch, tag or commit of the base on the Hub.")
-    quantization: str = _option(
+    base_model_id: str = option(DEFAULT_BASE, "Base model: Hub id or local folder in the Hub's layout.", "--model_id")
+    base_model_revision: str = option(None, "Branch, tag or commit of the base on the Hub.")
+    quantization: str = option(
         "auto",
         "Weights of the base in 8 or 4 bits (bitsandbytes); auto: only when they would not fit the device.",
         choices=["auto", "none", "8bit", "4bit"],
     )
-    dtype: str = _option(
+    dtype: str = option(
         "auto",
         "Precision of the base; auto: bfloat16 where the device computes in it, else float16 (OPT on a GPU) or float32.",
         choices=["auto", "bfloat16", "float16", "float32"],
     )
     # A str to the parser, which would ask for at least one of a list.
-    estimate: str = _option(
+    estimate: str = option(
         None,
         "Print and write what the run would take on these bases (none given: --base_model_id), and stop: parameters, peak "
         "memory, time; no weight is loaded.",
@@ -55,32 +78,74 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """The table of images, questions and answers."""
+    """The table of images, questions and answers, or of images and captions."""
 
-    csv_path: str = _option(
+    task: str = option("vqa", "What the table teaches: answers to questions, or captions.", choices=["vqa", "caption"])
+    csv_path: str = option(
         None,
-        "Table: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id (image_name, question, answer).",
+        "Table: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id (image_name, question, answer; of "
+        "captions: image_name, caption, style where there is one).",
     )
-    image_dir: str = _option(None, "Folder of the images; may be left out when the table holds the images itself.")
-    annotations_path: str = _option(None, "Official VQA annotations JSON that belongs to --csv_path.")
-    eval_csv_path: str = _option(None, "Validation table; without one, --val_split of the images is held out.")
-    eval_annotations_path: str = _option(None, "Official VQA annotations JSON that belongs to --eval_csv_path.")
-    val_split: float = _option(0.2, "Share of the images (not rows) held out for validation, between 0 and 1.")
-    question_type_column: str = _option(None, "Column that names the type of each question; default: by rule.")
-    on_bad_image: str = _option(
+    image_dir: str = option(None, "Folder of the images; may be left out when the table holds the images itself.")
+    annotations_path: str = option(None, "Official VQA annotations JSON that belongs to --csv_path.")
+    eval_csv_path: str = option(None, "Validation table; without one, --val_split of the images is held out.")
+    eval_annotations_path: str = option(None, "Official VQA annotations JSON that belongs to --eval_csv_path.")
+    val_split: float = option(0.2, "Share of the images (not rows) held out for validation, between 0 and 1.")
+    question_type_column: str = option(None, "Column that names the type of each question; default: by rule.")
+    question_types: str = option(None, "Questions of these types alone, as in count,yes/no; default: all.")
+    answers: str = option(
+        None,
+        "Text file of the only answers there are, one a line: others in the table are refused, and none else is given.",
+    )
+    min_answer_count: int = option(
+        1,
+        "Least annotators that an answer needs to get an output of its own, where answers are outputs of a head (ViLT).",
+    )
+    style: str = option(
+        None,
+        "Captions in a style: detailed, concise, creative, or a JSON of your own; its options lie below all others.",
+    )
+    captions: str = option(
+        "all",
+        "Captions to learn: all, those whose column style names the --style, or of each image the shortest or longest.",
+        choices=["all", "style", "shortest", "longest"],
+    )
+    on_bad_image: str = option(
         "error", "A missing or unreadable image: stop and name it, or skip its rows.", choices=["error", "skip"]
     )
-    prompt: str = _option(DEFAULT_PROMPT, "Prompt with {question} in it; kept in the adapter and used by inference.")
+    prompt: str = option(
+        None,
+        "Prompt, for questions with {question} in it; kept in the adapter and used by inference; default: the base's own.",
+    )
 
     def check(self) -> list[str]:
         problems = []
         if not self.csv_path:
-            problems.append("--csv_path: missing; name the table with the questions and answers")
-        if "{question}" not in self.prompt:
-            problems.append(
-                f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes"
-            )
-        _check(problems, 0 < self.val_split < 1, "val_split", self.val_split, "between 0 and 1, both excluded")
+            problems.append("--csv_path: missing; name the table to learn from")
+        if self.task == "vqa":
+            problems += check_prompt(self.prompt)
+            for name in ("style", "captions"):
+                if getattr(self, name) != ("all" if name == "captions" else None):
+                    problems.append(f"--{name}: goes with --task caption alone")
+        else:
+            if self.prompt and "{question}" in self.prompt:
+                problems.append(
+                    f"--prompt: {self.prompt!r} contains {{question}}, and captions have none; leave it out"
+                )
+            for name in (
+                "answers",
+                "annotations_path",
+                "eval_annotations_path",
+                "question_types",
+                "question_type_column",
+            ):
+                if getattr(self, name):
+                    problems.append(f"--{name}: does not go with --task caption, which has no questions")
+            if self.captions == "style" and not self.style:
+                problems.append("--captions style: needs --style, the name to look for in the column style")
+        gather(problems, parse_question_types, self.question_types)
+        check_range(problems, self.min_answer_count >= 1, "min_answer_count", self.min_answer_count, "at least 1")
+        check_range(problems, 0 < self.val_split < 1, "val_split", self.val_split, "between 0 and 1, both excluded")
         if self.eval_annotations_path and not self.eval_csv_path:
             problems.append("--eval_annotations_path: given without --eval_csv_path; name the questions it belongs to")
         return problems
@@ -90,16 +155,16 @@ class DataArguments:
 class LoraArguments:
     """The adapter: Hu et al. 2021, https://arxiv.org/abs/2106.09685."""
 
-    lora_r: int = _option(16, "Rank of the adapter.", "--lora_rank")
-    lora_alpha: int = _option(32, "Scale: the update counts alpha / r times (alpha / sqrt(r) with --use_rslora).")
-    lora_dropout: float = _option(0.05, "Dropout on the adapter's input, from 0 to below 1.")
-    lora_roles: str = _option(",".join(ROLES), "Layers to adapt: q,k,v,o,gate,up,down (q_proj-style names work too).")
-    lora_scope: str = _option(
+    lora_r: int = option(16, "Rank of the adapter.", "--lora_rank")
+    lora_alpha: int = option(32, "Scale: the update counts alpha / r times (alpha / sqrt(r) with --use_rslora).")
+    lora_dropout: float = option(0.05, "Dropout on the adapter's input, from 0 to below 1.")
+    lora_roles: str = option(",".join(ROLES), "Layers to adapt: q,k,v,o,gate,up,down (q_proj-style names work too).")
+    lora_scope: str = option(
         "language_model", "Parts to adapt, of language_model,projection,qformer,vision; decides what features are kept."
     )
-    use_rslora: bool = _option(False, "Rank-stabilised scale, https://arxiv.org/abs/2312.03732.")
-    use_dora: bool = _option(False, "Weight-decomposed adapter, https://arxiv.org/abs/2402.09353.")
-    init_lora_weights: str = _option(
+    use_rslora: bool = option(False, "Rank-stabilised scale, https://arxiv.org/abs/2312.03732.")
+    use_dora: bool = option(False, "Weight-decomposed adapter, https://arxiv.org/abs/2402.09353.")
+    init_lora_weights: str = option(
         "default", "First values of the adapter, as PEFT names them; default: B = 0.", choices=list(INITIALISATIONS)
     )
 
@@ -109,9 +174,9 @@ class LoraArguments:
 
     def check(self) -> list[str]:
         problems = []
-        _check(problems, self.lora_r > 0, "lora_r", self.lora_r, "at least 1")
-        _check(problems, self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "at least 1")
-        _check(problems, 0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "from 0 to below 1")
+        check_range(problems, self.lora_r > 0, "lora_r", self.lora_r, "at least 1")
+        check_range(problems, self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "at least 1")
+        check_range(problems, 0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "from 0 to below 1")
         gather(problems, parse_roles, self.lora_roles)
         gather(problems, parse_scopes, self.lora_scope)
         return problems
@@ -121,17 +186,22 @@ class LoraArguments:
 class GenerationArguments:
     """How answers are decoded and scored."""
 
-    num_beams: int = _option(1, "Beams; 1 is greedy decoding.")
-    max_new_tokens: int = _option(10, "Longest answer, in tokens, its end token included.")
-    bertscore_model: str = _option(
+    num_beams: int = option(1, "Beams; 1 is greedy decoding.")
+    max_new_tokens: int = option(
+        None, "Longest answer, in tokens, its end token included; default: 10, for captions 50."
+    )
+    min_new_tokens: int = option(0, "Shortest answer, in tokens.")
+    do_sample: bool = option(False, "Draw the words at random instead of taking the likeliest.")
+    temperature: float = option(1.0, "Of --do_sample: below 1 keeps to likely words, above 1 strays.")
+    top_p: float = option(1.0, "Of --do_sample: among the likeliest words that make up this probability, above 0 to 1.")
+    sampling_seed: int = option(0, "Of --do_sample: the same seed and the same batches give the same words.")
+    bertscore_model: str = option(
         "auto", "BERTScore's encoder: auto (roberta-large, else minilm), minilm, none, a Hub id or a local folder."
     )
 
     def check(self) -> list[str]:
         problems = []
-        _check(problems, self.num_beams >= 1, "num_beams", self.num_beams, "at least 1")
-        _check(problems, self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
-        return problems
+        return problems + check_decoding(self)
 
 
 @dataclass(frozen=True)
@@ -146,11 +216,11 @@ class KeptFeatures:
 class FeatureArguments:
     """Where the outputs of the frozen towers are kept, so that an image is looked at once and for all."""
 
-    feature_cache: str = _option(
+    feature_cache: str = option(
         None,
         "Folder that keeps the frozen towers' outputs; none: run them in every step; default: ~/.cache/blip2vqa/features.",
     )
-    feature_cache_limit: float = _option(
+    feature_cache_limit: float = option(
         20.0, "Most that the folder may hold, in GB; what was not used for longest is dropped first."
     )
 
@@ -163,7 +233,7 @@ class FeatureArguments:
 
     def check(self) -> list[str]:
         problems, kept = [], self.kept()
-        _check(problems, self.feature_cache_limit > 0, "feature_cache_limit", self.feature_cache_limit, "above 0")
+        check_range(problems, self.feature_cache_limit > 0, "feature_cache_limit", self.feature_cache_limit, "above 0")
         if kept and kept.folder.exists() and not kept.folder.is_dir():
             problems.append(f"--feature_cache {kept.folder}: is a file; name a folder, or none")
         return problems
@@ -173,26 +243,28 @@ class FeatureArguments:
 class FinetuneArguments(TrainingArguments):
     """Everything of `transformers.TrainingArguments`, with this task's defaults and both common spellings."""
 
-    output_dir: str = _option("./lora_finetuned", "Folder of the run: adapter, metrics, predictions, checkpoints.")
-    per_device_train_batch_size: int = _option(4, "Questions in one step on one device.", "--batch_size")
-    per_device_eval_batch_size: int = _option(16, "Questions answered at once on one device.")
-    num_train_epochs: float = _option(3.0, "Passes over the training rows.", "--epochs")
-    learning_rate: float = _option(1e-4, "Peak learning rate.")
-    warmup_steps: float = _option(50, "Steps of rising learning rate; below 1: a share of all steps.")
-    seed: int = _option(42, "Seed of the split, the adapter, the order of rows and dropout.")
-    eval_strategy: str = _option("epoch", "When to answer the validation questions: epoch, steps or no.")
-    save_strategy: str = _option(
+    output_dir: str = option("./lora_finetuned", "Folder of the run: adapter, metrics, predictions, checkpoints.")
+    per_device_train_batch_size: int = option(4, "Questions in one step on one device.", "--batch_size")
+    per_device_eval_batch_size: int = option(16, "Questions answered at once on one device.")
+    num_train_epochs: float = option(3.0, "Passes over the training rows.", "--epochs")
+    learning_rate: float = option(1e-4, "Peak learning rate.")
+    warmup_steps: float = option(50, "Steps of rising learning rate; below 1: a share of all steps.")
+    seed: int = option(42, "Seed of the split, the adapter, the order of rows and dropout.")
+    eval_strategy: str = option("epoch", "When to answer the validation questions: epoch, steps or no.")
+    save_strategy: str = option(
         None, "When to write a checkpoint: epoch, steps, best or no; default: as --eval_strategy."
     )
-    save_total_limit: int = _option(1, "Checkpoints kept, besides the best.")
-    load_best_model_at_end: bool = _option(True, "Save the best by validation accuracy, not the last.")
-    metric_for_best_model: str = _option("accuracy", "accuracy (exact match on validation), or loss.")
-    early_stopping_patience: int = _option(None, "Stop after so many evaluations without a better score.")
-    logging_steps: float = _option(10, "Optimizer steps between two lines of the log; below 1: a share of all steps.")
-    tokens_per_row: int = _option(
+    save_total_limit: int = option(1, "Checkpoints kept, besides the best.")
+    load_best_model_at_end: bool = option(True, "Save the best on validation, not the last.")
+    metric_for_best_model: str = option(
+        "accuracy", "accuracy (exact match on validation; of captions: cider), or loss."
+    )
+    early_stopping_patience: int = option(None, "Stop after so many evaluations without a better score.")
+    logging_steps: float = option(10, "Optimizer steps between two lines of the log; below 1: a share of all steps.")
+    tokens_per_row: int = option(
         512, "Longest row, in tokens, that questions of one image share (causal models); 0: one row a question."
     )
-    tokens_per_batch: int = _option(
+    tokens_per_batch: int = option(
         0,
         "Most tokens, padding included, that a device computes at once: a larger batch is split, like lengths together, and "
         "its gradients are added up; 0: a batch is never split.",
@@ -200,11 +272,11 @@ class FinetuneArguments(TrainingArguments):
     report_to: list[str] = field(
         default_factory=lambda: ["none"], metadata={"help": "Loggers: none, tensorboard, wandb, mlflow, all, …"}
     )
-    remove_unused_columns: bool = _option(False, "Must stay false: the collator needs every column.")
-    prediction_loss_only: bool = _option(True, "Must stay true: answers are generated, not read off the logits.")
+    remove_unused_columns: bool = option(False, "Must stay false: the collator needs every column.")
+    prediction_loss_only: bool = option(True, "Must stay true: answers are generated, not read off the logits.")
     label_names: list[str] = field(default_factory=lambda: ["labels"], metadata={"help": "Must stay: labels."})
     # Every adapter weight takes part in every step, so looking for idle ones would only cost time.
-    ddp_find_unused_parameters: bool = _option(False, "As in torch's DistributedDataParallel.")
+    ddp_find_unused_parameters: bool = option(False, "As in torch's DistributedDataParallel.")
 
     def __post_init__(self):
         if self.save_strategy is None:
@@ -218,12 +290,12 @@ class FinetuneArguments(TrainingArguments):
     def check(self) -> list[str]:
         problems = []
         for flag in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            _check(problems, getattr(self, flag) >= 1, flag, getattr(self, flag), "at least 1")
+            check_range(problems, getattr(self, flag) >= 1, flag, getattr(self, flag), "at least 1")
         if self.max_steps <= 0:
-            _check(problems, 0 < self.num_train_epochs < 1e6, "num_train_epochs", self.num_train_epochs, "above 0")
-        _check(problems, 0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+            check_range(problems, 0 < self.num_train_epochs < 1e6, "num_train_epochs", self.num_train_epochs, "above 0")
+        check_range(problems, 0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
         for flag in ("weight_decay", "max_grad_norm"):
-            _check(problems, getattr(self, flag) >= 0, flag, getattr(self, flag), "at least 0")
+            check_range(problems, getattr(self, flag) >= 0, flag, getattr(self, flag), "at least 0")
         zero = getattr(self, "hf_deepspeed_config", None)
         if self.fsdp or (zero is not None and zero.is_zero3()):
             problems.append(
@@ -240,12 +312,12 @@ class FinetuneArguments(TrainingArguments):
                 problems.append(
                     f"--report_to {name}: not installed, or no logger that transformers knows; install it first"
                 )
-        _check(problems, self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        _check(problems, self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        check_range(problems, self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        check_range(problems, self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         for flag in ("tokens_per_row", "tokens_per_batch"):
-            _check(problems, getattr(self, flag) >= 0, flag, getattr(self, flag), "at least 0")
+            check_range(problems, getattr(self, flag) >= 0, flag, getattr(self, flag), "at least 0")
         patience = self.early_stopping_patience
-        _check(problems, patience is None or patience >= 1, "early_stopping_patience", patience, "at least 1")
+        check_range(problems, patience is None or patience >= 1, "early_stopping_patience", patience, "at least 1")
         if patience is not None and not self.load_best_model_at_end:
             problems.append("--early_stopping_patience: needs --load_best_model_at_end true")
         if self.remove_unused_columns or not self.prediction_loss_only or self.label_names != ["labels"]:
@@ -259,61 +331,3 @@ FINETUNE_ARGUMENTS = [
     ModelArguments, DataArguments, LoraArguments, GenerationArguments, FeatureArguments, FinetuneArguments,
 ]  # fmt: skip
 """What finetune.py takes, in the order of `Run`'s fields."""
-
-
-@dataclass
-class InferenceArguments:
-    """What to answer and where to write it."""
-
-    csv_path: str = _option(
-        None, "Table of questions: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id."
-    )
-    image_dir: str = _option(None, "Folder of the images; may be left out when the table holds the images itself.")
-    annotations_path: str = _option(None, "Official VQA annotations JSON that belongs to --csv_path, for the metrics.")
-    output_path: str = _option(
-        "results.csv", "Table written: the input's columns, generated_answer, confidence, status."
-    )
-    lora_model_path: str = _option(None, "Adapter: local folder or Hub id; without one the base answers alone.")
-    lora_revision: str = _option(None, "Branch, tag or commit of the adapter on the Hub.")
-    base_model_id: str = _option(
-        None,
-        "Base model: Hub id or local folder; default: the adapter's own, else " + DEFAULT_BASE + ".",
-        "--model_id",
-    )
-    base_model_revision: str = _option(None, "Branch, tag or commit of the base on the Hub.")
-    quantization: str = _option("auto", "As in finetune.py.", choices=["auto", "none", "8bit", "4bit"])
-    dtype: str = _option("auto", "As in finetune.py.", choices=["auto", "bfloat16", "float16", "float32"])
-    prompt: str = _option(None, "Prompt with {question} in it; default: the adapter's own.")
-    batch_size: int = _option(
-        1, "Questions answered at once; 16 or more is several times faster where there is memory."
-    )
-    answers: str = _option(
-        None,
-        "Text file of the answers allowed, one a line; each question gets the likeliest that five beams find, ranked.",
-    )
-    num_beams: int = _option(None, "Beams; 1 is greedy decoding; default: the adapter's own, else 1.")
-    max_new_tokens: int = _option(None, "Longest answer, in tokens; default: the adapter's own, else 10.")
-    question_type_column: str = _option(None, "Column that names the type of each question; default: by rule.")
-    on_bad_image: str = _option(
-        "error", "A missing or unreadable image: stop and name it, or say so in its row.", choices=["error", "skip"]
-    )
-    bertscore_model: str = _option("auto", "As in finetune.py.")
-    overwrite: bool = _option(False, "Start anew even if the output exists, whole or in part.")
-    score: str = _option(
-        None, "Score these predictions (CSV with generated_answer, or official results JSON); loads no model."
-    )
-
-    def check(self) -> list[str]:
-        problems = []
-        if not self.csv_path:
-            problems.append("--csv_path: missing; name the table with the questions")
-        if self.prompt is not None and "{question}" not in self.prompt:
-            problems.append(
-                f"--prompt: {self.prompt!r} does not contain {{question}}; write it where the question goes"
-            )
-        if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
-            problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")
-        for flag in ("batch_size", "num_beams", "max_new_tokens"):
-            value = getattr(self, flag)
-            _check(problems, value is None or value >= 1, flag, value, "at least 1")
-        return problems

@@ -11,9 +11,12 @@ MATMUL = "matmul"
 
 
 def matmul_attention(module, query, key, value, attention_mask, scaling=None, position_bias=None, **kwargs):
-    """`query` [rows, heads, length, size], `key` and `value` [rows, heads, keys, size]; `attention_mask`, additive, and
-    `position_bias` as wide as [rows, heads, length, keys] or None → ([rows, length, heads, size], None)."""
+    """`query` [rows, heads, length, size], `key` and `value` [rows, heads or fewer, keys, size]; `attention_mask`, additive,
+    and `position_bias` as wide as [rows, heads, length, keys] or None → ([rows, length, heads, size], None)."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # LLaMA's later kinds have fewer heads of keys than of queries
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if scaling != 1:  # OPT has scaled its queries by now, and T5 does not
         query = query * scaling
     scores = torch.matmul(query, key.transpose(-1, -2))
@@ -25,8 +28,8 @@ def matmul_attention(module, query, key, value, attention_mask, scaling=None, po
 
 
 def suit_training(language_model, device: torch.device) -> None:
-    """Let a language model on a CPU compute its attention so; on other devices it stays as it is."""
-    if device.type != "cpu":
+    """Let a language model on a CPU compute its attention so; other devices, and models with attention of their own, stay."""
+    if device.type != "cpu" or not language_model._supports_sdpa:
         return
     AttentionInterface.register(MATMUL, matmul_attention)
     AttentionMaskInterface.register(MATMUL, eager_mask)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from blip2vqa.loading import LoadedModel
-from blip2vqa.training import AnswerLoss
+from blip2vqa.losses import AnswerLoss, ClassLoss
 
 _aten = torch.ops.aten
 _INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
@@ -125,7 +125,9 @@ def count_step(
         gradients: those of an earlier part or batch are there already.
         fake: count without carrying it out.
     """
-    memory = Memory(loaded.base.config.text_config.vocab_size)
+    classes = loaded.family.answers == "classes"
+    memory = Memory(0 if classes else loaded.base.config.text_config.vocab_size)
+    loss_of = ClassLoss() if classes else AnswerLoss(args.label_smoothing_factor)
     with counted(memory, fake):
         trained = materialise(loaded, memory)
         if args.activation_checkpointing:
@@ -152,7 +154,7 @@ def count_step(
         half = torch.float16 if args.fp16 or loaded.dtype == torch.float16 else torch.bfloat16
         loaded.model.train()
         with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16 or half == torch.float16):
-            loss = AnswerLoss(args.label_smoothing_factor)(loaded.model(**inputs), labels)
+            loss = loss_of(loaded.model(**inputs), labels)
         loss.backward()
         if args.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm)

@@ -15,10 +15,10 @@ import torch
 from accelerate import PartialState
 
 from blip2vqa.attention import suit_training
-from blip2vqa.collate import TextEncoder, TrainingCollator, split_by_tokens
+from blip2vqa.collate import TextEncoder, split_by_tokens
 from blip2vqa.counting import Memory, count_step, counted, layer_rate, materialise
 from blip2vqa.errors import gather, raise_all
-from blip2vqa.families import PARTS, STAGES, family_of, last_frozen_stage, parse_scopes, stage_shape
+from blip2vqa.families import Family, family_of, parse_scopes, stage_shape
 from blip2vqa.features import DECODING_THREADS
 from blip2vqa.files import write_json_atomic
 from blip2vqa.loading import (
@@ -33,7 +33,7 @@ from blip2vqa.loading import (
     remove_dropout,
 )
 from blip2vqa.lora import wrap
-from blip2vqa.run import Run, Tables, check, count_images
+from blip2vqa.run import Run, Tables, ask_as, check, count_images
 from blip2vqa.training import AnsweredQuestions, row_length, row_sampler
 
 CARDS = (8, 12, 24, 80)  # GiB
@@ -57,6 +57,11 @@ class _Shapes:
     def of(self, digests: Iterable[str]) -> torch.Tensor:
         return torch.empty(len(list(digests)), *self.shape, dtype=self.dtype, device="meta")
 
+    def padded(self, digests: Iterable[str]) -> dict[str, torch.Tensor]:
+        pixels = self.of(digests)
+        # The mask decides how many patches there are.
+        return {"pixel_values": pixels, "pixel_mask": torch.ones(len(pixels), *self.shape[1:], dtype=torch.long)}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -66,28 +71,43 @@ class Plan:
     tables: Tables
     base_model_id: str
     config: object
-    text: TextEncoder
     dtype: torch.dtype
     device: torch.device
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.config)
+
+    @property
+    def text(self) -> TextEncoder:
+        """What turns the tables into tensors."""
+        return self.tables.text
 
     @cached_property
     def stage(self) -> str:
         """What a training batch starts from, of `families.STAGES`."""
-        stage, _ = last_frozen_stage(parse_scopes(self.run.lora.lora_scope))
+        stage, _ = self.family.last_frozen_stage(parse_scopes(self.run.lora.lora_scope))
         return stage if self.run.features.kept() else "pixel_values"
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """What runs once for each image."""
+        return self.family.stages[self.stage][0]
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
         """What is in memory during training."""
-        return tuple(part for part in PARTS if part not in STAGES[self.stage])
+        return self.family.rest(self.stage)
 
     def outline(self, parts: tuple[str, ...]) -> LoadedModel:
         """As `load_base` with `parts`, unquantized and with no contents."""
-        config = copy.deepcopy(self.config)
+        config, family = copy.deepcopy(self.config), self.family
         remove_dropout(config)
-        family = family_of(config)
         with torch.device("meta"):
-            model = family.model_class(config, parts).to(self.dtype).requires_grad_(False).eval()
+            model = family.model_class(config, parts)
+            if self.text.classes:
+                model.answer_with(self.text.answers)
+            model = model.to(self.dtype).requires_grad_(False).eval()
         if "language_model" in parts:
             suit_training(model.language_model, self.device)
         return LoadedModel(model, None, family, self.base_model_id, None, self.device, self.dtype, "none", [])
@@ -102,7 +122,7 @@ class Plan:
         """Up to `BATCHES` of the first epoch, drawn as `VQATrainer` draws them, each in the parts that it is computed in."""
         args, train, text = self.run.training, self.tables.train, self.text
         tokens_per_row = row_length(train, text, args)
-        collate = TrainingCollator(text, self.features(), tokens_per_row)
+        collate = text.collator(self.features(), tokens_per_row)
         order = list(row_sampler(train, text, args, tokens_per_row))
         items, size = AnsweredQuestions(train, args.seed), args.train_batch_size
         starts = range(0, len(order), size)
@@ -116,7 +136,7 @@ class Plan:
     def longest(self) -> dict[str, torch.Tensor]:
         """Of the parts that are computed at once, the one with most tokens."""
         return max(
-            (part for parts in self.batches for part in parts), key=lambda part: (_tokens(part), part["keep"].sum())
+            (part for parts in self.batches for part in parts), key=lambda part: (_tokens(part), _supervised(part))
         )
 
     @cached_property
@@ -130,10 +150,15 @@ def _tokens(part: dict[str, torch.Tensor]) -> int:
     return sum(part[name].numel() for name in ("input_ids", "decoder_input_ids") if name in part)
 
 
+def _supervised(part: dict[str, torch.Tensor]) -> int:
+    """Positions whose logits are computed."""
+    return int(part["keep"].sum()) if "keep" in part else len(part["labels"])
+
+
 def count_encoding(plan: Plan, images: int) -> Memory:
     """Memory and operations of the frozen parts alone on `images` images at once."""
-    loaded, memory = plan.outline(STAGES[plan.stage]), Memory()
-    size = plan.config.vision_config.image_size
+    loaded, memory = plan.outline(plan.towers), Memory()
+    _, _, size = stage_shape(plan.config, "pixel_values")
     with counted(memory), torch.no_grad():
         materialise(loaded, memory)
         memory.forget_peak()
@@ -149,13 +174,13 @@ def estimate_base(plan: Plan, process: int) -> dict:
     run, args, state = plan.run, plan.run.training, PartialState()
     longest = plan.longest
     loaded = plan.outline(plan.parts)
-    layers = quantized_layers(loaded.base)
+    layers = quantized_layers(loaded.base, plan.family)
     numel, largest = sum(layer.weight.numel() for layer in layers), max(layer.weight.numel() for layer in layers)
     shape = next(layer.weight.shape for layer in layers if layer.weight.numel() == largest)
 
     images = count_images(plan.tables.train + plan.tables.val)
     encoding, encode_flops = None, 0
-    if STAGES[plan.stage]:
+    if plan.towers:
         batch = min(args.per_device_eval_batch_size, images)
         encoding = count_encoding(plan, batch)
         encode_flops = encoding.operations * images / batch / state.num_processes
@@ -194,7 +219,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
         }
     return {
         "base_model_id": plan.base_model_id,
-        "parameters": sum(weight.numel() for weight in plan.outline(PARTS).model.parameters()),
+        "parameters": sum(weight.numel() for weight in plan.outline(plan.family.parts).model.parameters()),
         "trainable": lora.trainable,
         "dtype": str(plan.dtype).removeprefix("torch."),
         "starts_from": plan.stage,
@@ -234,11 +259,10 @@ def estimate(run: Run) -> dict:
 def _plan(run: Run, tables: Tables, base: str, device: torch.device) -> Plan:
     revision = run.model.base_model_revision
     config = load_config(base, revision)
-    text = TextEncoder.of(load_processor(base, config, revision), config, run.data.prompt)
+    asked = copy.copy(tables)
+    ask_as(run, asked, load_processor(base, config, revision), config)
     dtype, _ = choose_dtype(run.model.dtype, family_of(config), device)
-    row = 0 if text.seq2seq else run.training.tokens_per_row
-    text.check_lengths(tables.train + tables.val, run.generation.max_new_tokens, row)
-    return Plan(run, tables, base, config, text, dtype, device)
+    return Plan(run, asked, base, config, dtype, device)
 
 
 def _device_name(device: torch.device) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import PIL
+import PIL.Image
 import torch
 import transformers
 from accelerate import PartialState
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from blip2vqa.arguments import KeptFeatures
 from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.errors import InputError
-from blip2vqa.families import PARTS, STAGES, last_frozen_stage, stage_shape
+from blip2vqa.families import Family, stage_shape
 from blip2vqa.feature_space import Space, fingerprint
 from blip2vqa.loading import LoadedModel
 from blip2vqa.processes import together
@@ -46,13 +46,23 @@ class Features(Protocol):
 class Pixels:
     """Nothing is kept: pictures are opened anew for every batch, and every part of the model runs in every step."""
 
-    images: Mapping[str, ImageSource]
+    images: Mapping[str, ImageSource | PIL.Image.Image]
     image_processor: Callable
     name: str = "pixel_values"
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
         """`pixel_values` [n, 3, height, width]."""
-        return pixel_values([open_image(self.images[digest]) for digest in digests], self.image_processor)
+        return self.padded(digests)["pixel_values"]
+
+    def padded(self, digests: Iterable[str]) -> dict[str, torch.Tensor]:
+        """`pixel_values` [n, 3, height, width]; where pictures keep their proportions also `pixel_mask` [n, height, width]."""
+        digests = list(digests)
+        rows = {digest: row for row, digest in enumerate(dict.fromkeys(digests))}  # each is opened once
+        pictures = [self.images[digest] for digest in rows]
+        opened = [one if isinstance(one, PIL.Image.Image) else open_image(one) for one in pictures]
+        found = self.image_processor(opened, return_tensors="pt")
+        index = [rows[digest] for digest in digests]
+        return {name: tensor[index] for name, tensor in found.items()}
 
 
 def pixel_values(pictures: Sequence, image_processor) -> torch.Tensor:
@@ -122,6 +132,7 @@ def encode_images(
 def load_with_features(
     load: Callable[..., LoadedModel],
     images: Mapping[str, ImageSource],
+    family: Family,
     scopes: Iterable[str],
     kept: KeptFeatures | None,
     *,
@@ -133,33 +144,32 @@ def load_with_features(
     `load(parts=…)` loads parts of the base; `scopes` are what is adapted; `kept` is None to keep nothing. The towers are
     loaded first, alone, and leave memory before the rest comes, so that a run needs the larger of the two and not both.
     """
-    stage, why = last_frozen_stage(scopes)
+    stage, why = family.last_frozen_stage(scopes)
     if kept is None or stage == "pixel_values":
-        loaded = load(parts=PARTS)
+        loaded = load(parts=None)
         why = why if stage == "pixel_values" else "as asked"
         line = ("features", f"none kept, every part runs in every step: {why}")
         return loaded, Pixels(images, loaded.processor.image_processor), [line]
-    encoder = load(parts=STAGES[stage])
+    encoder = load(parts=family.stages[stage][0])
     features, lines = encode_images(encoder, images, stage, kept, batch_size=batch_size, progress=progress)
     device = encoder.device
     del encoder
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    loaded = load(parts=tuple(part for part in PARTS if part not in STAGES[stage]))
+    loaded = load(parts=family.rest(stage))
     lines[0] = (lines[0][0], f"{lines[0][1]}: {why}")
     return loaded, features, lines
 
 
 def _space(encoder: LoadedModel, stage: str) -> Space:
-    config = encoder.base.config
-    frozen = (*STAGES[stage], "query_tokens") if stage == "query_output" else STAGES[stage]
-    weights = {name: tensor for name, tensor in encoder.base.state_dict().items() if name.split(".")[0] in frozen}
+    config, base = encoder.base.config, encoder.base
+    frozen = {name for part in encoder.family.stages[stage][0] for name in base.PARTS[part]}
+    weights = {name: tensor for name, tensor in base.state_dict().items() if name.split(".")[0] in frozen}
+    towers = [getattr(config, name) for name in ("vision_config", "qformer_config") if hasattr(config, name)]
     settings = {
         "image_processor": encoder.processor.image_processor.to_dict(),
-        "towers": [
-            json.loads(part.to_json_string(use_diff=False)) for part in (config.vision_config, config.qformer_config)
-        ],
+        "towers": [json.loads(tower.to_json_string(use_diff=False)) for tower in towers],
         # They stand for the code that opens, resizes and encodes pictures.
         "versions": {"transformers": transformers.__version__, "pillow": PIL.__version__},
     }

@@ -8,15 +8,14 @@ import torch
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback
 
-from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import check_disjoint, write_split
 from blip2vqa.evaluation import swap_images
-from blip2vqa.families import parse_scopes
+from blip2vqa.families import family_of, parse_scopes
 from blip2vqa.features import Features, load_with_features
 from blip2vqa.files import write_json_atomic
-from blip2vqa.generation import Answer, Decoding, answer_examples
-from blip2vqa.loading import LoadedModel, load_base
+from blip2vqa.generation import Answer, answer_examples
+from blip2vqa.loading import LoadedModel, load_base, load_config
 from blip2vqa.lora import LoraSummary, wrap
 from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.reporting.tables import format_block
@@ -53,24 +52,24 @@ def finetune(run: Run) -> dict:
             quantization=run.model.quantization,
             device=args.device,
             for_training=True,
+            answers=tables.answers,
         ),
         {example.digest: example.image for example in tables.train + tables.val},
+        family_of(load_config(run.model.base_model_id, run.model.base_model_revision)),
         parse_scopes(run.lora.lora_scope),
         run.features.kept(),
         batch_size=args.per_device_eval_batch_size,
         progress=not args.disable_tqdm,
     )
-    text = TextEncoder.of(loaded.processor, loaded.base.config, run.data.prompt)
-    decoding = Decoding(run.generation.num_beams, run.generation.max_new_tokens)
 
     def answers(examples: list[Example], progress: str) -> list[Answer]:
         size = args.per_device_eval_batch_size
         shown = None if args.disable_tqdm else progress
-        return answer_examples(loaded, text, features, examples, decoding, batch_size=size, progress=shown)
+        return answer_examples(loaded, features, examples, tables.voice, batch_size=size, progress=shown)
 
     base_answers = answers(tables.val, "base model")
     lora = wrap(loaded, run.lora, args.seed, fused=not args.torch_compile)
-    trainer = _trainer(run, loaded, text, features, tables, answers)
+    trainer = _trainer(run, loaded, features, tables, answers)
     if state.is_main_process:
         print(_start_block(run, loaded, kept, lora, tables, trainer), flush=True)
     trainer.train(resume_from_checkpoint=resume)
@@ -81,8 +80,8 @@ def finetune(run: Run) -> dict:
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
     metrics = {}
     if state.is_main_process:
-        metrics = score_run(tables, scorer, base_answers, adapter_answers, swapped_answers)
-        write_results(run, loaded, text, lora, tables, decoding, metrics, base_answers, adapter_answers)
+        metrics = score_run(run.task, tables, scorer, base_answers, adapter_answers, swapped_answers)
+        write_results(run, loaded, lora, tables, metrics, base_answers, adapter_answers)
     state.wait_for_everyone()
     return metrics
 
@@ -90,7 +89,6 @@ def finetune(run: Run) -> dict:
 def _trainer(
     run: Run,
     loaded: LoadedModel,
-    text: TextEncoder,
     features: Features,
     tables: Tables,
     answers: Callable[[list[Example], str], list[Answer]],
@@ -102,13 +100,14 @@ def _trainer(
         args.fp16, args.mixed_precision = True, "fp16"  # brings the gradient scaler that float16 needs
     callbacks = [EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else []
     return VQATrainer(
-        text,
+        tables.text,
         features,
         answers,
         model=loaded.model,
         train=tables.train,
         val=tables.val,
-        tokens_per_row=row_length(tables.train, text, args),
+        tokens_per_row=row_length(tables.train, tables.text, args),
+        task=run.task,
         args=args,
         callbacks=callbacks,
     )
@@ -126,7 +125,8 @@ def _start_block(
     size, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
     parts = f"{size} × {accumulated} accumulated × {processes} {by}"
     row = trainer.data_collator.tokens_per_row
-    rows = f"questions of one image share rows of up to {row} tokens" if row else "one for each question"
+    unit = f"{run.task.unit}s"
+    rows = f"{unit} of one image share rows of up to {row} tokens" if row else f"one for each {run.task.unit}"
     shared = check_disjoint(tables.train, tables.val) or "none"
     pairs = [
         ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
@@ -134,16 +134,18 @@ def _start_block(
         ("device", f"{loaded.device}, {processes} {by}"),
         *kept,
         *lora.lines(),
-        ("training", f"{len(tables.train):,} questions on {count_images(tables.train):,} images"),
+        ("training", f"{len(tables.train):,} {unit} on {count_images(tables.train):,} images"),
         (
             "validation",
-            f"{len(tables.val):,} questions on {count_images(tables.val):,} images, {shared} of them in training",
+            f"{len(tables.val):,} {unit} on {count_images(tables.val):,} images, {shared} of them in training",
         ),
-        ("effective batch", f"{batch} questions ({parts})"),
+        ("effective batch", f"{batch} {unit} ({parts})"),
         ("rows", rows),
         ("steps", f"{steps:,}, or {steps / epoch:.3g} epochs"),
-        ("prompt", run.data.prompt),
+        ("prompt", tables.text.prompt),
     ]
+    if tables.answers:
+        pairs.append(("answers", "; ".join(filter(None, (f"{len(tables.answers):,} to choose from", tables.note)))))
     if tables.skipped:
         pairs.append(("skipped", f"{len(tables.skipped)} rows with a bad image; listed in {run.folder / BAD_IMAGES}"))
     return format_block("Fine-tuning", pairs)

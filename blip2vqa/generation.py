@@ -7,13 +7,15 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
-from transformers import DynamicCache
+from transformers import DynamicCache, set_seed
 
-from blip2vqa.answer_lists import AnswerTree
+from blip2vqa.answer_lists import RANKED, AnswerTree
+from blip2vqa.classification import class_scores
 from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.features import Features
 from blip2vqa.loading import LoadedModel
+from blip2vqa.voices import Decoding, Voice, speaking
 
 # Questions are sorted by length among so many batches, or among those of as many images as a batch has questions: the keys
 # and values of these images are in memory together.
@@ -26,37 +28,29 @@ class Answer:
 
     text: str
     confidence: float
-    """Probability of the answer's tokens, end token included: their product, from 0 to 1."""
+    """Probability of the answer's tokens, end token included: their product, from 0 to 1; of a head, that of its output."""
     ranked: tuple[tuple[str, float], ...] = ()
     """With a list of answers, the likeliest of them and their probabilities."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are decoded; kept in an adapter's manifest."""
-
-    num_beams: int = 1
-    max_new_tokens: int = 10
 
 
 @torch.inference_mode()
 def answer_batch(
     loaded: LoadedModel,
     text: TextEncoder,
-    query_output: torch.Tensor,
+    vision: torch.Tensor,
     questions: Sequence[str],
     decoding: Decoding,
     tree: AnswerTree | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> list[Answer]:
-    """Answer `questions` about images given as `query_output` [batch, num_query_tokens, hidden]: the plain way, image and
-    question through the language model together."""
-    base = loaded.base
-    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions).items()}
+    """Answer `questions` about images given as what the base's `encode` returns [batch, …]: the plain way, image and question
+    through the language model together. `prompts`: one for each question instead of `text`'s own."""
+    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
     # BLIP-2's own `generate` always runs the vision tower, and ignores the model's generation_config.
-    embeddings = base.embed(batch["input_ids"], query_output.to(loaded.device))
-    inputs = {"inputs_embeds": embeddings, "attention_mask": batch["attention_mask"]}
+    inputs = loaded.base.generation_inputs(vision.to(loaded.device), **batch)
     # With embeddings as input a causal model returns the new tokens alone; a seq2seq one starts with its start token.
-    return _generate(loaded, text, decoding, tree, prompt=int(text.seq2seq), **inputs)
+    prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else int(text.seq2seq)
+    return _generate(loaded, text, decoding, tree, prompt=prompt, **inputs)
 
 
 @torch.inference_mode()
@@ -78,9 +72,10 @@ def answer_remembered(
     questions: Sequence[str],
     decoding: Decoding,
     tree: AnswerTree | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> list[Answer]:
     """As `answer_batch` of a causal model, `questions[i]` about image `rows[i]` of `memory`, whose tokens are not run again."""
-    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions).items()}
+    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
     index = torch.tensor(rows, device=loaded.device).repeat_interleave(_beams(decoding, tree))
     cache = DynamicCache([(keys[index], values[index]) for keys, values in memory])
     return _generate(loaded, text, decoding, tree, prompt=batch["input_ids"].shape[1], past_key_values=cache, **batch)
@@ -95,10 +90,16 @@ def _generate(
 ) -> list[Answer]:
     """`prompt` is how many columns of the generated sequences stand in front of the answer."""
     language_model, beams = loaded.base.language_model, _beams(decoding, tree)
-    options = {"max_new_tokens": decoding.max_new_tokens}
+    options = {"max_new_tokens": decoding.max_new_tokens, "do_sample": decoding.do_sample}
+    if decoding.min_new_tokens:
+        options["min_new_tokens"] = decoding.min_new_tokens
+    if decoding.do_sample:
+        options |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+        set_seed(decoding.sampling_seed)
     if tree:
         options = {
             "max_new_tokens": tree.longest,
+            "do_sample": False,
             "prefix_allowed_tokens_fn": lambda _, ids: tree.allowed(ids[prompt:].tolist()),
             "num_return_sequences": beams,
             "length_penalty": 0.0,  # ranked by probability, not by probability for each token
@@ -107,9 +108,8 @@ def _generate(
         **inputs,
         **options,
         num_beams=beams,
-        do_sample=False,
         eos_token_id=text.end_token_id,
-        pad_token_id=text.tokenizer.pad_token_id,
+        pad_token_id=text.pad_token_id,
         output_scores=True,
         return_dict_in_generate=True,
     )
@@ -146,58 +146,100 @@ def _ranked(tree: AnswerTree, tokens: list[list[int]], confidences: list[float],
     return answers
 
 
+def choose(scores: torch.Tensor, answers: Sequence[str], allowed: Sequence[int] | None = None) -> list[Answer]:
+    """Probabilities [questions, answers] of a head → the likeliest answer to each question, the next ones behind it.
+
+    `allowed`: the outputs to choose among; None: all.
+    """
+    columns = torch.arange(len(answers)) if allowed is None else torch.tensor(allowed)
+    best = scores[:, columns].topk(min(RANKED, len(columns)), dim=1)
+    found = []
+    for values, places in zip(best.values.tolist(), columns[best.indices].tolist(), strict=True):
+        ranked = tuple((answers[place], value) for place, value in zip(places, values, strict=True))
+        found.append(Answer(*ranked[0], ranked))
+    return found
+
+
 def answer_by_batch(
     loaded: LoadedModel,
-    text: TextEncoder,
     features: Features,
     examples: Sequence[Example],
-    decoding: Decoding,
+    voices: Sequence[Voice],
     *,
     batch_size: int,
-    tree: AnswerTree | None = None,
 ) -> Iterator[list[tuple[int, Answer]]]:
-    """Answers as they come, each with its index among `examples`: every example once, in an order that costs least.
+    """Answers as they come, each with its index among `examples`, which `voices[i]` answers: every example once, in an order
+    that costs least.
 
-    Processes of one launch share the work, and each gets the answers of all.
+    Voices that decode alike share batches, whatever their adapters. Processes of one launch share the work, and each gets the
+    answers of all.
     """
     state = PartialState()
-    by_image: dict[str, list[int]] = {}
-    for index, example in enumerate(examples):
-        by_image.setdefault(example.digest, []).append(index)
-    order = [index for group in by_image.values() for index in group]
-    share = -(-len(order) // state.num_processes)
-    mine = order[state.process_index * share : (state.process_index + 1) * share]
-    batches = _my_batches(loaded, text, features, examples, decoding, mine, batch_size, tree)
-    for _ in range(-(-share // batch_size)):
-        found = next(batches, [])
-        yield gather_object(found) if state.num_processes > 1 else found
+    by_kind: dict[tuple, dict[tuple, list[int]]] = {}
+    for index, (example, voice) in enumerate(zip(examples, voices, strict=True)):
+        # A head with other outputs, or a list of answers in other tokens, has batches of its own.
+        alone = voice.adapter if voice.text.classes else None
+        kind = by_kind.setdefault((voice.decoding, id(voice.tree), alone), {})
+        kind.setdefault((example.digest, voice.adapter), []).append(index)
+    for by_image in by_kind.values():
+        order = [index for group in by_image.values() for index in group]
+        share = -(-len(order) // state.num_processes)
+        mine = order[state.process_index * share : (state.process_index + 1) * share]
+        batches = _my_batches(loaded, features, examples, voices, mine, batch_size)
+        for _ in range(-(-share // batch_size)):
+            found = next(batches, [])
+            yield gather_object(found) if state.num_processes > 1 else found
 
 
-def _my_batches(
-    loaded, text, features, examples, decoding, mine, batch_size, tree
-) -> Iterator[list[tuple[int, Answer]]]:
-    for chunk in _chunks(mine, [example.digest for example in examples], batch_size):
-        images = {digest: row for row, digest in enumerate(dict.fromkeys(examples[index].digest for index in chunk))}
-        memory = _remember(loaded, text, features, list(images), batch_size)
-        lengths = dict(zip(chunk, text.prompt_lengths([examples[index].question for index in chunk]), strict=True))
+def _my_batches(loaded, features, examples, voices, mine, batch_size) -> Iterator[list[tuple[int, Answer]]]:
+    """Batches of `mine`, which are all of one kind."""
+    keys = [(example.digest, voice.adapter) for example, voice in zip(examples, voices, strict=True)]
+    for chunk in _chunks(mine, keys, batch_size):
+        voice = voices[chunk[0]]
+        images = {key: row for row, key in enumerate(dict.fromkeys(keys[index] for index in chunk))}
+        memory = _remember(loaded, voice.text, features, list(images), batch_size)
+        lengths = _prompt_lengths(chunk, examples, voices)
         chunk.sort(key=lengths.__getitem__, reverse=True)
         for first in range(0, len(chunk), batch_size):
             batch = chunk[first : first + batch_size]
-            rows = [images[examples[index].digest] for index in batch]
-            questions = [examples[index].question for index in batch]
-            if text.seq2seq:
-                said = answer_batch(loaded, text, memory[rows], questions, decoding, tree)
-            else:
-                said = answer_remembered(loaded, text, memory, rows, questions, decoding, tree)
+            rows = [images[keys[index]] for index in batch]
+            asked = [(examples[index].question, voices[index].text.prompt) for index in batch]
+            with speaking(loaded, [voices[index].adapter for index in batch]):
+                said = _say(loaded, voice, features, memory, rows, [examples[i].digest for i in batch], asked)
             yield list(zip(batch, said, strict=True))
 
 
-def _chunks(mine: list[int], digests: list[str], batch_size: int) -> Iterator[list[int]]:
+def _say(loaded, voice: Voice, features: Features, memory, rows, digests, asked) -> list[Answer]:
+    """One batch: `asked` are questions with their prompts, about images `digests`, which are `rows` of `memory`."""
+    questions, prompts = [question for question, _ in asked], [prompt for _, prompt in asked]
+    if voice.text.classes:
+        allowed = [voice.text.row(answer) for answer in voice.tree.answers] if voice.tree else None
+        scores = class_scores(loaded, voice.text, features, digests, questions, prompts)
+        return choose(scores, voice.text.answers, allowed)
+    given = loaded, voice.text
+    if voice.text.shares_image:
+        return answer_remembered(*given, memory, rows, questions, voice.decoding, voice.tree, prompts)
+    return answer_batch(*given, memory[rows], questions, voice.decoding, voice.tree, prompts)
+
+
+def _prompt_lengths(chunk: list[int], examples: Sequence[Example], voices: Sequence[Voice]) -> dict[int, int]:
+    """Tokens of each prompt, by index."""
+    by_text: dict[TextEncoder, list[int]] = {}
+    for index in chunk:
+        by_text.setdefault(id(voices[index].text), []).append(index)
+    lengths = {}
+    for indices in by_text.values():
+        counted = voices[indices[0]].text.prompt_lengths([examples[index].question for index in indices])
+        lengths |= dict(zip(indices, counted, strict=True))
+    return lengths
+
+
+def _chunks(mine: list[int], keys: list[tuple], batch_size: int) -> Iterator[list[int]]:
     """`mine` in whole batches, at most `BATCHES_TOGETHER` at once, and no more than one with images enough for a batch."""
     chunk: list[int] = []
     for start in range(0, len(mine), batch_size):
         batch = mine[start : start + batch_size]
-        images = len({digests[index] for index in chunk + batch})
+        images = len({keys[index] for index in chunk + batch})
         if chunk and (images > batch_size or len(chunk) >= batch_size * BATCHES_TOGETHER):
             yield chunk
             chunk = []
@@ -207,14 +249,19 @@ def _chunks(mine: list[int], digests: list[str], batch_size: int) -> Iterator[li
 
 
 @torch.inference_mode()
-def _remember(loaded: LoadedModel, text: TextEncoder, features: Features, digests: list[str], batch_size: int):
-    """What the questions of these images share: `query_output` of a seq2seq model, `image_memory` of a causal one."""
+def _remember(loaded: LoadedModel, text: TextEncoder, features: Features, images: list[tuple], batch_size: int):
+    """What the questions of these (image, adapter) share: `image_memory` of a causal model that begins with the image, else
+    what `encode` returns; nothing where picture and question are read together."""
+    if text.classes:
+        return None
     parts = []
-    for start in range(0, len(digests), batch_size):
-        given = features.of(digests[start : start + batch_size]).to(loaded.device, loaded.dtype)
-        query_output = loaded.base.encode(**{features.name: given})
-        parts.append(query_output if text.seq2seq else image_memory(loaded, query_output))
-    if text.seq2seq:
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        given = features.of([digest for digest, _ in batch]).to(loaded.device, loaded.dtype)
+        with speaking(loaded, [adapter for _, adapter in batch]):
+            vision = loaded.base.encode(**{features.name: given})
+            parts.append(image_memory(loaded, vision) if text.shares_image else vision)
+    if not text.shares_image:
         return torch.cat(parts)
     layers = zip(*parts, strict=True)  # of each layer, (keys, values) of every part
     return [(torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer])) for layer in layers]
@@ -222,10 +269,9 @@ def _remember(loaded: LoadedModel, text: TextEncoder, features: Features, digest
 
 def answer_examples(
     loaded: LoadedModel,
-    text: TextEncoder,
     features: Features,
     examples: Sequence[Example],
-    decoding: Decoding,
+    voice: Voice,
     *,
     batch_size: int,
     progress: str | None = None,
@@ -235,8 +281,9 @@ def answer_examples(
     was_training = loaded.model.training
     loaded.model.eval()
     answers: list[Answer] = [None] * len(examples)
+    voices = [voice] * len(examples)
     with tqdm(total=len(examples), desc=progress, unit="question", disable=hidden, leave=False) as bar:
-        for batch in answer_by_batch(loaded, text, features, examples, decoding, batch_size=batch_size):
+        for batch in answer_by_batch(loaded, features, examples, voices, batch_size=batch_size):
             for index, answer in batch:
                 answers[index] = answer
             bar.update(len(batch))

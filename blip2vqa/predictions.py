@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 RESULT_COLUMNS = ("generated_answer", "confidence", "status")
 RANKED_COLUMN = "ranked_answers"
+ADAPTER_COLUMN = "adapter"
 SHOWN = 5  # mistakes named in an error; the rest is counted
 
 
@@ -52,7 +53,7 @@ class PredictionsTable:
         # Through JSON, so that a tuple equals the list it comes back as.
         self._run = json.loads(json.dumps(run_key | {"input_table": _table_hash(table)}))
         self._results: dict[int, dict] = {}
-        ours = (*RESULT_COLUMNS, RANKED_COLUMN) if run_key.get("answers") else RESULT_COLUMNS
+        ours = (*RESULT_COLUMNS, RANKED_COLUMN, ADAPTER_COLUMN)
         renamed = {name: f"input_{name}" for name in table.columns if name in ours}
         clash = sorted(set(renamed.values()) & set(table.columns))
         if clash:
@@ -104,16 +105,16 @@ class PredictionsTable:
         """Rows (as in `Example.row`) answered before; one whose image was bad is left out, to be tried again."""
         return {row for row, entry in self._results.items() if entry["status"] == "ok"}
 
-    def add(self, results: Iterable[tuple]) -> None:
-        """Keep results of (row, generated_answer, confidence, status); status is "ok" or the reason why there is none. A fifth
-        member, if given, is the answers of a list with their probabilities, the likeliest first.
+    def add(self, results: Iterable[dict]) -> None:
+        """Keep results: `row`, `status` ("ok", or why there is no answer), `answer`, `confidence`; if given also `adapter`,
+        which one answered, and `ranked`, the likeliest answers of a list with their probabilities.
 
         They survive a kill once this returns. A row given twice keeps the later result.
         """
         entries = [
-            {"row": int(row), "answer": answer, "confidence": _finite(confidence), "status": status}
-            | ({"ranked": [(name, round(value, 6)) for name, value in ranked[0]]} if ranked else {})
-            for row, answer, confidence, status, *ranked in results
+            {"answer": "", **result, "row": int(result["row"]), "confidence": _finite(result.get("confidence"))}
+            | ({"ranked": [(name, round(value, 6)) for name, value in result["ranked"]]} if "ranked" in result else {})
+            for result in results
         ]
         self._append(entries)
         self._results |= {entry["row"]: entry for entry in entries}
@@ -126,7 +127,8 @@ class PredictionsTable:
         """Write the output, remove the journal, and return the table written.
 
         The columns of the input in their order, then `generated_answer`, `confidence` (0 to 1, empty without an answer)
-        and `status`; where answers were ranked also `ranked_answers`, JSON of [answer, probability] pairs.
+        and `status`; where types of questions have adapters of their own also `adapter`, and where answers were ranked
+        `ranked_answers`, JSON of [answer, probability] pairs.
         Raises ValueError when rows are missing, `InputError` when the output has appeared in the meantime.
         """
         rows = self._table.index.tolist()
@@ -139,6 +141,8 @@ class PredictionsTable:
         confidences = [entry["confidence"] for entry in entries]
         output["confidence"] = ["" if value is None else f"{value:.6f}" for value in confidences]
         output["status"] = [entry["status"] for entry in entries]
+        if any("adapter" in entry for entry in entries):
+            output[ADAPTER_COLUMN] = [entry.get("adapter", "") for entry in entries]
         if any("ranked" in entry for entry in entries):
             output[RANKED_COLUMN] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
         self._keep_what_is_finished()  # written by another process in the meantime

@@ -1,24 +1,25 @@
 """What a fine-tuning run leaves behind: scores beside their baselines, predictions, manifest, model card."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
-from blip2vqa.collate import TextEncoder
-from blip2vqa.evaluation import BlindBaseline, score
 from blip2vqa.exchange.manifest import data_hash, versions, write_manifest
 from blip2vqa.families import parse_scopes
 from blip2vqa.files import write_json_atomic, write_text_atomic
-from blip2vqa.generation import Answer, Decoding
+from blip2vqa.generation import Answer
 from blip2vqa.loading import LoadedModel
 from blip2vqa.lora import LoraSummary
 from blip2vqa.metrics import BERTScore
 from blip2vqa.predictions import to_csv
 from blip2vqa.reporting.card import model_card
 from blip2vqa.run import Run, Tables, count_images
+from blip2vqa.tasks import Task
 
 
 def score_run(
+    task: Task,
     tables: Tables,
     scorer: BERTScore | None,
     base: list[Answer],
@@ -26,36 +27,37 @@ def score_run(
     swapped: list[Answer] | None,
 ) -> dict[str, dict]:
     """What `metrics.json` holds: base and adapter, and what a model scores that never sees the right picture."""
-    blind = BlindBaseline(tables.train).predict(tables.val)
+    blind = task.blind(tables.train).predict(tables.val)
     metrics = {
-        "base": score(tables.val, [answer.text for answer in base], bertscore=scorer),
-        "adapter": score(tables.val, [answer.text for answer in adapter], bertscore=scorer),
-        "blind": score(tables.val, blind),
+        "base": task.score(tables.val, [answer.text for answer in base], bertscore=scorer),
+        "adapter": task.score(tables.val, [answer.text for answer in adapter], bertscore=scorer),
+        "blind": task.score(tables.val, blind),
     }
     if swapped is not None:
-        metrics["swapped"] = score(tables.val, [answer.text for answer in swapped])
+        metrics["swapped"] = task.score(tables.val, [answer.text for answer in swapped])
     return metrics
 
 
 def write_results(
     run: Run,
     loaded: LoadedModel,
-    text: TextEncoder,
     lora: LoraSummary,
     tables: Tables,
-    decoding: Decoding,
     metrics: dict,
     base: list[Answer],
     adapter: list[Answer],
 ) -> None:
-    folder, arguments = run.folder, run.lora
+    folder, arguments, text = run.folder, run.lora, tables.text
     manifest = {
-        "task": "vqa",
+        "task": run.task.name,
         "family": loaded.family.name,
         "base_model_id": loaded.where,
         "base_model_revision": loaded.revision,
-        "prompt": run.data.prompt,
-        "decoding": asdict(decoding),
+        "prompt": text.prompt,
+        "decoding": asdict(run.decoding),
+        "style": run.data.style and Path(run.data.style).stem,
+        "question_types": run.data.question_types,
+        "answers": tables.answers,
         "end_token": text.tokenizer.decode([text.end_token_id]),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from blip2vqa.answer_lists import AnswerTree, read_answers
 from blip2vqa.arguments import (
     DataArguments,
     FeatureArguments,
@@ -18,14 +19,19 @@ from blip2vqa.arguments import (
     LoraArguments,
     ModelArguments,
 )
+from blip2vqa.classification import AnswerList, text_encoder
 from blip2vqa.collate import TextEncoder
-from blip2vqa.data.examples import BadRow, Example, load_examples
+from blip2vqa.data.answers import normalize_answer, parse_question_types
+from blip2vqa.data.captions import group_by_image, load_captions
+from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
 from blip2vqa.data.splits import check_disjoint, describe_split, split_by_image
 from blip2vqa.errors import InputError, gather, raise_all
-from blip2vqa.families import family_of, parse_roles, parse_scopes
+from blip2vqa.families import Family, family_of, parse_roles, parse_scopes
 from blip2vqa.loading import choose_dtype, find_device, load_config, load_processor
 from blip2vqa.lora import modules_to_adapt
 from blip2vqa.reporting.tables import verdict
+from blip2vqa.tasks import CAPTION, TASKS, Task
+from blip2vqa.voices import Decoding, Voice
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +65,19 @@ class Run:
             # Trainer would copy the model to all of them in one process, which is slow, and counts the loss once for each.
             logger.warning("1 of %d GPUs is used; `accelerate launch` uses them all", self.training.n_gpu)
             self.training._n_gpu = 1
+        if self.training.metric_for_best_model == "accuracy":
+            self.training.metric_for_best_model = self.task.main
+
+    @property
+    def task(self) -> Task:
+        """What is learnt."""
+        return TASKS[self.data.task]
+
+    @property
+    def decoding(self) -> Decoding:
+        """How answers are decoded."""
+        given = {name: getattr(self.generation, name) for name in Decoding.__dataclass_fields__}
+        return Decoding(**given | {"max_new_tokens": given["max_new_tokens"] or self.task.max_new_tokens})
 
     def results(self, metrics: dict) -> list[tuple[str, str]]:
         """What was written and where, for the closing block."""
@@ -70,34 +89,94 @@ class Run:
             ("scores", f"{self.folder}/metrics.json"),
             ("answers", f"{self.folder}/predictions.csv"),
             ("run again", f"accelerate launch finetune.py {self.folder}/run.json --output_dir NEW_FOLDER"),
-            ("use it", f"python inference.py --lora_model_path {self.folder} --image_dir … --csv_path …"),
+            ("use it", self._use()),
         ]
+
+    def _use(self) -> str:
+        if self.task is CAPTION:
+            return f"python caption.py --images … --styles {self.data.style or 'plain'}={self.folder}"
+        return f"python inference.py --lora_model_path {self.folder} --image_dir … --csv_path …"
 
 
 @dataclass
 class Tables:
-    """Checked examples on both sides of the split."""
+    """Checked examples on both sides of the split, and how they are asked."""
 
     train: list[Example]
     val: list[Example]
     skipped: list[BadRow]
+    voice: Voice | None = None
+    answers: tuple[str, ...] | None = None
+    """The only ones there are; None: any."""
+    note: str = ""
+    """What the list of answers leaves out, in words."""
+
+    @property
+    def text(self) -> TextEncoder:
+        """What turns them into tensors."""
+        return self.voice.text
 
 
 def check(run: Run) -> Tables:
     """Read and check everything before any weight is loaded. Raises one `InputError` with every problem found."""
     parts = (run.data, run.lora, run.generation, run.features, run.training)
     problems = [problem for part in parts for problem in part.check()]
-    text = gather(problems, _check_base, run)
+    found = gather(problems, _check_base, run)
     tables = gather(problems, _load_tables, run) if run.data.csv_path else None
     gather(problems, checkpoint_to_resume, run, tables)
-    if text and tables:
-        room, row = run.generation.max_new_tokens, 0 if text.seq2seq else run.training.tokens_per_row
-        gather(problems, text.check_lengths, tables.train + tables.val, room, row)
+    if found and tables:
+        gather(problems, ask_as, run, tables, *found)
     raise_all(problems)
     return tables
 
 
-def _check_base(run: Run) -> TextEncoder:
+def ask_as(run: Run, tables: Tables, processor, config) -> None:
+    """Find (in place) how the tables are asked of a base. Raises `InputError` for what it cannot be asked."""
+    family, problems = family_of(config), []
+    if run.task is CAPTION and family.caption_prompt is None:
+        raise InputError(
+            f"--task caption: {family.name} chooses or writes answers to questions; it cannot write captions"
+        )
+    prompt = run.data.prompt or (family.caption_prompt if run.task is CAPTION else family.prompt)
+    gather(problems, _close_answers, run, tables, family)
+    raise_all(problems)
+    text = text_encoder(processor, config, prompt, tables.answers)
+    tree = AnswerTree(tables.answers, text) if tables.answers else None
+    if tree:
+        gather(problems, tree.check)
+    problems += text.refused(run.training)
+    room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
+    gather(problems, text.check_lengths, tables.train + tables.val, room, row)
+    raise_all(problems)
+    tables.voice = Voice(text, run.decoding, None if text.classes else tree)
+
+
+def _close_answers(run: Run, tables: Tables, family: Family) -> None:
+    """Find (in place) the only answers there are, if there is such a list, and leave out what a head cannot learn."""
+    if run.data.answers:
+        tables.answers = tuple(read_answers(run.data.answers))
+        known = {normalize_answer(answer) for answer in tables.answers}
+        outside = [e for e in tables.train + tables.val if not any(normalize_answer(a) in known for a in e.answers)]
+        if outside:
+            shown = "; ".join(f"row {example.row}: {example.answer!r}" for example in outside[:5])
+            raise InputError(
+                f"--answers {run.data.answers}: {len(outside)} rows of the tables have another answer ({shown}); add it to "
+                "the list, or leave those rows out"
+            )
+    elif family.answers == "classes":
+        listed = AnswerList.of(tables.train, run.data.min_answer_count)
+        known = {normalize_answer(answer) for answer in listed.answers}
+        able = [e for e in tables.train if any(normalize_answer(answer) in known for answer in e.answers)]
+        lost = sum(not any(normalize_answer(answer) in known for answer in e.answers) for e in tables.val)
+        tables.note = (
+            f"{listed.rare:,} rarer ones and {len(tables.train) - len(able):,} training questions left out; "
+            f"{lost:,} of {len(tables.val):,} validation questions ask for others"
+        )
+        tables.train, tables.answers = able, listed.answers
+
+
+def _check_base(run: Run) -> tuple:
+    """Processor and configuration of the base."""
     base, revision = run.model.base_model_id, run.model.base_model_revision
     config = load_config(base, revision)
     family, problems = family_of(config), []
@@ -111,26 +190,29 @@ def _check_base(run: Run) -> TextEncoder:
             model = family.model_class(config)
         gather(problems, modules_to_adapt, model, family, roles, scopes)
     raise_all(problems)
-    return TextEncoder.of(load_processor(base, config, revision), config, run.data.prompt)
+    return load_processor(base, config, revision), config
 
 
 def _load_tables(run: Run) -> Tables:
     data, main, problems = run.data, PartialState().is_main_process, []
 
     def load(csv_path: str, annotations_path: str | None, bad_images: str) -> tuple[list[Example], list[BadRow]] | None:
-        return gather(
-            problems,
-            partial(
-                load_examples,
-                csv_path,
-                data.image_dir,
-                annotations_path,
-                question_type_column=data.question_type_column,
-                on_bad_image=data.on_bad_image,
-                bad_images_path=run.folder / bad_images if main else None,
-                progress=main,
-            ),
-        )
+        shared = {
+            "on_bad_image": data.on_bad_image,
+            "bad_images_path": run.folder / bad_images if main else None,
+            "progress": main,
+        }
+        if run.task is CAPTION:
+            style = Path(data.style).stem if data.style else None
+            load = partial(load_captions, csv_path, data.image_dir, choose=data.captions, style=style, **shared)
+            return gather(problems, load)
+        load = partial(load_examples, csv_path, data.image_dir, annotations_path, **shared)
+        found = gather(problems, partial(load, question_type_column=data.question_type_column))
+        types = gather([], parse_question_types, data.question_types)  # what is wrong with them has been reported
+        if not found or not types:
+            return found
+        kept = gather(problems, of_types, found[0], types, csv_path)
+        return None if kept is None else (kept, found[1])
 
     loaded = load(data.csv_path, data.annotations_path, BAD_IMAGES)
     loaded_val = (
@@ -142,12 +224,18 @@ def _load_tables(run: Run) -> Tables:
         # A share out of range has been reported with the arguments.
         share = data.val_split if 0 < data.val_split < 1 else 0.5
         train, val = split_by_image(train, share, run.training.seed)
-        return Tables(train, val, skipped)
+        return Tables(train, _references(run, val), skipped)
     val, skipped_val = loaded_val
+    val = _references(run, val)
     shared = check_disjoint(train, val)
     if shared and main:
         logger.warning("%d images stand in both tables: the validation score will flatter the adapter", shared)
     return Tables(train, val, skipped + skipped_val)
+
+
+def _references(run: Run, val: list[Example]) -> list[Example]:
+    """Validation examples as they are scored: a picture is captioned once, against all of its captions."""
+    return group_by_image(val) if run.task is CAPTION else val
 
 
 def checkpoint_to_resume(run: Run, tables: Tables | None) -> str | None:

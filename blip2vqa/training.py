@@ -3,16 +3,14 @@
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-import torch
-from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
-from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator, split_by_tokens
+from blip2vqa.collate import TextEncoder, split_by_tokens
 from blip2vqa.data.examples import Example
-from blip2vqa.evaluation import score
 from blip2vqa.features import Features
 from blip2vqa.generation import Answer
+from blip2vqa.tasks import VQA, Task
 
 
 class AnsweredQuestions(Dataset):
@@ -42,23 +40,6 @@ class _EpochCallback(TrainerCallback):
     def on_epoch_begin(self, args, state, control, **kwargs):
         for one in self.told:
             one.epoch = int(state.epoch or 0)
-
-
-class AnswerLoss:
-    """Cross entropy of answer and end tokens, averaged over those of the whole optimizer step.
-
-    Computed here, not in the model: T5 averages within each micro-batch, which makes gradients grow with the number of
-    accumulation steps, while Trainer divides by the tokens of the whole step for losses that it hands the count to.
-    """
-
-    def __init__(self, label_smoothing: float = 0.0):
-        self.label_smoothing = label_smoothing
-
-    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-        """`labels` [batch, length] and `outputs.logits` [supervised tokens, vocabulary] → scalar."""
-        targets = labels[labels != IGNORE]  # [tokens]
-        total = cross_entropy(outputs.logits.float(), targets, reduction="sum", label_smoothing=self.label_smoothing)
-        return total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
 class RowSampler(Sampler):
@@ -99,7 +80,7 @@ def row_length(train: Sequence[Example], text: TextEncoder, args) -> int | None:
     A seq2seq model's encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
     """
     shared = len({example.digest for example in train}) < len(train)
-    return args.tokens_per_row if shared and args.tokens_per_row and not text.seq2seq else None
+    return args.tokens_per_row if shared and args.tokens_per_row and text.shares_image else None
 
 
 def row_sampler(train: Sequence[Example], text: TextEncoder, args, tokens_per_row: int | None) -> RowSampler:
@@ -112,7 +93,7 @@ def row_sampler(train: Sequence[Example], text: TextEncoder, args, tokens_per_ro
 
 
 class VQATrainer(Trainer):
-    """Trainer over features of the frozen stage; `evaluate()` reports the loss and the accuracy of generated answers."""
+    """Trainer over features of the frozen stage; `evaluate()` reports the loss and the task's score of what is generated."""
 
     def __init__(
         self,
@@ -123,6 +104,7 @@ class VQATrainer(Trainer):
         train,
         val,
         tokens_per_row: int | None = None,
+        task: Task = VQA,
         **kwargs,
     ):
         """`answers(examples, progress)`: what the model says as it is now, the bar's name given."""
@@ -131,11 +113,11 @@ class VQATrainer(Trainer):
         super().__init__(
             train_dataset=dataset,
             eval_dataset=AnsweredQuestions(val, args.seed),
-            data_collator=TrainingCollator(text, features, tokens_per_row),
-            compute_loss_func=AnswerLoss(args.label_smoothing_factor),
+            data_collator=text.collator(features, tokens_per_row),
+            compute_loss_func=text.loss(args.label_smoothing_factor),
             **kwargs,
         )
-        self.answers = answers
+        self.answers, self.task = answers, task
         self.said: dict[int, list[Answer]] = {}  # answers to the validation questions, by step
         self.sampler = row_sampler(train, text, args, tokens_per_row)
         self.add_callback(_EpochCallback(dataset, self.sampler))
@@ -145,8 +127,8 @@ class VQATrainer(Trainer):
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         examples = self.eval_dataset.examples
         said = self.said[self.state.global_step] = self.answers(examples, "validation")
-        accuracy = score(examples, [answer.text for answer in said])["accuracy"]
-        output.metrics[f"{metric_key_prefix}_accuracy"] = accuracy
+        scores = self.task.score(examples, [answer.text for answer in said])
+        output.metrics[f"{metric_key_prefix}_{self.task.main}"] = scores[self.task.main]
         return output
 
     def final_answers(self) -> list[Answer]:

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from blip2vqa import answering, generation
+from blip2vqa import answering, generation, sources
 from blip2vqa.answering import metrics_path, score_table
-from blip2vqa.arguments import FeatureArguments, InferenceArguments
+from blip2vqa.arguments import FeatureArguments
 from blip2vqa.errors import InputError
+from blip2vqa.inference_arguments import InferenceArguments
 
 
 def arguments(base, drawn, out, **changes) -> InferenceArguments:
@@ -106,7 +107,7 @@ def test_a_bad_image_is_an_error_or_said_in_its_row(tiny_opt, drawn, tmp_path):
 
 
 def test_everything_wrong_is_said_before_the_weights(tiny_opt, drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(answering, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(sources, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
     table = tmp_path / "table.csv"
     table.write_text("picture,question\n1.png,What?\n")
     with pytest.raises(InputError) as caught:
@@ -115,7 +116,7 @@ def test_everything_wrong_is_said_before_the_weights(tiny_opt, drawn, tmp_path, 
 
 
 def test_scoring_needs_neither_model_nor_images(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(answering, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(sources, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
     table = read(drawn[1])
     table["generated_answer"] = table["answer"]
     table.loc[0, "generated_answer"] = "purple"
@@ -169,14 +170,14 @@ def test_another_adapter_in_the_same_folder_does_not_finish_the_first_ones_table
         raise KeyboardInterrupt
 
     args = arguments(
-        tiny_opt, drawn, tmp_path / "out.csv", lora_model_path=str(tmp_path / "adapter"), base_model_id=None
+        tiny_opt, drawn, tmp_path / "out.csv", lora_model_path=[str(tmp_path / "adapter")], base_model_id=None
     )
     write_adapter(0)
     monkeypatch.setattr(generation, "answer_remembered", stop)
     with pytest.raises(KeyboardInterrupt):
         answer_table(args)
     write_adapter(1)
-    with pytest.raises(InputError, match="adapter was"):
+    with pytest.raises(InputError, match="adapters was"):
         answer_table(args)
 
 

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from transformers import Blip2ForConditionalGeneration
 
 from blip2vqa.collate import IGNORE, TextEncoder, pad
 from blip2vqa.errors import InputError
 from blip2vqa.loading import load_base
-from blip2vqa.training import AnsweredQuestions, AnswerLoss
-from tiny import NUM_QUERY_TOKENS
+from blip2vqa.losses import AnswerLoss
+from blip2vqa.training import AnsweredQuestions
+from tiny import NUM_QUERY_TOKENS, upstream_logits
 
 PROMPT = "Question: {question} Answer in one word:"
 
@@ -102,11 +104,11 @@ def test_loss_equals_the_plain_one(loaded, text):
     labels = batch.pop("labels")
     query_output = torch.randn(3, NUM_QUERY_TOKENS, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        outputs = loaded.model(query_output=query_output, **batch)
+        logits = upstream_logits(loaded.model, query_output, **batch)
         supervised = labels != IGNORE
         keep = supervised if text.seq2seq else supervised.roll(-1, dims=1)
         given = loaded.model(query_output=query_output, **batch, keep=keep)
-    log_probabilities = outputs.logits.log_softmax(-1)
+    log_probabilities = logits.log_softmax(-1)
     expected, count = 0.0, 0
     for row in range(labels.shape[0]):
         for column in range(labels.shape[1]):
@@ -129,6 +131,8 @@ def test_the_model_computes_the_same_from_features_as_from_pixels(loaded, text):
         features = loaded.model.encode(pixels)
         assert features.shape == (2, NUM_QUERY_TOKENS, 32)
         assert torch.equal(direct, loaded.model(query_output=features, **batch).logits)
+        upstream = Blip2ForConditionalGeneration.forward(loaded.model, pixel_values=pixels, **batch).logits
+    torch.testing.assert_close(direct, upstream)
 
 
 def test_answers_are_drawn_in_proportion_and_again_alike():

@@ -10,13 +10,12 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from blip2vqa.collate import TextEncoder
 from blip2vqa.counting import Memory, count_step, counted
 from blip2vqa.errors import InputError
 from blip2vqa.estimate import Plan, count_encoding, estimate, estimate_base
 from blip2vqa.finetuning import finetune
 from blip2vqa.generation import Answer
-from blip2vqa.loading import load_base, load_config, load_processor, quantized_layers
+from blip2vqa.loading import load_base, load_config, quantized_layers
 from blip2vqa.lora import wrap
 from blip2vqa.run import check
 from blip2vqa.training import VQATrainer
@@ -29,9 +28,7 @@ LENGTHS = ["--tokens_per_row", "60", "--eval_strategy", "no"]
 
 def make_plan(base, drawn, out, *flags) -> Plan:
     run = make_run(base, drawn, out, *LENGTHS, *flags)
-    config = load_config(str(base))
-    text = TextEncoder.of(load_processor(str(base), config), config, run.data.prompt)
-    return Plan(run, check(run), str(base), config, text, torch.float32, CPU)
+    return Plan(run, check(run), str(base), load_config(str(base)), torch.float32, CPU)
 
 
 def count(plan: Plan) -> Memory:
@@ -67,7 +64,7 @@ def test_counted_without_weights_as_in_a_real_run(request, drawn, tmp_path, monk
 
     original = VQATrainer.train
     monkeypatch.setattr(VQATrainer, "train", train)
-    monkeypatch.setattr("blip2vqa.finetuning.answer_examples", lambda *args, **kwargs: [Answer("", 0.0)] * len(args[3]))
+    monkeypatch.setattr("blip2vqa.finetuning.answer_examples", lambda *args, **kwargs: [Answer("", 0.0)] * len(args[2]))
     finetune(make_run(base, drawn, tmp_path / "run", *LENGTHS, *flags))
     (peak,) = found
     assert peak["weights"] == expected["weights"]
@@ -110,7 +107,7 @@ def test_quantized_layers_are_those_of_bitsandbytes(tiny_base, drawn, tmp_path):
     plan = make_plan(tiny_base, drawn, tmp_path)
     loaded = load_base(str(tiny_base), dtype="float32", quantization="4bit", parts=plan.parts)
     expected = [module for module in loaded.model.modules() if isinstance(module, Linear4bit)]
-    layers = quantized_layers(plan.outline(plan.parts).base)
+    layers = quantized_layers(plan.outline(plan.parts).base, plan.family)
     shapes = [tuple(layer.weight.shape) for layer in layers]
     assert expected and shapes == [(layer.out_features, layer.in_features) for layer in expected]
 

@@ -11,9 +11,10 @@ from PIL import Image
 from blip2vqa.arguments import FeatureArguments, KeptFeatures
 from blip2vqa.data.examples import load_examples
 from blip2vqa.errors import InputError
+from blip2vqa.families import family_of
 from blip2vqa.features import load_with_features
 from blip2vqa.finetuning import finetune
-from blip2vqa.loading import load_base
+from blip2vqa.loading import load_base, load_config
 from runs import adapter_of, make_run, same_weights
 
 CPU = torch.device("cpu")
@@ -78,10 +79,13 @@ def images(drawn):
 
 
 def features_of(base, images, folder, scopes=("language_model",), **kwargs):
+    return load_from(base, images, scopes, KeptFeatures(folder, 1.0), **kwargs)
+
+
+def load_from(base, images, scopes, kept, **kwargs):
     loader = partial(load_base, str(base), dtype="float32", quantization="none", device=CPU)
-    return load_with_features(
-        loader, images, scopes, KeptFeatures(folder, 1.0), batch_size=5, progress=False, **kwargs
-    )  # fmt: skip
+    family = family_of(load_config(str(base)))
+    return load_with_features(loader, images, family, scopes, kept, batch_size=5, progress=False, **kwargs)
 
 
 def test_the_towers_are_gone_and_the_features_are_theirs(tiny_base, images, tmp_path):
@@ -159,11 +163,10 @@ def test_a_picture_that_changed_under_way_is_said(tiny_opt, drawn, images, tmp_p
 
 
 def test_more_than_the_limit_is_kept_for_this_run_and_dropped_by_the_next(tiny_opt, drawn, images, tmp_path):
-    loader = partial(load_base, str(tiny_opt), dtype="float32", quantization="none", device=CPU)
-    load_with_features(loader, images, ("language_model",), KeptFeatures(tmp_path, 1e-9), batch_size=5, progress=False)
+    load_from(tiny_opt, images, ("language_model",), KeptFeatures(tmp_path, 1e-9))
     assert len(list(tmp_path.glob("*/*.safetensors"))) == 1
     few = dict(list(images.items())[:2])
-    load_with_features(loader, few, ("qformer",), KeptFeatures(tmp_path, 1e-9), batch_size=5, progress=False)
+    load_from(tiny_opt, few, ("qformer",), KeptFeatures(tmp_path, 1e-9))
     (left,) = tmp_path.glob("*/*.safetensors")
     assert json.loads((left.parent / "space.json").read_text())["stage"] == "image_embeds"
 

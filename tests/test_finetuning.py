@@ -169,7 +169,8 @@ def test_quantized_bases_train_and_reload(bits, tiny_opt, drawn, tmp_path):
 
 def test_shared_rows_train_to_the_same_adapter(tiny_opt, drawn, tmp_path):
     """In the same order, questions of one image in one row give the adapter that one row a question gives."""
-    from blip2vqa.training import TrainingCollator, VQATrainer
+    from blip2vqa.collate import TrainingCollator
+    from blip2vqa.training import VQATrainer
 
     exact = (
         "--lora_dropout",
@@ -189,7 +190,7 @@ def test_shared_rows_train_to_the_same_adapter(tiny_opt, drawn, tmp_path):
 
     def one_row_a_question(self, *args, **kwargs):
         init(self, *args, **kwargs)
-        self.data_collator = TrainingCollator(self.text, self.features)
+        self.data_collator = TrainingCollator(self.data_collator.text, self.data_collator.features)
         self._get_train_sampler = lambda dataset=None: self.sampler
 
     with pytest.MonkeyPatch.context() as patch:

@@ -112,7 +112,7 @@ def test_over_a_quantized_base(bits, tiny_opt):
     from blip2vqa.collate import TextEncoder
     from blip2vqa.loading import load_base
     from blip2vqa.lora import wrap
-    from blip2vqa.training import AnswerLoss
+    from blip2vqa.losses import AnswerLoss
 
     found = []
     for fused in (False, True):

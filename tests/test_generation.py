@@ -11,10 +11,11 @@ from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError
 from blip2vqa.finetuning import finetune
-from blip2vqa.generation import Decoding, answer_batch, answer_by_batch, answer_examples
+from blip2vqa.generation import answer_batch, answer_by_batch, answer_examples
 from blip2vqa.loading import load_base
+from blip2vqa.voices import Decoding, Voice
 from runs import make_run
-from tiny import GivenFeatures
+from tiny import GivenFeatures, upstream_logits
 
 QUESTIONS = [
     "Red?",
@@ -59,7 +60,7 @@ def test_bulk_answers_are_those_of_one_question_at_a_time(model, asked, beams, b
     loaded, text = model
     examples, features = asked
     plain = one_by_one(model, asked, decoding)
-    bulk = answer_examples(loaded, text, features, examples, decoding, batch_size=batch_size)
+    bulk = answer_examples(loaded, features, examples, Voice(text, decoding), batch_size=batch_size)
     assert [answer.text for answer in bulk] == [answer.text for answer in plain]
     assert len({answer.text for answer in plain}) > 3  # not one answer to all
     for fast, slow in zip(bulk, plain, strict=True):
@@ -80,7 +81,7 @@ def test_a_causal_model_runs_the_tokens_of_an_image_once(tiny_opt, asked, monkey
         .register_forward_hook(lambda module, args, output: rows.append(args[0].shape[:2]))
     )
     examples, features = asked
-    answer_examples(loaded, text, features, examples, Decoding(1, 1), batch_size=4)
+    answer_examples(loaded, features, examples, Voice(text, Decoding(1, 1)), batch_size=4)
     hook.remove()
     assert sum(images) == 4
     image_tokens = sum(size * length for size, length in rows if length == text.num_query_tokens)
@@ -92,7 +93,8 @@ def test_a_causal_model_runs_the_tokens_of_an_image_once(tiny_opt, asked, monkey
 def test_every_example_once_and_like_lengths_together(model, asked):
     loaded, text = model
     examples, features = asked
-    batches = list(answer_by_batch(loaded, text, features, examples, Decoding(1, 2), batch_size=3))
+    voices = [Voice(text, Decoding(1, 2))] * len(examples)
+    batches = list(answer_by_batch(loaded, features, examples, voices, batch_size=3))
     assert sorted(index for batch in batches for index, _ in batch) == list(range(13))
     lengths = [[len(text.prompt_ids([examples[index].question])[0]) for index, _ in batch] for batch in batches]
     # Four batches are sorted together, the longest questions first.
@@ -106,7 +108,8 @@ def test_a_list_of_answers_is_kept_to_and_ranked(model, asked, count):
     loaded, text = model
     examples, features = asked
     tree = AnswerTree(ANSWERS[:count], text)
-    batches = answer_by_batch(loaded, text, features, examples, Decoding(1, 1), batch_size=4, tree=tree)
+    voices = [Voice(text, Decoding(1, 1), tree)] * len(examples)
+    batches = answer_by_batch(loaded, features, examples, voices, batch_size=4)
     said = dict(itertools.chain.from_iterable(batches))
     for index, example in enumerate(examples):
         true = {answer: probability(model, features, example, answer) for answer in tree.answers}
@@ -127,7 +130,7 @@ def probability(model, features, example, answer) -> float:
     batch = text.training_batch([example.question], [answer])
     labels = batch.pop("labels")
     with torch.no_grad():
-        logits = loaded.base(query_output=features.of([example.digest]), **batch).logits.log_softmax(-1)
+        logits = upstream_logits(loaded.base, features.of([example.digest]), **batch).log_softmax(-1)
     if not text.seq2seq:
         logits, labels = logits[:, :-1], labels[:, 1:]
     kept = labels != -100
@@ -169,7 +172,7 @@ def test_merged_for_inference_answers_as_the_adapter_beside_the_base(tiny_opt, d
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
     from blip2vqa import load
-    from blip2vqa.loading import find_adapter
+    from blip2vqa.adapters import find_adapter
 
     finetune(make_run(tiny_opt, drawn, tmp_path / "run"))
     merged = load(str(tmp_path / "run"), dtype="float32", quantization="none")
@@ -195,7 +198,7 @@ def test_the_head_is_given_its_input_in_one_piece(tiny_opt, asked):
     seen = []
     head = loaded.base.language_model.get_output_embeddings()
     head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].is_contiguous()))
-    answer_examples(loaded, text, features, examples, Decoding(1, 2), batch_size=8)
+    answer_examples(loaded, features, examples, Voice(text, Decoding(1, 2)), batch_size=8)
     assert seen and all(seen)
     from transformers import Blip2ForConditionalGeneration
 

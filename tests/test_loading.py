@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from blip2vqa import load
+from blip2vqa.adapters import find_adapter
 from blip2vqa.arguments import LoraArguments
 from blip2vqa.collate import TextEncoder
 from blip2vqa.errors import InputError
 from blip2vqa.families import parse_roles
-from blip2vqa.loading import choose_dtype, choose_quantization, find_adapter, load_base, load_config
+from blip2vqa.loading import choose_dtype, choose_quantization, load_base, load_config
 from blip2vqa.lora import wrap
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +76,7 @@ def test_roles_match_the_language_model_alone(tiny_base):
     assert adapted and all(".language_model." in name for name in adapted)
     # OPT: 2 layers of six; T5: an encoder and a decoder of 2 layers, the decoder with cross attention.
     expected = {"q": 2, "k": 2, "v": 2, "o": 2, "gate": 0, "up": 2, "down": 2}
-    if loaded.family.seq2seq:
+    if loaded.family.answers == "seq2seq":
         expected = {"q": 6, "k": 6, "v": 6, "o": 6, "gate": 4, "up": 4, "down": 4}
     assert summary.modules == expected
     assert summary.trainable == sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
@@ -230,6 +231,7 @@ def test_auto_quantizes_only_what_does_not_fit(tiny_opt, monkeypatch, caplog):
 def test_beams_and_batches_answer_like_plain_generate(tiny_base, drawn):
     """Batched and padded, from features, greedy and with beams: what upstream's own generate says row by row."""
     from PIL import Image
+    from transformers import Blip2ForConditionalGeneration
 
     names, questions = ["0.png", "1.png", "2.png"], ["What color is the square?", "Red?", "How many squares are there?"]
     for beams in (1, 3):
@@ -249,14 +251,16 @@ def test_beams_and_batches_answer_like_plain_generate(tiny_base, drawn):
             ends = (new == text.end_token_id).nonzero()
             new = new[: int(ends[0]) + 1] if len(ends) else new
             if text.seq2seq:
-                start = torch.tensor([[text.decoder_start_token_id, *new[:-1].tolist()]])
-                logits = base(
-                    pixel_values=inputs["pixel_values"], input_ids=inputs["input_ids"], decoder_input_ids=start
+                start = torch.tensor([[text.start_token_id, *new[:-1].tolist()]])
+                logits = Blip2ForConditionalGeneration.forward(
+                    base, pixel_values=inputs["pixel_values"], input_ids=inputs["input_ids"], decoder_input_ids=start
                 )
                 chosen = logits.logits[0].log_softmax(-1)
             else:
                 whole = torch.cat([inputs["input_ids"][0], new])[None]
-                logits = base(pixel_values=inputs["pixel_values"], input_ids=whole).logits
+                logits = Blip2ForConditionalGeneration.forward(
+                    base, pixel_values=inputs["pixel_values"], input_ids=whole
+                ).logits
                 chosen = logits[0, -len(new) - 1 : -1].log_softmax(-1)
             total = chosen.gather(1, new[:, None]).sum().exp().item()
             assert answer.confidence == pytest.approx(total, rel=1e-3)

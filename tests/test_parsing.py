@@ -6,6 +6,7 @@ import pytest
 
 from blip2vqa import arguments
 from blip2vqa.errors import InputError
+from blip2vqa.inference_arguments import InferenceArguments
 from blip2vqa.parsing import parse
 
 PARTS = arguments.FINETUNE_ARGUMENTS
@@ -123,7 +124,7 @@ def test_json_that_is_no_configuration(tmp_path, text):
         (arguments.LoraArguments(lora_dropout=1.0), "--lora_dropout: 1.0"),
         (arguments.GenerationArguments(num_beams=0), "--num_beams: 0"),
         (arguments.DataArguments(csv_path="t", eval_annotations_path="a"), "without --eval_csv_path"),
-        (arguments.InferenceArguments(csv_path="t", batch_size=0), "--batch_size: 0"),
+        (InferenceArguments(csv_path="t", batch_size=0), "--batch_size: 0"),
         (arguments.FinetuneArguments(learning_rate=-1, use_cpu=True), "--learning_rate: -1"),
         (arguments.FinetuneArguments(num_train_epochs=0, use_cpu=True), "--num_train_epochs: 0"),
     ],
@@ -135,7 +136,7 @@ def test_numbers_out_of_range(part, message):
 def test_every_argument_has_a_line_of_help():
     from dataclasses import fields
 
-    for part in [*PARTS, arguments.InferenceArguments]:
+    for part in [*PARTS, InferenceArguments]:
         for field in fields(part):
             assert field.metadata.get("help"), f"{part.__name__}.{field.name}"
 

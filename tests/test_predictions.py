@@ -33,6 +33,10 @@ def path(tmp_path):
     return tmp_path / "new" / "RESULTS.csv"
 
 
+def result(row: int, answer: str, confidence: float | None, status: str = "ok") -> dict:
+    return {"row": row, "answer": answer, "confidence": confidence, "status": status}
+
+
 def read_csv(path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
@@ -42,8 +46,8 @@ def read_csv(path) -> pd.DataFrame:
 
 def test_results_follow_the_input_columns_in_input_order(table, path):
     predictions = PredictionsTable(path, table, RUN)
-    predictions.add([(3, "blue", 0.5, "ok"), (2, "red", 0.123456789, "ok")])
-    predictions.add([(4, "", None, "bad image: truncated")])
+    predictions.add([result(3, "blue", 0.5), result(2, "red", 0.123456789)])
+    predictions.add([result(4, "", None, "bad image: truncated")])
     assert predictions.done == {2, 3}
     assert not path.exists()
     written = predictions.finish()
@@ -59,7 +63,7 @@ def test_results_follow_the_input_columns_in_input_order(table, path):
 def test_every_text_comes_back_as_it_was(path):
     table = pd.DataFrame({"question": AWKWARD, 'a "column", quoted': AWKWARD[::-1]})
     predictions = PredictionsTable(path, table, RUN)
-    predictions.add((row, text, float("nan"), "ok") for row, text in enumerate(AWKWARD))
+    predictions.add(result(row, text, float("nan")) for row, text in enumerate(AWKWARD))
     predictions.finish()
     expected = table.assign(generated_answer=AWKWARD, confidence="", status="ok")
     pd.testing.assert_frame_equal(read_csv(path), expected)
@@ -70,19 +74,21 @@ def test_csv_quotes_only_what_needs_it():
 
 
 def test_columns_named_as_the_results_are_kept_under_another_name(table, path, caplog):
-    predictions = PredictionsTable(path, table.assign(status=["new", "old", "old"]), RUN)
-    assert "input_status" in caplog.text
-    predictions.add((row, "red", 1.0, "ok") for row in table.index)
+    predictions = PredictionsTable(path, table.assign(status=["new", "old", "old"], adapter="power"), RUN)
+    assert "input_status" in caplog.text and "input_adapter" in caplog.text
+    predictions.add(result(row, "red", 1.0) for row in table.index)
     predictions.finish()
-    assert list(read_csv(path)) == [*table, "input_status", "generated_answer", "confidence", "status"]
+    renamed = ["input_status", "input_adapter"]
+    assert list(read_csv(path)) == [*table, *renamed, "generated_answer", "confidence", "status"]
     assert read_csv(path)["input_status"].tolist() == ["new", "old", "old"]
+    assert read_csv(path)["input_adapter"].tolist() == ["power"] * 3
     with pytest.raises(InputError, match="input_status"):
         PredictionsTable(path, table.assign(status="", input_status=""), RUN, overwrite=True)
 
 
 def test_finishing_with_rows_missing_is_a_mistake_and_writes_nothing(table, path):
     predictions = PredictionsTable(path, table, RUN)
-    predictions.add([(2, "red", 1.0, "ok")])
+    predictions.add([result(2, "red", 1.0)])
     with pytest.raises(ValueError, match=r"2 rows .*\[3, 4\]"):
         predictions.finish()
     assert not path.exists()
@@ -93,11 +99,11 @@ def test_finishing_with_rows_missing_is_a_mistake_and_writes_nothing(table, path
 
 def test_resuming_skips_what_is_done_and_tries_bad_rows_again(table, path):
     first = PredictionsTable(path, table, RUN)
-    first.add([(2, "red", 0.9, "ok"), (3, "", None, "bad image: missing")])
+    first.add([result(2, "red", 0.9), result(3, "", None, "bad image: missing")])
     first.close()
     second = PredictionsTable(path, table, dict(reversed(RUN.items())))
     assert second.done == {2}
-    second.add([(3, "blue", 0.8, "ok"), (4, "pink", 0.7, "ok")])
+    second.add([result(3, "blue", 0.8), result(4, "pink", 0.7)])
     second.finish()
     assert read_csv(path)["generated_answer"].tolist() == ["red", "blue", "pink"]
     assert read_csv(path)["status"].tolist() == ["ok"] * 3
@@ -106,14 +112,14 @@ def test_resuming_skips_what_is_done_and_tries_bad_rows_again(table, path):
 @pytest.mark.parametrize("torn", ['{"row": 3, "answer": "bl', '{"row": 3', "{", '{"row":3,"answer":"é'])
 def test_a_torn_last_line_is_dropped(table, path, torn):
     first = PredictionsTable(path, table, RUN)
-    first.add([(2, "red", 0.9, "ok")])
+    first.add([result(2, "red", 0.9)])
     first.close()
     whole = first.journal_path.read_bytes()
     first.journal_path.write_bytes(whole + torn.encode()[:-1])
     second = PredictionsTable(path, table, RUN)
     assert second.done == {2}
     assert first.journal_path.read_bytes() == whole
-    second.add([(3, "blue", 0.8, "ok"), (4, "pink", 0.7, "ok")])
+    second.add([result(3, "blue", 0.8), result(4, "pink", 0.7)])
     second.close()
     assert PredictionsTable(path, table, RUN).done == {2, 3, 4}
 
@@ -132,7 +138,7 @@ def test_a_killed_process_leaves_a_journal_that_goes_on(table, path, tmp_path):
         import pandas as pd
         from blip2vqa.predictions import PredictionsTable
         predictions = PredictionsTable(sys.argv[1], pd.read_pickle(sys.argv[2]), {"model": "tiny"})
-        predictions.add([(2, "red", 0.9, "ok"), (3, "blue", 0.8, "ok")])
+        predictions.add({"row": row, "answer": "red", "confidence": 0.9, "status": "ok"} for row in (2, 3))
         os.kill(os.getpid(), signal.SIGKILL)
     """
     table.to_pickle(tmp_path / "table.pickle")
@@ -160,7 +166,7 @@ def test_a_journal_of_other_settings_is_refused(table, path, change, said):
 
 def test_a_journal_of_another_table_is_refused_and_overwrite_starts_anew(table, path):
     first = PredictionsTable(path, table, RUN)
-    first.add([(2, "red", 0.9, "ok")])
+    first.add([result(2, "red", 0.9)])
     first.close()
     for other in (table.iloc[::-1], table.iloc[:2], table.assign(sku="x"), table.rename(columns={"sku": "id"})):
         with pytest.raises(InputError, match=r"another table.*--overwrite"):
@@ -171,7 +177,7 @@ def test_a_journal_of_another_table_is_refused_and_overwrite_starts_anew(table, 
 
 def test_a_damaged_journal_is_refused(table, path):
     first = PredictionsTable(path, table, RUN)
-    first.add([(2, "red", 0.9, "ok"), (3, "red", 0.9, "ok")])
+    first.add([result(2, "red", 0.9), result(3, "red", 0.9)])
     first.close()
     header, _, last = first.journal_path.read_text().splitlines()
     for text in (f"{header}\nrubbish\n{last}\n", "[1]\n", f"{header}\n{header}\n"):
@@ -185,14 +191,14 @@ def test_a_damaged_journal_is_refused(table, path):
 
 def test_a_finished_output_is_refused_and_stays_until_a_new_one_is_whole(table, path):
     def finish(predictions, answer):
-        predictions.add((row, answer, 1.0, "ok") for row in table.index if row not in predictions.done)
+        predictions.add(result(row, answer, 1.0) for row in table.index if row not in predictions.done)
         predictions.finish()
 
     finish(PredictionsTable(path, table, RUN), "red")
     with pytest.raises(InputError, match=r"already there.*--overwrite"):
         PredictionsTable(path, table, RUN)
     again = PredictionsTable(path, table, RUN, overwrite=True)
-    again.add([(2, "blue", 1.0, "ok")])
+    again.add([result(2, "blue", 1.0)])
     again.close()  # interrupted: the old output is untouched, and the new run goes on without --overwrite
     assert read_csv(path)["generated_answer"].tolist() == ["red"] * 3
     resumed = PredictionsTable(path, table, RUN)
@@ -209,7 +215,7 @@ def test_a_foreign_file_and_a_folder_in_the_way_are_refused(table, tmp_path):
     assert file.read_text() == "precious"
     meanwhile = tmp_path / "meanwhile.csv"
     predictions = PredictionsTable(meanwhile, table, RUN)
-    predictions.add((row, "red", 1.0, "ok") for row in table.index)
+    predictions.add(result(row, "red", 1.0) for row in table.index)
     meanwhile.write_text("precious")
     with pytest.raises(InputError, match="already there"):
         predictions.finish()
@@ -303,7 +309,7 @@ def test_a_csv_of_the_whole_table_serves_the_examples_that_are_left(tmp_path):
 
 def test_what_was_written_can_be_scored(table, path):
     predictions = PredictionsTable(path, table, RUN)
-    predictions.add((row, text, 1.0, "ok") for row, text in zip(table.index, ["x", "", "None"], strict=True))
+    predictions.add(result(row, text, 1.0) for row, text in zip(table.index, ["x", "", "None"], strict=True))
     predictions.finish()
     examples = [example(name, question) for name, question in zip(table.image_name, table.question, strict=True)]
     assert read_predictions(path, examples) == ["x", "", "None"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blip2vqa import arguments
+from blip2vqa.inference_arguments import InferenceArguments
 from blip2vqa.parsing import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ def test_command_parses(command, monkeypatch):
         rest = shlex.split(shlex.join(rest).replace("--ddp_backend gloo", ""))
         parse(arguments.FINETUNE_ARGUMENTS, "test", [*rest, *([] if "--use_cpu" in rest else ["--use_cpu"])])
     else:
-        parse([arguments.InferenceArguments], "test", rest)
+        parse([InferenceArguments], "test", rest)
     assert (ROOT / script).is_file()
 
 

@@ -10,8 +10,9 @@ from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator
 from blip2vqa.data.examples import Example
 from blip2vqa.loading import load_base
 from blip2vqa.lora import wrap
-from blip2vqa.training import AnswerLoss, RowSampler
-from tiny import GivenFeatures
+from blip2vqa.losses import AnswerLoss
+from blip2vqa.training import RowSampler
+from tiny import GivenFeatures, upstream_logits
 
 PROMPT = "Question: {question} Answer in one word:"
 QUESTIONS = [
@@ -108,7 +109,9 @@ def test_kept_logits_are_those_of_the_whole_model(model, features, items):
     with torch.no_grad():
         kept = model.model(keep=keep, **batch).logits
         whole = model.model(**batch).logits
+        upstream = upstream_logits(model.base, **batch)
     torch.testing.assert_close(kept, whole[keep])
+    torch.testing.assert_close(kept, upstream[keep])
     assert kept.shape[0] == (labels != IGNORE).sum()
 
 

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
 )
+from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}
 NUM_QUERY_TOKENS = 4
@@ -36,6 +37,12 @@ class GivenFeatures:
 
     def of(self, digests) -> torch.Tensor:
         return self.values[[self.rows[digest] for digest in digests]]
+
+
+def upstream_logits(base, query_output: torch.Tensor, **batch) -> torch.Tensor:
+    """What upstream's own forward gives for features of the towers: logits of every position."""
+    image = BaseModelOutputWithVisionQformerOutputs(pooler_output=base.project(query_output))
+    return Blip2ForConditionalGeneration.forward(base, mm_encoder_outputs={"image": image}, **batch).logits
 
 
 def make_tokenizer(seq2seq: bool) -> PreTrainedTokenizerFast:

@@ -5,6 +5,9 @@ Normalisation follows the official VQA evaluator, `vqaEvaluation/vqaEval.py` of 
 """
 
 import re
+from collections.abc import Sequence
+
+from blip2vqa.errors import InputError
 
 NUMBER_WORDS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
@@ -68,6 +71,34 @@ def normalize_answer(text: str) -> str:
     """The whole official normalisation. (The evaluator skips it when all ten annotators agree: see the metrics.)"""
     text = text.replace("\n", " ").replace("\t", " ").strip()
     return process_digit_article(process_punctuation(text))
+
+
+def vqa_score(prediction: str, answers: Sequence[str]) -> float:
+    """VQA accuracy of one prediction against its annotators' answers, 0 to 1; see `metrics.VQAAccuracy`."""
+    if not answers:
+        raise ValueError("VQA accuracy needs at least one answer a row; leave out rows without any")
+    if not prediction.strip():
+        return 0.0
+    prediction, *answers = [text.replace("\n", " ").replace("\t", " ").strip() for text in (prediction, *answers)]
+    if len(set(answers)) > 1 or len(answers) == 1:
+        prediction, *answers = [process_digit_article(process_punctuation(text)) for text in (prediction, *answers)]
+    if len(answers) == 1:
+        return float(prediction == answers[0])
+    matches = answers.count(prediction)
+    needed = min(3, len(answers) - 1)
+    # Leaving out one that matched leaves matches - 1; leaving out another leaves them all.
+    without_a_match, without_another = min(1, (matches - 1) / needed), min(1, matches / needed)
+    return (matches * without_a_match + (len(answers) - matches) * without_another) / len(answers)
+
+
+def parse_question_types(text: str | None) -> tuple[str, ...]:
+    """`"count,yes/no"` → its types, () for all. Raises `InputError` for an empty list."""
+    if text is None:
+        return ()
+    types = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not types:
+        raise InputError(f"--question_types {text!r}: names no type; known by rule are {', '.join(QUESTION_TYPES)}")
+    return types
 
 
 def question_type(question: str) -> str:

@@ -98,7 +98,10 @@ def check_examples(
     bad_images_path: str | None = None,
     progress: bool = True,
 ) -> tuple[list[Example], list[BadRow]]:
-    """As `load_examples`, for a table that `load_table` has read, with the problems that it found."""
+    """As `load_examples`, for a table that `load_table` has read, with the problems that it found.
+
+    In a table without questions every question is "", and its type by rule is the name of the answers' column.
+    """
     if table is None:
         if image_dir is not None and not Path(image_dir).is_dir():
             problems.append(f"image_dir {image_dir}: no such folder")
@@ -124,6 +127,17 @@ def check_examples(
     if problems:
         raise InputError(*problems)
     return _build(table, keys, sources, digests, question_type_column), bad_rows
+
+
+def of_types(examples: list[Example], types: tuple[str, ...], path: str) -> list[Example]:
+    """Those of these question types. Raises InputError naming the types that the table has, for one that it has not."""
+    known = sorted({example.question_type for example in examples})
+    unknown = [name for name in types if name not in known]
+    if unknown:
+        raise InputError(
+            f"--question_types: {path} has no question of type {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    return [example for example in examples if example.question_type in types]
 
 
 def load_questions(
@@ -188,13 +202,17 @@ def _build(
     table: Table, keys: list[str], sources: dict[str, ImageSource], digests: dict[str, str], type_column: str | None
 ) -> list[Example]:
     frame = table.frame
-    questions = [question.strip() for question in frame["question"].tolist()]
-    by_rule = {question: question_type(question) for question in dict.fromkeys(questions)}
-    type_column = type_column or ("question_type" if "question_type" in frame else None)
+    if table.question is None:
+        questions, by_rule = [""] * len(frame), {"": table.answer}
+    else:
+        questions = [question.strip() for question in frame[table.question].tolist()]
+        by_rule = {question: question_type(question) for question in dict.fromkeys(questions)}
+        type_column = type_column or ("question_type" if "question_type" in frame else None)
     given = [text.strip() for text in frame[type_column].tolist()] if type_column else [""] * len(frame)
-    extra = frame.drop(columns=["image_name", "question", "answer"], errors="ignore").to_dict("records")
+    text_columns = [column for column in (table.question, table.answer) if column is not None]
+    extra = frame.drop(columns=["image_name", *text_columns], errors="ignore").to_dict("records")
     names = frame["image_name"].tolist() if "image_name" in frame else keys
-    official = frame["answer"].tolist() if "answer" in frame else [""] * len(frame)
+    official = frame[table.answer].tolist() if table.answer in frame else [""] * len(frame)
     # Of several equally common answers the table's own comes first, so that it is `Example.answer`.
     answers = [
         several if most_common(several) == one else tuple(sorted(several, key=lambda answer, one=one: answer != one))

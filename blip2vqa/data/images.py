@@ -5,7 +5,7 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -35,15 +35,18 @@ class BadImage(Exception):
 @dataclass(frozen=True)
 class ImageSource:
     """Where one picture's bytes are: a file, or row `index` of a `datasets.Dataset` whose column `image` is not
-    decoded. `name` tells sources apart."""
+    decoded, or `data`, the bytes themselves. `name` tells sources apart."""
 
     name: str
     path: Path | None = None
     dataset: "datasets.Dataset | None" = None
     index: int = 0
+    data: bytes | None = field(default=None, repr=False)
 
     def read_bytes(self) -> bytes:
         """The file's bytes, as stored. Raises BadImage when there are none to read."""
+        if self.data is not None:
+            return self.data
         path = self.path
         if self.dataset is not None:
             image = self.dataset[self.index]["image"]

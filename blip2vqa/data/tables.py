@@ -1,7 +1,7 @@
-"""Tables of questions in whatever format the user has them → one checked table."""
+"""Tables of questions, or of captions, in whatever format the user has them → one checked table."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,12 +32,21 @@ class Table:
     `source`: where the table came from, as the user wrote it.
     `images`: the pictures, where the table holds them: a `datasets.Dataset`, row for row, whose column `image` is not
     decoded; else None.
+    `question`, `answer`: what the columns of questions and of answers are called; a table of captions asks nothing.
     """
 
     frame: pd.DataFrame
     answers: list[tuple[str, ...]]
     source: str
     images: "datasets.Dataset | None" = None
+    question: str | None = "question"
+    answer: str = "answer"
+
+    def only(self, rows: set[int]) -> "Table":
+        """Those of `rows`, named as the index does; the pictures stay whole, as examples know their own by position."""
+        kept = [row in rows for row in self.frame.index]
+        answers = [answer for answer, stays in zip(self.answers, kept, strict=True) if stays]
+        return replace(self, frame=self.frame[kept], answers=answers)
 
 
 def read_table(path: str, annotations_path: str | None = None, *, require_answers: bool) -> Table:
@@ -55,26 +64,32 @@ def read_table(path: str, annotations_path: str | None = None, *, require_answer
 def load_table(path: str, annotations_path: str | None, *, require_answers: bool) -> tuple[Table | None, list[str]]:
     """As `read_table`, but hands back the problems, with as much of the table as could be read."""
     try:
-        raw = _read(str(path), annotations_path)
+        raw = read_raw(str(path), annotations_path)
     except InputError as error:
         return None, error.problems
+    return check_table(raw, path, require_answers=require_answers)
+
+
+def check_table(
+    raw: RawTable, path: str, *, require_answers: bool, question: str | None = "question", answer: str = "answer"
+) -> tuple[Table | None, list[str]]:
+    """As `load_table`, for a table that `read_raw` has read. `question`, `answer`: as in `Table`."""
     frame, problems = raw.frame, []
     if not len(frame):
         return None, [f"{path}: no rows"]
 
-    texts = frame["answer"].tolist() if "answer" in frame else [""] * len(frame)
+    texts = frame[answer].tolist() if answer in frame else [""] * len(frame)
     answers = [(text,) if text and not text.isspace() else () for text in texts]
     if raw.answers is not None:
         several, malformed = _annotators(raw.answers)
         if malformed:
             rows = name_rows(frame.index[malformed])
-            problems.append(f'{path}: {rows}: answers must be a list of texts, like ["red", "dark red"]')
-        frame = frame.assign(
-            answer=[text if one else most_common(row) for text, one, row in zip(texts, answers, several, strict=True)]
-        )
+            problems.append(f'{path}: {rows}: {answer}s must be a list of texts, like ["red", "dark red"]')
+        official = [text if one else most_common(row) for text, one, row in zip(texts, answers, several, strict=True)]
+        frame = frame.assign(**{answer: official})
         answers = [row or one for row, one in zip(several, answers, strict=True)]
 
-    needed = ["image_name"] * (raw.images is None) + ["question"] + ["answer"] * require_answers
+    needed = ["image_name"] * (raw.images is None) + [question] * (question is not None) + [answer] * require_answers
     for column in needed:
         if column not in frame:
             problems.append(_missing_column(path, column, list(frame)))
@@ -84,7 +99,7 @@ def load_table(path: str, annotations_path: str | None, *, require_answers: bool
                 problems.append(f"{path}: column {column} is empty in all {len(rows)} rows")
             else:
                 problems.append(f"{path}: empty {column} in {name_rows(rows)}; fill in or delete")
-    return Table(frame, answers, str(path), raw.images), problems
+    return Table(frame, answers, str(path), raw.images, question, answer), problems
 
 
 def most_common(answers: tuple[str, ...]) -> str:
@@ -92,7 +107,8 @@ def most_common(answers: tuple[str, ...]) -> str:
     return max((answer for answer in answers if answer.strip()), key=answers.count, default="")
 
 
-def _read(path: str, annotations_path: str | None) -> RawTable:
+def read_raw(path: str, annotations_path: str | None = None) -> RawTable:
+    """The table by its format, not checked yet. Raises InputError for no such file and for one not to be understood."""
     file = Path(path)
     suffix = (file.with_suffix("") if file.suffix == ".gz" else file).suffix.lower()
     if annotations_path is not None and suffix != ".json":

@@ -7,8 +7,11 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from blip2vqa.reporting.tables import MISSING, ROWS, verdict
 
-TASK = "visual-question-answering"
-METRICS = {"accuracy": "Exact match", "vqa_accuracy": "VQA accuracy", "bertscore_f1": "BERTScore F1"}
+TASKS = {"vqa": "visual-question-answering", "caption": "image-to-text"}  # the Hub's names
+METRICS = {
+    "accuracy": "Exact match", "vqa_accuracy": "VQA accuracy", "cider": "CIDEr", "bleu4": "BLEU-4",
+    "bertscore_f1": "BERTScore F1",
+}  # fmt: skip
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -34,18 +37,20 @@ def is_hub_id(base: str) -> bool:
 
 def _front_matter(manifest: dict, metrics: dict) -> str:
     base, scores = manifest.get("base_model_id", ""), metrics.get("adapter") or {}
+    task, family = TASKS[manifest.get("task") or "vqa"], _family(manifest)
     linked = {"base_model": base, "base_model_relation": "adapter"} if is_hub_id(base) else {}
     table = Path(manifest.get("data", {}).get("table") or "validation table").name
     results = [
         EvalResult(
-            task_type=TASK, dataset_type="custom", dataset_name=table, dataset_split="validation",
+            task_type=task, dataset_type="custom", dataset_name=table, dataset_split="validation",
             metric_type=name, metric_name=_with_scorer(name, scores), metric_value=round(scores[name], 4),
         )
         for name in METRICS if scores.get(name) is not None
     ]  # fmt: skip
     data = ModelCardData(
-        library_name="peft", pipeline_tag=TASK, tags=["blip-2", "lora", "vqa", TASK], eval_results=results or None,
-        model_name="BLIP-2 adapter" if results else None, **linked,
+        library_name="peft", pipeline_tag=task, eval_results=results or None,
+        tags=list(dict.fromkeys([family.lower(), "lora", manifest.get("task") or "vqa", task])),
+        model_name=f"{family} adapter" if results else None, **linked,
     )  # fmt: skip
     return data.to_yaml().strip()
 
@@ -64,10 +69,20 @@ def _base(manifest: dict) -> str:
     return f"[{base}](https://huggingface.co/{base})" + (f" at revision `{revision}`" if revision else "")
 
 
+def _family(manifest: dict) -> str:
+    """`BLIP-2`, of "BLIP-2 with OPT"."""
+    return (manifest.get("family") or "BLIP-2").split()[0]
+
+
 def _introduction(manifest: dict) -> str:
+    captions, style = manifest.get("task") == "caption", manifest.get("style")
+    what = "image captions" if captions else "visual question answering"
+    does = "write captions of pictures" if captions else "answer questions about pictures"
+    if captions and style:
+        does += f" in the style *{style}*"
     return (
-        "# BLIP-2 adapter for visual question answering\n\n"
-        f"A LoRA adapter on {_base(manifest)}, trained to answer questions about pictures. It is a plain PEFT adapter; "
+        f"# {_family(manifest)} adapter for {what}\n\n"
+        f"A LoRA adapter on {_base(manifest)}, trained to {does}. It is a plain PEFT adapter; "
         "`blip2vqa.json` beside it says how it was trained and how it is to be asked."
     )
 
@@ -75,12 +90,29 @@ def _introduction(manifest: dict) -> str:
 def _use(manifest: dict) -> str:
     prompt = manifest.get("prompt")
     asked = f"It was trained with this prompt, and is asked with it:\n\n```\n{prompt}\n```\n\n" if prompt else ""
+    command = (
+        "python inference.py --image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv "
+        "--lora_model_path THIS_FOLDER"
+    )
+    call = 'model = load("THIS_FOLDER")\nmodel.answer("picture.jpg", "What color is it?")'
+    if manifest.get("task") == "caption":
+        style = manifest.get("style") or "plain"
+        command = f"python caption.py --images PICTURE… --styles {style}=THIS_FOLDER --output_path CAPTIONS.csv"
+        call = (
+            f'model = load(BASE, adapters={{"{style}": "THIS_FOLDER"}})\nmodel.caption("picture.jpg", style="{style}")'
+        )
+    head = _answer_head(manifest)
+    return f"## Use\n\n{asked}```bash\n{command}\n```\n\n```python\nfrom blip2vqa import load\n\n{call}\n```{head}"
+
+
+def _answer_head(manifest: dict) -> str:
+    """How PEFT alone loads an adapter that brings a head for its own answers."""
+    if not (manifest.get("answers") and manifest.get("family") == "ViLT"):
+        return ""
     return (
-        f"## Use\n\n{asked}"
-        "```bash\npython inference.py --image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv "
-        "--lora_model_path THIS_FOLDER\n```\n\n"
-        '```python\nfrom blip2vqa import load\n\nmodel = load("THIS_FOLDER")\n'
-        'model.answer("picture.jpg", "What color is it?")\n```'
+        f"\n\nIt brings a head for its own {len(manifest['answers'])} answers, listed in `blip2vqa.json`. To load it with PEFT "
+        "alone, load the base with `ViltForQuestionAnswering.from_pretrained(BASE, "
+        f"num_labels={len(manifest['answers'])}, ignore_mismatched_sizes=True)` first."
     )
 
 
@@ -93,6 +125,9 @@ def _training(manifest: dict) -> str:
         "table": data.get("table") and f"`{Path(data['table']).name}`",
         "training rows (images)": _rows(data, "train"),
         "validation rows (images)": _rows(data, "val"),
+        "style": manifest.get("style"),
+        "question types": manifest.get("question_types"),
+        "answers to choose from": len(manifest["answers"]) if manifest.get("answers") else None,
         "adapted layers": ", ".join(roles) if isinstance(roles, list | tuple) else roles,
         "rank": manifest.get("rank"),
         "alpha": manifest.get("alpha"),
@@ -110,6 +145,18 @@ def _rows(data: dict, part: str) -> str | None:
     return None if rows is None else f"{rows:,}" + (f" ({images:,})" if images is not None else "")
 
 
+_ANSWER_NOTE = (
+    "Answers are compared after the official VQA normalisation. The blind baseline gives the most common training "
+    "answer to the question and sees no image; with images swapped, each question is asked about another picture: "
+    "what the adapter scores above both, it owes to the picture."
+)
+_CAPTION_NOTE = (
+    "CIDEr (from 0 to 10) and BLEU-4 compare each caption with all captions of its image. The blind baseline gives the "
+    "training caption most like the others to every image; with images swapped, the caption of another image is "
+    "scored: what the adapter scores above both, it owes to the picture."
+)
+
+
 def _results(metrics: dict) -> str:
     present = {key: metrics[key] for key in ROWS if metrics.get(key)}
     if not present:
@@ -121,11 +168,7 @@ def _results(metrics: dict) -> str:
         cells = [MISSING if scores.get(name) is None else f"{scores[name]:.4f}" for name in names]
         table.append([ROWS[key], *cells, str(scores.get("n", MISSING))])
     scorers = sorted({scores["bertscore_scorer"] for scores in present.values() if scores.get("bertscore_scorer")})
-    notes = [
-        "Answers are compared after the official VQA normalisation. The blind baseline gives the most common training "
-        "answer to the question and sees no image; with images swapped, each question is asked about another picture: "
-        "what the adapter scores above both, it owes to the picture."
-    ]
+    notes = [_CAPTION_NOTE if "cider" in names else _ANSWER_NOTE]
     notes += [f"BERTScore: {'; '.join(scorers)}; not comparable with other scorers."] if scorers else []
     rows = "\n".join("| " + " | ".join(row) + " |" for row in table)
     return f"## Results\n\nOn the validation rows:\n\n{rows}\n\n" + " ".join(notes)

@@ -13,6 +13,11 @@ ROWS = {
     "swapped": "adapter, images swapped",
     "predictions": "predictions",  # of any other system
 }
+METRICS = {
+    "accuracy": "accuracy", "vqa_accuracy": "VQA accuracy", "cider": "CIDEr", "bleu4": "BLEU-4", "bertscore_f1": "BERTScore F1",
+    "mean_words": "words",
+}  # fmt: skip
+SHARES = ("accuracy", "vqa_accuracy")  # printed as percentages
 MISSING = "-"
 LOG_WIDTH = 100  # columns, at least, where the output is no terminal and has no width of its own
 
@@ -45,17 +50,13 @@ def terminal() -> Console:
 
 def _scores(present: dict[str, dict], title: str) -> Table:
     scorers = sorted({scores["bertscore_scorer"] for scores in present.values() if scores.get("bertscore_scorer")})
-    columns = {"accuracy": "accuracy"}
-    if any("vqa_accuracy" in scores for scores in present.values()):
-        columns["vqa_accuracy"] = "VQA accuracy"
-    if scorers:
-        columns["bertscore_f1"] = "BERTScore F1"
+    columns = {name: title for name, title in METRICS.items() if any(name in scores for scores in present.values())}
     table = Table(title=Text(title), caption=Text(f"BERTScore: {'; '.join(scorers)}") if scorers else None)
     table.add_column("")
     for name in (*columns.values(), "n"):
         table.add_column(name, justify="right")
     for key, scores in present.items():
-        values = [_percent(scores.get("accuracy")), *(_number(name, scores.get(name)) for name in [*columns][1:])]
+        values = [_number(name, scores.get(name)) for name in columns]
         table.add_row(ROWS[key], *values, str(scores.get("n", MISSING)))
     return table
 
@@ -76,10 +77,10 @@ def _by_question_type(present: dict[str, dict]) -> Table:
 
 
 def _number(name: str, value: float | None) -> str:
-    """BERTScore as a plain number, since it may be negative; the others are shares."""
-    if name != "bertscore_f1":
+    """Shares as percentages; the others as plain numbers, since they may be negative or above 1."""
+    if name in SHARES:
         return _percent(value)
-    return MISSING if value is None else f"{value:.4f}"
+    return MISSING if value is None else f"{value:.{1 if name == 'mean_words' else 4}f}"
 
 
 def _percent(value: float | None) -> str:
@@ -103,12 +104,14 @@ def format_block(title: str, pairs: Mapping[str, object] | Iterable[tuple[str, o
 
 def verdict(metrics: dict) -> str:
     """One line on whether the adapter earns its score by looking, from `metrics` with `adapter` and `blind`."""
-    if metrics["adapter"]["accuracy"] <= metrics["blind"]["accuracy"]:
+    main = "cider" if "cider" in metrics["adapter"] else "accuracy"
+    if metrics["adapter"][main] <= metrics["blind"][main]:
         return "no better than the blind baseline: do not take its answers as read off the picture"
-    swapped = (metrics.get("swapped") or {}).get("accuracy")
+    swapped = (metrics.get("swapped") or {}).get(main)
     if swapped is None:
         return "better than the blind baseline; the images could not be swapped, there is only one"
-    points = 100 * (metrics["adapter"]["accuracy"] - swapped)
-    if points <= 0:
+    owed = metrics["adapter"][main] - swapped
+    if owed <= 0:
         return "as good with another picture as with the right one: it does not look at the picture"
-    return f"better than the blind baseline, and {points:.1f} points of its accuracy are owed to the picture"
+    share = f"{owed:.3f} of its CIDEr is" if main == "cider" else f"{100 * owed:.1f} points of its accuracy are"
+    return f"better than the blind baseline, and {share} owed to the picture"

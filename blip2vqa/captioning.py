@@ -1,0 +1,184 @@
+"""Pictures in, captions in several styles out: every picture is looked at once, whatever the number of styles."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from blip2vqa.arguments import FeatureArguments
+from blip2vqa.caption_arguments import CaptionArguments
+from blip2vqa.data.examples import Example
+from blip2vqa.data.gathering import Picture, gather_images
+from blip2vqa.data.images import BadImage, open_image
+from blip2vqa.errors import InputError, gather, raise_all
+from blip2vqa.files import write_text_atomic
+from blip2vqa.generation import answer_by_batch
+from blip2vqa.predictions import to_csv
+from blip2vqa.processes import on_main, start
+from blip2vqa.reporting.sheet import write_sheet
+from blip2vqa.reporting.tables import format_block
+from blip2vqa.sources import NO_ADAPTER, Source, find_source
+from blip2vqa.styles import known_styles, read_style
+from blip2vqa.voices import Decoding, Voice
+
+COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
+ALONE = "prompt and decoding alone"
+
+
+@dataclass(frozen=True)
+class Style:
+    """A way to write captions."""
+
+    name: str
+    adapter: str | None
+    """Path or Hub id; None: the style acts by its prompt and decoding alone."""
+    options: dict
+    """Of its JSON; `{}` for an adapter's own way under a name that is no style."""
+
+
+def parse_styles(given: Sequence[str]) -> list[Style]:
+    """`["detailed=ADAPTER", "concise", "mine.json"]` → styles. Raises `InputError` with every problem found."""
+    problems, styles = [], []
+    for item in given:
+        name, _, adapter = item.partition("=")
+        known = name in known_styles() or name.endswith(".json")
+        # An adapter remembers its own prompt: any name will do for it.
+        options = gather(problems, read_style, name) if known or not adapter else {}
+        label = Path(name).stem if name.endswith(".json") else name
+        if label in [style.name for style in styles]:
+            problems.append(f"--styles: {label} is given twice; keep one")
+        styles.append(Style(label, adapter or None, options or {}))
+    raise_all(problems)
+    return styles
+
+
+def voice_of(source: Source, style: Style) -> Voice:
+    """Who writes captions in a style: its adapter as it was trained, or the base by the style's prompt and decoding."""
+    options = {name: style.options[name] for name in Decoding.__dataclass_fields__ if name in style.options}
+    if style.name not in source.adapters:
+        return source.voice(NO_ADAPTER, prompt=style.options["prompt"], decoding=options)
+    manifest = source.adapters[style.name].manifest
+    if manifest.get("task") == "caption":
+        return source.voice(style.name)
+    # Of another task, or of other tools: what it was trained with does not write captions.
+    prompt = style.options.get("prompt") or source.family.caption_prompt
+    return source.voice(style.name, prompt=prompt, decoding={"max_new_tokens": 50} | options)
+
+
+def find_styles(
+    styles: Sequence[Style], base_model_id: str | None, revision: str | None, dtype: str = "auto"
+) -> tuple[Source, list[Voice]]:
+    """The base of all styles with their adapters, and a voice for each style. Raises `InputError`."""
+    adapters = {style.name: (style.adapter, None) for style in styles if style.adapter}
+    alone = len(adapters) < len(styles)
+    source = find_source(base_model_id, revision, adapters, with_base=alone, dtype=dtype)
+    if source.family.caption_prompt is None:
+        raise InputError(f"base model {source.base_model_id}: {source.family.name} cannot write captions")
+    return source, [voice_of(source, style) for style in styles]
+
+
+def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict | None:
+    """Caption pictures and write the table, and the sheet if asked for; returns what was done, None but in the main process.
+
+    Raises `InputError`, with every problem found, before any weight is loaded; pictures that cannot be used are left out, with
+    the reason in their rows, unless none is left.
+    """
+    state = start()
+    problems = args.check() + features.check()
+    styles = gather(problems, parse_styles, args.styles)
+    found = (
+        gather(problems, find_styles, styles, args.base_model_id, args.base_model_revision, args.dtype)
+        if styles
+        else None
+    )
+    raise_all(problems)
+    source, voices = found
+    pictures, bad = on_main(lambda: _gather(args))
+    began = time.monotonic()
+    loaded, kept, lines = source.load(
+        {picture.digest: picture.source for picture in pictures},
+        features.kept(),
+        dtype=args.dtype,
+        quantization=args.quantization,
+        batch_size=args.batch_size,
+    )
+    if state.is_main_process:
+        print(_start_block(args, source, styles, voices, loaded, lines, len(pictures), bad), flush=True)
+    examples, asked = [], []
+    for picture in pictures:
+        for voice in voices:
+            examples.append(Example(len(examples), picture.source, picture.source.name, picture.digest, "", (), "", {}))
+            asked.append(voice)
+    said = [None] * len(examples)
+    with tqdm(total=len(examples), desc="captioning", unit="caption", disable=not state.is_main_process) as bar:
+        for batch in answer_by_batch(loaded, kept, examples, asked, batch_size=args.batch_size):
+            for index, answer in batch:
+                said[index] = answer
+            bar.update(len(batch))
+    if not state.is_main_process:
+        return None
+    rows = []
+    for index, (example, answer) in enumerate(zip(examples, said, strict=True)):
+        style = styles[index % len(styles)]
+        rows.append(
+            (example.image_name, style.name, answer.text, f"{answer.confidence:.6f}", style.adapter or "", "ok")
+        )
+    rows += [
+        (place, style.name, "", "", style.adapter or "", f"bad image: {why}") for place, why in bad for style in styles
+    ]
+    write_text_atomic(args.output_path, to_csv(pd.DataFrame(rows, columns=COLUMNS)))
+    if args.compare:
+        _write_sheet(args.compare, styles, pictures, said, bad)
+    return {
+        "captions": len(examples),
+        "images": len(pictures),
+        "bad": bad,
+        "seconds": time.monotonic() - began,
+        "shown": rows[: 3 * len(styles)],
+    }
+
+
+def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]]]:
+    pictures, bad = gather_images(
+        args.images,
+        allow_private=args.allow_private_addresses,
+        seconds=args.download_seconds,
+        max_bytes=int(args.download_mb * 1e6),
+    )
+    if not pictures:
+        raise InputError(*[f"--images {place}: {reason}" for place, reason in bad[:10]], "--images: no usable picture")
+    return pictures, bad
+
+
+def _start_block(args, source: Source, styles, voices, loaded, lines, images: int, bad) -> str:
+    pairs = [
+        ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
+        *(tuple(note.split(": ", 1)) for note in loaded.notes),
+        ("device", str(loaded.device)),
+        *lines,
+        ("images", f"{images:,}, {args.batch_size} captions at once"),
+    ]
+    for style, voice in zip(styles, voices, strict=True):
+        by = f"adapter {style.adapter}" if style.adapter else ALONE
+        pairs.append((style.name, f"{by}; {voice.text.prompt!r}, {voice.decoding.describe()}"))
+    for place, reason in bad:
+        pairs.append(("left out", f"{place}: {reason}"))
+    return format_block("Captioning", pairs)
+
+
+def _write_sheet(path: str, styles: list[Style], pictures: list[Picture], said, bad) -> None:
+    def rows():
+        for number, picture in enumerate(pictures):
+            mine = said[number * len(styles) : (number + 1) * len(styles)]
+            captions = {style.name: answer.text for style, answer in zip(styles, mine, strict=True)}
+            try:
+                yield picture.source.name, open_image(picture.source), captions, None
+            except BadImage as gone:
+                yield picture.source.name, None, captions, gone.reason
+        for place, reason in bad:
+            yield place, None, dict.fromkeys(style.name for style in styles), reason
+
+    write_sheet(path, rows(), [(s.name, f"adapter {s.adapter}" if s.adapter else ALONE) for s in styles])

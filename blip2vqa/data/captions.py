@@ -1,0 +1,154 @@
+"""Tables of captions, several a picture, → checked examples without a question."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from blip2vqa.data.examples import BadRow, Example, check_examples
+from blip2vqa.data.readers import RawTable
+from blip2vqa.data.tables import check_table, read_raw
+from blip2vqa.errors import InputError, gather
+
+CAPTION = "caption"  # the column, and the question type of rows without a style
+CHOICES = ("all", "style", "shortest", "longest")
+
+
+def load_captions(
+    path: str,
+    image_dir: str | None,
+    *,
+    choose: str = "all",
+    style: str | None = None,
+    require_captions: bool = True,
+    on_bad_image: str = "error",
+    bad_images_path: str | None = None,
+    progress: bool = True,
+) -> tuple[list[Example], list[BadRow]]:
+    """Read a table of image_name, caption and, if there is one, style; check it and its pictures as `load_examples`.
+
+    A picture may stand in several rows, and a caption cell may be a JSON list of several captions, as in many data sets
+    of the Hub; the column may also be called captions. Capitals do not matter in the names caption and style.
+
+    Args:
+        choose: "all" captions; those of one "style"; of each picture, by content, the "shortest" or the "longest" (by
+            words, then by characters; of equals the first in the table).
+        style: with choose "style", the rows whose column style says so, whatever the capitals; no other row and none of
+            its pictures is looked at.
+        require_captions: False takes rows, or a whole table, without captions, as examples without answers.
+
+    Returns one example a caption: question "", `answers` the one caption with single spaces between its words,
+    `question_type` the row's style, else "caption"; in the table's order, with "shortest" and "longest" in that of the
+    pictures' first rows. Beside it the rows left out, as `load_examples`.
+    Raises InputError with everything that is wrong, table, style and pictures, in one go.
+    """
+    problems = _check_choice(choose, style)
+    raw, table, style_column = gather(problems, read_raw, path), None, None
+    if raw is not None:
+        raw = _with_captions(raw)
+        style_column = next((column for column in raw.frame if column.lower() == "style"), None)
+        if choose == "style" and style and len(raw.frame):
+            raw = gather(problems, _of_style, raw, path, style_column, style) or raw
+        table, found = check_table(raw, path, require_answers=require_captions, question=None, answer=CAPTION)
+        problems += found
+    examples, bad_rows = check_examples(
+        table,
+        problems,
+        path,
+        image_dir,
+        question_type_column=style_column,
+        on_bad_image=on_bad_image,
+        bad_images_path=bad_images_path,
+        progress=progress,
+    )
+    examples = [one for example in examples for one in _one_by_one(example)]
+    if choose in ("shortest", "longest"):
+        pick = min if choose == "shortest" else max  # both take the first of equals
+        examples = [
+            pick([example for example in group if example.answers] or group[:1], key=_length)
+            for group in _by_image(examples)
+        ]
+    return examples, bad_rows
+
+
+def group_by_image(examples: Sequence[Example]) -> list[Example]:
+    """One example a picture, by content, with all its captions as `answers`; both in order of first appearance.
+
+    Everything else is the picture's first example's, but of captions of different styles the type is "caption". Without
+    a digest the picture's name stands for it.
+    """
+    return [
+        replace(
+            group[0],
+            answers=tuple(caption for example in group for caption in example.answers),
+            question_type=group[0].question_type if len({one.question_type for one in group}) == 1 else CAPTION,
+        )
+        for group in _by_image(examples)
+    ]
+
+
+def _check_choice(choose: str, style: str | None) -> list[str]:
+    if choose not in CHOICES:
+        return [f"choose {choose!r}: give one of {', '.join(CHOICES)}"]
+    if choose == "style" and not (style or "").strip():
+        return ["choose style: say which style"]
+    if choose != "style" and style is not None:
+        return [f"style {style!r}: only goes with choose style, not {choose}"]
+    return []
+
+
+def _with_captions(raw: RawTable) -> RawTable:
+    """The captions' column under its own name, lists of captions taken out of its cells."""
+    frame = raw.frame
+    if CAPTION not in frame:
+        alike = [column for column in frame if column.lower() in (CAPTION, f"{CAPTION}s")]
+        frame = frame.rename(columns={alike[0]: CAPTION}) if len(alike) == 1 else frame
+    lists = [_parse_list(text) for text in frame[CAPTION].tolist()] if CAPTION in frame else []
+    if all(several is None for several in lists):
+        return replace(raw, frame=frame, answers=None)
+    texts = ["" if several is not None else text for text, several in zip(frame[CAPTION], lists, strict=True)]
+    return replace(raw, frame=frame.assign(**{CAPTION: texts}), answers=lists)
+
+
+def _parse_list(text: str) -> list | None:
+    """The list that a cell holds as JSON; None for a plain caption, also for one in brackets."""
+    if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _of_style(raw: RawTable, path: str, column: str | None, style: str) -> RawTable:
+    if column is None:
+        columns = ", ".join(raw.frame)
+        raise InputError(f"{path}: style {style!r}: the table has no column style; its columns are {columns}")
+    styles = [text.strip() for text in raw.frame[column].tolist()]
+    chosen = [position for position, text in enumerate(styles) if text.casefold() == style.strip().casefold()]
+    if not chosen:
+        known = Counter(text for text in styles if text).most_common()
+        names = ", ".join(f"{name} ({count})" for name, count in known[:10]) or "nothing"
+        rest = f" and {len(known) - 10} more" if len(known) > 10 else ""
+        raise InputError(f"{path}: style {style!r} in no row; column {column} holds {names}{rest}")
+    return RawTable(
+        raw.frame.iloc[chosen],
+        raw.answers and [raw.answers[position] for position in chosen],
+        raw.images and raw.images.select(chosen),
+    )
+
+
+def _one_by_one(example: Example) -> list[Example]:
+    captions = [" ".join(caption.split()) for caption in example.answers]
+    return [replace(example, answers=(caption,)) for caption in captions if caption] or [replace(example, answers=())]
+
+
+def _length(example: Example) -> tuple[int, int]:
+    return len(example.answer.split()), len(example.answer)
+
+
+def _by_image(examples: Sequence[Example]) -> list[list[Example]]:
+    groups = defaultdict(list)
+    for example in examples:
+        groups[example.digest or example.image_name].append(example)
+    return list(groups.values())

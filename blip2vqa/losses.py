@@ -1,0 +1,36 @@
+"""What training makes small: the cross entropy of an answer's tokens, or of a head with one output for each answer."""
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+IGNORE = -100  # cross_entropy's own default for positions without a target
+
+
+class AnswerLoss:
+    """Cross entropy of answer and end tokens, averaged over those of the whole optimizer step.
+
+    Computed here, not in the model: T5 averages within each micro-batch, which makes gradients grow with the number of
+    accumulation steps, while Trainer divides by the tokens of the whole step for losses that it hands the count to.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+        """`labels` [batch, length] and `outputs.logits` [supervised tokens, vocabulary] → scalar."""
+        targets = labels[labels != IGNORE]  # [tokens]
+        total = cross_entropy(outputs.logits.float(), targets, reduction="sum", label_smoothing=self.label_smoothing)
+        return total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
+
+
+class ClassLoss:
+    """Binary cross entropy, summed over the answers and averaged over the questions of the whole optimizer step.
+
+    As `ViltForQuestionAnswering`, after https://github.com/jnhwkim/ban-vqa/blob/master/train.py#L19.
+    """
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+        """`labels` and `outputs.logits` [batch, answers] → scalar."""
+        total = binary_cross_entropy_with_logits(outputs.logits.float(), labels.float(), reduction="sum")
+        # Trainer counts labels, each question having one for every answer.
+        return total / ((labels.numel() if num_items_in_batch is None else num_items_in_batch) / labels.shape[1])

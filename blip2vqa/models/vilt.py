@@ -1,0 +1,89 @@
+"""ViLT: one encoder over words and patches together, and a head with one output for each answer."""
+
+from types import MethodType
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, pad
+from transformers import ViltForQuestionAnswering
+
+
+class Vilt(ViltForQuestionAnswering):
+    """`pixel_values`, `pixel_mask` and the question → logits [rows, answers]; nothing in front of it stays the same."""
+
+    PARTS: ClassVar = {"language_model": ("vilt", "classifier")}
+
+    main_input_name = "pixel_values"
+
+    def __init__(self, config, parts: tuple[str, ...] | None = None):
+        super().__init__(config)
+        self.vilt.embeddings.visual_embed = MethodType(_visual_embed, self.vilt.embeddings)
+
+    @property
+    def language_model(self):
+        """What reads."""
+        return self.vilt
+
+    def forward(self, labels=None, **kwargs):
+        """As upstream, without its loss."""
+        return super().forward(**kwargs)
+
+    def answer_with(self, answers: tuple[str, ...]) -> int:
+        """Give the head one output for each of `answers` (in place); returns how many the head knew before, whose weights stay.
+
+        The others start from small random ones, as upstream's.
+        """
+        head = self._head
+        old, known = head[-1], [self.config.label2id.get(answer) for answer in answers]
+        new = nn.Linear(old.in_features, len(answers)).to(old.weight)
+        nn.init.normal_(new.weight, std=self.config.initializer_range)
+        nn.init.zeros_(new.bias)
+        rows = [row for row, source in enumerate(known) if source is not None]
+        sources = [known[row] for row in rows]
+        with torch.no_grad():
+            new.weight[rows], new.bias[rows] = old.weight[sources], old.bias[sources]
+        self.set_own_head((new.requires_grad_(False), answers))
+        return len(rows)
+
+    @property
+    def _head(self) -> nn.Sequential:
+        """The base's own, also under an adapter that has another."""
+        return getattr(self.classifier, "original_module", self.classifier)
+
+    def own_head(self) -> tuple[nn.Linear, tuple[str, ...]]:
+        """The head's last layer and its answers."""
+        return self._head[-1], tuple(self.config.id2label[row] for row in range(self.config.num_labels))
+
+    def set_own_head(self, head: tuple[nn.Linear, tuple[str, ...]]) -> None:
+        """As `own_head` returned it."""
+        self._head[-1], answers = head
+        self.config.id2label = dict(enumerate(answers))
+        self.config.label2id = {answer: row for row, answer in enumerate(answers)}
+        self.num_labels = len(answers)
+
+
+def _visual_embed(self, pixel_values, pixel_mask, max_image_length=None):
+    """Patch embeddings with positions [images, patches + 1, hidden] and their mask, in place of upstream's.
+
+    Upstream shuffles the patches by torch's global generator, and fills shorter rows with patches drawn at random: two runs
+    would differ in their last digits. Here the picture's own patches come first, in their order.
+    """
+    x = self.patch_embeddings(pixel_values)  # [images, hidden, rows, columns]
+    images, hidden, height, width = x.shape
+    mask = interpolate(pixel_mask[:, None].float(), size=(height, width)).long()[:, 0]
+    side = self.config.image_size // self.config.patch_size
+    grid = self.position_embeddings[:, 1:].transpose(1, 2).view(1, hidden, side, side)
+    tall, wide = mask.sum(1)[:, 0].tolist(), mask.sum(2)[:, 0].tolist()
+    sizes = dict.fromkeys(zip(tall, wide, strict=True))
+    for h, w in sizes:
+        stretched = interpolate(grid, size=(h, w), mode="bilinear", align_corners=True)
+        sizes[h, w] = pad(stretched, (0, width - w, 0, height - h))
+    position = torch.cat([sizes[size] for size in zip(tall, wide, strict=True)])
+    x, position, mask = (x + position).flatten(2).transpose(1, 2), self.position_embeddings[:, :1], mask.flatten(1)
+    longest = int(mask.sum(1).max())
+    order = mask.argsort(dim=1, descending=True, stable=True)[:, :longest]
+    x = x.gather(1, order.unsqueeze(-1).expand(-1, -1, hidden))
+    first = (self.cls_token + position).expand(images, -1, -1)
+    mask = torch.cat([mask.new_ones(images, 1), mask.gather(1, order)], dim=1)
+    return self.dropout(torch.cat([first, x], dim=1)), mask, None

@@ -1,0 +1,112 @@
+"""Pictures with the captions that several styles gave them, side by side in one HTML file."""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from PIL import Image
+
+from blip2vqa.data.images import as_seen
+from blip2vqa.files import write_text_atomic
+
+THUMBNAIL = 512  # pixels, the longer side
+QUALITY = 85  # of the JPEG, 0 to 95
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; }
+body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; }
+dl, dd, figure, article p { margin: 0; }
+small, figcaption, .none { opacity: .75; }
+article { border-top: 1px solid #8888; display: flex; flex-wrap: wrap; gap: 1rem; padding: 1rem 0; }
+figure { flex: 1 1 14rem; max-width: ${size}px; }
+img { border-radius: 4px; display: block; height: auto; max-height: 24rem; max-width: 100%; width: auto; }
+figcaption { font-size: .85rem; }
+dl, article p { flex: 3 1 18rem; }
+dl { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); align-content: start; }
+dt { font-weight: 600; }
+dt small { display: block; font-weight: 400; margin-bottom: .3rem; }
+.failed { border-left: 4px solid #c33; padding-left: .7rem; }
+@media print {
+  body { max-width: none; padding: 0; }
+  article { break-inside: avoid; flex-wrap: nowrap; }
+  figure { flex: 0 0 30%; }
+  dl { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
+}
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p>$summary</p>
+$articles
+</body>
+</html>
+""")
+
+
+def write_sheet(
+    path: str | Path,
+    rows: Iterable[tuple[str, Image.Image | None, Mapping[str, str | None], str | None]],
+    styles: Sequence[tuple[str, str]],
+    title: str = "Captions",
+) -> None:
+    """Write the pictures, embedded as thumbnails, with one caption a style: a file that needs no other, and no script.
+
+    Args:
+        rows: (name, picture, {style: caption}, reason), the reason for a picture that failed. They are taken one by
+            one, so a generator holds one picture at a time.
+        styles: (name, subtitle) in the order shown.
+
+    Written whole or not at all. Raises OSError when the folder cannot be written to.
+    """
+    articles = [_article(*row, styles) for row in rows]
+    failed = sum("failed" in article.partition("\n")[0] for article in articles)
+    summary = f"{len(articles)} pictures" + (f", {failed} of them failed" if failed else "")
+    page = PAGE.substitute(title=escape(title), size=THUMBNAIL, summary=summary, articles="\n".join(articles))
+    write_text_atomic(path, page)
+
+
+def _article(
+    name: str,
+    image: Image.Image | None,
+    captions: Mapping[str, str | None],
+    reason: str | None,
+    styles: Sequence[tuple[str, str]],
+) -> str:
+    shown = next((caption for style, _ in styles if (caption := captions.get(style))), None)
+    lines = ["<article>", "<figure>"]
+    if image is not None:
+        lines.append(_thumbnail(image, f"{name}: {shown}" if shown else name))
+    lines += [f"<figcaption>{escape(name)}</figcaption>", "</figure>"]
+    if reason is not None:
+        lines[0] = '<article class="failed">'
+        lines.append(f"<p>{escape(reason)}</p>")
+    if reason is None or shown:
+        lines.append("<dl>")
+        for style, subtitle in styles:
+            caption = captions.get(style)
+            said = f"<dd>{escape(caption)}</dd>" if caption else '<dd class="none">no caption</dd>'
+            below = f"<small>{escape(subtitle)}</small>" if subtitle else ""
+            lines.append(f"<div><dt>{escape(style)}{below}</dt>{said}</div>")
+        lines.append("</dl>")
+    return "\n".join([*lines, "</article>"])
+
+
+def _thumbnail(image: Image.Image, alt: str) -> str:
+    small = as_seen(image.copy())  # thumbnail() shrinks in place
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    width, height = small.size
+    return f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{escape(alt)}">'

@@ -1,0 +1,170 @@
+"""A base with its adapters, as a run asks questions of it: found and checked before any weight is read, then loaded once."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from blip2vqa.adapters import AdapterFile, add_adapters, find_adapter, merge_adapter
+from blip2vqa.answer_lists import AnswerTree
+from blip2vqa.arguments import DEFAULT_BASE, KeptFeatures
+from blip2vqa.classification import text_encoder
+from blip2vqa.data.images import ImageSource
+from blip2vqa.errors import InputError, gather, raise_all
+from blip2vqa.families import Family, family_of
+from blip2vqa.features import Features, load_with_features
+from blip2vqa.loading import LoadedModel, choose_dtype, find_device, load_base, load_config, load_processor
+from blip2vqa.voices import AS_IT_IS, BASE, Decoding, Voice
+
+NO_ADAPTER = ""
+"""Key of the base alone among a source's voices."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One base, and adapters of it by the user's names for them."""
+
+    base_model_id: str
+    revision: str | None
+    config: object
+    processor: object
+    adapters: dict[str, AdapterFile]
+    with_base: bool
+    """Whether the base alone is asked, too."""
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.config)
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What any of the adapters is put on."""
+        return tuple(dict.fromkeys(scope for adapter in self.adapters.values() for scope in adapter.scopes))
+
+    @property
+    def _alone(self) -> bool:
+        return len(self.adapters) + self.with_base == 1
+
+    @property
+    def own_answers(self) -> tuple[str, ...] | None:
+        """Of the one adapter there is, the only answers it gives; None: any."""
+        return next((adapter.answers for adapter in self.adapters.values()), None) if self._alone else None
+
+    def _inner(self, name: str) -> str:
+        """What an adapter is called in PEFT, whose own keys some names would break."""
+        return f"adapter{[*self.adapters].index(name)}" if name in self.adapters else BASE
+
+    def voice(
+        self,
+        name: str = NO_ADAPTER,
+        *,
+        prompt: str | None = None,
+        decoding: Mapping | None = None,
+        answers: Iterable[str] | None = None,
+    ) -> Voice:
+        """Who answers under an adapter, or as the base alone: as asked for, else as the adapter remembers, else by default.
+
+        Raises `InputError` for answers that this base cannot give.
+        """
+        adapter = self.adapters.get(name)
+        manifest = adapter.manifest if adapter else {}
+        prompt = prompt if prompt is not None else manifest.get("prompt")
+        own = adapter.answers if adapter else None
+        text = text_encoder(self.processor, self.config, prompt, own)
+        listed = tuple(answers) if answers else own if self.family.answers != "classes" else None
+        tree = AnswerTree(listed, text) if listed else None
+        if tree:
+            tree.check()
+            unknown = text.unknown(listed)
+            if unknown:
+                raise InputError(
+                    f"--answers: the model has no output for {', '.join(map(repr, unknown[:5]))}; leave it out"
+                )
+        return Voice(text, decoding_of(manifest, decoding or {}), tree, AS_IT_IS if self._alone else self._inner(name))
+
+    def load(
+        self,
+        images: Mapping[str, ImageSource],
+        kept: KeptFeatures | None,
+        *,
+        dtype: str,
+        quantization: str,
+        batch_size: int,
+        progress: bool = True,
+    ) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
+        """The loaded base with its adapters, features of the images, and `(label, text)` lines that say which."""
+        load = partial(
+            load_base, self.base_model_id, revision=self.revision, dtype=dtype, quantization=quantization,
+            answers=self.own_answers,
+        )  # fmt: skip
+        loaded, features, lines = load_with_features(
+            load, images, self.family, self.scopes, kept, batch_size=batch_size, progress=progress
+        )
+        self.put_on(loaded)
+        return loaded, features, lines
+
+    def put_on(self, loaded: LoadedModel) -> None:
+        """Put the adapters on their loaded base (in place): one alone into its weights, several side by side."""
+        if self.adapters and self._alone:
+            merge_adapter(loaded, *self.adapters.values())
+        elif self.adapters:
+            add_adapters(loaded, {self._inner(name): adapter for name, adapter in self.adapters.items()})
+
+
+def find_source(
+    base_model_id: str | None,
+    revision: str | None = None,
+    adapters: Mapping[str, tuple[str, str | None]] | None = None,
+    *,
+    with_base: bool = False,
+    dtype: str = "auto",
+) -> Source:
+    """Find a base and adapters of it, `{name: (path or Hub id, revision)}`; the base given, else the adapters' own.
+
+    Raises `InputError` with every problem found, also for adapters of different bases.
+    """
+    found: dict[str, AdapterFile] = {}
+    problems: list[str] = []
+    base, own = base_model_id, None
+    for name, (path, adapter_revision) in (adapters or {}).items():
+        adapter = gather(problems, find_adapter, path, adapter_revision, base_model_id, revision)
+        if adapter is None:
+            continue
+        found[name] = adapter
+        base, own = base or adapter.base_model_id, own or adapter
+        if not base_model_id and (adapter.base_model_id, adapter.base_model_revision) != (
+            own.base_model_id, own.base_model_revision,
+        ):  # fmt: skip
+            problems.append(
+                f"adapter {path}: its base is {adapter.base_model_id}, and that of {own.path} is {own.base_model_id}; "
+                "adapters that answer together need one base"
+            )
+    raise_all(problems)
+    base, revision = base or DEFAULT_BASE, own.base_model_revision if own else revision
+    config = load_config(base, revision)
+    choose_dtype(dtype, family_of(config), find_device())
+    return Source(base, revision, config, load_processor(base, config, revision), found, with_base or not found)
+
+
+def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
+    """What was asked for, else what the adapter remembers, else the defaults."""
+    known = Decoding(**manifest.get("decoding", {}))
+    return replace(known, **{name: value for name, value in asked.items() if value is not None})
+
+
+def parse_adapters(given: list[str] | None) -> dict[str, str]:
+    """`["PATH"]` → `{"": PATH}`; `["count=A", "default=B"]` → `{"count": A, "default": B}`. Raises `InputError`."""
+    given = given or []
+    if len(given) == 1 and ("=" not in given[0] or Path(given[0]).is_dir()):
+        return {NO_ADAPTER: given[0]}
+    named: dict[str, str] = {}
+    for item in given:
+        name, _, path = item.partition("=")
+        if not name or not path:
+            raise InputError(
+                f"--lora_model_path {item}: with several adapters each is NAME=ADAPTER, as in count=runs/count"
+            )
+        if name in named:
+            raise InputError(f"--lora_model_path: {name} is given twice; keep one")
+        named[name] = path
+    return named
