@@ -1,4 +1,4 @@
-"""Fine-tune BLIP-2 with LoRA on a table of images, questions and answers.
+"""Fine-tune BLIP-2 or one of its relatives with LoRA on a table of images with questions and answers, or with captions.
 
     accelerate launch finetune.py configs/quickstart.json
     accelerate launch finetune.py --image_dir IMAGES --csv_path TRAIN.csv --output_dir OUT \\
@@ -33,7 +33,7 @@ def main() -> None:
 
     metrics = finetune(run)
     if metrics:  # the main process alone has them
-        print_score_table(metrics, f"Validation: {metrics['adapter']['n']} questions")
+        print_score_table(metrics, f"Validation: {metrics['adapter']['n']} {run.task.unit}s")
         print(format_block("Done", run.results(metrics)), flush=True)
 
 

@@ -95,11 +95,12 @@ class DataArguments:
     question_types: str = option(None, "Questions of these types alone, as in count,yes/no; default: all.")
     answers: str = option(
         None,
-        "Text file of the only answers there are, one a line: others in the table are refused, and none else is given.",
+        "The only answers there are: a text file, one a line, others in the table being refused; or table, those of the "
+        "training table. No other is given.",
     )
     min_answer_count: int = option(
         1,
-        "Least annotators that an answer needs to get an output of its own, where answers are outputs of a head (ViLT).",
+        "Least number of times that an answer must be given to be one of the training table's.",
     )
     style: str = option(
         None,

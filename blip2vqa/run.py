@@ -36,6 +36,7 @@ from blip2vqa.voices import Decoding, Voice
 logger = logging.getLogger(__name__)
 
 BAD_IMAGES = "bad_images.csv"
+TABLE = "table"  # in place of a file of answers
 # What may differ when a run goes on: how long it lasts, what it says, where it stands and how fast it goes.
 MAY_CHANGE = {
     "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_total_limit", "report_to", "run_name",
@@ -153,7 +154,7 @@ def ask_as(run: Run, tables: Tables, processor, config) -> None:
 
 def _close_answers(run: Run, tables: Tables, family: Family) -> None:
     """Find (in place) the only answers there are, if there is such a list, and leave out what a head cannot learn."""
-    if run.data.answers:
+    if run.data.answers and run.data.answers != TABLE:
         tables.answers = tuple(read_answers(run.data.answers))
         known = {normalize_answer(answer) for answer in tables.answers}
         outside = [e for e in tables.train + tables.val if not any(normalize_answer(a) in known for a in e.answers)]
@@ -163,7 +164,7 @@ def _close_answers(run: Run, tables: Tables, family: Family) -> None:
                 f"--answers {run.data.answers}: {len(outside)} rows of the tables have another answer ({shown}); add it to "
                 "the list, or leave those rows out"
             )
-    elif family.answers == "classes":
+    elif run.data.answers or family.answers == "classes":
         listed = AnswerList.of(tables.train, run.data.min_answer_count)
         known = {normalize_answer(answer) for answer in listed.answers}
         able = [e for e in tables.train if any(normalize_answer(answer) in known for answer in e.answers)]

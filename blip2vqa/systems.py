@@ -108,12 +108,7 @@ def find_groups(systems: list[System], decoding: dict, dtype: str) -> list[Group
         source = gather(problems, find)
         if source is None:
             continue
-        voices = [
-            _under(problems, system, lambda s=system, o=source: o.voice(
-                s.name if s.lora_model_path else NO_ADAPTER, prompt=s.prompt, decoding=decoding
-            ))
-            for system in members
-        ]  # fmt: skip
+        voices = [_under(problems, system, _voice_of, source, system, decoding) for system in members]
         groups.append(Group(source, quantization, members, voices))
     raise_all(problems)
     return groups
@@ -124,6 +119,10 @@ def _base_of(system: System) -> tuple[str | None, str | None]:
         return system.base_model_id, system.base_model_revision
     adapter = find_adapter(system.lora_model_path, system.lora_revision, None, system.base_model_revision)
     return adapter.base_model_id, adapter.base_model_revision
+
+
+def _voice_of(source: Source, system: System, decoding: dict) -> Voice:
+    return source.voice(system.name if system.lora_model_path else NO_ADAPTER, prompt=system.prompt, decoding=decoding)
 
 
 def _under(problems: list[str], system: System, step, *args):
