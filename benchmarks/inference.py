@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from peft.tuners.lora import LoraLayer
-from transformers import Blip2ForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import (
@@ -36,11 +35,12 @@ from shapes import (
     questions_about,
     seconds,
     text_encoder,
+    tiny_like,
 )
 from torch.nn.utils.rnn import pad_sequence
 
 from blip2vqa.arguments import LoraArguments
-from blip2vqa.families import family_of
+from blip2vqa.families import family_of, stage_shape
 from blip2vqa.feature_space import Space
 from blip2vqa.generation import answer_by_batch
 from blip2vqa.loading import LoadedModel, find_device, suit_generation
@@ -68,8 +68,8 @@ class Work:
         tokenizer = RandomTokens(args.prompt_tokens, args.answer_tokens, PROMPT_SPREAD)
         self.text = text_encoder(config, tokenizer, self.end_token_id)
 
-        shape_of_one = config.num_query_tokens, config.qformer_config.hidden_size
-        self.space = Space("query_output", "random", {}, dtype, shape_of_one)
+        self.stage, _ = self.loaded.family.last_frozen_stage(("language_model",))
+        self.space = Space(self.stage, "random", {}, dtype, stage_shape(config, self.stage))
         self.store = FeatureStore(folder, self.space)
         self.encode_into(self.store)
 
@@ -117,16 +117,24 @@ class Work:
         """One batch by upstream's `generate`, `pixel_values` of one image a question."""
         prompts = [torch.tensor(ids) for ids in self.text.prompt_ids([question.question for question in questions])]
         pad = partial(pad_sequence, batch_first=True, padding_side="left")
-        output = Blip2ForConditionalGeneration.generate(
-            self.loaded.base,
-            pixel_values=self.pixels[[int(question.digest) for question in questions]],
-            input_ids=pad(prompts, padding_value=self.text.tokenizer.pad_token_id).to(self.device),
-            attention_mask=pad([torch.ones_like(ids) for ids in prompts]).to(self.device),
-            max_new_tokens=self.args.answer_tokens,
-            do_sample=False,
-            eos_token_id=self.end_token_id,
-            pad_token_id=self.text.tokenizer.pad_token_id,
-            **options,
+        read = {
+            name: tensor.to(self.device) for name, tensor in self.text.read_ids([q.question for q in questions]).items()
+        }
+        output = (
+            type(self.loaded.base)
+            .__bases__[-1]
+            .generate(
+                self.loaded.base,
+                **read,
+                pixel_values=self.pixels[[int(question.digest) for question in questions]],
+                input_ids=pad(prompts, padding_value=self.text.tokenizer.pad_token_id).to(self.device),
+                attention_mask=pad([torch.ones_like(ids) for ids in prompts]).to(self.device),
+                max_new_tokens=self.args.answer_tokens,
+                do_sample=False,
+                eos_token_id=self.end_token_id,
+                pad_token_id=self.text.tokenizer.pad_token_id,
+                **options,
+            )
         )
         return self.text.tokenizer.batch_decode(output[:, -self.args.answer_tokens :])
 
@@ -167,16 +175,18 @@ class Work:
         return taken / len(said), said
 
     def drop_towers(self) -> None:
-        """Forget ViT, Q-Former, the images and the merged adapter: answers from stored features need none of them."""
-        self.loaded.base.vision_model = self.loaded.base.qformer = self.pixels = self.adapted = None
+        """Forget the frozen towers, the images and the merged adapter: answers from stored features need none of them."""
+        for part in self.loaded.family.stages[self.stage][0]:
+            for name in self.loaded.base.PARTS[part]:
+                setattr(self.loaded.base, name, None)
+        self.pixels = self.adapted = None
         free_unused()
 
 
 def exactness(shape: str, args) -> dict[str, object]:
     """Our answers against the reference's, on a tiny float32 model of the same kind."""
-    tiny = "tiny-t5" if family_of(configuration(shape)).answers == "seq2seq" else "tiny"
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(tiny, args, torch.float32, torch.device("cpu"), folder, spread=0.2)
+        work = Work(tiny_like(shape), args, torch.float32, torch.device("cpu"), folder, spread=0.2)
         expected, first, stored = (work.run(way)[1] for way in WAYS[1:])
     same = sum(len(set(said)) == 1 for said in zip(expected, first, stored, strict=True))
     counts = {"answers_compared": len(expected), "answers_same": same, "answers_distinct": len(set(expected))}

@@ -23,7 +23,16 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import Blip2Config, Blip2QFormerConfig, Blip2VisionConfig, OPTConfig, T5Config
+from transformers import (
+    Blip2Config,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    InstructBlipConfig,
+    InstructBlipQFormerConfig,
+    InstructBlipVisionConfig,
+    OPTConfig,
+    T5Config,
+)
 
 from blip2vqa.collate import TextEncoder
 from blip2vqa.families import family_of
@@ -36,6 +45,10 @@ _OPT = {
 _T5 = {
     "blip2-flan-t5-xl": {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32},
     "tiny-t5": {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_heads": 2},
+}
+_T5 |= {
+    "instructblip-flan-t5-xl": _T5["blip2-flan-t5-xl"],
+    "tiny-instruct-t5": _T5["tiny-t5"],
 }
 SHAPES = (*_OPT, *_T5)
 WORDS = range(10, 500)
@@ -88,13 +101,32 @@ def questions_about(images: int, each: int) -> list[Question]:
     return [Question(f"{image}-{number}", str(image)) for image in range(images) for number in range(each)]
 
 
+@dataclass(frozen=True)
+class RandomReading:
+    """In place of the Q-Former's tokenizer."""
+
+    tokens: RandomTokens
+
+    def __call__(self, texts, padding: bool, return_tensors: str) -> dict[str, torch.Tensor]:
+        rows = [torch.tensor(ids) for ids in self.tokens(texts, add_special_tokens=True)["input_ids"]]
+        masks = [torch.ones_like(row) for row in rows]
+        pad = torch.nn.utils.rnn.pad_sequence
+        return {"input_ids": pad(rows, batch_first=True), "attention_mask": pad(masks, batch_first=True)}
+
+
+def tiny_like(shape: str) -> str:
+    """The tiny shape of the same kind."""
+    return "tiny-instruct-t5" if "instruct" in shape else "tiny-t5" if shape in _T5 else "tiny"
+
+
 def text_encoder(config: Blip2Config, tokenizer: RandomTokens, end_token_id: int = 2) -> TextEncoder:
     """A `TextEncoder` whose prompt is the question alone."""
-    seq2seq = family_of(config).answers == "seq2seq"
+    family = family_of(config)
+    seq2seq = family.answers == "seq2seq"
     return TextEncoder(
         tokenizer=tokenizer, prompt="{question}", seq2seq=seq2seq, image_token_id=config.image_token_index,
         num_query_tokens=config.num_query_tokens, end_token_id=end_token_id,
-        start_token_id=0 if seq2seq else None,
+        start_token_id=0 if seq2seq else None, qformer_tokenizer=RandomReading(tokenizer) if family.reads_question else None,
     )  # fmt: skip
 
 
@@ -112,6 +144,13 @@ def configuration(shape: str) -> Blip2Config:
             vocab_size=words[1], feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0,
             **_T5[shape],
         )  # fmt: skip
+    if "instruct" in shape:
+        return InstructBlipConfig(
+            vision_config=InstructBlipVisionConfig(**tower),
+            qformer_config=InstructBlipQFormerConfig(**tower, encoder_hidden_size=tower.get("hidden_size", 1408)),
+            text_config=text,
+            image_token_index=5,
+        )
     return Blip2Config(
         vision_config=Blip2VisionConfig(**tower),
         qformer_config=Blip2QFormerConfig(**tower),

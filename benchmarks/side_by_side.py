@@ -1,11 +1,11 @@
 """Three adapters on one table: `inference.py --systems` once, beside `inference.py` three times.
 
     python benchmarks/side_by_side.py --output side_by_side.json                          # the embedded base
-    python benchmarks/side_by_side.py --shape blip2-opt-2.7b --images 16 --output OUT.json   # random weights
+    python benchmarks/side_by_side.py --shape blip2-opt-2.7b --images 16 --output OUT.json  # random weights
 
 Whole processes, as a user starts them, imports and loading included. The three runs share one feature cache, and so do the
-systems: the first of each computes it. Adapters have random weights; a base of real size is written to `--folder` first, with the embedded
-base's tokenizer. Times are of one run each, unless `--repeats` says more; then the fastest. No download.
+systems: the first of each computes it. Adapters have random weights; a base of real size is written to `--folder` first, with
+the embedded base's tokenizer. Times are of one run each, unless `--repeats` says more; then the fastest. No download.
 """
 
 import argparse

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Blip2ForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import (
@@ -36,11 +35,11 @@ from shapes import (
     questions_about,
     seconds,
     text_encoder,
+    tiny_like,
 )
 
 from blip2vqa.arguments import FinetuneArguments, LoraArguments
 from blip2vqa.attention import suit_training
-from blip2vqa.collate import TrainingCollator
 from blip2vqa.families import family_of
 from blip2vqa.fused_lora import fuse
 from blip2vqa.loading import LoadedModel, find_device
@@ -56,10 +55,10 @@ class Features:
     """Features of images `0`, `1`, …, as the collator asks for them."""
 
     values: torch.Tensor
-    name: str = "query_output"
+    name: str
 
     def of(self, digests) -> torch.Tensor:
-        """[n, num_query_tokens, hidden]."""
+        """[n, …]."""
         return self.values[[int(digest) for digest in digests]]
 
 
@@ -78,11 +77,10 @@ class Work:
 
         questions = questions_about(args.images, args.questions_per_image)
         answers = [f"answer {question.question}" for question in questions]
-        seq2seq = self.family.answers == "seq2seq"
         text = text_encoder(config, RandomTokens(args.prompt_tokens, args.answer_tokens))
-        collator = TrainingCollator(
-            text, Features(self.encode().cpu()), None if seq2seq else FinetuneArguments.tokens_per_row
-        )
+        stage, _ = self.family.last_frozen_stage(("language_model",))
+        rows = FinetuneArguments.tokens_per_row if text.shares_image else None
+        collator = text.collator(Features(self.encode().cpu(), stage), rows)
         self.batch = self._to_device(collator(list(zip(questions, answers, strict=True))))
         plain = text.training_batch([question.question for question in questions], answers)
         plain.pop("decoder_input_ids", None)  # upstream makes them from the labels
@@ -105,17 +103,17 @@ class Work:
 
     @torch.no_grad()
     def encode(self) -> torch.Tensor:
-        """Features of the distinct images: [images, num_query_tokens, hidden]."""
+        """Features of the distinct images, of the last frozen stage: [images, …]."""
         return self.loaded.base.encode(self.pixels)
 
     def train(self) -> None:
         """Training mode, the frozen towers' too: a `Trainer` leaves none out."""
-        for module in (self.loaded.model, self.loaded.base.vision_model, self.loaded.base.qformer):
-            module.train()
+        self.loaded.model.train()
 
     def reference_loss(self) -> torch.Tensor:
         """Upstream's forward and loss, on one row a question."""
-        return Blip2ForConditionalGeneration.forward(self.loaded.base, **self.plain).loss
+        upstream = type(self.loaded.base).__bases__[-1]
+        return upstream.forward(self.loaded.base, **self.plain).loss
 
     def our_loss(self) -> torch.Tensor:
         """The project's forward and loss, as `VQATrainer` has them computed."""
@@ -151,15 +149,18 @@ class Work:
             setattr(module, name, 0.0)
 
     def drop_towers(self) -> None:
-        """Forget ViT, Q-Former and the images: our step has their output."""
-        self.loaded.base.vision_model = self.loaded.base.qformer = self.pixels = self.plain = None
+        """Forget the frozen towers and the images: our step has their output."""
+        stage, _ = self.family.last_frozen_stage(("language_model",))
+        for part in self.family.stages[stage][0]:
+            for name in self.loaded.base.PARTS[part]:
+                setattr(self.loaded.base, name, None)
+        self.pixels = self.plain = None
         free_unused()
 
 
 def exactness(shape: str, args) -> dict[str, float]:
     """Our loss and adapter gradients against the reference's, on a tiny float32 model of the same kind, no dropout."""
-    seq2seq = family_of(configuration(shape)).answers == "seq2seq"
-    work = Work("tiny-t5" if seq2seq else "tiny", args, torch.float32, torch.device("cpu"), spread=0.1)
+    work = Work(tiny_like(shape), args, torch.float32, torch.device("cpu"), spread=0.1)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in work.loaded.model.named_parameters():
         if "lora_B" in name:  # as long as B is 0, A has no gradient

@@ -16,6 +16,7 @@ from blip2vqa.errors import InputError
 from blip2vqa.exchange.manifest import read_manifest
 from blip2vqa.families import SCOPES, Family, family_of
 from blip2vqa.loading import LoadedModel, first_line, load_config
+from blip2vqa.lora import widen_trained_modules
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ def add_adapters(loaded: LoadedModel, adapters: Mapping[str, AdapterFile]) -> No
             loaded.model.add_adapter(name, adapter.config)
         else:
             loaded.model = PeftModel(loaded.model, adapter.config, adapter_name=name)
+        widen_trained_modules(loaded.model)
         set_peft_model_state_dict(loaded.model, _weights(adapter.path, adapter.revision), adapter_name=name)
     if classes:
         loaded.base.set_own_head(head)

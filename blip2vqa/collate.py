@@ -38,6 +38,8 @@ class TextEncoder:
     start_token_id: int | None = None
     """What a decoder, or a text without the tokenizer's own marks around it, begins with."""
     qformer_tokenizer: PreTrainedTokenizerBase | None = None
+    max_read: int | None = None
+    """Longest prompt that the Q-Former can read, in its own tokens."""
 
     @classmethod
     def of(
@@ -67,6 +69,7 @@ class TextEncoder:
             ),  # T5's positions are relative: it has no limit
             start_token_id=start,
             qformer_tokenizer=processor.qformer_tokenizer if family.reads_question else None,
+            max_read=config.qformer_config.max_position_embeddings if family.reads_question else None,
             **more,
         )
 
@@ -223,7 +226,7 @@ class TextEncoder:
         """Raise `InputError` for rows that with `answer_room` tokens of answer exceed the model's positions, for questions
         that spell the image token, and when `tokens_per_row` (0: no bound) is too small for one question."""
         problems, longest = [], 0
-        bounds = [bound for bound in (self.max_positions, tokens_per_row) if bound]
+        bounds = [bound for bound in (self.max_positions, self.max_read, tokens_per_row) if bound]
         token = self.tokenizer.convert_ids_to_tokens(self.image_token_id) if self.num_query_tokens else None
         if token and token in self.prompt:
             problems.append(
@@ -246,6 +249,12 @@ class TextEncoder:
                 problems.append(
                     f"row {example.row}: {length} tokens, but the base model has {self.max_positions} positions; shorten it"
                 )
+            if self.max_read:
+                read = int(self.read_ids([example.question])["qformer_attention_mask"].sum())
+                if read > self.max_read:
+                    problems.append(
+                        f"row {example.row}: {read} tokens for the Q-Former, which has {self.max_read} positions; shorten it"
+                    )
         if tokens_per_row and longest > tokens_per_row:
             problems.append(
                 f"--tokens_per_row {tokens_per_row}: too small for one question; the least that works here is {longest}"

@@ -224,7 +224,7 @@ def _say(loaded, voice: Voice, features: Features, memory, rows, digests, asked)
 
 def _prompt_lengths(chunk: list[int], examples: Sequence[Example], voices: Sequence[Voice]) -> dict[int, int]:
     """Tokens of each prompt, by index."""
-    by_text: dict[TextEncoder, list[int]] = {}
+    by_text: dict[int, list[int]] = {}
     for index in chunk:
         by_text.setdefault(id(voices[index].text), []).append(index)
     lengths = {}

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from peft import LoraConfig, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import set_seed
 
@@ -63,6 +64,16 @@ def modules_to_adapt(
     return found
 
 
+def widen_trained_modules(model: nn.Module) -> None:
+    """Put what an adapter holds whole into float32 (in place), as PEFT does with LoRA's own weights.
+
+    In 16 bits most steps of AdamW are too small to change a weight, and in float16 its denominator is 0.
+    """
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save.float()
+
+
 def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool = True) -> LoraSummary:
     """Put a fresh adapter on the loaded base (in place), drawn from `seed`; only the adapter trains.
 
@@ -92,6 +103,7 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool =
     set_seed(seed)
     loaded.model.name_or_path = loaded.where  # PEFT writes this into adapter_config.json, whatever `config` says
     loaded.model = get_peft_model(loaded.model, config)
+    widen_trained_modules(loaded.model)
     # PEFT has shortened long lists of names to endings that tell these layers from the others of this model. The whole base
     # has more of them: the ViT's fc1, which is no part of a model that reads features, would be adapted, too.
     loaded.model.peft_config["default"].target_modules = set(names)

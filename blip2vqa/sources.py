@@ -152,9 +152,9 @@ def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
     return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 
-def parse_adapters(given: list[str] | None) -> dict[str, str]:
+def parse_adapters(given: list[str] | str | None) -> dict[str, str]:
     """`["PATH"]` → `{"": PATH}`; `["count=A", "default=B"]` → `{"count": A, "default": B}`. Raises `InputError`."""
-    given = given or []
+    given = [given] if isinstance(given, str) else given or []
     if len(given) == 1 and ("=" not in given[0] or Path(given[0]).is_dir()):
         return {NO_ADAPTER: given[0]}
     named: dict[str, str] = {}

@@ -18,9 +18,11 @@ from blip2vqa.generation import answer_by_batch
 from blip2vqa.loading import load_config, load_processor
 from blip2vqa.run import check
 from blip2vqa.sources import find_source
-from families import QUESTIONS, examples_of, load_float32, random_adapter
+from families import QUESTIONS, examples_of, load_float32, random_adapter, watch
 from runs import adapter_of, make_run
 from tiny_families import ANSWERS, PATCH_SIZE, make_blip_vqa, make_vilt
+
+FEW = ("--max_steps", "2", "--eval_strategy", "no", "--save_strategy", "no")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_the_list_of_answers_comes_from_the_training_table(drawn):
     assert listed == AnswerList(("red", "a cat", "two", "no"), 0)  # the most frequent first, in its commonest spelling
     assert AnswerList.of(rows, 2) == AnswerList(("red", "a cat", "two"), 1)
     assert AnswerList.of(rows, 3) == AnswerList(("red", "a cat"), 2)
-    with pytest.raises(InputError, match="--min_answer_count 4: no answer is that frequent; the most frequent counts 3"):
+    with pytest.raises(InputError, match="_count 4: no answer is that frequent; the most frequent counts 3"):
         AnswerList.of(rows, 4)
 
 
@@ -161,7 +163,7 @@ def test_patches_are_upstreams_without_its_random_numbers(vilt, unlike):
         ours, seen, _ = loaded.base.vilt.embeddings.visual_embed(pixels, mask)
         assert torch.equal(torch.get_rng_state(), before)
         torch.manual_seed(1)
-        theirs, their_mask, (indices, (height, width)) = embeddings.visual_embed(pixels, mask, max_image_length=-1)
+        theirs, their_mask, (indices, _) = embeddings.visual_embed(pixels, mask, max_image_length=-1)
     assert seen.sum(1).tolist() == their_mask.sum(1).tolist() and ours.shape == theirs.shape
     for row, rectangle in enumerate(mask):
         tall, wide = int(rectangle[:, 0].sum()) // PATCH_SIZE, int(rectangle[0].sum()) // PATCH_SIZE
@@ -175,13 +177,30 @@ def test_patches_are_upstreams_without_its_random_numbers(vilt, unlike):
 def test_a_base_without_a_head_answers_under_an_adapter_alone(bare, drawn, tmp_path):
     with pytest.raises(InputError, match="it has no head for answers yet; fine-tune it, or name an adapter"):
         load(bare)
-    finetune(make_run(bare, drawn, tmp_path / "run", "--max_steps", "2", "--eval_strategy", "no", "--save_strategy", "no"))
+    finetune(make_run(bare, drawn, tmp_path / "run", *FEW))
     rows = [line.split(",") for line in (tmp_path / "run" / "predictions.csv").read_text().splitlines()[1:]]
     said = load(tmp_path / "run", dtype="float32").answer_batch(
         [drawn[0] / row[0] for row in rows], [row[1] for row in rows]
     )
     assert [answer.text for answer in said] == [row[5] for row in rows]
     assert any("classifier.3" in name for name in adapter_of(tmp_path / "run"))
+
+
+def test_the_head_trains_and_answers_in_32_bits_on_a_base_of_16(vilt, drawn, tmp_path):
+    """In 16 bits, steps of a usual size would leave it as it was."""
+    run = watch(make_run(vilt, drawn, tmp_path / "run", *FEW, "--dtype", "bfloat16", "--learning_rate", "1e-5"))
+    head = load_float32(vilt, answers=tuple(run.manifest["answers"])).base.classifier.state_dict()
+    saved = {name.split("classifier.")[1]: value for name, value in adapter_of(run.folder).items() if "classi" in name}
+    model = load(run.folder, dtype="bfloat16")
+    loaded = model.loaded.base.classifier.state_dict()
+    for name, before in head.items():
+        assert saved[name].dtype == loaded[name].dtype == torch.float32 and torch.equal(saved[name], loaded[name])
+        assert 0 < (saved[name] - before.bfloat16().float()).abs().max() < 1e-4
+    assert next(model.loaded.base.vilt.parameters()).dtype == torch.bfloat16
+    rows = run.predictions
+    said = model.answer_batch([drawn[0] / row["image_name"] for row in rows], [row["question"] for row in rows])
+    for answer, row in zip(said, rows, strict=True):
+        assert answer.confidence == pytest.approx(float(row["confidence"]), abs=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +275,7 @@ def test_adapters_of_unlike_answers_side_by_side_answer_as_alone(vilt, drawn, tm
 def test_the_manifests_answers_are_the_heads(vilt, drawn, tmp_path):
     listed = tmp_path / "answers.txt"
     listed.write_text("yes\nno\nred\ngreen\nblue\nyellow\none\ntwo\n")
-    finetune(
-        make_run(vilt, drawn, tmp_path / "run", "--answers", str(listed), "--max_steps", "2", "--eval_strategy", "no")
-    )
+    finetune(make_run(vilt, drawn, tmp_path / "run", "--answers", str(listed), *FEW))
     answers = listed.read_text().split()
     assert json.loads((tmp_path / "run" / "blip2vqa.json").read_text())["answers"] == answers
     model = load(tmp_path / "run", dtype="float32")

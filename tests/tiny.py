@@ -42,7 +42,8 @@ class GivenFeatures:
 def upstream_logits(base, query_output: torch.Tensor, **batch) -> torch.Tensor:
     """What upstream's own forward gives for features of the towers: logits of every position."""
     image = BaseModelOutputWithVisionQformerOutputs(pooler_output=base.project(query_output))
-    return Blip2ForConditionalGeneration.forward(base, mm_encoder_outputs={"image": image}, **batch).logits
+    given = {"pixel_values": None, "mm_encoder_outputs": {"image": image}}
+    return Blip2ForConditionalGeneration.forward(base, **given, **batch).logits
 
 
 def make_tokenizer(seq2seq: bool) -> PreTrainedTokenizerFast:

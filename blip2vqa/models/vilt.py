@@ -19,6 +19,7 @@ class Vilt(ViltForQuestionAnswering):
     def __init__(self, config, parts: tuple[str, ...] | None = None):
         super().__init__(config)
         self.vilt.embeddings.visual_embed = MethodType(_visual_embed, self.vilt.embeddings)
+        self.classifier.register_forward_pre_hook(_in_its_own_precision)
 
     @property
     def language_model(self):
@@ -61,6 +62,11 @@ class Vilt(ViltForQuestionAnswering):
         self.config.id2label = dict(enumerate(answers))
         self.config.label2id = {answer: row for row, answer in enumerate(answers)}
         self.num_labels = len(answers)
+
+
+def _in_its_own_precision(head: nn.Sequential, args: tuple) -> tuple:
+    """The head's input; a head that an adapter holds is in float32, whatever the base is in."""
+    return (args[0].to(head[0].weight.dtype),)
 
 
 def _visual_embed(self, pixel_values, pixel_mask, max_image_length=None):
