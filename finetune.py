@@ -15,7 +15,7 @@ from blip2vqa.console import run_script
 
 
 def main() -> None:
-    from blip2vqa.arguments import FINETUNE_ARGUMENTS
+    from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
     from blip2vqa.parsing import parse
 
     parts, resolved = parse(FINETUNE_ARGUMENTS, __doc__)

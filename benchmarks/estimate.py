@@ -17,9 +17,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import peak_bytes
 
-from blip2vqa.arguments import FINETUNE_ARGUMENTS
 from blip2vqa.console import run_script
 from blip2vqa.estimate import estimate
+from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.finetuning import finetune
 from blip2vqa.parsing import parse
 from blip2vqa.run import Run

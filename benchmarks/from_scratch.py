@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from blip2vqa import finetuning
-from blip2vqa.arguments import FINETUNE_ARGUMENTS
 from blip2vqa.console import run_script
+from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.loading import LoadedModel
 from blip2vqa.lora import LoraSummary
 from blip2vqa.parsing import parse

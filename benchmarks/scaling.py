@@ -33,13 +33,13 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import circumstances, free_unused, peak_bytes
 
-from blip2vqa.arguments import FinetuneArguments
 from blip2vqa.collate import TextEncoder, TrainingCollator
 from blip2vqa.data.examples import check_examples
 from blip2vqa.data.splits import split_by_image
 from blip2vqa.data.tables import load_table
 from blip2vqa.families import DEFAULT_PROMPT
 from blip2vqa.feature_space import Space
+from blip2vqa.finetune_arguments import FinetuneArguments
 from blip2vqa.loading import load_config, load_processor
 from blip2vqa.store import FeatureStore
 from blip2vqa.tasks import VQA

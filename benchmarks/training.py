@@ -38,9 +38,10 @@ from shapes import (
     tiny_like,
 )
 
-from blip2vqa.arguments import FinetuneArguments, LoraArguments
+from blip2vqa.arguments import LoraArguments
 from blip2vqa.attention import suit_training
 from blip2vqa.families import family_of
+from blip2vqa.finetune_arguments import FinetuneArguments
 from blip2vqa.fused_lora import fuse
 from blip2vqa.loading import LoadedModel, find_device
 from blip2vqa.lora import wrap

@@ -23,7 +23,7 @@ from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.predictions import PredictionsTable, partial_path, read_predictions
 from blip2vqa.processes import on_main, start
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.sources import NO_ADAPTER, Source, find_source, parse_adapters
+from blip2vqa.sources import NO_ADAPTER, Source, check_asks, find_source, parse_adapters
 from blip2vqa.voices import Voice
 
 DEFAULT = "default"
@@ -157,7 +157,12 @@ def _find_voices(args: InferenceArguments) -> tuple[Source, dict[str, Voice]]:
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     answers = read_answers(args.answers) if args.answers else None
     names = list(adapters) or [NO_ADAPTER]
-    return source, {name: source.voice(name, prompt=args.prompt, decoding=decoding, answers=answers) for name in names}
+    voices = {name: source.voice(name, prompt=args.prompt, decoding=decoding, answers=answers) for name in names}
+    problems: list[str] = []
+    for name, voice in voices.items():
+        gather(problems, check_asks, voice, adapters.get(name))
+    raise_all(problems)
+    return source, voices
 
 
 def _check_routes(job: Job) -> None:

@@ -1,9 +1,10 @@
 """From Python: `load(adapter_or_base)`, then `answer`, `answer_batch` and `caption`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from blip2vqa.captioning import Style, parse_styles, voice_of
@@ -11,7 +12,7 @@ from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.errors import InputError
-from blip2vqa.features import Pixels
+from blip2vqa.features import Features, Pixels
 from blip2vqa.generation import Answer, answer_by_batch
 from blip2vqa.loading import LoadedModel, load_base
 from blip2vqa.sources import NO_ADAPTER, Source, find_source
@@ -19,6 +20,17 @@ from blip2vqa.tasks import CAPTION
 from blip2vqa.voices import Voice
 
 Picture = Image.Image | str | Path
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the frozen stage made of pictures, by name."""
+
+    name: str
+    values: dict[str, torch.Tensor]
+
+    def of(self, digests: Iterable[str]) -> torch.Tensor:
+        return torch.stack([self.values[digest] for digest in digests])
 
 
 @dataclass
@@ -89,8 +101,8 @@ class VQAModel:
             for row, (name, question) in enumerate(zip(names, questions, strict=True))
         ]
         answers: list[Answer] = [None] * len(examples)
-        pixels = Pixels(pictures, self.loaded.processor.image_processor)
-        for batch in answer_by_batch(self.loaded, pixels, examples, voices, batch_size=batch_size):
+        features = _look(self.loaded, pictures, self.source.scopes, batch_size)
+        for batch in answer_by_batch(self.loaded, features, examples, voices, batch_size=batch_size):
             for index, answer in batch:
                 answers[index] = answer
         return answers
@@ -140,6 +152,21 @@ def is_adapter(name: str, revision: str | None = None) -> bool:
     except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError, OSError):
         return False
     return True
+
+
+@torch.inference_mode()
+def _look(loaded: LoadedModel, pictures: Mapping[str, Image.Image], scopes: Iterable[str], batch_size: int) -> Features:
+    """Features of opened pictures: the frozen towers look at each once, whoever is asked about it."""
+    pixels = Pixels(pictures, loaded.processor.image_processor)
+    stage, _ = loaded.family.last_frozen_stage(scopes)
+    if stage == "pixel_values":
+        return pixels
+    look, names, values = loaded.base.see if stage == "image_embeds" else loaded.base.encode, list(pictures), {}
+    for start in range(0, len(names), batch_size):
+        batch = names[start : start + batch_size]
+        seen = look(pixels.of(batch).to(loaded.device, loaded.dtype))
+        values |= zip(batch, seen.cpu(), strict=True)
+    return _Seen(stage, values)
 
 
 def _open(image: Picture) -> Image.Image:

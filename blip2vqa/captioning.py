@@ -26,6 +26,7 @@ from blip2vqa.voices import Decoding, Voice
 
 COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
 ALONE = "prompt and decoding alone"
+NO_QUESTION = Example(0, None, "", "", "", (), "", {})
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
     """`["detailed=ADAPTER", "concise", "mine.json"]` → styles. Raises `InputError` with every problem found."""
     problems, styles = [], []
     for item in given:
-        name, _, adapter = item.partition("=")
+        name, sign, adapter = item.partition("=")
         known = name in known_styles() or name.endswith(".json")
         # An adapter remembers its own prompt: any name will do for it.
-        options = gather(problems, read_style, name) if known or not adapter else {}
+        options = gather(problems, read_style, name) if name and (known or not adapter) else {}
         label = Path(name).stem if name.endswith(".json") else name
+        if not name or (sign and not adapter):
+            problems.append(f"--styles {item}: is STYLE=ADAPTER, as in concise=runs/concise, or STYLE alone")
         if label in [style.name for style in styles]:
             problems.append(f"--styles: {label} is given twice; keep one")
         styles.append(Style(label, adapter or None, options or {}))
@@ -56,7 +59,17 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
 
 
 def voice_of(source: Source, style: Style) -> Voice:
-    """Who writes captions in a style: its adapter as it was trained, or the base by the style's prompt and decoding."""
+    """Who writes captions in a style: its adapter as it was trained, or the base by the style's prompt and decoding.
+
+    Raises `InputError` where the base has no room for prompt and caption.
+    """
+    voice, problems = _voice_of(source, style), []
+    gather(problems, voice.text.check_lengths, [NO_QUESTION], voice.decoding.max_new_tokens)
+    raise_all([f"style {style.name}: {problem.removeprefix('row 0: ')}" for problem in problems])
+    return voice
+
+
+def _voice_of(source: Source, style: Style) -> Voice:
     options = {name: style.options[name] for name in Decoding.__dataclass_fields__ if name in style.options}
     if style.name not in source.adapters:
         return source.voice(NO_ADAPTER, prompt=style.options["prompt"], decoding=options)
@@ -77,7 +90,10 @@ def find_styles(
     source = find_source(base_model_id, revision, adapters, with_base=alone, dtype=dtype)
     if source.family.caption_prompt is None:
         raise InputError(f"base model {source.base_model_id}: {source.family.name} cannot write captions")
-    return source, [voice_of(source, style) for style in styles]
+    problems: list[str] = []
+    voices = [gather(problems, voice_of, source, style) for style in styles]
+    raise_all(problems)
+    return source, voices
 
 
 def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict | None:

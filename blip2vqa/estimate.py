@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 
 from blip2vqa.attention import suit_training
-from blip2vqa.collate import TextEncoder, split_by_tokens
+from blip2vqa.collate import TextEncoder
 from blip2vqa.counting import Memory, count_step, counted, layer_rate, materialise
 from blip2vqa.errors import gather, raise_all
 from blip2vqa.families import Family, family_of, parse_scopes, stage_shape
@@ -33,6 +33,7 @@ from blip2vqa.loading import (
     remove_dropout,
 )
 from blip2vqa.lora import wrap
+from blip2vqa.micro_batches import split_by_tokens
 from blip2vqa.run import Run, Tables, ask_as, check, count_images
 from blip2vqa.training import AnsweredQuestions, row_length, row_sampler
 

@@ -14,7 +14,6 @@ from blip2vqa.answer_lists import AnswerTree, read_answers
 from blip2vqa.arguments import (
     DataArguments,
     FeatureArguments,
-    FinetuneArguments,
     GenerationArguments,
     LoraArguments,
     ModelArguments,
@@ -27,6 +26,7 @@ from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
 from blip2vqa.data.splits import check_disjoint, describe_split, split_by_image
 from blip2vqa.errors import InputError, gather, raise_all
 from blip2vqa.families import Family, family_of, parse_roles, parse_scopes
+from blip2vqa.finetune_arguments import FinetuneArguments
 from blip2vqa.loading import choose_dtype, find_device, load_config, load_processor
 from blip2vqa.lora import modules_to_adapt
 from blip2vqa.reporting.tables import verdict
@@ -204,8 +204,9 @@ def _load_tables(run: Run) -> Tables:
             "progress": main,
         }
         if run.task is CAPTION:
-            style = Path(data.style).stem if data.style else None
-            load = partial(load_captions, csv_path, data.image_dir, choose=data.captions, style=style, **shared)
+            style = Path(data.style).stem if data.style and data.captions == "style" else None
+            choose = data.captions if style or data.captions != "style" else "all"  # a style missing has been reported
+            load = partial(load_captions, csv_path, data.image_dir, choose=choose, style=style, **shared)
             return gather(problems, load)
         load = partial(load_examples, csv_path, data.image_dir, annotations_path, **shared)
         found = gather(problems, partial(load, question_type_column=data.question_type_column))

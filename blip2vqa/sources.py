@@ -152,6 +152,16 @@ def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
     return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 
+def check_asks(voice: Voice, adapter: str | None) -> Voice:
+    """Raise `InputError` for a voice whose adapter remembers a prompt without a question, as one for captions does."""
+    if adapter and "{question}" not in voice.text.prompt:
+        raise InputError(
+            f"adapter {adapter}: its prompt, {voice.text.prompt!r}, has no {{question}}: it writes captions, as caption.py "
+            "asks for; give a prompt with {question} to ask it all the same"
+        )
+    return voice
+
+
 def parse_adapters(given: list[str] | str | None) -> dict[str, str]:
     """`["PATH"]` → `{"": PATH}`; `["count=A", "default=B"]` → `{"count": A, "default": B}`. Raises `InputError`."""
     given = [given] if isinstance(given, str) else given or []

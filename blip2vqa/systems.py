@@ -4,7 +4,6 @@ import gc
 import json
 import time
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +26,7 @@ from blip2vqa.predictions import to_csv
 from blip2vqa.processes import start
 from blip2vqa.reporting.systems import output_paths, write_systems
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.sources import NO_ADAPTER, Source, find_source
+from blip2vqa.sources import NO_ADAPTER, Source, check_asks, find_source
 from blip2vqa.voices import Voice
 
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
@@ -102,16 +101,30 @@ def find_groups(systems: list[System], decoding: dict, dtype: str) -> list[Group
             by_base.setdefault((*key, system.quantization), []).append(system)
     groups = []
     for (base, revision, quantization), members in by_base.items():
-        adapters = {s.name: (s.lora_model_path, s.lora_revision) for s in members if s.lora_model_path}
-        alone = len(adapters) < len(members)
-        find = partial(find_source, base, revision, adapters, with_base=alone, dtype=dtype)
-        source = gather(problems, find)
+        source = gather([], _find_together, base, revision, members, dtype)
         if source is None:
+            problems += _each_alone(base, revision, members, dtype)
             continue
         voices = [_under(problems, system, _voice_of, source, system, decoding) for system in members]
         groups.append(Group(source, quantization, members, voices))
     raise_all(problems)
     return groups
+
+
+def _find_together(base: str | None, revision: str | None, systems: list[System], dtype: str) -> Source:
+    adapters = {s.name: (s.lora_model_path, s.lora_revision) for s in systems if s.lora_model_path}
+    return find_source(base, revision, adapters, with_base=len(adapters) < len(systems), dtype=dtype)
+
+
+def _each_alone(base: str | None, revision: str | None, systems: list[System], dtype: str) -> list[str]:
+    """What is wrong with systems of one base, each problem once, under the names of those that have it."""
+    names: dict[str, list[str]] = {}
+    for system in systems:
+        found: list[str] = []
+        gather(found, _find_together, base, revision, [system], dtype)
+        for problem in found:
+            names.setdefault(problem, []).append(system.name)
+    return [f"system {', '.join(having)}: {problem}" for problem, having in names.items()]
 
 
 def _base_of(system: System) -> tuple[str | None, str | None]:
@@ -122,7 +135,8 @@ def _base_of(system: System) -> tuple[str | None, str | None]:
 
 
 def _voice_of(source: Source, system: System, decoding: dict) -> Voice:
-    return source.voice(system.name if system.lora_model_path else NO_ADAPTER, prompt=system.prompt, decoding=decoding)
+    name = system.name if system.lora_model_path else NO_ADAPTER
+    return check_asks(source.voice(name, prompt=system.prompt, decoding=decoding), system.lora_model_path)
 
 
 def _under(problems: list[str], system: System, step, *args):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
-from blip2vqa.collate import TextEncoder, split_by_tokens
+from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.features import Features
 from blip2vqa.generation import Answer
+from blip2vqa.micro_batches import split_by_tokens
 from blip2vqa.tasks import VQA, Task
 
 

@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import load_file
 
-from blip2vqa.arguments import FINETUNE_ARGUMENTS
+from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.parsing import parse
 from blip2vqa.run import Run
 

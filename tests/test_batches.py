@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator, split_by_tokens
+from blip2vqa.collate import IGNORE, TextEncoder, TrainingCollator
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError
 from blip2vqa.finetuning import finetune
 from blip2vqa.loading import load_base
+from blip2vqa.micro_batches import split_by_tokens
 from blip2vqa.training import RowSampler
 from runs import adapter_of, make_run
 from tiny import GivenFeatures

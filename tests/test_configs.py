@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2vqa import arguments
+from blip2vqa import finetune_arguments
 from blip2vqa.parsing import parse
 from blip2vqa.styles import known_styles, read_style
 from blip2vqa.systems import read_systems
@@ -13,7 +13,7 @@ from blip2vqa.systems import read_systems
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEMS = sorted((ROOT / "configs" / "systems").glob("*.json"))
 CONFIGS = sorted({*(ROOT / "configs").rglob("*.json")} - {*SYSTEMS})
-PARTS = arguments.FINETUNE_ARGUMENTS
+PARTS = finetune_arguments.FINETUNE_ARGUMENTS
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -38,6 +38,8 @@ def test_systems_are_readable_and_described(path):
 
 @pytest.mark.parametrize("name", known_styles())
 def test_style_is_a_configuration_for_captions(name):
-    parts, resolved = parse(PARTS, "test", ["--task", "caption", "--style", name, "--csv_path", "TABLE.csv", "--use_cpu"])
+    parts, resolved = parse(
+        PARTS, "test", ["--task", "caption", "--style", name, "--csv_path", "TABLE.csv", "--use_cpu"]
+    )
     assert [problem for part in parts[1:] for problem in part.check()] == []
     assert read_style(name).items() <= resolved.items()

@@ -10,7 +10,6 @@ from transformers import BertConfig, BlipConfig, GitConfig, InstructBlipConfig, 
 from blip2vqa import load
 from blip2vqa.arguments import KeptFeatures
 from blip2vqa.classification import text_encoder
-from blip2vqa.collate import split_by_tokens
 from blip2vqa.errors import InputError
 from blip2vqa.families import SCOPES, family_of
 from blip2vqa.features import Pixels, load_with_features
@@ -18,6 +17,7 @@ from blip2vqa.finetuning import finetune
 from blip2vqa.generation import answer_by_batch
 from blip2vqa.loading import load_config
 from blip2vqa.losses import IGNORE
+from blip2vqa.micro_batches import split_by_tokens
 from blip2vqa.sources import find_source
 from families import (
     GENERATIVE,

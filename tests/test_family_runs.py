@@ -212,7 +212,7 @@ import json, sys
 sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 from pathlib import Path
 from blip2vqa.console import run_script
-from blip2vqa.arguments import FINETUNE_ARGUMENTS
+from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.parsing import parse
 from blip2vqa.run import Run
 from families import watch

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from blip2vqa.arguments import FINETUNE_ARGUMENTS, INITIALISATIONS
+from blip2vqa.arguments import INITIALISATIONS
 from blip2vqa.errors import InputError
+from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.finetuning import finetune
 from blip2vqa.parsing import parse
 from blip2vqa.run import Run

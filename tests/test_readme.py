@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2vqa import arguments
+from blip2vqa import finetune_arguments
 from blip2vqa.inference_arguments import InferenceArguments
 from blip2vqa.parsing import parse
 
@@ -40,7 +40,7 @@ def test_command_parses(command, monkeypatch):
     if script == "finetune.py":
         # Without a launcher there is no process group for a backend to belong to.
         rest = shlex.split(shlex.join(rest).replace("--ddp_backend gloo", ""))
-        parse(arguments.FINETUNE_ARGUMENTS, "test", [*rest, *([] if "--use_cpu" in rest else ["--use_cpu"])])
+        parse(finetune_arguments.FINETUNE_ARGUMENTS, "test", [*rest, *([] if "--use_cpu" in rest else ["--use_cpu"])])
     else:
         parse([InferenceArguments], "test", rest)
     assert (ROOT / script).is_file()

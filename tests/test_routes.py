@@ -1,6 +1,7 @@
 """Each question to the adapter of its type, types alone, and answers from a closed list."""
 
 import json
+import re
 from collections import Counter
 
 import pandas as pd
@@ -125,6 +126,13 @@ def test_wrong_routes_are_one_line_before_the_weights(given, message, answer, ad
     assert len(caught.value.problems) == 1 and message in caught.value.problems[0]
 
 
+def test_an_adapter_for_captions_is_not_asked_questions(answer, adapters, tiny_opt, tmp_path):
+    path = str(random_adapter(tiny_opt, tmp_path / "captions", 5, task="caption", prompt="a photo of"))
+    with pytest.raises(InputError, match=r"its prompt, 'a photo of', has no \{question\}: it writes captions"):
+        answer("captions", f"count={path}", f"default={adapters['default']}")
+    assert len(answer("asked", path, prompt="{question}", question_types="count")) == 12
+
+
 # Types alone
 
 
@@ -167,9 +175,15 @@ def test_the_tables_answers_are_the_only_ones(tiny_opt, drawn, tmp_path, answer,
     table = answer("told", str(tmp_path / "run"))
     assert set(table["generated_answer"]) <= set(ANSWERS)
     ranked = [[name for name, _ in json.loads(cell)] for cell in table["ranked_answers"]]
-    assert all(names[0] == said and set(names) <= set(ANSWERS) for names, said in zip(ranked, table["generated_answer"], strict=True))
+    assert all(
+        names[0] == said and set(names) <= set(ANSWERS)
+        for names, said in zip(ranked, table["generated_answer"], strict=True)
+    )
     (tmp_path / "two.txt").write_text("red\none\n")
-    assert set(answer("fewer", str(tmp_path / "run"), answers=str(tmp_path / "two.txt"))["generated_answer"]) <= {"red", "one"}
+    assert set(answer("fewer", str(tmp_path / "run"), answers=str(tmp_path / "two.txt"))["generated_answer"]) <= {
+        "red",
+        "one",
+    }
 
 
 def test_a_list_in_a_file_refuses_other_answers_by_their_rows(tiny_opt, drawn, tmp_path):
@@ -179,7 +193,10 @@ def test_a_list_in_a_file_refuses_other_answers_by_their_rows(tiny_opt, drawn, t
     with pytest.raises(InputError) as caught:
         check(run)
     (problem,) = caught.value.problems
-    assert "12 rows of the tables have another answer (row " in problem and ": 'one'; row" in problem
+    rows = re.findall(r"row (\d+): 'one'", problem)
+    assert "12 rows of the tables have another answer (" in problem and "add it to the list" in problem
+    lines = drawn[1].read_text().splitlines()
+    assert len(rows) == 5 and all(lines[int(row) - 1].endswith(",one") for row in rows)  # the header is row 1
     listed.write_text("\n".join(["RED", *ANSWERS[1:]]))  # as scores do, it takes no notice of capitals
     assert check(make_run(tiny_opt, drawn, tmp_path / "run", "--answers", str(listed))).answers == ("RED", *ANSWERS[1:])
 
