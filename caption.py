@@ -21,11 +21,15 @@ def main() -> None:
     done = caption_images(args, features)
     if done is None:
         return  # the main process has said it
-    for image, style, caption, *_ in done["shown"]:
+    for image, style, caption in done["shown"]:
         print(f"{image}  {style}: {caption}")
-    print(f"{done['captions']:,} captions of {done['images']:,} images in {done['seconds']:.0f} s: {args.output_path}")
+    if done["more"]:
+        print(f"… and {done['more']:,} more images")
+    print(
+        f"captions: {done['captions']:,} of {done['images']:,} images, in {done['seconds']:.0f} s: {args.output_path}"
+    )
     if done["bad"]:
-        print(f"{len(done['bad'])} pictures could not be used; their rows say why")
+        print(f"not usable: {len(done['bad']):,} pictures; their rows say why")
     if args.compare:
         print(f"Side by side: {args.compare}")
 

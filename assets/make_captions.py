@@ -22,9 +22,9 @@ from PIL import Image
 from scene_texts import NUMBERS, a
 from scenes import COLOR_NAMES, SHAPES, SIZE, Item, Scene, render
 
-OPENINGS = {1: "All alone", 2: "Two friends", 3: "Party time", 4: "What a crowd"}
-VERBS = {"circle": "rolls", "square": "sits", "rectangle": "naps", "triangle": "climbs", "diamond": "shines",
-         "star": "winks", "cross": "runs", "ring": "swings"}  # fmt: skip
+OPENINGS = {1: "Nobody else", 2: "Two friends", 3: "Party time", 4: "What a crowd"}
+VERBS = {"circle": "spins", "square": "hides", "rectangle": "naps", "triangle": "climbs", "diamond": "shines",
+         "star": "glows", "cross": "leaps", "ring": "swings"}  # fmt: skip
 GROUNDS = {"light": "light", "mid": "neither light nor dark", "dark": "dark"}
 SPOTS = {"middle": "in the middle", "left": "on the left", "right": "on the right", "top": "at the top",
          "bottom": "at the bottom"}  # fmt: skip

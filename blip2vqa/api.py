@@ -15,7 +15,7 @@ from blip2vqa.errors import InputError
 from blip2vqa.features import Features, Pixels
 from blip2vqa.generation import Answer, answer_by_batch
 from blip2vqa.loading import LoadedModel, load_base
-from blip2vqa.sources import NO_ADAPTER, Source, find_source
+from blip2vqa.sources import NO_ADAPTER, Source, check_asks, find_source
 from blip2vqa.tasks import CAPTION
 from blip2vqa.voices import Voice
 
@@ -53,6 +53,7 @@ class VQAModel:
 
     def answer_batch(self, images: Sequence[Picture], questions: Sequence[str], batch_size: int = 16) -> list[Answer]:
         """Answers, each with `text` and `confidence` (0 to 1), to `questions[i]` about `images[i]`."""
+        check_asks(self.voice, self.source.adapters[NO_ADAPTER].path if self.task else None)
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images for {len(questions)} questions; give one image a question")
         return self._say(images, questions, [self.voice] * len(images), batch_size)

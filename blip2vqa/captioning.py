@@ -1,9 +1,11 @@
 """Pictures in, captions in several styles out: every picture is looked at once, whatever the number of styles."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -26,6 +28,7 @@ from blip2vqa.voices import Decoding, Voice
 
 COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
 ALONE = "prompt and decoding alone"
+SHOWN = 3  # pictures whose captions are printed at the end
 NO_QUESTION = Example(0, None, "", "", "", (), "", {})
 
 
@@ -136,7 +139,7 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
             bar.update(len(batch))
     if not state.is_main_process:
         return None
-    rows = []
+    names, rows = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad]), []
     for index, (example, answer) in enumerate(zip(examples, said, strict=True)):
         style = styles[index % len(styles)]
         rows.append(
@@ -147,14 +150,22 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     ]
     write_text_atomic(args.output_path, to_csv(pd.DataFrame(rows, columns=COLUMNS)))
     if args.compare:
-        _write_sheet(args.compare, styles, pictures, said, bad)
+        _write_sheet(args.compare, styles, pictures, names, said, bad)
     return {
         "captions": len(examples),
         "images": len(pictures),
         "bad": bad,
         "seconds": time.monotonic() - began,
-        "shown": rows[: 3 * len(styles)],
+        "shown": [(names[image], style, caption) for image, style, caption, *_ in rows[: SHOWN * len(styles)]],
+        "more": max(0, len(pictures) - SHOWN),
     }
+
+
+def short_names(places: Sequence[str]) -> dict[str, str]:
+    """Place → its file's name alone, where no other has it: a page made to be shown does not tell the user's folders."""
+    last = {place: PurePosixPath(urlsplit(place).path or place).name or place for place in places}
+    counts = Counter(last.values())
+    return {place: name if counts[name] == 1 else place for place, name in last.items()}
 
 
 def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]]]:
@@ -185,16 +196,16 @@ def _start_block(args, source: Source, styles, voices, loaded, lines, images: in
     return format_block("Captioning", pairs)
 
 
-def _write_sheet(path: str, styles: list[Style], pictures: list[Picture], said, bad) -> None:
+def _write_sheet(path: str, styles: list[Style], pictures: list[Picture], names: dict[str, str], said, bad) -> None:
     def rows():
         for number, picture in enumerate(pictures):
             mine = said[number * len(styles) : (number + 1) * len(styles)]
             captions = {style.name: answer.text for style, answer in zip(styles, mine, strict=True)}
             try:
-                yield picture.source.name, open_image(picture.source), captions, None
+                yield names[picture.source.name], open_image(picture.source), captions, None
             except BadImage as gone:
-                yield picture.source.name, None, captions, gone.reason
+                yield names[picture.source.name], None, captions, gone.reason
         for place, reason in bad:
-            yield place, None, dict.fromkeys(style.name for style in styles), reason
+            yield names[place], None, dict.fromkeys(style.name for style in styles), reason
 
     write_sheet(path, rows(), [(s.name, f"adapter {s.adapter}" if s.adapter else ALONE) for s in styles])

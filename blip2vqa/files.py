@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 
-def write_text_atomic(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, making its folder if need be; line ends are written as they are.
+def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path`, making its folder if need be.
 
     A reader sees the old file or the new one, never half of one, even when the process is killed midway.
     Raises OSError when the folder cannot be written to.
@@ -15,13 +15,18 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())  # without it a power cut may keep the rename and lose the contents
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, line ends as they are; otherwise as `write_bytes_atomic`."""
+    write_bytes_atomic(path, text.encode("utf-8"))
 
 
 def write_json_atomic(path: str | Path, data: object) -> None:

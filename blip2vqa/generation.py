@@ -282,7 +282,7 @@ def answer_examples(
     loaded.model.eval()
     answers: list[Answer] = [None] * len(examples)
     voices = [voice] * len(examples)
-    with tqdm(total=len(examples), desc=progress, unit="question", disable=hidden, leave=False) as bar:
+    with tqdm(total=len(examples), desc=progress, unit="row", disable=hidden, leave=False) as bar:
         for batch in answer_by_batch(loaded, features, examples, voices, batch_size=batch_size):
             for index, answer in batch:
                 answers[index] = answer

@@ -129,7 +129,8 @@ def _each_alone(base: str | None, revision: str | None, systems: list[System], d
 
 def _base_of(system: System) -> tuple[str | None, str | None]:
     if system.base_model_id or not system.lora_model_path:
-        return system.base_model_id, system.base_model_revision
+        base = system.base_model_id
+        return str(Path(base).resolve()) if base and Path(base).is_dir() else base, system.base_model_revision
     adapter = find_adapter(system.lora_model_path, system.lora_revision, None, system.base_model_revision)
     return adapter.base_model_id, adapter.base_model_revision
 

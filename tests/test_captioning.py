@@ -105,7 +105,7 @@ def test_the_script_captions_what_it_can_and_names_the_rest(adapters, tmp_path):
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and f"{ALONE}; 'A playful line about the picture:'" in done.stdout
-    assert "12 captions of 6 images" in done.stdout and "3 pictures could not be used" in done.stdout
+    assert "captions: 12 of 6 images" in done.stdout and "not usable: 3 pictures" in done.stdout
     table = read(tmp_path / "out.csv")
     assert list(table) == ["image", "style", "caption", "confidence", "adapter", "status"] and len(table) == 18
     good = table[table["status"] == "ok"]

@@ -12,7 +12,9 @@ from PIL import Image
 from blip2vqa.comparison import BLIND, SystemRun, compare
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource
-from blip2vqa.reporting.systems import draw_systems, labels, output_paths, print_systems, wrap, write_systems
+from blip2vqa.reporting.charts import draw_systems
+from blip2vqa.reporting.labels import labels, wrap
+from blip2vqa.reporting.systems import output_paths, print_systems, write_systems
 
 NAMES = [
     "blip2-opt-2.7b", "[bold]odd[/bold] $x$, name", "runs/detailed-captions_v2 + Salesforce/blip2-flan-t5-xl, 8 bits",

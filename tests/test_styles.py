@@ -84,12 +84,8 @@ def test_each_follows_its_own_style_and_no_other(style, trained, val):
     assert said.keys() == val[style].keys() and len(said) == 60
     for other in STYLES:
         share = sum(follows_style(text, other) for text in said.values()) / len(said)
-        assert share >= FOLLOWS[style] if other == style else share == 0
+        assert share >= 0.95 if other == style else share == 0
         assert not any(follows_style(text, other) for text in captions(trained, style, "base_answer").values())
-
-
-# The embedded base has never learnt some tokens of the creative words ("ll", "ts"), so that an adapter spells them amiss.
-FOLLOWS = {"concise": 0.95, "detailed": 0.95, "creative": 0.6}
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -129,9 +125,14 @@ def test_what_a_run_leaves_says_caption_and_style(trained):
         card = (out / "README.md").read_text()
         assert f"in the style *{style}*" in card and "image-to-text" in card and "CIDEr" in card
         assert f"caption.py --images PICTURE… --styles {style}=" in card
-    drawn_at_random = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "sampling_seed": 42, "num_beams": 1}
+    creative = read_style("creative")
+    drawn_at_random = {name: creative[name] for name in ("do_sample", "temperature", "top_p", "sampling_seed")}
     decoding = json.loads((trained["creative"][0] / "blip2vqa.json").read_text())["decoding"]
-    assert decoding.items() >= drawn_at_random.items() and not read_style("concise").get("do_sample")
+    assert (
+        drawn_at_random["do_sample"]
+        and decoding.items() >= drawn_at_random.items()
+        and not read_style("concise").get("do_sample")
+    )
 
 
 # Options

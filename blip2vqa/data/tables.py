@@ -155,6 +155,8 @@ def _missing_column(path: str, column: str, columns: list[str]) -> str:
     problem = f"{path}: no column {column}; its columns are {', '.join(columns)}"
     if column == "answer" and "question_id" in columns:
         return f"{problem} (official VQA questions need annotations_path too)"
+    if column == "caption" and {"question", "answer"} <= set(columns):
+        return f"{problem}: a table of questions, which goes without --task caption"
     near = difflib.get_close_matches(column, [name.lower() for name in columns], n=1, cutoff=0.5)
     near = next((name for name in columns if near and name.lower() == near[0]), None)
     return f'{problem}; rename "{near}" to "{column}"?' if near else problem

@@ -1,0 +1,55 @@
+"""Words and numbers of a comparison, as tables and charts show them."""
+
+import re
+from collections.abc import Sequence
+
+from blip2vqa.reporting.tables import MISSING
+
+LABEL_LINES = 3
+
+
+def wrap(text: str, width: int) -> str:
+    """Lines of at most `width` characters, broken after spaces, hyphens, slashes and the like where that can be."""
+    lines = [""]
+    for piece in re.findall(r"[^\s/_+,:-]*[\s/_+,:-]+|[^\s/_+,:-]+", " ".join(text.split())):
+        while piece:
+            space = width - len(lines[-1])
+            if len(piece.rstrip()) <= space:
+                lines[-1] += piece
+                break
+            if not lines[-1]:
+                lines[-1], piece = piece[:width], piece[width:]
+            lines.append("")
+    return "\n".join(line.strip() for line in lines)
+
+
+def labels(names: Sequence[str], width: int) -> list[str]:
+    """Names as up to three lines of `width`: what is too long loses its middle, or else becomes its number."""
+    found = []
+    for number, name in enumerate(names, start=1):
+        label, room = wrap(name, width), min(len(name), width * LABEL_LINES)
+        while label.count("\n") >= LABEL_LINES:
+            room -= 1
+            label = wrap(f"{name[: (room - 1) // 2]}…{name[len(name) - room // 2 :]}", width)
+        found.append(f"#{number}" if label in found else label)
+    return found
+
+
+def types_of(systems: list[dict]) -> dict[str, int]:
+    """Question types and how many questions there are of each."""
+    return {kind: cell["n"] for row in systems for kind, cell in row["by_question_type"].items()}
+
+
+def percent(share: float | None) -> str:
+    """A share from 0 to 1."""
+    return as_text(share, "{:.1f} %", 0.01)
+
+
+def in_seconds(value: float | None) -> str:
+    """Three digits."""
+    return as_text(value, "{:.3g}" if value is None or value < 1000 else "{:.0f}")
+
+
+def as_text(value: float | None, pattern: str, unit: float = 1) -> str:
+    """In units of `unit`, as a format pattern says; a sign for what is not there."""
+    return MISSING if value is None else pattern.format(value / unit)
