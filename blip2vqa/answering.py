@@ -229,11 +229,14 @@ def _start_block(
     pairs.append(("questions", f"{len(pending):,} on {images:,} images, {args.batch_size} at once"))
     for name, voice in job.voices.items():
         of = f" {name}" if name else ""
-        pairs += [(f"decoding{of}", voice.decoding.describe()), (f"prompt{of}", voice.text.prompt)]
-        if voice.tree:
-            how = (
-                f"found and ranked with {voice.tree.beams} beams" if not voice.text.classes else "by the head's outputs"
-            )
+        if voice.text.classes:
+            listed = len(voice.tree.answers if voice.tree else voice.text.answers)
+            pairs.append((f"answers{of}", f"the likeliest of {listed:,}, outputs of the head"))
+        else:
+            pairs.append((f"decoding{of}", voice.decoding.describe()))
+        pairs.append((f"prompt{of}", voice.text.prompt))
+        if voice.tree and not voice.text.classes:
+            how = f"found and ranked with {voice.tree.beams} beams"
             pairs.append((f"answers{of}", f"one of {len(voice.tree.answers):,}, {how}"))
     if job.skipped:
         pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))

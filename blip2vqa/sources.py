@@ -148,7 +148,7 @@ def find_source(
 
 def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
     """What was asked for, else what the adapter remembers, else the defaults."""
-    known = Decoding(**manifest.get("decoding", {}))
+    known = Decoding(**(manifest.get("decoding") or {}))
     return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 

@@ -117,7 +117,7 @@ def _answer_head(manifest: dict) -> str:
 
 
 def _training(manifest: dict) -> str:
-    data, decoding = manifest.get("data", {}), manifest.get("decoding", {})
+    data, decoding = manifest.get("data", {}), manifest.get("decoding") or {}
     roles = manifest.get("roles")
     versions = manifest.get("versions")
     lines = {
