@@ -23,7 +23,7 @@ from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.predictions import PredictionsTable, partial_path, read_predictions
 from blip2vqa.processes import on_main, start
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.sources import NO_ADAPTER, Source, check_asks, find_source, parse_adapters
+from blip2vqa.sources import ONLY, Source, check_asks, find_source, parse_adapters
 from blip2vqa.voices import Voice
 
 DEFAULT = "default"
@@ -44,12 +44,12 @@ class Job:
     @property
     def routed(self) -> bool:
         """Whether each question goes to the adapter of its type."""
-        return NO_ADAPTER not in self.voices
+        return ONLY not in self.voices
 
     def name_for(self, example: Example) -> str:
         """Of the adapter that answers it."""
         if not self.routed:
-            return NO_ADAPTER
+            return ONLY
         return example.question_type if example.question_type in self.voices else DEFAULT
 
 
@@ -101,6 +101,9 @@ def _run_key(args: InferenceArguments, job: Job) -> dict:
         "prompts": {name: voice.text.prompt for name, voice in job.voices.items()},
         "decoding": {name: asdict(voice.decoding) for name, voice in job.voices.items()},
         "answers": {name: list(voice.tree.answers) for name, voice in job.voices.items() if voice.tree},
+        "routes": hashlib.sha256("\n".join(map(job.name_for, job.examples)).encode()).hexdigest()
+        if job.routed
+        else None,
         "dtype": args.dtype,
         "quantization": args.quantization,
     }
@@ -110,8 +113,11 @@ def score_table(args: InferenceArguments) -> dict:
     """Score predictions of any system against the table's answers; no model and no image is loaded."""
     raise_all(args.check())
     examples = load_questions(args.csv_path, args.annotations_path, question_type_column=args.question_type_column)
+    said = dict(zip(map(id, examples), read_predictions(args.score, examples), strict=True))
+    types = parse_question_types(args.question_types)
+    examples = of_types(examples, types, args.csv_path) if types else examples
     scorer = bertscore_scorer(args.bertscore_model)
-    metrics = {"predictions": score(examples, read_predictions(args.score, examples), bertscore=scorer)}
+    metrics = {"predictions": score(examples, [said[id(example)] for example in examples], bertscore=scorer)}
     write_json_atomic(score_path(args.score), metrics)
     return metrics
 
@@ -156,7 +162,7 @@ def _find_voices(args: InferenceArguments) -> tuple[Source, dict[str, Voice]]:
     )
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     answers = read_answers(args.answers) if args.answers else None
-    names = list(adapters) or [NO_ADAPTER]
+    names = list(adapters) or [ONLY]
     voices = {name: source.voice(name, prompt=args.prompt, decoding=decoding, answers=answers) for name in names}
     problems: list[str] = []
     for name, voice in voices.items():

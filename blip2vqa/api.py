@@ -1,36 +1,24 @@
 """From Python: `load(adapter_or_base)`, then `answer`, `answer_batch` and `caption`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from blip2vqa.captioning import Style, parse_styles, voice_of
+from blip2vqa.captioning import parse_styles, voice_of
 from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.errors import InputError
-from blip2vqa.features import Features, Pixels
-from blip2vqa.generation import Answer, answer_by_batch
+from blip2vqa.features import Pixels, look_once
+from blip2vqa.generation import Answer, answer_examples
 from blip2vqa.loading import LoadedModel, load_base
-from blip2vqa.sources import NO_ADAPTER, Source, check_asks, find_source
+from blip2vqa.sources import ONLY, Source, check_asks, find_source
 from blip2vqa.tasks import CAPTION
 from blip2vqa.voices import Voice
 
 Picture = Image.Image | str | Path
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the frozen stage made of pictures, by name."""
-
-    name: str
-    values: dict[str, torch.Tensor]
-
-    def of(self, digests: Iterable[str]) -> torch.Tensor:
-        return torch.stack([self.values[digest] for digest in digests])
 
 
 @dataclass
@@ -40,7 +28,9 @@ class VQAModel:
     loaded: LoadedModel
     source: Source
     voice: Voice
-    """Who answers a question, where no style is named."""
+    """Who answers questions."""
+    caption_voice: Voice
+    """Who writes captions, where no style is named."""
 
     @property
     def text(self) -> TextEncoder:
@@ -53,7 +43,7 @@ class VQAModel:
 
     def answer_batch(self, images: Sequence[Picture], questions: Sequence[str], batch_size: int = 16) -> list[Answer]:
         """Answers, each with `text` and `confidence` (0 to 1), to `questions[i]` about `images[i]`."""
-        check_asks(self.voice, self.source.adapters[NO_ADAPTER].path if self.task else None)
+        check_asks(self.voice, self.source.adapters[ONLY].path if ONLY in self.source.adapters else None)
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images for {len(questions)} questions; give one image a question")
         return self._say(images, questions, [self.voice] * len(images), batch_size)
@@ -61,34 +51,35 @@ class VQAModel:
     def caption(self, image: Picture, style: str | None = None) -> str:
         """One caption: by the adapter loaded under that style's name, else by the style's prompt and decoding alone.
 
-        `style`: detailed, concise, creative, the name of an adapter, or the path of a style's JSON; None: as the one adapter
-        was trained to caption, else as the base does by itself. Raises `InputError` for an unknown style, or a base that
-        cannot write captions.
+        `style`: detailed, concise, creative, the name of an adapter, or the path of a style's JSON; None: by the prompt that
+        `load` was given, else as the one adapter was trained to caption, else as the base does by itself. Raises `InputError`
+        for an unknown style, or a base that cannot write captions.
         """
         if style is not None:
             return self.compare_styles(image, [style])[style]
         self._must_write()
-        voice = self.voice
-        if self.task != "caption":
-            prompt = self.source.family.caption_prompt
-            voice = self.source.voice(prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens})
-        return self._say([image], [""], [voice], 1)[0].text
+        return self._say([image], [""], [self.caption_voice], 1)[0].text
 
     def compare_styles(
         self, image: Picture, styles: Sequence[str] = ("detailed", "concise", "creative")
     ) -> dict[str, str]:
         """`{style: caption}` of one image, which is looked at once."""
         self._must_write()
-        adapters = self.source.adapters
-        found = [Style(name, name, {}) if name in adapters else parse_styles([name])[0] for name in styles]
-        voices = [voice_of(self.source, style) for style in found]
+        voices = [self._in_style(style) for style in styles]
         said = self._say([image] * len(voices), [""] * len(voices), voices, len(voices))
         return {style: answer.text for style, answer in zip(styles, said, strict=True)}
 
-    @property
-    def task(self) -> str | None:
-        """What the one adapter there is was trained for; None without it."""
-        return self.source.adapters[NO_ADAPTER].manifest.get("task") if NO_ADAPTER in self.source.adapters else None
+    def _in_style(self, name: str) -> Voice:
+        adapters = self.source.adapters
+        style = parse_styles([f"{name}={adapters[name].path}" if name in adapters else name])[0]
+        only = adapters.get(ONLY)
+        if name in adapters or self.source.with_base or only is None:
+            return voice_of(self.source, style)
+        if only.manifest.get("style") == style.name:
+            return self.caption_voice
+        raise InputError(
+            f"style {name}: this model is the one adapter {only.path}; load its base, with adapters={{…}}, for other styles"
+        )
 
     def _must_write(self) -> None:
         if self.source.family.caption_prompt is None:
@@ -101,12 +92,9 @@ class VQAModel:
             Example(row, None, name, name, question, (), "", {})
             for row, (name, question) in enumerate(zip(names, questions, strict=True))
         ]
-        answers: list[Answer] = [None] * len(examples)
-        features = _look(self.loaded, pictures, self.source.scopes, batch_size)
-        for batch in answer_by_batch(self.loaded, features, examples, voices, batch_size=batch_size):
-            for index, answer in batch:
-                answers[index] = answer
-        return answers
+        pixels = Pixels(pictures, self.loaded.processor.image_processor)
+        features = look_once(self.loaded, pixels, self.source.scopes, batch_size)
+        return answer_examples(self.loaded, features, examples, voices, batch_size=batch_size)
 
 
 def load(
@@ -124,21 +112,32 @@ def load(
     """Load an adapter with its base, or a base alone: a local folder or a Hub id.
 
     `adapters`: further adapters of the base by name, for `caption(style=NAME)`. Prompt and decoding are the adapter's own
-    unless given. Raises `InputError` for what is neither, or does not fit.
+    unless given; a prompt without {question} is one for captions. Raises `InputError` for what is neither, or does not fit.
     """
     name = str(adapter_or_base)
     asked = {key: (str(path), None) for key, path in (adapters or {}).items()}
     if base_model_id or is_adapter(name, revision):
-        source = find_source(base_model_id, None, {NO_ADAPTER: (name, revision), **asked}, dtype=dtype)
+        adapters = {ONLY: (name, revision), **asked}
+        source = find_source(base_model_id, None, adapters, with_base=bool(asked), dtype=dtype)
     else:
         source = find_source(name, revision, asked, with_base=True, dtype=dtype)
-    answers = source.own_answers
     loaded = load_base(
-        source.base_model_id, revision=source.revision, dtype=dtype, quantization=quantization, answers=answers
+        source.base_model_id,
+        revision=source.revision,
+        dtype=dtype,
+        quantization=quantization,
+        answers=source.own_answers,
     )
     source.put_on(loaded)
+    only = ONLY if ONLY in source.adapters else None
     decoding = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
-    return VQAModel(loaded, source, source.voice(prompt=prompt, decoding=decoding))
+    voice = source.voice(only, prompt=prompt, decoding=decoding)
+    captions = voice
+    if only is None or source.adapters[ONLY].manifest.get("task") != CAPTION.name:
+        longest = max_new_tokens or CAPTION.max_new_tokens
+        prompt = prompt or source.family.caption_prompt
+        captions = source.voice(only, prompt=prompt, decoding=decoding | {"max_new_tokens": longest})
+    return VQAModel(loaded, source, voice, captions)
 
 
 def is_adapter(name: str, revision: str | None = None) -> bool:
@@ -153,21 +152,6 @@ def is_adapter(name: str, revision: str | None = None) -> bool:
     except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError, OSError):
         return False
     return True
-
-
-@torch.inference_mode()
-def _look(loaded: LoadedModel, pictures: Mapping[str, Image.Image], scopes: Iterable[str], batch_size: int) -> Features:
-    """Features of opened pictures: the frozen towers look at each once, whoever is asked about it."""
-    pixels = Pixels(pictures, loaded.processor.image_processor)
-    stage, _ = loaded.family.last_frozen_stage(scopes)
-    if stage == "pixel_values":
-        return pixels
-    look, names, values = loaded.base.see if stage == "image_embeds" else loaded.base.encode, list(pictures), {}
-    for start in range(0, len(names), batch_size):
-        batch = names[start : start + batch_size]
-        seen = look(pixels.of(batch).to(loaded.device, loaded.dtype))
-        values |= zip(batch, seen.cpu(), strict=True)
-    return _Seen(stage, values)
 
 
 def _open(image: Picture) -> Image.Image:

@@ -198,8 +198,7 @@ class GenerationArguments:
     )
 
     def check(self) -> list[str]:
-        problems = []
-        return problems + check_decoding(self)
+        return check_decoding(self)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ class CaptionArguments:
         default=None, metadata={"help": "Pictures: files, folders, globs, http(s) addresses.", "nargs": "+"}
     )
     styles: list[str] = field(
-        default_factory=lambda: ["detailed", "concise", "creative"],
+        default=None,
         metadata={
             "help": "STYLE=ADAPTER, a folder or a Hub id; or STYLE, which acts by its prompt and decoding alone. A style is "
-            "detailed, concise, creative, or a JSON of your own.",
+            "detailed, concise, creative, or a JSON of your own; default: these three, or with --prompt none.",
             "nargs": "+",
         },
     )
+    prompt: str = option(None, "An instruction or the beginning of a caption, as one more style, called prompt.")
     output_path: str = option("captions.csv", "Table written: image, style, caption, confidence, adapter, status.")
     compare: str = option(
         None, "Page written, one self-contained HTML file: each picture with its captions side by side."

@@ -8,26 +8,29 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import pandas as pd
-from tqdm.auto import tqdm
 
+from blip2vqa.answering import start_pairs
 from blip2vqa.arguments import FeatureArguments
 from blip2vqa.caption_arguments import CaptionArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.data.gathering import Picture, gather_images
 from blip2vqa.data.images import BadImage, open_image
 from blip2vqa.errors import InputError, gather, raise_all
+from blip2vqa.features import Pixels, look_once
 from blip2vqa.files import write_text_atomic
-from blip2vqa.generation import answer_by_batch
+from blip2vqa.generation import answer_examples
 from blip2vqa.predictions import to_csv
 from blip2vqa.processes import on_main, start
 from blip2vqa.reporting.sheet import write_sheet
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.sources import NO_ADAPTER, Source, find_source
+from blip2vqa.sources import Source, find_source
 from blip2vqa.styles import known_styles, read_style
+from blip2vqa.tasks import CAPTION
 from blip2vqa.voices import Decoding, Voice
 
 COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
 ALONE = "prompt and decoding alone"
+DEFAULT_STYLES = ("detailed", "concise", "creative")
 SHOWN = 3  # pictures whose captions are printed at the end
 NO_QUESTION = Example(0, None, "", "", "", (), "", {})
 
@@ -61,6 +64,15 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
     return styles
 
 
+def styles_of(args: CaptionArguments) -> list[Style]:
+    """The styles asked for, and --prompt as one more."""
+    styles = parse_styles(args.styles or ([] if args.prompt else DEFAULT_STYLES))
+    if args.prompt:
+        options = {"prompt": args.prompt, "max_new_tokens": CAPTION.max_new_tokens}
+        styles.append(Style("prompt", None, options))
+    return styles
+
+
 def voice_of(source: Source, style: Style) -> Voice:
     """Who writes captions in a style: its adapter as it was trained, or the base by the style's prompt and decoding.
 
@@ -75,13 +87,13 @@ def voice_of(source: Source, style: Style) -> Voice:
 def _voice_of(source: Source, style: Style) -> Voice:
     options = {name: style.options[name] for name in Decoding.__dataclass_fields__ if name in style.options}
     if style.name not in source.adapters:
-        return source.voice(NO_ADAPTER, prompt=style.options["prompt"], decoding=options)
+        return source.voice(prompt=style.options["prompt"], decoding=options)
     manifest = source.adapters[style.name].manifest
     if manifest.get("task") == "caption":
         return source.voice(style.name)
     # Of another task, or of other tools: what it was trained with does not write captions.
     prompt = style.options.get("prompt") or source.family.caption_prompt
-    return source.voice(style.name, prompt=prompt, decoding={"max_new_tokens": 50} | options)
+    return source.voice(style.name, prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens} | options)
 
 
 def find_styles(
@@ -107,7 +119,7 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     """
     state = start()
     problems = args.check() + features.check()
-    styles = gather(problems, parse_styles, args.styles)
+    styles = gather(problems, styles_of, args)
     found = (
         gather(problems, find_styles, styles, args.base_model_id, args.base_model_revision, args.dtype)
         if styles
@@ -131,12 +143,9 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
         for voice in voices:
             examples.append(Example(len(examples), picture.source, picture.source.name, picture.digest, "", (), "", {}))
             asked.append(voice)
-    said = [None] * len(examples)
-    with tqdm(total=len(examples), desc="captioning", unit="caption", disable=not state.is_main_process) as bar:
-        for batch in answer_by_batch(loaded, kept, examples, asked, batch_size=args.batch_size):
-            for index, answer in batch:
-                said[index] = answer
-            bar.update(len(batch))
+    if isinstance(kept, Pixels):
+        kept = look_once(loaded, kept, source.scopes, args.batch_size)
+    said = answer_examples(loaded, kept, examples, asked, batch_size=args.batch_size, progress="captioning")
     if not state.is_main_process:
         return None
     names, rows = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad]), []
@@ -183,9 +192,7 @@ def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]
 def _start_block(args, source: Source, styles, voices, loaded, lines, images: int, bad) -> str:
     pairs = [
         ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
-        *(tuple(note.split(": ", 1)) for note in loaded.notes),
-        ("device", str(loaded.device)),
-        *lines,
+        *start_pairs(loaded, lines),
         ("images", f"{images:,}, {args.batch_size} captions at once"),
     ]
     for style, voice in zip(styles, voices, strict=True):

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -89,6 +89,14 @@ class ClassEncoder(TextEncoder):
         if args.label_smoothing_factor:
             problems.append("--label_smoothing_factor: this base's targets are soft by themselves; leave it out")
         return problems
+
+    def distinct(self, answers: Sequence[str]) -> tuple[str, ...]:
+        """The first of those of `answers` that one output stands for."""
+        return tuple({self.row(answer): answer for answer in reversed(answers)}.values())[::-1]
+
+    def check_lengths(self, examples: Sequence[Example], answer_room: int = 0, tokens_per_row: int = 0) -> None:
+        """As `TextEncoder.check_lengths`, of the questions: answers take no positions."""
+        super().check_lengths([replace(example, answers=()) for example in examples], 0)
 
     def unknown(self, answers: Sequence[str]) -> list[str]:
         """Those of `answers` that the head has no output for."""

@@ -126,6 +126,10 @@ class TextEncoder:
         """What training makes small."""
         return AnswerLoss(label_smoothing)
 
+    def distinct(self, answers: Sequence[str]) -> tuple[str, ...]:
+        """Those of `answers` that this base tells apart: all, in tokens of their own."""
+        return tuple(answers)
+
     def unknown(self, answers: Sequence[str]) -> list[str]:
         """Those of `answers` that this base cannot give: none, where it writes them."""
         return []

@@ -26,5 +26,5 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         if is_main:
-            print("interrupted; what was finished is kept", file=sys.stderr)
+            print("interrupted; files that were finished are kept", file=sys.stderr)
         sys.exit(1)

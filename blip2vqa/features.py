@@ -162,6 +162,35 @@ def load_with_features(
     return loaded, features, lines
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What the frozen stage made of pictures, by name."""
+
+    name: str
+    values: dict[str, torch.Tensor]
+
+    def of(self, digests: Iterable[str]) -> torch.Tensor:
+        return torch.stack([self.values[digest] for digest in digests])
+
+
+@torch.inference_mode()
+def look_once(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str], batch_size: int) -> Features:
+    """What the frozen stage makes of a few pictures, held in memory: they are looked at once, whoever is asked about them."""
+    stage, _ = loaded.family.last_frozen_stage(scopes)
+    if stage == "pixel_values":
+        return pixels
+    look, names, values = stage_maker(loaded, stage), list(pixels.images), {}
+    for start in range(0, len(names), batch_size):
+        batch = names[start : start + batch_size]
+        values |= zip(batch, look(pixels.of(batch).to(loaded.device, loaded.dtype)).cpu(), strict=True)
+    return Looked(stage, values)
+
+
+def stage_maker(loaded: LoadedModel, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes a stage's output of `pixel_values`."""
+    return loaded.base.see if stage == "image_embeds" else loaded.base.encode
+
+
 def _space(encoder: LoadedModel, stage: str) -> Space:
     config, base = encoder.base.config, encoder.base
     frozen = {name for part in encoder.family.stages[stage][0] for name in base.PARTS[part]}
@@ -218,8 +247,7 @@ def _encode(
     """Compute features of `images` in batches and add them to the store, the next batch's pictures being opened meanwhile."""
     if not images:
         return  # a store that holds all need not be writable
-    digests, base = list(images), encoder.base
-    run = base.see if stage == "image_embeds" else base.encode
+    digests, run = list(images), stage_maker(encoder, stage)
 
     def opened(batch: list[str]) -> torch.Tensor:
         pictures = [_open_unchanged(digest, images[digest]) for digest in batch]

@@ -20,7 +20,7 @@ from blip2vqa.lora import LoraSummary, wrap
 from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.results import score_run, write_results
-from blip2vqa.run import BAD_IMAGES, Run, Tables, check, checkpoint_to_resume, count_images
+from blip2vqa.run import BAD_IMAGES, TAUGHT, Run, Tables, check, checkpoint_to_resume, count_images, describe_taught
 from blip2vqa.training import VQATrainer, row_length
 
 
@@ -40,6 +40,7 @@ def finetune(run: Run) -> dict:
         folder.mkdir(parents=True, exist_ok=True)
         write_json_atomic(folder / "run.json", run.resolved)
         write_split(folder / "split.json", tables.train, tables.val)
+        write_json_atomic(folder / TAUGHT, describe_taught(tables))
 
     state.wait_for_everyone()
 

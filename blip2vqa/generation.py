@@ -7,7 +7,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
-from transformers import DynamicCache, set_seed
+from transformers import DynamicCache
 
 from blip2vqa.answer_lists import RANKED, AnswerTree
 from blip2vqa.classification import class_scores
@@ -15,7 +15,7 @@ from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.features import Features
 from blip2vqa.loading import LoadedModel
-from blip2vqa.voices import Decoding, Voice, speaking
+from blip2vqa.voices import Decoding, Voice, speaking, unmixable
 
 # Questions are sorted by length among so many batches, or among those of as many images as a batch has questions: the keys
 # and values of these images are in memory together.
@@ -95,7 +95,6 @@ def _generate(
         options["min_new_tokens"] = decoding.min_new_tokens
     if decoding.do_sample:
         options |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-        set_seed(decoding.sampling_seed)
     if tree:
         options = {
             "max_new_tokens": tree.longest,
@@ -104,15 +103,18 @@ def _generate(
             "num_return_sequences": beams,
             "length_penalty": 0.0,  # ranked by probability, not by probability for each token
         }
-    output = language_model.generate(
-        **inputs,
-        **options,
-        num_beams=beams,
-        eos_token_id=text.end_token_id,
-        pad_token_id=text.pad_token_id,
-        output_scores=True,
-        return_dict_in_generate=True,
-    )
+    with torch.random.fork_rng(enabled=decoding.do_sample):  # training draws on as if nobody had asked
+        if decoding.do_sample:
+            torch.manual_seed(decoding.sampling_seed)
+        output = language_model.generate(
+            **inputs,
+            **options,
+            num_beams=beams,
+            eos_token_id=text.end_token_id,
+            pad_token_id=text.pad_token_id,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
     new_tokens = output.sequences[:, prompt:]
     scores = language_model.compute_transition_scores(
         output.sequences,
@@ -174,26 +176,26 @@ def answer_by_batch(
     Voices that decode alike share batches, whatever their adapters. Processes of one launch share the work, and each gets the
     answers of all.
     """
-    state = PartialState()
+    state, unmixed = PartialState(), unmixable(loaded)
+    keys = [(example.digest, voice.adapter) for example, voice in zip(examples, voices, strict=True)]
     by_kind: dict[tuple, dict[tuple, list[int]]] = {}
-    for index, (example, voice) in enumerate(zip(examples, voices, strict=True)):
-        # A head with other outputs, or a list of answers in other tokens, has batches of its own.
-        alone = voice.adapter if voice.text.classes else None
+    for index, voice in enumerate(voices):
+        # A head with other outputs has batches of its own, and so has an adapter that PEFT mixes with no other.
+        alone = voice.adapter if voice.text.classes or voice.adapter in unmixed else None
         kind = by_kind.setdefault((voice.decoding, id(voice.tree), alone), {})
-        kind.setdefault((example.digest, voice.adapter), []).append(index)
+        kind.setdefault(keys[index], []).append(index)
     for by_image in by_kind.values():
         order = [index for group in by_image.values() for index in group]
         share = -(-len(order) // state.num_processes)
         mine = order[state.process_index * share : (state.process_index + 1) * share]
-        batches = _my_batches(loaded, features, examples, voices, mine, batch_size)
+        batches = _my_batches(loaded, features, examples, voices, keys, mine, batch_size)
         for _ in range(-(-share // batch_size)):
             found = next(batches, [])
             yield gather_object(found) if state.num_processes > 1 else found
 
 
-def _my_batches(loaded, features, examples, voices, mine, batch_size) -> Iterator[list[tuple[int, Answer]]]:
-    """Batches of `mine`, which are all of one kind."""
-    keys = [(example.digest, voice.adapter) for example, voice in zip(examples, voices, strict=True)]
+def _my_batches(loaded, features, examples, voices, keys, mine, batch_size) -> Iterator[list[tuple[int, Answer]]]:
+    """Batches of `mine`, which are all of one kind; `keys` are the image and the adapter of every example."""
     for chunk in _chunks(mine, keys, batch_size):
         voice = voices[chunk[0]]
         images = {key: row for row, key in enumerate(dict.fromkeys(keys[index] for index in chunk))}
@@ -271,17 +273,18 @@ def answer_examples(
     loaded: LoadedModel,
     features: Features,
     examples: Sequence[Example],
-    voice: Voice,
+    voices: Voice | Sequence[Voice],
     *,
     batch_size: int,
     progress: str | None = None,
 ) -> list[Answer]:
-    """Answers in the order of `examples`; `progress` names the bar, or none is shown. See `answer_by_batch`."""
+    """Answers in the order of `examples`, all by one voice or each by its own; `progress` names the bar, or none is shown. See
+    `answer_by_batch`."""
     hidden = progress is None or not PartialState().is_main_process
     was_training = loaded.model.training
     loaded.model.eval()
     answers: list[Answer] = [None] * len(examples)
-    voices = [voice] * len(examples)
+    voices = [voices] * len(examples) if isinstance(voices, Voice) else voices
     with tqdm(total=len(examples), desc=progress, unit="row", disable=hidden, leave=False) as bar:
         for batch in answer_by_batch(loaded, features, examples, voices, batch_size=batch_size):
             for index, answer in batch:

@@ -18,7 +18,6 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     ProcessorMixin,
-    set_seed,
 )
 
 from blip2vqa.attention import suit_training
@@ -225,8 +224,12 @@ def load_base(
         )
         # One whole model a process: `device_map="auto"` would spread it over the GPUs of the other processes.
         kwargs["device_map"] = {"": device}
-    set_seed(0)  # for what the checkpoint does not hold: a head for answers, put on a bare encoder
-    model = _reach(family.model_class, base_model_id, revision, config=config, dtype=torch_dtype, parts=parts, **kwargs)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # for what the checkpoint does not hold: a head for answers, put on a bare encoder
+        model = _reach(
+            family.model_class, base_model_id, revision, config=config, dtype=torch_dtype, parts=parts, **kwargs
+        )
+        known = model.answer_with(answers) if family.answers == "classes" and answers else None
     if whole and family.image_tokens and len(processor.tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(processor.tokenizer))  # an old copy with no row to spare for <image>
     if bits == "none":
@@ -239,7 +242,6 @@ def load_base(
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
     if family.answers == "classes":
         if answers:
-            known = model.answer_with(answers)
             notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
     elif whole:
         suit_generation(model.language_model)

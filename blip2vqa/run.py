@@ -25,6 +25,7 @@ from blip2vqa.data.captions import group_by_image, load_captions
 from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
 from blip2vqa.data.splits import check_disjoint, describe_split, split_by_image
 from blip2vqa.errors import InputError, gather, raise_all
+from blip2vqa.exchange.manifest import data_hash
 from blip2vqa.families import Family, family_of, parse_roles, parse_scopes
 from blip2vqa.finetune_arguments import FinetuneArguments
 from blip2vqa.loading import choose_dtype, find_device, load_config, load_processor
@@ -36,6 +37,7 @@ from blip2vqa.voices import Decoding, Voice
 logger = logging.getLogger(__name__)
 
 BAD_IMAGES = "bad_images.csv"
+TAUGHT = "taught.json"  # beside split.json: what the rows say
 TABLE = "table"  # in place of a file of answers
 # What may differ when a run goes on: how long it lasts, what it says, where it stands and how fast it goes.
 MAY_CHANGE = {
@@ -124,9 +126,9 @@ def check(run: Run) -> Tables:
     problems = [problem for part in parts for problem in part.check()]
     found = gather(problems, _check_base, run)
     tables = gather(problems, _load_tables, run) if run.data.csv_path else None
-    gather(problems, checkpoint_to_resume, run, tables)
     if found and tables:
         gather(problems, ask_as, run, tables, *found)
+    gather(problems, checkpoint_to_resume, run, tables)
     raise_all(problems)
     return tables
 
@@ -142,14 +144,14 @@ def ask_as(run: Run, tables: Tables, processor, config) -> None:
     gather(problems, _close_answers, run, tables, family)
     raise_all(problems)
     text = text_encoder(processor, config, prompt, tables.answers)
-    tree = AnswerTree(tables.answers, text) if tables.answers else None
+    tree = AnswerTree(tables.answers, text) if tables.answers and not text.classes else None
     if tree:
         gather(problems, tree.check)
     problems += text.refused(run.training)
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
     gather(problems, text.check_lengths, tables.train + tables.val, room, row)
     raise_all(problems)
-    tables.voice = Voice(text, run.decoding, None if text.classes else tree)
+    tables.voice = Voice(text, run.decoding, tree)
 
 
 def _close_answers(run: Run, tables: Tables, family: Family) -> None:
@@ -279,7 +281,19 @@ def _differences(run: Run, tables: Tables | None, before: Path) -> list[str]:
         split = json.loads((before / "split.json").read_text(encoding="utf-8"))
         if split != describe_split(tables.train, tables.val):
             problems.append(f"{run.data.csv_path}: the images are not those that the run in {before} was begun with")
+    if tables and (before / TAUGHT).is_file():
+        taught = json.loads((before / TAUGHT).read_text(encoding="utf-8"))
+        if taught != describe_taught(tables):
+            problems.append(
+                f"{run.data.csv_path}: questions, answers, or the list of answers, are not those that the run in {before} was "
+                "begun with"
+            )
     return problems
+
+
+def describe_taught(tables: Tables) -> dict:
+    """What an adapter learns from: a resumed run must go on with the same, and a head with its answers in their order."""
+    return {"sha256": data_hash(tables.train), "answers": list(tables.answers) if tables.answers else None}
 
 
 def count_images(examples: list[Example]) -> int:

@@ -16,8 +16,8 @@ from blip2vqa.features import Features, load_with_features
 from blip2vqa.loading import LoadedModel, choose_dtype, find_device, load_base, load_config, load_processor
 from blip2vqa.voices import AS_IT_IS, BASE, Decoding, Voice
 
-NO_ADAPTER = ""
-"""Key of the base alone among a source's voices."""
+ONLY = ""
+"""Name of the one adapter that was given without a name."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class Source:
         """Of the one adapter there is, the only answers it gives; None: any."""
         return next((adapter.answers for adapter in self.adapters.values()), None) if self._alone else None
 
-    def _inner(self, name: str) -> str:
+    def _inner(self, name: str | None) -> str:
         """What an adapter is called in PEFT, whose own keys some names would break."""
         return f"adapter{[*self.adapters].index(name)}" if name in self.adapters else BASE
 
     def voice(
         self,
-        name: str = NO_ADAPTER,
+        name: str | None = None,
         *,
         prompt: str | None = None,
         decoding: Mapping | None = None,
         answers: Iterable[str] | None = None,
     ) -> Voice:
-        """Who answers under an adapter, or as the base alone: as asked for, else as the adapter remembers, else by default.
+        """Who answers under an adapter, or (None) as the base alone: as asked for, else as it remembers, else by default.
 
         Raises `InputError` for answers that this base cannot give.
         """
@@ -72,14 +72,14 @@ class Source:
         own = adapter.answers if adapter else None
         text = text_encoder(self.processor, self.config, prompt, own)
         listed = tuple(answers) if answers else own if self.family.answers != "classes" else None
-        tree = AnswerTree(listed, text) if listed else None
-        if tree:
+        unknown = text.unknown(listed or ())
+        if unknown:
+            raise InputError(
+                f"--answers: the model has no output for {', '.join(map(repr, unknown[:5]))}; leave it out"
+            )
+        tree = AnswerTree(text.distinct(listed), text) if listed else None
+        if tree and not text.classes:
             tree.check()
-            unknown = text.unknown(listed)
-            if unknown:
-                raise InputError(
-                    f"--answers: the model has no output for {', '.join(map(repr, unknown[:5]))}; leave it out"
-                )
         return Voice(text, decoding_of(manifest, decoding or {}), tree, AS_IT_IS if self._alone else self._inner(name))
 
     def load(
@@ -166,7 +166,7 @@ def parse_adapters(given: list[str] | str | None) -> dict[str, str]:
     """`["PATH"]` → `{"": PATH}`; `["count=A", "default=B"]` → `{"count": A, "default": B}`. Raises `InputError`."""
     given = [given] if isinstance(given, str) else given or []
     if len(given) == 1 and ("=" not in given[0] or Path(given[0]).is_dir()):
-        return {NO_ADAPTER: given[0]}
+        return {ONLY: given[0]}
     named: dict[str, str] = {}
     for item in given:
         name, _, path = item.partition("=")

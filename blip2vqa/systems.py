@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
 from blip2vqa.adapters import find_adapter
 from blip2vqa.answering import load_rows, start_pairs
@@ -18,7 +17,7 @@ from blip2vqa.comparison import BLIND, SystemRun, compare
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError, gather, raise_all
 from blip2vqa.files import write_text_atomic
-from blip2vqa.generation import answer_by_batch
+from blip2vqa.generation import answer_examples
 from blip2vqa.inference_arguments import InferenceArguments
 from blip2vqa.memory import peak_memory, reset_peak_memory
 from blip2vqa.metrics import bertscore_scorer
@@ -26,8 +25,8 @@ from blip2vqa.predictions import to_csv
 from blip2vqa.processes import start
 from blip2vqa.reporting.systems import output_paths, write_systems
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.sources import NO_ADAPTER, Source, check_asks, find_source
-from blip2vqa.voices import Voice
+from blip2vqa.sources import Source, check_asks, find_source
+from blip2vqa.voices import BASE, Voice
 
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
 
@@ -136,7 +135,7 @@ def _base_of(system: System) -> tuple[str | None, str | None]:
 
 
 def _voice_of(source: Source, system: System, decoding: dict) -> Voice:
-    name = system.name if system.lora_model_path else NO_ADAPTER
+    name = system.name if system.lora_model_path else None
     return check_asks(source.voice(name, prompt=system.prompt, decoding=decoding), system.lora_model_path)
 
 
@@ -152,7 +151,8 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     the main process. Raises `InputError`, with every problem found, before any weight is loaded."""
     state = start()
     problems = args.check() + features.check()
-    for flag in ("lora_model_path", "base_model_id", "prompt", "answers", "score"):
+    each = ("lora_model_path", "lora_revision", "base_model_id", "base_model_revision", "prompt", "answers", "score")
+    for flag in (*each, *(("quantization",) if args.quantization != "auto" else ())):
         if getattr(args, flag):
             problems.append(f"--{flag}: does not go with --systems; each system there has its own")
     outputs = [*output_paths(args.output_path), answers_path(args.output_path)]
@@ -183,6 +183,10 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
         return None
     runs = [runs[system.name] for system in systems]
     result = compare(examples, runs, bertscore=scorer)
+    result["notes"].append(
+        "Seconds a question are those of answering. What is kept of pictures was there by then; a ViLT keeps nothing, and its "
+        "seconds hold the pictures, too."
+    )
     if any(len(group.systems) > 1 for group in groups):
         result["notes"].append(
             "Systems of one base answer in common batches: their seconds a question and their peak memory are those of "
@@ -190,14 +194,15 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
         )
     table = {"row": [e.row for e in examples], "image_name": [e.image_name for e in examples]}
     table |= {"question": [e.question for e in examples], "answer": [e.answer for e in examples]}
-    frame = pd.DataFrame(table | {run.name: run.answers for run in runs})
+    frame = pd.DataFrame(table | {f"{run.name} (said)" if run.name in table else run.name: run.answers for run in runs})
     write_text_atomic(answers_path(args.output_path), to_csv(frame.astype(str)))
     return result, [*write_systems(result, args.output_path), answers_path(args.output_path)]
 
 
 def answers_path(output_path: str) -> Path:
     """`OUT.csv` → `OUT.answers.csv`."""
-    return Path(output_path).with_suffix(".answers.csv")
+    disagreements = output_paths(output_path)[-1]
+    return disagreements.with_name(disagreements.name.replace(".disagreements.", ".answers."))
 
 
 def _run(
@@ -222,17 +227,12 @@ def _run(
     if state.is_main_process:
         print(format_block("Answering", pairs), flush=True)
     asked = [example for example in examples for _ in group.systems]
-    voices = [voice for _ in examples for voice in group.voices]
-    said, began = [""] * len(asked), time.perf_counter()
-    with tqdm(total=len(asked), desc="answering", unit="question", disable=not state.is_main_process) as bar:
-        for batch in answer_by_batch(loaded, found, asked, voices, batch_size=args.batch_size):
-            for index, answer in batch:
-                said[index] = answer.text
-            bar.update(len(batch))
+    voices, began = [voice for _ in examples for voice in group.voices], time.perf_counter()
+    answers = answer_examples(loaded, found, asked, voices, batch_size=args.batch_size, progress="answering")
+    said = [answer.text for answer in answers]
     seconds = (time.perf_counter() - began) / max(1, len(asked))
     peak = peak_memory()
-    with torch.device("meta"):
-        parameters = sum(weight.numel() for weight in loaded.family.model_class(source.config).parameters())
+    parameters = _parameters(source, group.voices)
     quantization = loaded.quantization
     del loaded, found
     gc.collect()
@@ -244,6 +244,16 @@ def _run(
         own = adapter.parameters if adapter else 0
         runs[system.name] = SystemRun(
             system.name, said[place::count], source.base_model_id, system.lora_model_path, quantization, voice.text.prompt,
-            seconds, peak, parameters + own, own or None,
+            seconds, peak, parameters[place] + own, own or None,
         )  # fmt: skip
     return runs
+
+
+def _parameters(source: Source, voices: list[Voice]) -> list[int]:
+    """Of the base under each voice; a head for answers that an adapter brings along counts with the adapter."""
+    with torch.device("meta"):
+        model = source.family.model_class(source.config)
+    total = sum(weight.numel() for weight in model.parameters())
+    heads = [name for name in source.family.trained_whole if hasattr(model, name)]
+    replaced = sum(weight.numel() for name in heads for weight in getattr(model, name).parameters())
+    return [total - replaced if source.adapters and voice.adapter != BASE else total for voice in voices]

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from blip2vqa.answer_lists import AnswerTree
@@ -91,6 +90,6 @@ def _spread(names: list[str], rows: int) -> list[str]:
     return [name for name in names for _ in range(each)]
 
 
-def has_adapters(loaded: LoadedModel) -> bool:
-    """Whether adapters lie on the base, not merged into it."""
-    return any(isinstance(module, BaseTunerLayer) for module in loaded.model.modules())
+def unmixable(loaded: LoadedModel) -> set[str]:
+    """Names of adapters that no other may share a batch with: PEFT does not mix those with DoRA."""
+    return {name for name, config in getattr(loaded.model, "peft_config", {}).items() if config.use_dora}

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from blip2vqa import estimate as estimating
 from blip2vqa import load
@@ -20,12 +21,16 @@ from blip2vqa.loading import find_device, load_config, quantized_layers
 from blip2vqa.lora import wrap
 from blip2vqa.run import check
 from blip2vqa.training import VQATrainer
-from blip2vqa.voices import has_adapters
 from conftest import ROOT
 from families import NEW, Bases, Watched, load_float32, watch
 from runs import adapter_of, make_run, same_weights
 
 FEW = "--max_steps 9 --logging_steps 1 --eval_strategy no --save_strategy no --lora_dropout 0".split()
+
+
+def has_adapters(loaded) -> bool:
+    """Whether adapters lie on the base, not merged into it."""
+    return any(isinstance(module, BaseTunerLayer) for module in loaded.model.modules())
 
 
 @pytest.fixture(scope="session")

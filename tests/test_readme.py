@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from blip2vqa import finetune_arguments
+from blip2vqa.caption_arguments import CaptionArguments
+from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.inference_arguments import InferenceArguments
 from blip2vqa.parsing import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 # What a reader puts in for the README's placeholders.
+SCRIPTS = {"finetune.py": FINETUNE_ARGUMENTS, "inference.py": [InferenceArguments], "caption.py": [CaptionArguments]}
 PLACEHOLDERS = {"CONFIG.json": "configs/quickstart.json", "OUT/run.json": "configs/quickstart.json"}
 
 
@@ -28,21 +30,20 @@ def commands() -> list[str]:
     lines = [part.strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()
              for part in line.split("&&")]  # fmt: skip
     inline = re.findall(r"`((?:accelerate launch|python)\s[^`]*)`", README.replace("\n", " "))
-    return [command for command in lines + inline if "finetune.py" in command or "inference.py" in command]
+    return [command for command in lines + inline if any(script in command for script in SCRIPTS)]
 
 
 @pytest.mark.parametrize("command", commands())
 def test_command_parses(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command.replace("…", ""))]
-    script = "finetune.py" if "finetune.py" in words else "inference.py"
+    script = next(word for word in words if word in SCRIPTS)
     rest = words[words.index(script) + 1 :]
     if script == "finetune.py":
         # Without a launcher there is no process group for a backend to belong to.
         rest = shlex.split(shlex.join(rest).replace("--ddp_backend gloo", ""))
-        parse(finetune_arguments.FINETUNE_ARGUMENTS, "test", [*rest, *([] if "--use_cpu" in rest else ["--use_cpu"])])
-    else:
-        parse([InferenceArguments], "test", rest)
+        rest += [] if "--use_cpu" in rest else ["--use_cpu"]
+    parse(SCRIPTS[script], "test", rest)
     assert (ROOT / script).is_file()
 
 

@@ -63,7 +63,7 @@ def _with_scorer(name: str, scores: dict) -> str:
 def _base(manifest: dict) -> str:
     base, revision = manifest.get("base_model_id"), manifest.get("base_model_revision")
     if not base:
-        return "a BLIP-2 base that the manifest does not name"
+        return "a base model that the manifest does not name"
     if not is_hub_id(base):
         return f"the local base model `{Path(base).name}`"  # the folder it lies in is the user's own affair
     return f"[{base}](https://huggingface.co/{base})" + (f" at revision `{revision}`" if revision else "")
