@@ -1,6 +1,7 @@
 """Several processes of one launch: what only one of them may do."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -46,4 +47,5 @@ def together(function: Callable[[], Result]) -> Result:
 
 def start() -> PartialState:
     """Join the processes of this launch, if there are several; on a machine without accelerator they meet over gloo."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+    # The others wait while the main process fetches and checks pictures: longer, perhaps, than a connection's usual minutes.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(hours=6))

@@ -87,10 +87,10 @@ def examples_of(images: Path, asked: list[tuple[str, str, tuple[str, ...]]]) -> 
     ]
 
 
-def adapted(base: Path, seed: int, **more) -> LoadedModel:
+def adapted(base: Path, seed: int, use_dora: bool = False, **more) -> LoadedModel:
     """A base under an adapter of random weights that matter, ready to train."""
     loaded = load_float32(base, for_training=True, **more)
-    wrap(loaded, LoraArguments(lora_r=4, lora_dropout=0.0), seed)
+    wrap(loaded, LoraArguments(lora_r=4, lora_dropout=0.0, use_dora=use_dora), seed)
     torch.manual_seed(seed)
     for name, parameter in loaded.model.named_parameters():
         if "lora_B" in name or "modules_to_save" in name:
@@ -98,10 +98,11 @@ def adapted(base: Path, seed: int, **more) -> LoadedModel:
     return loaded
 
 
-def random_adapter(base: Path, folder: Path, seed: int, **manifest) -> Path:
+def random_adapter(base: Path, folder: Path, seed: int, use_dora: bool = False, **manifest) -> Path:
     """Such an adapter on disk; `manifest` only where something is remembered."""
     answers = manifest.get("answers")
-    adapted(base, seed, **({"answers": tuple(answers)} if answers else {})).model.save_pretrained(folder)
+    more = {"answers": tuple(answers)} if answers else {}
+    adapted(base, seed, use_dora, **more).model.save_pretrained(folder)
     if manifest:
         write_manifest(folder, {"base_model_id": str(base), **manifest})
     return folder

@@ -10,6 +10,7 @@ from threading import Thread
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from transformers import Blip2VisionModel
 
@@ -271,3 +272,45 @@ def test_a_base_that_cannot_caption_says_so(tmp_path):
     for ask in (model.caption, model.compare_styles):
         with pytest.raises(InputError, match="ViLT cannot write captions"):
             ask(SCENES / "val-000.png")
+
+
+def test_one_caption_adapter_writes_its_own_style_and_no_other(tmp_path, adapters):
+    """Its base is not to be had beside it."""
+    known = {"task": "caption", "style": "concise", "prompt": "a photo of", "decoding": {"max_new_tokens": 12}}
+    model = load(random_adapter(BASE, tmp_path / "concise", 5, **known), dtype="float32")
+    picture = SCENES / "val-003.png"
+    assert model.caption(picture, style="concise") == model.caption(picture)
+    with pytest.raises(InputError, match="style detailed: this model is the one adapter"):
+        model.caption(picture, style="detailed")
+    with pytest.raises(InputError, match="it writes captions"):
+        model.answer(picture, "how many shapes are there?")
+
+
+def test_an_instruction_is_a_style_of_its_own(tmp_path):
+    asked = arguments(tmp_path / "out.csv", prompt="A detailed description:", styles=None)
+    assert caption_images(asked, FeatureArguments())["captions"] == 5
+    table = read(tmp_path / "out.csv")
+    assert set(table["style"]) == {"prompt"}
+    model = load(BASE, dtype="float32", prompt="A detailed description:")
+    assert model.caption(SCENES / "val-000.png") == table["caption"][0]
+
+
+def test_an_adapter_with_dora_is_mixed_with_no_other(tmp_path, adapters):
+    dora = str(random_adapter(BASE, tmp_path / "dora", 6, use_dora=True, task="caption", prompt="a photo of"))
+    together = load(BASE, adapters={"dora": dora, "concise": adapters["concise"]}, dtype="float32")
+    said = together.compare_styles(SCENES / "val-003.png", ["dora", "concise", "creative"])
+    assert said["dora"] == load(dora, dtype="float32").caption(SCENES / "val-003.png")
+
+
+def test_nobodys_random_numbers_change(tmp_path):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    load(BASE, dtype="float32").caption(SCENES / "val-000.png", style="creative")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_without_a_cache_pictures_are_looked_at_once_too(tmp_path, adapters, looked):
+    given = [f"{name}={path}" for name, path in adapters.items()]
+    caption_images(arguments(tmp_path / "out.csv", *given), FeatureArguments(feature_cache="none"))
+    assert sum(looked) == 5

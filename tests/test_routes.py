@@ -207,3 +207,35 @@ def test_rare_answers_are_left_out_and_counted(tiny_opt, drawn, tmp_path):
     assert set(found.answers) <= {"one", "no"} and "one" in found.answers
     assert {example.answer for example in found.train} <= set(found.answers)
     assert "rarer ones and" in found.note and "validation questions ask for others" in found.note
+
+
+def test_going_on_with_other_routes_is_refused(answer, adapters, drawn, tmp_path, monkeypatch):
+    """The answers so far are those of other adapters."""
+    table = pd.read_csv(drawn[1], dtype=str)
+    table["one"], table["two"] = ["count", "color"] * (len(table) // 2), ["color", "count"] * (len(table) // 2)
+    table.to_csv(tmp_path / "typed.csv", index=False)
+    given = {"csv_path": str(tmp_path / "typed.csv")}
+    monkeypatch.setattr(answering, "answer_by_batch", interrupted(answering.answer_by_batch))
+    with pytest.raises(KeyboardInterrupt):
+        answer("out", *routes(adapters), **given, question_type_column="one")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="routes was"):
+        answer("out", *routes(adapters), **given, question_type_column="two")
+
+
+def interrupted(batches):
+    def stop(*args, **kwargs):
+        yield next(batches(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    return stop
+
+
+def test_types_alone_are_scored(drawn, tmp_path):
+    predictions = tmp_path / "said.csv"
+    table = pd.read_csv(drawn[1], dtype=str)
+    table.assign(generated_answer=table["answer"]).to_csv(predictions, index=False)
+    args = InferenceArguments(
+        csv_path=str(drawn[1]), score=str(predictions), bertscore_model="none", question_types="count"
+    )
+    assert answering.score_table(args)["predictions"]["n"] == table["question"].str.startswith("How many").sum()

@@ -224,3 +224,20 @@ def test_what_does_not_go_together(several, tiny_opt, tmp_path):
     assert said("--task", "caption", "--captions", "style").startswith("--captions style: needs --style")
     assert "captions have none" in said("--task", "caption", "--prompt", "{question}")
     assert "does not go with --task caption" in said("--task", "caption", "--question_types", "count")
+
+
+@pytest.mark.parametrize(
+    ("style", "problem"),
+    [
+        ({"prompt": "a", "max_new_tokens": "forty"}, "max_new_tokens is 'forty'; it must be of type int"),
+        ({"prompt": "a", "temprature": 1.0}, "did you mean temperature?"),
+        ({"prompt": "a", "do_sample": True, "temperature": 0}, "--temperature: 0 is out of range"),
+        ({"prompt": "a", "num_beams": 0}, "--num_beams: 0 is out of range"),
+        ({"prompt": "a", "min_new_tokens": 9, "max_new_tokens": 3}, "--min_new_tokens: 9 is out of range"),
+        ({"prompt": "{question}"}, "contains {question}"),
+    ],
+)
+def test_a_style_of_ones_own_is_checked(style, problem, write):
+    with pytest.raises(InputError) as caught:
+        read_style(write("mine.json", json.dumps(style)))
+    assert problem in "\n".join(caught.value.problems)

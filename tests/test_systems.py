@@ -218,3 +218,15 @@ def test_systems_bring_their_own_adapters_and_prompts(problems, tiny_opt, tmp_pa
     missing = str(tmp_path / "absent.json")
     (problem,) = problems(good, systems=missing)
     assert problem.startswith(f"--systems {missing}: not readable")
+
+
+def test_flags_that_each_system_has_are_refused(problems, entries):
+    for flag, value in (("quantization", "4bit"), ("lora_revision", "main"), ("base_model_revision", "main")):
+        assert f"--{flag}: does not go with --systems" in "\n".join(problems(entries, **{flag: value}))
+
+
+def test_a_system_may_be_called_like_a_column(tiny_opt, drawn, write, tmp_path):
+    path = write("systems.json", json.dumps([{"name": "answer", "base_model_id": str(tiny_opt)}]))
+    systems.compare_systems(arguments(drawn, tmp_path / "out.csv", systems=path), FeatureArguments())
+    table = pd.read_csv(tmp_path / "out.answers.csv", dtype=str)
+    assert "answer (said)" in table and table["answer"].tolist() == pd.read_csv(drawn[1], dtype=str)["answer"].tolist()

@@ -281,3 +281,28 @@ def test_the_manifests_answers_are_the_heads(vilt, drawn, tmp_path):
     model = load(tmp_path / "run", dtype="float32")
     assert list(model.text.answers) == answers and len(model.loaded.base.classifier[-1].bias) == 8
     assert model.voice.tree is None or list(model.voice.tree.answers) == answers
+
+
+def test_answers_alike_to_the_tokenizer_are_two_outputs(vilt, unlike, tmp_path):
+    """No answer is ever tokenized: words that the vocabulary has not, and long ones, are as good as others."""
+    table = tmp_path / "table.csv"
+    said = ["日本", "中国", "a very long answer " * 20]
+    rows = [f"{number}.png,Where is it?,{answer}" for number in range(4) for answer in said]
+    table.write_text("\n".join(["image_name,question,answer", *rows]))
+    tables = check(make_run(vilt, (unlike, table), tmp_path / "run", "--max_new_tokens", "50"))
+    assert {"日本", "中国"} < set(tables.answers)
+
+
+def test_a_run_does_not_go_on_with_other_answers(vilt, unlike, tmp_path):
+    table, out = tmp_path / "table.csv", tmp_path / "run"
+    rows = [
+        f"{number}.png,What is it?,{answer}" for number, answer in enumerate(["red", "green", "red", "blue", "red"])
+    ]
+    table.write_text("\n".join(["image_name,question,answer", *rows]))
+    flags = ("--epochs", "1", "--seed", "3")
+    finetune(make_run(vilt, (unlike, table), out, *flags))
+    for name in ("metrics.json", "adapter_config.json"):
+        (out / name).unlink()
+    table.write_text(table.read_text().replace("green", "violet"))
+    with pytest.raises(InputError, match=r"are not those that the run in .* was begun with"):
+        check(make_run(vilt, (unlike, table), out, *flags, "--epochs", "2", "--resume_from_checkpoint", "true"))
