@@ -79,7 +79,7 @@ def test_the_manifest_says_how_it_is_asked(kind, learn, bases):
     manifest, family = learn(kind).manifest, family_of(load_config(str(bases[kind])))
     prompts = {"instructblip": "Question: {question} Short answer:", "vilt": "{question}", "blip-vqa": "{question}"}
     prompt = prompts.get(kind, prompts.get(kind.split("-")[0], "Question: {question} Answer in one word:"))
-    end = "</s>" if kind.startswith("instructblip") else "[SEP]"
+    end = None if kind == "vilt" else "</s>" if kind.startswith("instructblip") else "[SEP]"
     assert (manifest["prompt"], manifest["end_token"], manifest["family"]) == (prompt, end, family.name)
     answers = ["blue", "green", "no", "one", "red", "yellow", "yes"] if kind == "vilt" else []
     assert sorted(manifest["answers"] or []) == answers

@@ -26,7 +26,7 @@ def test_everything_is_written(finished):
     names = {path.name for path in out.iterdir()}
     assert names == {
         "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json", "metrics.json", "predictions.csv", "run.json",
-        "split.json", "README.md", "checkpoints",
+        "split.json", "taught.json", "README.md", "checkpoints",
     }  # fmt: skip
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert set(metrics) == {"base", "adapter", "blind", "swapped"}
