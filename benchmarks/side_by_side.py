@@ -81,7 +81,7 @@ def run(args, table: Path, cache: Path, output: Path, *flags: str) -> float:
     command = [
         sys.executable, ROOT / "inference.py", "--image_dir", ROOT / "assets" / "quickstart" / "images", "--csv_path", table,
         "--output_path", output, "--batch_size", args.batch_size, "--bertscore_model", "none", "--feature_cache", cache,
-        "--quantization", "none", *flags,
+        *flags,
     ]  # fmt: skip
     began = time.perf_counter()
     subprocess.run(list(map(str, command)), check=True, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
@@ -94,13 +94,13 @@ def measure(args, folder: Path) -> dict:
     adapters, table = write_adapters(base, folder), write_table(args.images, folder)
     systems = folder / "systems.json"
     systems.write_text(json.dumps(
-        [{"name": path.name, "base_model_id": str(base), "lora_model_path": str(path)} for path in adapters]
+        [{"name": path.name, "base_model_id": str(base), "lora_model_path": str(path), "quantization": "none"} for path in adapters]
     ))  # fmt: skip
     separate, together = [], []
     for turn in range(args.repeats):
         at = folder / f"turn{turn}"
         separate.append([
-            run(args, table, at / "cache", at / f"{path.name}.csv", "--lora_model_path", path) for path in adapters
+            run(args, table, at / "cache", at / f"{path.name}.csv", "--quantization", "none", "--lora_model_path", path) for path in adapters
         ])  # fmt: skip
         together.append(run(args, table, at / "cache2", at / "all.csv", "--systems", systems))
     alike = _same_answers(folder / "turn0")
