@@ -93,15 +93,13 @@ def measure(args, folder: Path) -> dict:
     base = write_base(args.shape, folder / "base") if args.shape else EMBEDDED
     adapters, table = write_adapters(base, folder), write_table(args.images, folder)
     systems = folder / "systems.json"
-    systems.write_text(json.dumps(
-        [{"name": path.name, "base_model_id": str(base), "lora_model_path": str(path), "quantization": "none"} for path in adapters]
-    ))  # fmt: skip
+    each = {"base_model_id": str(base), "quantization": "none"}
+    systems.write_text(json.dumps([{"name": path.name, "lora_model_path": str(path)} | each for path in adapters]))
     separate, together = [], []
     for turn in range(args.repeats):
         at = folder / f"turn{turn}"
-        separate.append([
-            run(args, table, at / "cache", at / f"{path.name}.csv", "--quantization", "none", "--lora_model_path", path) for path in adapters
-        ])  # fmt: skip
+        flags = ("--quantization", "none", "--lora_model_path")
+        separate.append([run(args, table, at / "cache", at / f"{path.name}.csv", *flags, path) for path in adapters])
         together.append(run(args, table, at / "cache2", at / "all.csv", "--systems", systems))
     alike = _same_answers(folder / "turn0")
     apart = min(map(sum, separate))
