@@ -37,7 +37,8 @@ def draw(axes, results: list[dict], bars: dict[str, str], title: str) -> None:
         if label.startswith("ours"):
             texts = [f"{result[bars['plain']] / result[key]:.1f}×" for result in results]
             axes.bar_label(drawn, texts, fontsize=8)
-    names = [f"{r['shape'].removeprefix('blip2-')}\n{r['questions_per_image']} an image" for r in results]
+    shapes = [r["shape"].removeprefix("blip2-").replace("instructblip-", "instructblip\n") for r in results]
+    names = [f"{name}\n{r['questions_per_image']} an image" for name, r in zip(shapes, results, strict=True)]
     axes.set_xticks(range(len(results)), names, fontsize=8)
     axes.set_ylabel("seconds a question")
     axes.set_title(title, fontsize=10)
