@@ -36,6 +36,7 @@ from transformers import (
 
 from blip2vqa.collate import TextEncoder
 from blip2vqa.families import family_of
+from blip2vqa.memory import peak_memory, reset_peak_memory
 
 _OPT = {
     "blip2-opt-2.7b": {"hidden_size": 2560, "ffn_dim": 10240, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -203,14 +204,10 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
     """Most bytes held at once during one call, what was held before included: of the card, or of this process."""
     free_unused()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        function()
-        synchronize(device)
-        return torch.cuda.max_memory_allocated(device)
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
+    reset_peak_memory()
     function()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+    synchronize(device)
+    return peak_memory()
 
 
 def free_unused() -> None:

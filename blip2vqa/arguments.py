@@ -11,6 +11,8 @@ from blip2vqa.families import ROLES, parse_roles, parse_scopes
 DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 # Those that an adapter can be loaded with again: PEFT's others draw anew (pissa_niter_…) or need data (eva, loftq).
 INITIALISATIONS = ("default", "gaussian", "orthogonal", "olora", "pissa")
+QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 CHANGE_THE_BASE = ("olora", "pissa")
 
 
@@ -49,6 +51,20 @@ def check_decoding(args) -> list[str]:
 
 
 @dataclass
+class ServedBaseArguments:
+    """The base that answers or captions, found by its adapters unless named."""
+
+    base_model_id: str = option(
+        None,
+        "Base model: Hub id or local folder; default: the adapter's own, else " + DEFAULT_BASE + ".",
+        "--model_id",
+    )
+    base_model_revision: str = option(None, "Branch, tag or commit of the base on the Hub.")
+    quantization: str = option("auto", "As in finetune.py.", choices=list(QUANTIZATIONS))
+    dtype: str = option("auto", "As in finetune.py.", choices=list(DTYPES))
+
+
+@dataclass
 class ModelArguments:
     """The base model and how its weights are held."""
 
@@ -57,12 +73,12 @@ class ModelArguments:
     quantization: str = option(
         "auto",
         "Weights of the base in 8 or 4 bits (bitsandbytes); auto: only when they would not fit the device.",
-        choices=["auto", "none", "8bit", "4bit"],
+        choices=list(QUANTIZATIONS),
     )
     dtype: str = option(
         "auto",
         "Precision of the base; auto: bfloat16 where the device computes in it, else float16 (OPT on a GPU) or float32.",
-        choices=["auto", "bfloat16", "float16", "float32"],
+        choices=list(DTYPES),
     )
     # A str to the parser, which would ask for at least one of a list.
     estimate: str = option(

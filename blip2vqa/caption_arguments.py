@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2vqa.arguments import check_range, option
+from blip2vqa.arguments import ServedBaseArguments, check_range, option
 
 
 @dataclass
-class CaptionArguments:
+class CaptionArguments(ServedBaseArguments):
     """What to caption, how, and where to write it."""
 
     images: list[str] = field(
@@ -26,12 +26,6 @@ class CaptionArguments:
     compare: str = option(
         None, "Page written, one self-contained HTML file: each picture with its captions side by side."
     )
-    base_model_id: str = option(
-        None, "Base model: Hub id or local folder; default: the adapters' own, else as in inference.py.", "--model_id"
-    )
-    base_model_revision: str = option(None, "Branch, tag or commit of the base on the Hub.")
-    quantization: str = option("auto", "As in finetune.py.", choices=["auto", "none", "8bit", "4bit"])
-    dtype: str = option("auto", "As in finetune.py.", choices=["auto", "bfloat16", "float16", "float32"])
     batch_size: int = option(8, "Captions written at once.")
     allow_private_addresses: bool = option(False, "Fetch pictures from addresses of this machine or its network, too.")
     download_seconds: float = option(20.0, "Longest that one picture may take to come, in seconds.")
@@ -42,6 +36,8 @@ class CaptionArguments:
         problems = []
         if not self.images:
             problems.append("--images: missing; name the pictures to caption")
+        if self.prompt and "{question}" in self.prompt:
+            problems.append(f"--prompt: {self.prompt!r} contains {{question}}, and captions have none; leave it out")
         check_range(problems, self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         for flag in ("download_seconds", "download_mb"):
             check_range(problems, getattr(self, flag) > 0, flag, getattr(self, flag), "above 0")

@@ -18,7 +18,7 @@ from blip2vqa.data.images import BadImage, open_image
 from blip2vqa.errors import InputError, gather, raise_all
 from blip2vqa.features import Pixels, look_once
 from blip2vqa.files import write_text_atomic
-from blip2vqa.generation import answer_examples
+from blip2vqa.generation import Answer, answer_examples
 from blip2vqa.predictions import to_csv
 from blip2vqa.processes import on_main, start
 from blip2vqa.reporting.sheet import write_sheet
@@ -148,15 +148,8 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     said = answer_examples(loaded, kept, examples, asked, batch_size=args.batch_size, progress="captioning")
     if not state.is_main_process:
         return None
-    names, rows = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad]), []
-    for index, (example, answer) in enumerate(zip(examples, said, strict=True)):
-        style = styles[index % len(styles)]
-        rows.append(
-            (example.image_name, style.name, answer.text, f"{answer.confidence:.6f}", style.adapter or "", "ok")
-        )
-    rows += [
-        (place, style.name, "", "", style.adapter or "", f"bad image: {why}") for place, why in bad for style in styles
-    ]
+    names = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad])
+    rows = _rows(styles, pictures, said, bad)
     write_text_atomic(args.output_path, to_csv(pd.DataFrame(rows, columns=COLUMNS)))
     if args.compare:
         _write_sheet(args.compare, styles, pictures, names, said, bad)
@@ -168,6 +161,19 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
         "shown": [(names[image], style, caption) for image, style, caption, *_ in rows[: SHOWN * len(styles)]],
         "more": max(0, len(pictures) - SHOWN),
     }
+
+
+def _rows(styles: list[Style], pictures: list[Picture], said: list[Answer], bad: list[tuple[str, str]]) -> list[tuple]:
+    """`COLUMNS` for every picture and style; `said` by picture, then by style."""
+    asked = [(picture.source.name, style) for picture in pictures for style in styles]
+    rows = [
+        (image, style.name, answer.text, f"{answer.confidence:.6f}", style.adapter or "", "ok")
+        for (image, style), answer in zip(asked, said, strict=True)
+    ]
+    refused = [(place, style, reason) for place, reason in bad for style in styles]
+    return rows + [
+        (place, style.name, "", "", style.adapter or "", f"bad image: {reason}") for place, style, reason in refused
+    ]
 
 
 def short_names(places: Sequence[str]) -> dict[str, str]:

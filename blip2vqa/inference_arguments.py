@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2vqa.arguments import DEFAULT_BASE, check_prompt, check_range, option
+from blip2vqa.arguments import ServedBaseArguments, check_prompt, check_range, option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.errors import gather
 
 
 @dataclass
-class InferenceArguments:
+class InferenceArguments(ServedBaseArguments):
     """What to answer and where to write it."""
 
     csv_path: str = option(
@@ -29,14 +29,6 @@ class InferenceArguments:
         },
     )
     lora_revision: str = option(None, "Branch, tag or commit of the adapter on the Hub.")
-    base_model_id: str = option(
-        None,
-        "Base model: Hub id or local folder; default: the adapter's own, else " + DEFAULT_BASE + ".",
-        "--model_id",
-    )
-    base_model_revision: str = option(None, "Branch, tag or commit of the base on the Hub.")
-    quantization: str = option("auto", "As in finetune.py.", choices=["auto", "none", "8bit", "4bit"])
-    dtype: str = option("auto", "As in finetune.py.", choices=["auto", "bfloat16", "float16", "float32"])
     prompt: str = option(None, "Prompt with {question} in it; default: the adapter's own.")
     batch_size: int = option(1, "Questions answered at once; 16 or more is several times faster where there is memory.")
     answers: str = option(

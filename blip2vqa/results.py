@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from blip2vqa.exchange.manifest import data_hash, versions, write_manifest
+from blip2vqa.exchange.manifest import versions, write_manifest
 from blip2vqa.families import parse_scopes
 from blip2vqa.files import write_json_atomic, write_text_atomic
 from blip2vqa.generation import Answer
@@ -68,7 +68,7 @@ def write_results(
         "scaling": "alpha / sqrt(rank)" if arguments.use_rslora else "alpha / rank",
         "data": {
             "table": run.data.csv_path,
-            "sha256": data_hash(tables.train),
+            "sha256": tables.sha256,
             "rows_train": len(tables.train),
             "rows_val": len(tables.val),
             "images_train": count_images(tables.train),

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -118,6 +118,11 @@ class Tables:
     def text(self) -> TextEncoder:
         """What turns them into tensors."""
         return self.voice.text
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of what is learnt, once it is known what is left out."""
+        return data_hash(self.train)
 
 
 def check(run: Run) -> Tables:
@@ -293,7 +298,7 @@ def _differences(run: Run, tables: Tables | None, before: Path) -> list[str]:
 
 def describe_taught(tables: Tables) -> dict:
     """What an adapter learns from: a resumed run must go on with the same, and a head with its answers in their order."""
-    return {"sha256": data_hash(tables.train), "answers": list(tables.answers) if tables.answers else None}
+    return {"sha256": tables.sha256, "answers": list(tables.answers) if tables.answers else None}
 
 
 def count_images(examples: list[Example]) -> int:

@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from blip2vqa.adapters import find_adapter
 from blip2vqa.answering import load_rows, start_pairs
-from blip2vqa.arguments import FeatureArguments
+from blip2vqa.arguments import QUANTIZATIONS, FeatureArguments
 from blip2vqa.comparison import BLIND, SystemRun, compare
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError, gather, raise_all
@@ -27,8 +27,6 @@ from blip2vqa.reporting.systems import output_paths, write_systems
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.sources import Source, check_asks, find_source
 from blip2vqa.voices import BASE, Voice
-
-QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,10 @@ def write_sheet(
 
     Written whole or not at all. Raises OSError when the folder cannot be written to.
     """
-    articles = [_article(*row, styles) for row in rows]
-    failed = sum("failed" in article.partition("\n")[0] for article in articles)
+    articles, failed = [], 0
+    for name, image, captions, reason in rows:
+        articles.append(_article(name, image, captions, reason, styles))
+        failed += reason is not None
     summary = f"{len(articles)} pictures" + (f", {failed} of them failed" if failed else "")
     page = PAGE.substitute(title=escape(title), size=THUMBNAIL, summary=summary, articles="\n".join(articles))
     write_text_atomic(path, page)

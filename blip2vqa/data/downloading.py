@@ -1,0 +1,167 @@
+"""One picture's bytes from a web address: in time, of a size, an image by what is said of it, and from the public internet."""
+
+import http.client
+import ipaddress
+import os
+import re
+import socket
+import threading
+import time
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from requests import exceptions
+from requests.adapters import HTTPAdapter
+from requests.sessions import SessionRedirectMixin
+from requests.utils import get_environ_proxies, select_proxy
+
+from blip2vqa.data.images import BadImage
+
+ADDRESS = re.compile(r"https?:", re.IGNORECASE)
+MAX_REDIRECTS = 5
+PUBLIC_IPV6, NAT64 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("64:ff9b::/96")
+CHUNK = 1 << 16  # bytes
+HEADERS = {"User-Agent": "blip2vqa", "Accept": "image/*", "Accept-Encoding": "identity"}
+BYTES_OF_ANY_KIND = ("application/octet-stream", "binary/octet-stream")  # what stores say of files they know nothing of
+
+
+def download(address: str, allow_private: bool, seconds: float, max_bytes: int) -> bytes | BadImage:
+    """The bytes at an http(s) address, or the reason why there are none, after no more than `seconds`."""
+    late = BadImage(f"not there within {seconds:g} seconds")
+    result: list[bytes | BadImage] = []
+
+    def run() -> None:
+        try:
+            result.append(_follow(address, allow_private, time.monotonic() + seconds, max_bytes))
+        except BadImage as error:
+            result.append(error)
+        except (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError):
+            result.append(late)
+        except Exception as error:  # one address never costs the others, whatever a server makes libraries raise
+            result.append(BadImage(_reason(error)))
+
+    # Limits on sockets count from byte to byte and leave looking up the name unlimited. So the thread is left behind
+    # when time is up: it ends with the server's patience or with the process.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return result[0] if result else late
+
+
+def _follow(address: str, allow_private: bool, deadline: float, max_bytes: int) -> bytes:
+    """The image at an address, or where its redirects lead."""
+    for _ in range(MAX_REDIRECTS + 1):
+        # Without a requests.Session: no cookies, no passwords from ~/.netrc, no redirects behind our back.
+        request = requests.Request("GET", address, HEADERS).prepare()
+        # Proxies and certificates of the environment are for users who have no other way out.
+        proxies = get_environ_proxies(request.url)
+        proxy = select_proxy(request.url, proxies)
+        if not allow_private:
+            _check_host(request.url, proxied=bool(proxy))
+        adapter = HTTPAdapter() if allow_private else _GuardedAdapter()
+        trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        remaining = max(deadline - time.monotonic(), 0.001)
+        with adapter.send(request, stream=True, timeout=remaining, verify=trusted, proxies=proxies) as response:
+            target = SessionRedirectMixin().get_redirect_target(response)
+            if target is None:
+                return _read(response, deadline, max_bytes)
+            address = urljoin(request.url, target)
+        if not ADDRESS.match(address):
+            raise BadImage(f'redirected to "{urlsplit(address).scheme[:20]}:", which is not read')
+    raise BadImage(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _read(response: requests.Response, deadline: float, max_bytes: int) -> bytes:
+    """The body of a response that is an image by what its head says."""
+    status = response.status_code
+    if status != 200:
+        raise BadImage(f"{status} {http.client.responses.get(status, 'of an unknown kind')}")
+    kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    if kind and not kind.startswith("image/") and kind not in BYTES_OF_ANY_KIND:
+        raise BadImage(f"not an image ({kind[:60] if kind.isprintable() else 'of an unknown type'})")
+    too_large = BadImage(f"larger than {max_bytes / 1e6:g} MB")
+    if (response.raw.length_remaining or 0) > max_bytes:
+        raise too_large
+    data = bytearray()
+    while chunk := response.raw.read1(CHUNK, decode_content=True):  # read would wait for a whole chunk
+        data += chunk
+        if len(data) > max_bytes:
+            raise too_large
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return bytes(data)
+
+
+def _reason(error: Exception) -> str:
+    """An error of `requests` in a few words, without the address, which may have a password in it."""
+    # InvalidSchema is about proxies as well: SOCKS takes one more library.
+    if isinstance(error, (exceptions.ProxyError, exceptions.InvalidProxyURL, exceptions.InvalidSchema)):
+        return "the proxy cannot be used"
+    if isinstance(error, ValueError):  # InvalidURL is one, and so is what urllib.parse and the codec of names raise
+        return "not a web address"
+    cause: BaseException | None = error
+    why = None
+    while cause:
+        why = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None) or why
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, exceptions.SSLError):
+        return f"no secure connection: {why}" if why else "no secure connection"
+    if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError)):
+        return f"cannot be reached: {why}" if why else "the connection broke off"
+    return f"cannot be fetched: {why or type(error).__name__}"
+
+
+def _check_host(url: str, proxied: bool) -> None:
+    """Raises BadImage when the name of a server resolves to a private address, whichever would be connected to."""
+    parts = urlsplit(url)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or parts.scheme, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if proxied:  # networks with a proxy often know no names of the world outside
+            return
+        raise BadImage(f"cannot be reached: {error.strerror}") from error
+    for *_, address in found:
+        _check_public(address[0])
+
+
+def _check_public(address: str) -> None:
+    """Raises BadImage when an IP address is not one of the public internet."""
+    ip = meant = ipaddress.ip_address(address)
+    if ip.version == 6:  # IPv4 in disguise: mapped, 6to4, NAT64
+        meant = ip.ipv4_mapped or ip.sixtofour or ip
+        if ip in NAT64:
+            meant = ipaddress.ip_address(ip.packed[-4:])
+    # is_global also says yes to multicast, and to blocks of IPv6 that are not (or no longer) given out.
+    if not meant.is_global or meant.is_multicast or (meant.version == 6 and meant not in PUBLIC_IPV6):
+        raise BadImage(f"a private address ({ip}); --allow_private_addresses lets it in")
+
+
+class _Guarded:
+    """A connection that asks nothing of a private address: a name may resolve differently from one time to the next
+    (DNS rebinding), so the other end of the socket is what counts."""
+
+    def connect(self) -> None:
+        super().connect()
+        try:
+            _check_public(self.sock.getpeername()[0])
+        except BaseException:
+            self.close()
+            raise
+
+
+class _GuardedHTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = type("_GuardedHTTP", (_Guarded, urllib3.connection.HTTPConnection), {})
+
+
+class _GuardedHTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = type("_GuardedHTTPS", (_Guarded, urllib3.connection.HTTPSConnection), {})
+
+
+class _GuardedAdapter(HTTPAdapter):
+    """Guards what is connected to directly. The other end of a proxied connection is the proxy, often at a private
+    address itself; it alone knows where it goes on to, and names that resolve here were checked before."""
+
+    def init_poolmanager(self, *args, **options) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
