@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from blip2vqa.answer_lists import read_answers
 from blip2vqa.arguments import FeatureArguments
 from blip2vqa.data.answers import parse_question_types
-from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions, of_types
+from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions, missing_types, of_types
 from blip2vqa.data.tables import Table, load_table
 from blip2vqa.errors import gather, raise_all
 from blip2vqa.evaluation import score
@@ -172,16 +172,13 @@ def _find_voices(args: InferenceArguments) -> tuple[Source, dict[str, Voice]]:
 
 
 def _check_routes(job: Job) -> None:
-    """Every question has an adapter, and every adapter is named for a type that there is."""
+    """Every question has an adapter, and every adapter is named for a type that there is, here or by the rule."""
     if not job.routed:
         return
     types = Counter(example.question_type for example in job.examples)
     known = ", ".join(sorted(types))
-    problems = [
-        f"--lora_model_path {name}=…: no question is of type {name}; the table has {known}"
-        for name in job.voices
-        if name not in types and name != DEFAULT
-    ]
+    _, unknown = missing_types((name for name in job.voices if name != DEFAULT), job.examples)
+    problems = [f"--lora_model_path {name}=…: no question is of type {name}; the table has {known}" for name in unknown]
     lost = {name: count for name, count in types.items() if name not in job.voices}
     if lost and DEFAULT not in job.voices:
         shown = ", ".join(f"{name} ({count:,} questions)" for name, count in sorted(lost.items()))

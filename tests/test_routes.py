@@ -239,3 +239,13 @@ def test_types_alone_are_scored(drawn, tmp_path):
         csv_path=str(drawn[1]), score=str(predictions), bertscore_model="none", question_types="count"
     )
     assert answering.score_table(args)["predictions"]["n"] == table["question"].str.startswith("How many").sum()
+
+
+def test_a_type_of_the_rule_may_be_absent(answer, adapters, tiny_opt, caplog):
+    """Presets name more types than every table has; a misspelt one is another matter."""
+    assert len(answer("some", base_model_id=str(tiny_opt), question_types="count,material")) == 12
+    assert "has no question of type material" in caplog.text
+    with pytest.raises(InputError, match="has no question of type material; it has color, count, yes/no"):
+        answer("none", base_model_id=str(tiny_opt), question_types="material")
+    table = answer("routed", f"material={adapters['color']}", f"default={adapters['count']}")
+    assert set(table["adapter"]) == {"default"}

@@ -3,13 +3,14 @@
 import io
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from blip2vqa.data.answers import question_type
+from blip2vqa.data.answers import QUESTION_TYPES, question_type
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
 from blip2vqa.data.readers import name_rows
 from blip2vqa.data.tables import Table, load_table, most_common, read_table
@@ -130,14 +131,24 @@ def check_examples(
 
 
 def of_types(examples: list[Example], types: tuple[str, ...], path: str) -> list[Example]:
-    """Those of these question types. Raises InputError naming the types that the table has, for one that it has not."""
-    known = sorted({example.question_type for example in examples})
-    unknown = [name for name in types if name not in known]
-    if unknown:
+    """Those of these question types. Raises InputError naming the types that the table has, for one that neither it nor the
+    rule knows, or when no question is left; a type of the rule that the table happens not to have is warned about."""
+    absent, unknown = missing_types(types, examples)
+    if unknown or len(absent) == len(types):
+        known = ", ".join(sorted({example.question_type for example in examples}))
         raise InputError(
-            f"--question_types: {path} has no question of type {', '.join(unknown)}; it has {', '.join(known)}"
+            f"--question_types: {path} has no question of type {', '.join(unknown or absent)}; it has {known}"
         )
+    if absent:
+        logger.warning("%s has no question of type %s", path, ", ".join(absent))
     return [example for example in examples if example.question_type in types]
+
+
+def missing_types(types: Iterable[str], examples: list[Example]) -> tuple[list[str], list[str]]:
+    """Of these types those that no question has, and of them those that the rule does not know, either: misspelt, perhaps."""
+    there = {example.question_type for example in examples}
+    absent = [name for name in types if name not in there]
+    return absent, [name for name in absent if name not in QUESTION_TYPES]
 
 
 def load_questions(
