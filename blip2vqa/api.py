@@ -1,7 +1,7 @@
 """From Python: `load(adapter_or_base)`, then `answer`, `answer_batch` and `caption`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -14,6 +14,7 @@ from blip2vqa.errors import InputError
 from blip2vqa.features import Pixels, look_once
 from blip2vqa.generation import Answer, answer_examples
 from blip2vqa.loading import LoadedModel, load_base
+from blip2vqa.side_by_side import MEMORY_GB
 from blip2vqa.sources import ONLY, Source, check_asks, find_source
 from blip2vqa.tasks import CAPTION
 from blip2vqa.voices import Voice
@@ -31,22 +32,63 @@ class VQAModel:
     """Who answers questions."""
     caption_voice: Voice
     """Who writes captions, where no style is named."""
+    asked: dict = field(default_factory=dict)
+    """Prompt and decoding that are not the adapters' own, but as `load` was told."""
+    _named: dict[str | None, Voice] = field(default_factory=dict, repr=False)
+    """Who answers under an adapter's name, as far as asked."""
 
     @property
     def text(self) -> TextEncoder:
         """What turns questions into tokens."""
         return self.voice.text
 
-    def answer(self, image: Picture, question: str) -> str:
-        """The answer to one question about one image, a PIL image or a path."""
-        return self.answer_batch([image], [question])[0].text
+    def answer(self, image: Picture, question: str, adapter: str | None = None) -> str:
+        """The answer to one question about one image, a PIL image or a path; `adapter`: by its name, else the model's own."""
+        return self.answer_batch([image], [question], adapters=None if adapter is None else [adapter])[0].text
 
-    def answer_batch(self, images: Sequence[Picture], questions: Sequence[str], batch_size: int = 16) -> list[Answer]:
-        """Answers, each with `text` and `confidence` (0 to 1), to `questions[i]` about `images[i]`."""
-        check_asks(self.voice, self.source.adapters[ONLY].path if ONLY in self.source.adapters else None)
+    def answer_batch(
+        self,
+        images: Sequence[Picture],
+        questions: Sequence[str],
+        batch_size: int = 16,
+        *,
+        adapters: Sequence[str | None] | None = None,
+    ) -> list[Answer]:
+        """Answers, each with `text` and `confidence` (0 to 1), to `questions[i]` about `images[i]`.
+
+        `adapters[i]` answers that question, with its own prompt and decoding, or (None) the base alone; without `adapters` all
+        are answered by what was loaded. Each answer is the one that its adapter gives alone, whatever shares its batch. Raises
+        `InputError` for a name that is not there.
+        """
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images for {len(questions)} questions; give one image a question")
-        return self._say(images, questions, [self.voice] * len(images), batch_size)
+        if adapters is None:
+            check_asks(self.voice, self.source.adapters[ONLY].path if ONLY in self.source.adapters else None)
+            return self._say(images, questions, [self.voice] * len(images), batch_size)
+        if len(adapters) != len(questions):
+            raise ValueError(f"{len(adapters)} adapters for {len(questions)} questions; give one adapter a question")
+        voices = {name: self._voice(name) for name in dict.fromkeys(adapters)}
+        return self._say(images, questions, [voices[name] for name in adapters], batch_size)
+
+    def add_adapter(self, name: str, path: str | Path, revision: str | None = None) -> None:
+        """Load one more adapter beside the base, a folder or a Hub id, under a name for `adapters` and `caption(style=…)`.
+
+        Its weights are read when it is first asked. Raises `InputError` for one that does not fit, and changes nothing then.
+        """
+        self.source.add(self.loaded, name, str(path), revision)
+        self._named.clear()
+
+    def drop_adapter(self, name: str) -> None:
+        """Forget an adapter. Raises `InputError` for a name that is not there."""
+        self.source.drop(self.loaded, name)
+        self._named.clear()
+
+    def _voice(self, name: str | None) -> Voice:
+        self.source.check(name)
+        if name not in self._named:
+            voice = self.source.voice(name, **self.asked)
+            self._named[name] = check_asks(voice, self.source.adapters[name].path if name is not None else None)
+        return self._named[name]
 
     def caption(self, image: Picture, style: str | None = None) -> str:
         """One caption: by the adapter loaded under that style's name, else by the style's prompt and decoding alone.
@@ -101,6 +143,7 @@ def load(
     adapter_or_base: str | Path,
     *,
     adapters: Mapping[str, str | Path] | None = None,
+    adapter_memory_gb: float = MEMORY_GB,
     base_model_id: str | None = None,
     quantization: str = "auto",
     dtype: str = "auto",
@@ -111,16 +154,17 @@ def load(
 ) -> VQAModel:
     """Load an adapter with its base, or a base alone: a local folder or a Hub id.
 
-    `adapters`: further adapters of the base by name, for `caption(style=NAME)`. Prompt and decoding are the adapter's own
+    `adapters`: further adapters of the base by name, for `answer_batch(…, adapters=[NAME, …])` and `caption(style=NAME)`; the
+    least recently used leave memory where they take more than `adapter_memory_gb`. Prompt and decoding are the adapter's own
     unless given; a prompt without {question} is one for captions. Raises `InputError` for what is neither, or does not fit.
     """
     name = str(adapter_or_base)
-    asked = {key: (str(path), None) for key, path in (adapters or {}).items()}
+    named = {key: (str(path), None) for key, path in (adapters or {}).items()}
     if base_model_id or is_adapter(name, revision):
-        adapters = {ONLY: (name, revision), **asked}
-        source = find_source(base_model_id, None, adapters, with_base=bool(asked), dtype=dtype)
+        adapters = {ONLY: (name, revision), **named}
+        source = find_source(base_model_id, None, adapters, with_base=bool(named), dtype=dtype)
     else:
-        source = find_source(name, revision, asked, with_base=True, dtype=dtype)
+        source = find_source(name, revision, named, with_base=True, dtype=dtype)
     loaded = load_base(
         source.base_model_id,
         revision=source.revision,
@@ -128,16 +172,17 @@ def load(
         quantization=quantization,
         answers=source.own_answers,
     )
-    source.put_on(loaded)
+    source.put_on(loaded, adapter_memory_gb)
     only = ONLY if ONLY in source.adapters else None
     decoding = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
-    voice = source.voice(only, prompt=prompt, decoding=decoding)
+    asked = {"prompt": prompt, "decoding": decoding}
+    voice = source.voice(only, **asked)
     captions = voice
     if only is None or source.adapters[ONLY].manifest.get("task") != CAPTION.name:
         longest = max_new_tokens or CAPTION.max_new_tokens
         prompt = prompt or source.family.caption_prompt
         captions = source.voice(only, prompt=prompt, decoding=decoding | {"max_new_tokens": longest})
-    return VQAModel(loaded, source, voice, captions)
+    return VQAModel(loaded, source, voice, captions, asked)
 
 
 def is_adapter(name: str, revision: str | None = None) -> bool:

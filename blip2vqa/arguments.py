@@ -182,6 +182,11 @@ class LoraArguments:
         "default", "First values of the adapter, as PEFT names them; default: B = 0.", choices=list(INITIALISATIONS)
     )
 
+    start_from: str = option(
+        None,
+        "Adapter to start from, in place of a fresh one: folder, name in the store or Hub id; of this rank and these layers.",
+    )
+
     def lora_init(self) -> bool | str:
         """`init_lora_weights` as PEFT's configuration takes it."""
         return True if self.init_lora_weights == "default" else self.init_lora_weights

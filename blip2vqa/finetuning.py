@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import check_disjoint, write_split
 from blip2vqa.evaluation import swap_images
+from blip2vqa.exchange.fingerprints import fingerprint_base
 from blip2vqa.families import family_of, parse_scopes
 from blip2vqa.features import Features, load_with_features
 from blip2vqa.files import write_json_atomic
@@ -43,12 +44,14 @@ def finetune(run: Run) -> dict:
         write_json_atomic(folder / TAUGHT, describe_taught(tables))
 
     state.wait_for_everyone()
+    base = run.model.base_model_id, run.model.base_model_revision
+    fingerprints = fingerprint_base(*base, progress=not args.disable_tqdm) if state.is_main_process else {}
 
     loaded, features, kept = load_with_features(
         partial(
             load_base,
-            run.model.base_model_id,
-            revision=run.model.base_model_revision,
+            base[0],
+            revision=base[1],
             dtype=run.model.dtype,
             quantization=run.model.quantization,
             device=args.device,
@@ -56,7 +59,7 @@ def finetune(run: Run) -> dict:
             answers=tables.answers,
         ),
         {example.digest: example.image for example in tables.train + tables.val},
-        family_of(load_config(run.model.base_model_id, run.model.base_model_revision)),
+        family_of(load_config(*base)),
         parse_scopes(run.lora.lora_scope),
         run.features.kept(),
         batch_size=args.per_device_eval_batch_size,
@@ -82,7 +85,9 @@ def finetune(run: Run) -> dict:
     metrics = {}
     if state.is_main_process:
         metrics = score_run(run.task, tables, scorer, base_answers, adapter_answers, swapped_answers)
-        write_results(run, loaded, lora, tables, metrics, base_answers, adapter_answers)
+        write_results(run, loaded, lora, tables, metrics, base_answers, adapter_answers, fingerprints)
+        if run.push_to:
+            run.publish()
     state.wait_for_everyone()
     return metrics
 

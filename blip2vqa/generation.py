@@ -15,7 +15,7 @@ from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.features import Features
 from blip2vqa.loading import LoadedModel
-from blip2vqa.voices import Decoding, Voice, speaking, unmixable
+from blip2vqa.voices import Decoding, Voice, speaking
 
 # Questions are sorted by length among so many batches, or among those of as many images as a batch has questions: the keys
 # and values of these images are in memory together.
@@ -173,19 +173,20 @@ def answer_by_batch(
     """Answers as they come, each with its index among `examples`, which `voices[i]` answers: every example once, in an order
     that costs least.
 
-    Voices that decode alike share batches, whatever their adapters. Processes of one launch share the work, and each gets the
-    answers of all.
+    Voices that decode alike share batches, whatever their adapters; an adapter's questions follow each other, so that few
+    need be in memory at a time. Processes of one launch share the work, and each gets the answers of all.
     """
-    state, unmixed = PartialState(), unmixable(loaded)
+    state = PartialState()
     keys = [(example.digest, voice.adapter) for example, voice in zip(examples, voices, strict=True)]
     by_kind: dict[tuple, dict[tuple, list[int]]] = {}
     for index, voice in enumerate(voices):
-        # A head with other outputs has batches of its own, and so has an adapter that PEFT mixes with no other.
-        alone = voice.adapter if voice.text.classes or voice.adapter in unmixed else None
+        alone = voice.adapter if voice.text.classes else None  # a head with other outputs has batches of its own
         kind = by_kind.setdefault((voice.decoding, id(voice.tree), alone), {})
         kind.setdefault(keys[index], []).append(index)
+    turns = {name: turn for turn, name in enumerate(dict.fromkeys(voice.adapter for voice in voices))}
     for by_image in by_kind.values():
-        order = [index for group in by_image.values() for index in group]
+        in_turn = sorted(by_image, key=lambda key: turns[key[1]])
+        order = [index for key in in_turn for index in by_image[key]]
         share = -(-len(order) // state.num_processes)
         mine = order[state.process_index * share : (state.process_index + 1) * share]
         batches = _my_batches(loaded, features, examples, voices, keys, mine, batch_size)
@@ -203,7 +204,7 @@ def _my_batches(loaded, features, examples, voices, keys, mine, batch_size) -> I
         lengths = _prompt_lengths(chunk, examples, voices)
         chunk.sort(key=lengths.__getitem__, reverse=True)
         for first in range(0, len(chunk), batch_size):
-            batch = chunk[first : first + batch_size]
+            batch = sorted(chunk[first : first + batch_size], key=lambda index: voices[index].adapter)
             rows = [images[keys[index]] for index in batch]
             asked = [(examples[index].question, voices[index].text.prompt) for index in batch]
             with speaking(loaded, [voices[index].adapter for index in batch]):

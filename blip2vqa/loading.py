@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes.nn as bnb
 import psutil
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -50,13 +51,18 @@ class LoadedModel:
 
     @property
     def where(self) -> str:
-        """The base as an adapter remembers it: a Hub id, or an absolute path that holds from any working folder."""
-        return str(Path(self.base_model_id).resolve()) if Path(self.base_model_id).is_dir() else self.base_model_id
+        """The base as an adapter remembers it."""
+        return remembered(self.base_model_id)
 
     @property
     def base(self):
         """The base itself, of `models`, also under an adapter."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+
+def remembered(base_model_id: str) -> str:
+    """A base as an adapter remembers it: a Hub id, or an absolute path that holds from any working folder."""
+    return str(Path(base_model_id).resolve()) if Path(base_model_id).is_dir() else base_model_id
 
 
 def find_device(use_cpu: bool = False) -> torch.device:
@@ -131,6 +137,11 @@ def choose_quantization(
     name: str, config, dtype: torch.dtype, device: torch.device, parts: tuple[str, ...] | None = None
 ) -> tuple[str, str]:
     """`--quantization` → `none`, `8bit` or `4bit`, and a note. `auto` quantizes only what of `parts` would not fit."""
+    stored = stored_quantization(config)
+    if stored and name not in ("auto", stored):
+        raise InputError(f"--quantization {name}: the base is stored in {stored}; leave it out, or name the unquantized base")
+    if stored:
+        return stored, f"{stored}: the base is stored so"
     if name != "auto":
         return name, f"{name}, as asked"
     family = family_of(config)
@@ -149,6 +160,24 @@ def choose_quantization(
     note = f"{choice}: the weights would take {need['none'] / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
     logger.warning("quantization %s", note)
     return choice, note
+
+
+def stored_quantization(config) -> str | None:
+    """How bitsandbytes stored a base: `4bit`, `8bit`, or None where it is whole."""
+    how = getattr(config, "quantization_config", None) or {}
+    how = how if isinstance(how, dict) else how.to_dict()
+    return next((bits for bits in ("4bit", "8bit") if how.get(f"load_in_{bits}")), None)
+
+
+def _suit_stored(model: nn.Module, dtype: torch.dtype) -> None:
+    """Bring what is not quantized of a base that was stored quantized into one precision (in place): upstream leaves it mixed."""
+    fp32 = {*(model._keep_in_fp32_modules or ())} if dtype == torch.float16 else set()
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not fp32 & {*name.split(".")}:
+            parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        if isinstance(module, bnb.Linear4bit):
+            module.compute_dtype = dtype
 
 
 def remove_dropout(config) -> None:
@@ -212,8 +241,10 @@ def load_base(
     whole = parts is None or "language_model" in parts
     if whole:
         bits, bits_note = choose_quantization(quantization, config, torch_dtype, device, parts)
-    kwargs = {}
-    if bits != "none":
+    kwargs, stored = {}, stored_quantization(config)
+    if stored:
+        kwargs["device_map"] = {"": device}
+    elif bits != "none":
         kwargs["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=bits == "8bit",
             load_in_4bit=bits == "4bit",
@@ -232,7 +263,9 @@ def load_base(
         known = model.answer_with(answers) if family.answers == "classes" and answers else None
     if whole and family.image_tokens and len(processor.tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(processor.tokenizer))  # an old copy with no row to spare for <image>
-    if bits == "none":
+    if stored:
+        _suit_stored(model, torch_dtype)
+    elif bits == "none":
         model = model.to(device)
     if bits == "4bit" and for_training:
         # On a CPU the first answer repacks 4-bit weights for inference, and no gradient passes through them any more.

@@ -1,15 +1,17 @@
 """Scopes and roles → modules, wrapping with PEFT, and a summary of what matched."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peft import LoraConfig, get_peft_model
-from peft.utils import ModulesToSaveWrapper
+from peft.utils import ModulesToSaveWrapper, set_peft_model_state_dict
 from torch import nn
 from transformers import set_seed
 
 from blip2vqa.arguments import CHANGE_THE_BASE, LoraArguments
-from blip2vqa.errors import InputError
+from blip2vqa.errors import InputError, raise_all
+from blip2vqa.exchange.adapter import open_adapter
 from blip2vqa.families import Family, parse_roles, parse_scopes
 from blip2vqa.fused_lora import fuse
 from blip2vqa.loading import LoadedModel
@@ -74,6 +76,35 @@ def widen_trained_modules(model: nn.Module) -> None:
             module.modules_to_save.float()
 
 
+def check_start(arguments: LoraArguments, names: Iterable[str]) -> None:
+    """Raise `InputError` unless the adapter to start from is one of this rank, scale and kind on just these layers."""
+    adapter = open_adapter(arguments.start_from)
+    config, said = adapter.config, f"--start_from {arguments.start_from}"
+    asked = {
+        "r": arguments.lora_r,
+        "lora_alpha": arguments.lora_alpha,
+        "use_rslora": arguments.use_rslora,
+        "use_dora": arguments.use_dora,
+    }
+    flags = {"r": "lora_r"}
+    problems = [
+        f"{said}: has {name} {getattr(config, name)}, not {value}; give --{flags.get(name, name)} {getattr(config, name)}"
+        for name, value in asked.items() if getattr(config, name) != value
+    ]  # fmt: skip
+    ranks = {weight.shape[0] for key, weight in adapter.weights.items() if key.endswith(".lora_A.weight")}
+    if not problems and ranks != {arguments.lora_r}:
+        problems.append(f"{said}: its layers have ranks of their own; exchange.py resize gives them one")
+    if arguments.lora_init() is not True:
+        problems.append(f"{said}: does not go with --init_lora_weights {arguments.init_lora_weights}")
+    missing, more = {*names} - {*adapter.modules}, {*adapter.modules} - {*names}
+    if missing or more:
+        problems.append(
+            f"{said}: {len(missing)} of the layers to adapt are not in it, and it has {len(more)} others; give the --lora_roles and "
+            "--lora_scope that it has, or exchange.py transfer it to this base first"
+        )
+    raise_all(problems)
+
+
 def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool = True) -> LoraSummary:
     """Put a fresh adapter on the loaded base (in place), drawn from `seed`; only the adapter trains.
 
@@ -107,6 +138,9 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool =
     # PEFT has shortened long lists of names to endings that tell these layers from the others of this model. The whole base
     # has more of them: the ViT's fc1, which is no part of a model that reads features, would be adapted, too.
     loaded.model.peft_config["default"].target_modules = set(names)
+    if arguments.start_from:
+        set_peft_model_state_dict(loaded.model, open_adapter(arguments.start_from).weights)
+        widen_trained_modules(loaded.model)
     if fused:
         fuse(loaded.model)
     trainable, total = loaded.model.get_nb_trainable_parameters()

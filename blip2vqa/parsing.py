@@ -10,6 +10,9 @@ from transformers import HfArgumentParser
 from blip2vqa.errors import InputError
 from blip2vqa.styles import style_file
 
+# Going on with a run, or publishing it, is not part of what it is; and a token is for nobody's eyes.
+_ONCE = ("resume_from_checkpoint", "push_to_hub", "hub_token")
+
 
 class _Parser(HfArgumentParser):
     def error(self, message: str):
@@ -53,8 +56,7 @@ def _resolved(dataclasses: list[type], values: dict, defaults: dict) -> dict:
     """All of the options declared by the project itself, whose defaults may change, and what differs of the others."""
     own = {name for cls in dataclasses for name in cls.__annotations__}
     chosen = {name: value for name, value in values.items() if name in own or value != defaults[name]}
-    # Going on with a run is not part of what it is: a rerun starts from nothing.
-    return {name: value for name, value in chosen.items() if value is not None and name != "resume_from_checkpoint"}
+    return {name: value for name, value in chosen.items() if value is not None and name not in _ONCE}
 
 
 def _flags_of_json(path: str, options: dict) -> list[str]:
@@ -113,3 +115,30 @@ def _allow_bare_resume(argv: list[str]) -> None:
     for position, item in enumerate(argv):
         if item == name and (position + 1 == len(argv) or argv[position + 1].startswith("--")):
             argv[position] = f"{name}=true"
+
+
+def parse_command(arguments: type, description: str, argv: list[str]):
+    """Parse `WORD … [--flag value …]` of one command into its dataclass; see `exchange_arguments`. Raises `InputError`."""
+    parser = _Parser([arguments], description=description, allow_abbrev=False, add_help=True)
+    options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
+    flags, argv = [], list(argv)
+    for name in arguments.WORDS:
+        if not argv or argv[0].startswith("-"):
+            break
+        count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
+        count = count if options[name].nargs == "+" else 1
+        flags += [f"--{name}", *argv[:count]]
+        argv = argv[count:]
+    if argv and not argv[0].startswith("-"):
+        raise InputError(f"argument {argv[0]!r}: not expected here; text with blanks needs quotation marks")
+    namespace, unknown = parser.parse_known_args(flags + argv)
+    if unknown:
+        raise InputError(
+            *[_unknown(item, options, "argument") for item in unknown if item.startswith("-")]
+            or [f"argument {unknown[0]!r}: not expected here"]
+        )
+    missing = [name for name in arguments.NEEDED if getattr(namespace, name) is None]
+    if missing:
+        shown = [f"--{name}" if name not in arguments.WORDS else name.upper() for name in missing]
+        raise InputError(f"{', '.join(shown)}: missing (--help lists the options)")
+    return arguments(**vars(namespace))

@@ -1,10 +1,13 @@
 """What a fine-tuning run leaves behind: scores beside their baselines, predictions, manifest, model card."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
+from blip2vqa.exchange.adapter import CONFIG
+from blip2vqa.exchange.checkpoints import upstream_class
 from blip2vqa.exchange.manifest import versions, write_manifest
 from blip2vqa.families import parse_scopes
 from blip2vqa.files import write_json_atomic, write_text_atomic
@@ -38,6 +41,13 @@ def score_run(
     return metrics
 
 
+def _name_upstream(config: Path, loaded: LoadedModel) -> None:
+    """PEFT notes the class that it wrapped, which is ours; others load the adapter into upstream's."""
+    known, upstream = json.loads(config.read_text(encoding="utf-8")), upstream_class(loaded.base.config)
+    known["auto_mapping"] = {"base_model_class": upstream.__name__, "parent_library": upstream.__module__}
+    write_json_atomic(config, known)
+
+
 def write_results(
     run: Run,
     loaded: LoadedModel,
@@ -46,6 +56,7 @@ def write_results(
     metrics: dict,
     base: list[Answer],
     adapter: list[Answer],
+    fingerprints: dict,
 ) -> None:
     folder, arguments, text = run.folder, run.lora, tables.text
     manifest = {
@@ -53,6 +64,7 @@ def write_results(
         "family": loaded.family.name,
         "base_model_id": loaded.where,
         "base_model_revision": loaded.revision,
+        "base": fingerprints,
         "prompt": text.prompt,
         "decoding": None if text.classes else asdict(run.decoding),
         "style": run.data.style and Path(run.data.style).stem,
@@ -74,6 +86,7 @@ def write_results(
             "images_train": count_images(tables.train),
             "images_val": count_images(tables.val),
         },
+        "split": {"val_split": run.data.val_split, "eval_table": run.data.eval_csv_path},
         "seed": run.training.seed,
         "metrics": metrics,
         "versions": versions(),
@@ -91,5 +104,6 @@ def write_results(
     )
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
     write_text_atomic(folder / "README.md", model_card(manifest, metrics))
+    _name_upstream(folder / CONFIG, loaded)
     write_manifest(folder, manifest)
     write_json_atomic(folder / "metrics.json", metrics)

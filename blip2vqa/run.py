@@ -25,11 +25,14 @@ from blip2vqa.data.captions import group_by_image, load_captions
 from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
 from blip2vqa.data.splits import check_disjoint, describe_split, split_by_image
 from blip2vqa.errors import InputError, gather, raise_all
+from blip2vqa.exchange.adapter import open_adapter
+from blip2vqa.exchange.hub import check_push, push
 from blip2vqa.exchange.manifest import data_hash
 from blip2vqa.families import Family, family_of, parse_roles, parse_scopes
 from blip2vqa.finetune_arguments import FinetuneArguments
 from blip2vqa.loading import choose_dtype, find_device, load_config, load_processor
-from blip2vqa.lora import modules_to_adapt
+from blip2vqa.lora import check_start, modules_to_adapt
+from blip2vqa.reporting.card import is_hub_id
 from blip2vqa.reporting.tables import verdict
 from blip2vqa.tasks import CAPTION, TASKS, Task
 from blip2vqa.voices import Decoding, Voice
@@ -43,7 +46,8 @@ TABLE = "table"  # in place of a file of answers
 MAY_CHANGE = {
     "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_total_limit", "report_to", "run_name",
     "logging_steps", "logging_strategy", "disable_tqdm", "bertscore_model", "per_device_eval_batch_size",
-    "dataloader_num_workers", "feature_cache", "feature_cache_limit", "tokens_per_batch",
+    "dataloader_num_workers", "feature_cache", "feature_cache_limit", "tokens_per_batch", "hub_model_id", "hub_private_repo",
+    "hub_revision",
 }  # fmt: skip
 
 
@@ -64,10 +68,15 @@ class Run:
         # Trainer's own output_dir becomes the folder of its checkpoints, inside this one.
         self.folder = Path(self.training.output_dir)
         self.started = time.monotonic()
+        self.address: str | None = None  # on the Hub, once it is there
         if self.training.n_gpu > 1:
             # Trainer would copy the model to all of them in one process, which is slow, and counts the loss once for each.
             logger.warning("1 of %d GPUs is used; `accelerate launch` uses them all", self.training.n_gpu)
             self.training._n_gpu = 1
+        # Published once, when it is finished; Trainer would publish its checkpoints, and keep the token in them.
+        args = self.training
+        self.push_to = (args.hub_model_id or self.folder.name) if args.push_to_hub else None
+        self.hub_token, args.push_to_hub, args.hub_token = args.hub_token, False, None
         if self.training.metric_for_best_model == "accuracy":
             self.training.metric_for_best_model = self.task.main
 
@@ -93,7 +102,24 @@ class Run:
             ("answers", f"{self.folder}/predictions.csv"),
             ("run again", f"accelerate launch finetune.py {self.folder}/run.json --output_dir NEW_FOLDER"),
             ("use it", self._use()),
+            *([("published", self.address)] if self.address else []),
         ]
+
+    def publish(self) -> None:
+        """Put the finished adapter on the Hub. What fails then is said, and the adapter is here."""
+        args = self.training
+        adapter = open_adapter(self.folder)
+        try:
+            self.address = push(
+                adapter,
+                self.push_to,
+                private=args.hub_private_repo is not False,
+                token=self.hub_token,
+                revision=args.hub_revision,
+            )
+        except InputError as error:
+            again = f"exchange.py push {self.folder} {self.push_to} publishes it"
+            raise InputError(*error.problems, f"the adapter is finished, in {self.folder}; {again}") from error
 
     def _use(self) -> str:
         if self.task is CAPTION:
@@ -134,8 +160,20 @@ def check(run: Run) -> Tables:
     if found and tables:
         gather(problems, ask_as, run, tables, *found)
     gather(problems, checkpoint_to_resume, run, tables)
+    if run.push_to and PartialState().is_main_process:
+        gather(problems, _check_push, run)
     raise_all(problems)
     return tables
+
+
+def _check_push(run: Run) -> None:
+    """Raise `InputError` for what could not be published: now, not after hours of training."""
+    if not is_hub_id(run.model.base_model_id):
+        raise InputError(
+            f"--push_to_hub: the base is a local folder, {run.model.base_model_id}, that others do not have; leave it out, and "
+            "publish by exchange.py push with --base_model_id"
+        )
+    check_push(run.push_to, run.hub_token)
 
 
 def ask_as(run: Run, tables: Tables, processor, config) -> None:
@@ -196,7 +234,9 @@ def _check_base(run: Run) -> tuple:
     if roles and scopes:
         with torch.device("meta"):
             model = family.model_class(config)
-        gather(problems, modules_to_adapt, model, family, roles, scopes)
+        found = gather(problems, modules_to_adapt, model, family, roles, scopes)
+        if found and run.lora.start_from:
+            gather(problems, check_start, run.lora, [name for named in found.values() for name in named])
     raise_all(problems)
     return load_processor(base, config, revision), config
 

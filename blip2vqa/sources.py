@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from blip2vqa.adapters import AdapterFile, add_adapters, find_adapter, merge_adapter
+from blip2vqa.adapters import FoundAdapter, add_adapters, find_adapter, merge_adapter
 from blip2vqa.answer_lists import AnswerTree
 from blip2vqa.arguments import DEFAULT_BASE, KeptFeatures
 from blip2vqa.classification import text_encoder
@@ -14,6 +14,7 @@ from blip2vqa.errors import InputError, gather, raise_all
 from blip2vqa.families import Family, family_of
 from blip2vqa.features import Features, load_with_features
 from blip2vqa.loading import LoadedModel, choose_dtype, find_device, load_base, load_config, load_processor
+from blip2vqa.side_by_side import MEMORY_GB
 from blip2vqa.voices import AS_IT_IS, BASE, Decoding, Voice
 
 ONLY = ""
@@ -28,7 +29,7 @@ class Source:
     revision: str | None
     config: object
     processor: object
-    adapters: dict[str, AdapterFile]
+    adapters: dict[str, FoundAdapter]
     with_base: bool
     """Whether the base alone is asked, too."""
 
@@ -51,8 +52,8 @@ class Source:
         return next((adapter.answers for adapter in self.adapters.values()), None) if self._alone else None
 
     def _inner(self, name: str | None) -> str:
-        """What an adapter is called in PEFT, whose own keys some names would break."""
-        return f"adapter{[*self.adapters].index(name)}" if name in self.adapters else BASE
+        """What an adapter is called in a voice, where some names have a meaning of their own."""
+        return f"adapter {name}" if name in self.adapters else BASE
 
     def voice(
         self,
@@ -103,12 +104,49 @@ class Source:
         self.put_on(loaded)
         return loaded, features, lines
 
-    def put_on(self, loaded: LoadedModel) -> None:
-        """Put the adapters on their loaded base (in place): one alone into its weights, several side by side."""
+    def put_on(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB) -> None:
+        """Put the adapters on their loaded base (in place): one alone into its weights, several side by side.
+
+        `memory_gb`: what several may take of memory. Raises `InputError` for those that can only be loaded alone.
+        """
         if self.adapters and self._alone:
             merge_adapter(loaded, *self.adapters.values())
-        elif self.adapters:
-            add_adapters(loaded, {self._inner(name): adapter for name, adapter in self.adapters.items()})
+        else:
+            add_adapters(loaded, {self._inner(name): adapter for name, adapter in self.adapters.items()}, memory_gb)
+
+    def add(self, loaded: LoadedModel, name: str, path: str, revision: str | None = None) -> None:
+        """One more adapter beside the base (in place). Raises `InputError` where it does not fit, and changes nothing then."""
+        if not self.with_base:
+            (only,) = self.adapters.values()
+            raise InputError(
+                f"adapter {path}: this model is the one adapter {only.path}, merged into its base; load the base, with "
+                "adapters={…}, for several"
+            )
+        if name in self.adapters:
+            raise InputError(f"adapter {path}: there is one called {name}; choose another name, or drop that one first")
+        self.adapters[name] = _find(path, revision, self.base_model_id, self.revision)
+        try:
+            add_adapters(loaded, {self._inner(name): self.adapters[name]})
+        except InputError:
+            del self.adapters[name]
+            raise
+
+    def drop(self, loaded: LoadedModel, name: str) -> None:
+        """Take an adapter away from the base (in place). Raises `InputError` for an unknown name."""
+        self.check(name)
+        loaded.adapters.drop(self._inner(name))
+        del self.adapters[name]
+
+    def check(self, name: str | None) -> None:
+        """Raise `InputError` unless the adapter, or (None) the base alone, can be asked."""
+        if name is None and not self.with_base:
+            (only,) = self.adapters.values()
+            raise InputError(
+                f"this model is the one adapter {only.path}; load its base, with adapters={{…}}, to ask both"
+            )
+        if name is not None and name not in self.adapters:
+            there = ", ".join(filter(None, self.adapters)) or "none beside the base"
+            raise InputError(f"adapter {name}: is not loaded; there is {there}")
 
 
 def find_source(
@@ -123,11 +161,11 @@ def find_source(
 
     Raises `InputError` with every problem found, also for adapters of different bases.
     """
-    found: dict[str, AdapterFile] = {}
+    found: dict[str, FoundAdapter] = {}
     problems: list[str] = []
     base, own = base_model_id, None
     for name, (path, adapter_revision) in (adapters or {}).items():
-        adapter = gather(problems, find_adapter, path, adapter_revision, base_model_id, revision)
+        adapter = gather(problems, _find, path, adapter_revision, base_model_id, revision)
         if adapter is None:
             continue
         found[name] = adapter
@@ -144,6 +182,13 @@ def find_source(
     config = load_config(base, revision)
     choose_dtype(dtype, family_of(config), find_device())
     return Source(base, revision, config, load_processor(base, config, revision), found, with_base or not found)
+
+
+def _find(path: str, revision: str | None, base_model_id: str | None, base_revision: str | None) -> FoundAdapter:
+    """`find_adapter`, without what it has read of the weights: those of many adapters would not fit in memory together."""
+    found = find_adapter(path, revision, base_model_id, base_revision)
+    vars(found.adapter).pop("weights", None)
+    return found
 
 
 def decoding_of(manifest: dict, asked: Mapping) -> Decoding:

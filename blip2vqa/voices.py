@@ -1,20 +1,18 @@
-"""Who answers a question, and how; and several adapters of one base side by side, in one batch if need be."""
+"""Who answers a question, and how."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from peft.tuners.lora import LoraLayer
-from torch import nn
-
 from blip2vqa.answer_lists import AnswerTree
 from blip2vqa.collate import TextEncoder
+from blip2vqa.errors import InputError
 from blip2vqa.loading import LoadedModel
 
 AS_IT_IS = ""
 """Voice of the model as it stands: the base alone, under the one adapter that trains, or with one merged into it."""
 BASE = "__base__"
-"""Voice of the base alone, whatever adapters are on it; PEFT's own name for rows without one."""
+"""Voice of the base alone, whatever adapters are beside it."""
 
 
 @dataclass(frozen=True)
@@ -54,42 +52,18 @@ class Voice:
 
 @contextmanager
 def speaking(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[None]:
-    """Inside, row i of every batch goes through adapter `adapters[i]` (or `BASE`, or all of them `AS_IT_IS`).
+    """Inside, row i of every batch goes through adapter `adapters[i]`, `BASE`, or the model `AS_IT_IS`; see `Adapters`.
 
-    A batch of several is computed by PEFT's own layers, the base's products for all rows at once. PEFT's way in,
-    `adapter_names` of its `generate`, goes past `language_model.generate`, and fails for beams of a causal model: here each
-    layer is told by a hook, and rows that stand for several beams or tokens each count for their own.
+    Raises `InputError` for an adapter that is not there.
     """
-    distinct = set(adapters)
-    if distinct <= {AS_IT_IS}:
+    beside = getattr(loaded, "adapters", None)
+    if beside is not None:
+        with beside.speaking([None if name in (AS_IT_IS, BASE) else name for name in adapters]):
+            yield
+    elif set(adapters) <= {AS_IT_IS}:
         yield
-    elif distinct == {BASE}:
+    elif set(adapters) == {BASE}:  # beside the one adapter that trains
         with loaded.model.disable_adapter():
             yield
-    elif len(distinct) == 1:
-        loaded.model.set_adapter(*distinct, inference_mode=True)
-        yield
     else:
-        names = list(adapters)
-
-        def tell(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            return args, kwargs | {"adapter_names": _spread(names, len(args[0]))}
-
-        layers = [module for module in loaded.model.modules() if isinstance(module, LoraLayer)]
-        hooks = [layer.register_forward_pre_hook(tell, with_kwargs=True) for layer in layers]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
-def _spread(names: list[str], rows: int) -> list[str]:
-    """One name for each of `rows`, which follow each other in groups of like size."""
-    each = rows // len(names)
-    return [name for name in names for _ in range(each)]
-
-
-def unmixable(loaded: LoadedModel) -> set[str]:
-    """Names of adapters that no other may share a batch with: PEFT does not mix those with DoRA."""
-    return {name for name, config in getattr(loaded.model, "peft_config", {}).items() if config.use_dora}
+        raise InputError(f"adapter {next(name for name in adapters if name not in (AS_IT_IS, BASE))}: is not loaded")

@@ -98,13 +98,13 @@ def adapted(base: Path, seed: int, use_dora: bool = False, **more) -> LoadedMode
     return loaded
 
 
-def random_adapter(base: Path, folder: Path, seed: int, use_dora: bool = False, **manifest) -> Path:
-    """Such an adapter on disk; `manifest` only where something is remembered."""
+def random_adapter(of: Path, folder: Path, seed: int, use_dora: bool = False, **manifest) -> Path:
+    """Such an adapter of a base, on disk; `manifest` only where something is remembered."""
     answers = manifest.get("answers")
     more = {"answers": tuple(answers)} if answers else {}
-    adapted(base, seed, use_dora, **more).model.save_pretrained(folder)
+    adapted(of, seed, use_dora, **more).model.save_pretrained(folder)
     if manifest:
-        write_manifest(folder, {"base_model_id": str(base), **manifest})
+        write_manifest(folder, {"base_model_id": str(of), **manifest})
     return folder
 
 

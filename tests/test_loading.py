@@ -163,7 +163,7 @@ def test_adapter_saved_from_the_bare_language_model_is_refused(adapter, tmp_path
 def test_a_folder_that_is_no_adapter(tmp_path, tiny_opt):
     with pytest.raises(InputError, match=r"no adapter_config\.json"):
         find_adapter(str(tiny_opt))
-    with pytest.raises(InputError, match="no such folder, and not reachable"):
+    with pytest.raises(InputError, match="no such folder, and no valid name on the Hub"):
         find_adapter(str(tmp_path / "absent"))
     with pytest.raises(InputError, match="the folder is not usable"):
         load(str(tmp_path))

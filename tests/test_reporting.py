@@ -87,12 +87,49 @@ def test_card_has_the_front_matter_the_hub_reads():
     data = card.data
     assert (data.library_name, data.pipeline_tag) == ("peft", "visual-question-answering")
     assert (data.base_model, data.base_model_relation) == ("Salesforce/blip2-opt-2.7b", "adapter")
-    results = {result.metric_type: result for result in data.eval_results}
+    results = {result.metric_type: result for result in data.eval_results if result.dataset_config is None}
     assert {name: result.metric_value for name, result in results.items()} == {
         "accuracy": 0.975, "vqa_accuracy": 0.5, "bertscore_f1": 0.9,
     }  # fmt: skip
     assert SCORER in results["bertscore_f1"].metric_name
     assert results["accuracy"].dataset_name == "train.csv"
+    baselines = {result.dataset_config: result for result in data.eval_results if result.dataset_config}
+    assert baselines["blind"].metric_value == 0.5 and baselines["swapped"].metric_value == 0.25
+    assert baselines["blind"].metric_name == "Exact match, blind baseline"
+    assert baselines["swapped"].metric_name == "Exact match, images swapped"
+    assert data.eval_results[0].dataset_config is None and data.license is None
+
+
+def test_a_published_card_has_commands_that_run_as_they_stand():
+    card = ModelCard(model_card(MANIFEST, METRICS, repo_id="someone/colors", licence="mit"))
+    assert (card.data.license, card.data.model_name) == ("mit", "colors")
+    for part in (
+        "--lora_model_path someone/colors", 'load("someone/colors")', 'PeftModel.from_pretrained(base, "someone/colors")',
+        "## Licence\n\n`mit`.",
+    ):  # fmt: skip
+        assert part in card.text
+    assert "THIS_FOLDER" not in card.text
+    captions = model_card({**MANIFEST, "task": "caption", "style": "concise"}, {}, repo_id="someone/captions")
+    assert "--styles concise=someone/captions" in captions
+    assert 'load("Salesforce/blip2-opt-2.7b", adapters={"concise": "someone/captions"})' in captions
+    unlicensed = ModelCard(model_card(MANIFEST, {}, repo_id="someone/colors"))
+    assert unlicensed.data.license is None and "None was stated" in unlicensed.text
+
+
+def test_card_of_an_adapter_made_from_others_says_how_and_that_it_is_not_measured():
+    sources = [{"name": "/home/me/runs/a", "sha256": "ab" * 32, "weight": 0.7}, {"name": "someone/b", "weight": 0.3}]
+    origin = {"command": "merge", "of": sources, "method": "linear", "energy": 0.99}
+    made = {"base_model_id": "Salesforce/blip2-opt-2.7b", "origin": origin, "rank": 8, "prompt": "Q: {question}"}
+    card = ModelCard(model_card(made, {}))
+    assert (
+        "Made by `exchange.py merge`:\n\n- a, weight 0.7, SHA-256" in card.text
+        and "- someone/b, weight 0.3" in card.text
+    )
+    assert "- method: linear" in card.text and "- energy: 0.99" in card.text and "/home/me" not in card.text
+    assert "It was not measured" in card.text and "trained to" not in card.text and "## Training" not in card.text
+    assert card.data.eval_results is None
+    measured = model_card(made, METRICS)
+    assert "It was not measured" not in measured and "0.9750" in measured
 
 
 def test_card_tells_how_to_use_it_and_what_it_scores():

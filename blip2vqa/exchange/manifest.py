@@ -6,9 +6,6 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
-
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError
 from blip2vqa.files import write_json_atomic
@@ -34,24 +31,18 @@ def write_manifest(folder: Path, manifest: dict) -> None:
     write_json_atomic(folder / NAME, {"format": FORMAT, **manifest})
 
 
-def read_manifest(adapter: str, revision: str | None = None) -> dict:
-    """The manifest of a local or Hub adapter; `{}` for an adapter of other tools. Raises `InputError` for a broken one."""
-    file = Path(adapter) / NAME
-    if not Path(adapter).is_dir():
-        try:
-            file = Path(hf_hub_download(adapter, NAME, revision=revision))
-        except EntryNotFoundError:
-            return {}
+def read_manifest(folder: Path, name: str) -> dict:
+    """The manifest in an adapter's folder; `{}` for an adapter of other tools. Raises `InputError` for a broken one.
+
+    `name`: what its user calls it.
+    """
+    file = folder / NAME
     if not file.is_file():
         return {}
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(
-            f"adapter {adapter}: {NAME} is not readable as JSON ({error}); restore or remove it"
-        ) from error
+        raise InputError(f"adapter {name}: {NAME} is not readable as JSON ({error}); restore or remove it") from error
     if manifest.get("format") != FORMAT:
-        raise InputError(
-            f"adapter {adapter}: {NAME} has format {manifest.get('format')!r}; this version reads {FORMAT}"
-        )
+        raise InputError(f"adapter {name}: {NAME} has format {manifest.get('format')!r}; this version reads {FORMAT}")
     return manifest

@@ -13,21 +13,29 @@ METRICS = {
     "bertscore_f1": "BERTScore F1",
 }  # fmt: skip
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+FOLDER = "THIS_FOLDER"  # what commands call an adapter that is not on the Hub
+# Of the model index: the configuration of the data, and what stands behind the metric's name. The adapter's own come first.
+RESULTS = {"adapter": (None, ""), "blind": ("blind", ", blind baseline"), "swapped": ("swapped", ", images swapped")}
 
 
-def model_card(manifest: dict, metrics: dict) -> str:
+def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, licence: str | None = None) -> str:
     """README.md of an adapter.
 
     Args:
         manifest: what the adapter knows of itself: `base_model_id`, `base_model_revision`, `prompt`, `roles`, `rank`,
             `alpha`, `task`, `data` (`table`, `rows_train`, `rows_val`, `images_train`, `images_val`), `end_token`,
-            `decoding` (`num_beams`, `max_new_tokens`), `versions`. Whatever is missing is left out of the text.
+            `decoding` (`num_beams`, `max_new_tokens`), `versions`, and `origin` (`command`, `of`) where it was made from
+            others rather than trained. Whatever is missing is left out of the text.
         metrics: as in metrics.json: `base`, `adapter`, `blind`, `swapped`; may be empty.
+        repo_id: where it is published; its commands then run as they stand.
+        licence: the Hub's name of one, such as `mit`. None is invented.
     """
     sections = [
-        _introduction(manifest), _use(manifest), _training(manifest), _results(metrics), _limits(metrics)
+        _introduction(manifest), _use(manifest, repo_id), _origin(manifest.get("origin")), _training(manifest),
+        _results(metrics), _limits(metrics), _licence(repo_id, licence),
     ]  # fmt: skip
-    return f"---\n{_front_matter(manifest, metrics)}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    front = _front_matter(manifest, metrics, repo_id, licence)
+    return f"---\n{front}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
 
 
 def is_hub_id(base: str) -> bool:
@@ -35,22 +43,23 @@ def is_hub_id(base: str) -> bool:
     return bool(HUB_ID.fullmatch(base)) and not Path(base).is_dir()
 
 
-def _front_matter(manifest: dict, metrics: dict) -> str:
-    base, scores = manifest.get("base_model_id", ""), metrics.get("adapter") or {}
-    task, family = TASKS[manifest.get("task") or "vqa"], _family(manifest)
+def _front_matter(manifest: dict, metrics: dict, repo_id: str | None, licence: str | None) -> str:
+    base, task, family = manifest.get("base_model_id", ""), TASKS[manifest.get("task") or "vqa"], _family(manifest)
     linked = {"base_model": base, "base_model_relation": "adapter"} if is_hub_id(base) else {}
-    table = Path(manifest.get("data", {}).get("table") or "validation table").name
+    table = Path((manifest.get("data") or {}).get("table") or "validation table").name
     results = [
         EvalResult(
-            task_type=task, dataset_type="custom", dataset_name=table, dataset_split="validation",
-            metric_type=name, metric_name=_with_scorer(name, scores), metric_value=round(scores[name], 4),
+            task_type=task, dataset_type="custom", dataset_name=table, dataset_config=config,
+            dataset_split="validation", metric_type=name, metric_name=_with_scorer(name, metrics[of]) + note,
+            metric_value=round(metrics[of][name], 4),
         )
-        for name in METRICS if scores.get(name) is not None
+        for of, (config, note) in RESULTS.items()
+        for name in METRICS if (metrics.get(of) or {}).get(name) is not None
     ]  # fmt: skip
     data = ModelCardData(
-        library_name="peft", pipeline_tag=task, eval_results=results or None,
+        library_name="peft", pipeline_tag=task, eval_results=results or None, license=licence,
         tags=list(dict.fromkeys([family.lower(), "lora", manifest.get("task") or "vqa", task])),
-        model_name=f"{family} adapter" if results else None, **linked,
+        model_name=(repo_id.split("/")[-1] if repo_id else f"{family} adapter") if results else None, **linked,
     )  # fmt: skip
     return data.to_yaml().strip()
 
@@ -80,29 +89,62 @@ def _introduction(manifest: dict) -> str:
     does = "write captions of pictures" if captions else "answer questions about pictures"
     if captions and style:
         does += f" in the style *{style}*"
+    made = "made from others to" if manifest.get("origin") else "trained to"
     return (
         f"# {_family(manifest)} adapter for {what}\n\n"
-        f"A LoRA adapter on {_base(manifest)}, trained to {does}. It is a plain PEFT adapter; "
-        "`blip2vqa.json` beside it says how it was trained and how it is to be asked."
+        f"A LoRA adapter on {_base(manifest)}, {made} {does}. It is a plain PEFT adapter; "
+        "`blip2vqa.json` beside it says where it comes from and how it is to be asked."
     )
 
 
-def _use(manifest: dict) -> str:
-    prompt = manifest.get("prompt")
-    asked = f"It was trained with this prompt, and is asked with it:\n\n```\n{prompt}\n```\n\n" if prompt else ""
+def _use(manifest: dict, repo_id: str | None) -> str:
+    prompt, name, base = manifest.get("prompt"), repo_id or FOLDER, manifest.get("base_model_id") or ""
+    learnt = "is asked" if manifest.get("origin") else "was trained, and is asked,"
+    asked = f"It {learnt} with this prompt:\n\n```\n{prompt}\n```\n\n" if prompt else ""
     command = (
         "python inference.py --image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv "
-        "--lora_model_path THIS_FOLDER"
+        f"--lora_model_path {name}"
     )
-    call = 'model = load("THIS_FOLDER")\nmodel.answer("picture.jpg", "What color is it?")'
+    call = f'model = load("{name}")\nmodel.answer("picture.jpg", "What color is it?")'
     if manifest.get("task") == "caption":
-        style = manifest.get("style") or "plain"
-        command = f"python caption.py --images PICTURE… --styles {style}=THIS_FOLDER --output_path CAPTIONS.csv"
-        call = (
-            f'model = load(BASE, adapters={{"{style}": "THIS_FOLDER"}})\nmodel.caption("picture.jpg", style="{style}")'
-        )
-    head = _answer_head(manifest)
-    return f"## Use\n\n{asked}```bash\n{command}\n```\n\n```python\nfrom blip2vqa import load\n\n{call}\n```{head}"
+        style, on = manifest.get("style") or "plain", f'"{base}"' if is_hub_id(base) else "BASE"
+        command = f"python caption.py --images PICTURE… --styles {style}={name} --output_path CAPTIONS.csv"
+        call = f'model = load({on}, adapters={{"{style}": "{name}"}})\nmodel.caption("picture.jpg", style="{style}")'
+    alone = f'\n\nWith PEFT alone: `PeftModel.from_pretrained(base, "{name}")`, on the base as transformers loads it.'
+    return (
+        f"## Use\n\n{asked}```bash\n{command}\n```\n\n```python\nfrom blip2vqa import load\n\n{call}\n```"
+        + (alone if repo_id else "")
+        + _answer_head(manifest)
+    )
+
+
+def _origin(origin: dict | None) -> str:
+    """What it was made from, and how."""
+    if not origin:
+        return ""
+    lines = [
+        f"- {_shown(source.get('name') or 'an adapter without a name')}"
+        + (f", weight {source['weight']:g}" if isinstance(source.get("weight"), int | float) else "")
+        + (f", SHA-256 of its weights `{source['sha256']}`" if source.get("sha256") else "")
+        for source in origin.get("of") or []
+    ]
+    lines += [
+        f"- {name.replace('_', ' ')}: {_shown(value)}"
+        for name, value in origin.items() if name != "command" and isinstance(value, str | int | float)
+    ]  # fmt: skip
+    return f"## Origin\n\nMade by `exchange.py {origin.get('command')}`:\n\n" + "\n".join(lines)
+
+
+def _shown(value: object) -> object:
+    """A path's last part; whatever is none, as it is."""
+    return Path(value).name if isinstance(value, str) and "/" in value and not is_hub_id(value) else value
+
+
+def _licence(repo_id: str | None, licence: str | None) -> str:
+    if not (repo_id or licence):
+        return ""
+    stated = f"`{licence}`." if licence else "None was stated by whoever published it."
+    return f"## Licence\n\n{stated} The terms of the base model hold beside it."
 
 
 def _answer_head(manifest: dict) -> str:
@@ -117,7 +159,7 @@ def _answer_head(manifest: dict) -> str:
 
 
 def _training(manifest: dict) -> str:
-    data, decoding = manifest.get("data", {}), manifest.get("decoding") or {}
+    data, decoding = manifest.get("data") or {}, manifest.get("decoding") or {}
     roles = manifest.get("roles")
     versions = manifest.get("versions")
     lines = {
@@ -137,7 +179,8 @@ def _training(manifest: dict) -> str:
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()) if versions else None,
     }
     listed = "\n".join(f"- {name}: {value}" for name, value in lines.items() if value not in (None, ""))
-    return f"## Training\n\n{listed}" if listed else ""
+    title = "Settings" if manifest.get("origin") else "Training"
+    return f"## {title}\n\n{listed}" if listed else ""
 
 
 def _rows(data: dict, part: str) -> str | None:
@@ -182,4 +225,6 @@ def _limits(metrics: dict) -> str:
     )
     if {"adapter", "blind"} <= metrics.keys():
         text = f"**On the validation rows it is {verdict(metrics)}.** {text}"
+    elif not any(metrics.get(key) for key in ROWS):
+        text = f"**It was not measured: no scores of it are known.** {text}"
     return f"## Limits\n\n{text}"

@@ -36,6 +36,14 @@ def print_systems(result: dict) -> None:
         console.print(Text(note))
 
 
+def print_scores(result: dict) -> None:
+    """Print the scores alone, and the notes."""
+    console = terminal()
+    _print_scores(console, result)
+    for note in result["notes"]:
+        console.print(Text(note))
+
+
 def _print_scores(console: Console, result: dict) -> None:
     systems = result["systems"]
     columns = {

@@ -1,0 +1,233 @@
+"""Whether an adapter fits a base: names, shapes, values, fingerprints, and a run of the model with and without it."""
+
+import copy
+import gc
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import torch
+from PIL import Image
+
+from blip2vqa.adapters import FoundAdapter, add_adapters, misfit_of, same_place
+from blip2vqa.classification import class_scores, text_encoder
+from blip2vqa.errors import InputError
+from blip2vqa.exchange.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.exchange.checkpoints import Checkpoint, open_checkpoint
+from blip2vqa.exchange.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base, part_of
+from blip2vqa.features import Pixels
+from blip2vqa.loading import LoadedModel, load_base
+from blip2vqa.voices import AS_IT_IS, BASE, speaking
+
+OK, CONVERTIBLE, INCOMPATIBLE = "ok", "convertible", "incompatible"
+TEXT_PARTS = ("language_model", "token_embeddings")
+_QUESTION = "What is in the picture?"
+
+
+@dataclass
+class Check:
+    """What was found of an adapter and a base."""
+
+    adapter: str
+    base: str
+    verdict: str = OK
+    """`ok`, `convertible` or `incompatible`."""
+    reasons: list[str] = field(default_factory=list)
+    move: str | None = None
+    """How `transfer` would move it without training: `exact`, `copy`, or not at all."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """Part of the base → same, cast, quantized-8bit, quantized-4bit, different or unknown, beside the adapter's own base."""
+    names: dict[str, str] = field(default_factory=dict, repr=False)
+    """Layer of the adapter → that of the base, where the two differ."""
+
+    def lower(self, verdict: str, reason: str) -> None:
+        """Note a reason, and no better verdict than this."""
+        order = (OK, CONVERTIBLE, INCOMPATIBLE)
+        self.verdict = max(self.verdict, verdict, key=order.index)
+        self.reasons.append(reason)
+
+    def as_json(self) -> dict:
+        return {key: value for key, value in asdict(self).items() if key != "names"}
+
+
+def check(name: str, base_model_id: str, revision: str | None = None, *, quick: bool = False) -> Check:
+    """Compare an adapter with a base. `quick` leaves out the run of the model.
+
+    Raises `InputError` where either is not to be had, or not safe to load.
+    """
+    adapter, base = open_adapter(name), open_checkpoint(base_model_id, revision)
+    found = compare(adapter, base)
+    if found.verdict == INCOMPATIBLE or quick:
+        return found
+    if base.family is None:
+        found.reasons.append("not run: a bare language model sees no picture")
+        return found
+    _run(found, adapter, base)
+    return found
+
+
+def compare(adapter: Adapter, base: Checkpoint) -> Check:
+    """All of a check that takes no run of the model."""
+    found = Check(adapter.name, base.base_model_id)
+    names = place(adapter, base)
+    if names is None:
+        lacking = [module for module in adapter.modules if _target(module, base) is None]
+        shown = ", ".join(lacking[:2])
+        found.lower(
+            INCOMPATIBLE,
+            f"{len(lacking)} of its {len(adapter.modules)} layers are not in this base, or of another shape ({shown}, …)",
+        )
+        return found
+    found.names = {old: new for old, new in names.items() if old != new}
+    misfit = misfit_of(adapter.renamed(names) if found.names else adapter, partial(_model, adapter, base))
+    if misfit:
+        found.lower(INCOMPATIBLE, misfit)
+        return found
+    _check_values(found, adapter)
+    _check_parts(found, adapter, base, names)
+    if found.names:
+        old, new = next(iter(found.names.items()))
+        found.lower(
+            CONVERTIBLE, f"its layers have other names here: {old} is {new}; as it is, PEFT would load nothing of it"
+        )
+    return found
+
+
+def _target(module: str, base: Checkpoint) -> str | None:
+    """What the base calls a layer of an adapter; None where it has no such layer.
+
+    A language model is called `language_model` inside a BLIP-2, and nothing when it stands alone.
+    """
+    inner = (base.language_model or "") + module.removeprefix("language_model.")
+    return next((name for name in (module, inner) if f"{name}.weight" in base.names), None)
+
+
+def place(adapter: Adapter, base: Checkpoint) -> dict[str, str] | None:
+    """Layer of the adapter → layer of the base, where it has all of them in the same shapes; else None."""
+    names = {}
+    for module in adapter.modules:
+        name = _target(module, base)
+        a, b = (adapter.weights[f"{PREFIX}{module}.lora_{side}.weight"] for side in "AB")
+        if name is None or tuple(base.shape(f"{name}.weight")) != (b.shape[0], a.shape[1]):
+            return None
+        names[module] = name
+    return names
+
+
+def _model(adapter: Adapter, base: Checkpoint):
+    """The base without content, with the adapter's own answers where it brings a head for them."""
+    if not (base.family and base.family.answers == "classes" and adapter.answers):
+        return copy.deepcopy(base.model)
+    config = copy.deepcopy(base.config)
+    config.id2label = dict(enumerate(adapter.answers))
+    return base.family.model_class(config)
+
+
+def _check_values(found: Check, adapter: Adapter) -> None:
+    idle = [m for m in adapter.modules if not adapter.weights[f"{PREFIX}{m}.lora_B.weight"].any()]
+    if len(idle) == len(adapter.modules) and not adapter.config.modules_to_save:
+        found.lower(INCOMPATIBLE, "it is untrained: B is zero in every layer, so it changes nothing")
+    elif idle:
+        found.reasons.append(f"{len(idle)} of its {len(adapter.modules)} layers are untrained: B is zero there")
+
+
+def own_base(adapter: Adapter) -> tuple[dict | None, str]:
+    """Fingerprints of the base that an adapter was made for, and where they are from; None where they are not to be had."""
+    if adapter.manifest.get("base"):
+        return adapter.manifest["base"], "its manifest"
+    if not adapter.base_model_id:
+        return None, "it does not say what its base is"
+    try:
+        return fingerprint_base(adapter.base_model_id, adapter.base_model_revision), adapter.base_model_id
+    except InputError as error:
+        return None, error.problems[0]
+
+
+def _check_parts(found: Check, adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> None:
+    mine, where = own_base(adapter)
+    try:
+        theirs = fingerprint_base(base.base_model_id, base.revision)
+    except InputError as error:
+        found.lower(CONVERTIBLE, f"whether the base's weights are the same is not known: {error.problems[0]}")
+        return
+    if mine is None:
+        found.lower(
+            CONVERTIBLE,
+            f"it has no fingerprint of its base, which is not to be had either ({where}): nothing proves it the same",
+        )
+        return
+    found.parts = compare_parts(mine, theirs)
+    adapted = {part_of(name, base) for name in names.values()}
+    needed = adapted | (set(TEXT_PARTS) if adapted == {"language_model"} else set())
+    unlike = {part: how for part, how in found.parts.items() if how in (DIFFERENT, UNKNOWN)}
+    near = [f"{part} ({how})" for part, how in found.parts.items() if part not in unlike and how != SAME]
+    if near:
+        found.reasons.append(f"copies of the same weights in another precision: {', '.join(near)}")
+    if needed & unlike.keys():
+        found.move = "copy"
+        found.lower(CONVERTIBLE, f"other weights than it was made for: {', '.join(sorted(needed & unlike.keys()))}")
+    else:
+        found.move = "exact"
+        found.reasons.append(
+            f"the weights under it are those it was made for ({', '.join(sorted(needed))}), by fingerprint"
+        )
+    around = sorted(unlike.keys() - needed)
+    if around and base.family:
+        found.lower(
+            CONVERTIBLE, f"it would be given other features of a picture: {', '.join(around)} differ or are not known"
+        )
+    for what in ("tokenizer", "image_processor"):
+        if mine.get(what) and theirs.get(what) and mine[what] != theirs[what]:
+            found.lower(CONVERTIBLE, f"another {what.replace('_', ' ')}")
+
+
+def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
+    """The model with and without it; and beside its own base, where this one is a copy in another precision."""
+    loaded = load_base(base.base_model_id, revision=base.revision, answers=adapter.answers)
+    put_on = adapter.renamed(place(adapter, base)) if found.names else adapter
+    add_adapters(loaded, {"probe": FoundAdapter(put_on, base.base_model_id, base.revision, ())})
+    with_it, without = probe(loaded, adapter, "probe"), probe(loaded, adapter, BASE)
+    if torch.equal(with_it, without):
+        found.lower(INCOMPATIBLE, "the model says the same with and without it, to the last bit")
+        return
+    found.reasons.append(f"run: it moves the logits by {_drift(without, with_it):.1%} of their spread")
+    copies = [how for how in found.parts.values() if how not in (SAME, DIFFERENT, UNKNOWN)]
+    if not copies:
+        return
+    del loaded
+    gc.collect()
+    own = adapter.base_model_id
+    if not own or same_place(own, base.base_model_id):
+        found.reasons.append("the drift of the logits is not measured: its own base is not to be had")
+        return
+    try:
+        loaded = load_base(own, revision=adapter.base_model_revision, answers=adapter.answers)
+    except InputError as error:
+        found.reasons.append(f"the drift of the logits is not measured: {error.problems[0]}")
+        return
+    before = probe(loaded, adapter, AS_IT_IS)
+    found.reasons.append(
+        f"logits of this copy drift by {_drift(before, without):.1%} of their spread from those of {own}"
+    )
+
+
+def _drift(before: torch.Tensor, after: torch.Tensor) -> float:
+    return ((after - before).square().mean().sqrt() / before.std()).item()
+
+
+@torch.inference_mode()
+def probe(loaded: LoadedModel, adapter: Adapter, name: str) -> torch.Tensor:
+    """Logits [vocabulary or answers] in float32 of the first token of an answer about a drawn picture; `name`: as in `speaking`."""
+    picture = Image.merge(
+        "RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.linear_gradient("L").rotate(90)]
+    )
+    pixels = Pixels({"": picture}, loaded.processor.image_processor)
+    text = text_encoder(loaded.processor, loaded.base.config, adapter.manifest.get("prompt"), adapter.answers)
+    with speaking(loaded, [name]):
+        if text.classes:
+            return class_scores(loaded, text, pixels, [""], [_QUESTION])[0]
+        vision = loaded.base.encode(pixel_values=pixels.of([""]).to(loaded.device, loaded.dtype))
+        batch = {key: tensor.to(loaded.device) for key, tensor in text.generation_batch([_QUESTION]).items()}
+        inputs = loaded.base.generation_inputs(vision, **batch)
+        options = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+        said = loaded.base.language_model.generate(**inputs, **options, pad_token_id=text.pad_token_id)
+    return said.logits[0][0].float().cpu()

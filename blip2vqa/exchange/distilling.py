@@ -1,0 +1,91 @@
+"""Distillation: the source answers questions about pictures, and a fresh adapter of the target learns its confident answers."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from blip2vqa.data.examples import Example
+from blip2vqa.errors import InputError
+from blip2vqa.exchange.adapter import Adapter
+from blip2vqa.exchange.checkpoints import Checkpoint
+from blip2vqa.exchange.measuring import Asking
+from blip2vqa.exchange_arguments import TransferArguments
+from blip2vqa.files import write_text_atomic
+from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
+from blip2vqa.finetuning import finetune
+from blip2vqa.parsing import parse
+from blip2vqa.predictions import to_csv
+from blip2vqa.run import Run
+from blip2vqa.sources import ONLY, find_source
+
+TAUGHT, HELD_OUT = "distilled.csv", "held-out.csv"
+
+
+def distil(
+    source: Adapter,
+    base: Checkpoint,
+    folder: Path,
+    teach: list[Example],
+    held_out: list[Example],
+    args: TransferArguments,
+    asking: Asking,
+) -> str:
+    """Train an adapter of `base` in `folder` on what `source` says, where it is confident; how much that was, in words.
+
+    `held_out`: questions with true answers, to choose the epoch by; without any, some of the source's own answers are held out.
+    The training is finetune.py's, with its defaults but the source's rank, layers and decoding, and `args.finetune` on top.
+    Raises `InputError` when the source is confident of nothing.
+    """
+    known = find_source(None, None, {ONLY: (source.name, None)}, dtype=args.dtype)
+    voice = known.voice(ONLY)
+    answers = asking.ask(known, [(voice, example) for example in teach], f"asking {Path(source.name).name}")
+    kept = [
+        (example, answer.text)
+        for example, answer in zip(teach, answers, strict=True)
+        if answer.confidence >= args.min_confidence and answer.text
+    ]
+    if not kept:
+        best = max((answer.confidence for answer in answers), default=0.0)
+        raise InputError(
+            f"--min_confidence {args.min_confidence}: {source.name} is that sure of none of {len(teach):,} answers; the surest "
+            f"has {best:.2f}"
+        )
+    folder.mkdir(parents=True)
+    _write(folder / TAUGHT, kept)
+    words = [args.finetune] if args.finetune else []
+    flags = (
+        _manner(source, base)
+        if not args.finetune
+        else _manner(source, base, json.loads(Path(args.finetune).read_text()))
+    )
+    if held_out:
+        _write(folder / HELD_OUT, [(example, example.answer) for example in held_out])
+        flags |= {"eval_csv_path": folder / HELD_OUT}
+    flags |= {
+        "base_model_id": base.base_model_id, "csv_path": folder / TAUGHT, "image_dir": args.image_dir, "output_dir": folder,
+        "seed": args.seed, "dtype": args.dtype, "quantization": args.quantization,
+    }  # fmt: skip
+    if base.revision:
+        flags["base_model_revision"] = base.revision
+    parts, resolved = parse(FINETUNE_ARGUMENTS, "", [*words, *(f"--{name}={value}" for name, value in flags.items())])
+    finetune(Run(*parts, resolved))
+    return f"learnt from {len(kept):,} of {len(teach):,} answers of the source, those it gave {args.min_confidence:g} or more"
+
+
+def _manner(source: Adapter, base: Checkpoint, given: dict | None = None) -> dict:
+    """What a distilled adapter takes over from its source, where `given` does not say otherwise."""
+    manifest, given = source.manifest, given or {}
+    taken = {"lora_r": source.config.r, "lora_alpha": source.config.lora_alpha, "bertscore_model": "none"}
+    if manifest.get("decoding"):
+        taken["max_new_tokens"] = manifest["decoding"]["max_new_tokens"]
+    if manifest.get("prompt") and manifest.get("family") == base.family.name:
+        taken["prompt"] = manifest["prompt"]
+    return {name: value for name, value in taken.items() if name not in given}
+
+
+def _write(path: Path, rows: list[tuple[Example, str]]) -> None:
+    table = {"image_name": [example.image_name for example, _ in rows]}
+    table |= {"question": [example.question for example, _ in rows], "answer": [answer for _, answer in rows]}
+    table |= {"question_type": [example.question_type for example, _ in rows]}
+    write_text_atomic(path, to_csv(pd.DataFrame(table)))

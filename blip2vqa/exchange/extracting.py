@@ -1,0 +1,206 @@
+"""An adapter from the difference of two checkpoints: what a full fine-tuning changed, as far as LoRA can hold it."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from torch import nn
+from tqdm.auto import tqdm
+
+from blip2vqa.errors import InputError
+from blip2vqa.exchange.adapter import Adapter, check_output
+from blip2vqa.exchange.checkpoints import Checkpoint, open_checkpoint
+from blip2vqa.exchange.deltas import Deltas, Factors, derive, write_adapter
+from blip2vqa.exchange.fingerprints import fingerprint_base
+from blip2vqa.exchange.inspecting import scopes_and_roles
+from blip2vqa.families import ROLES
+from blip2vqa.lora import modules_to_adapt
+
+_EXACT = 1024  # up to this many rows or columns, all singular vectors cost less than the product that finds them
+_OVERSAMPLED, _POWERS = 16, 4
+
+
+@dataclass
+class _Difference:
+    """Of two checkpoints, weight by weight."""
+
+    deltas: Deltas = field(default_factory=dict)
+    whole: dict[str, torch.Tensor] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    """Layer → ‖ΔW − BA‖ / ‖ΔW‖."""
+    squares: dict[str, float] = field(default_factory=dict)
+    """Layer → ‖ΔW‖²."""
+    lost: dict[str, float] = field(default_factory=dict)
+    """Weight that is no linear layer's → ‖ΔW‖."""
+    sizes: dict[str, float] = field(default_factory=dict)
+    """The same → ‖W‖ in the base."""
+
+    @property
+    def error(self) -> float:
+        """Of all layers together."""
+        left = sum(self.squares[name] * self.errors[name] ** 2 for name in self.squares)
+        return math.sqrt(left / sum(self.squares.values()))
+
+    @property
+    def lost_share(self) -> float:
+        """Of the whole difference's ‖ΔW‖², that of weights which LoRA cannot hold."""
+        lost = sum(change**2 for change in self.lost.values())
+        return lost / (lost + sum(self.squares.values()))
+
+
+def extract(
+    base: str,
+    tuned: str,
+    output: str | Path,
+    *,
+    rank: int = 16,
+    revision: str | None = None,
+    tuned_revision: str | None = None,
+    progress: bool = True,
+) -> dict:
+    """Write the LoRA adapter of that rank which, on `base`, comes nearest to `tuned`.
+
+    Returns {base_model_id, tuned, output, rank, layers, relative_error, worst, by_layer, whole, lost, notes}, in JSON's types.
+    Raises `InputError` where they are not two copies of one architecture, or no linear layer differs.
+    """
+    output = Path(output)
+    check_output(output)
+    one, other = open_checkpoint(base, revision), open_checkpoint(tuned, tuned_revision)
+    _check_alike(one, other)
+    difference = _compare(one, other, rank, progress)
+    if not difference.deltas:
+        lost = f"; other weights do, such as {next(iter(difference.lost))}" if difference.lost else ""
+        raise InputError(f"{tuned}: no linear layer differs from {base}, so there is nothing to extract{lost}")
+    manifest = derive(
+        _base_facts(one, other, difference),
+        {"command": "extract", "of": [{"name": str(tuned), "revision": tuned_revision}], "error": difference.error},
+        rank=max(factors.rank for factors in difference.deltas.values()),
+    )
+    saved = LoraConfig(modules_to_save=list(one.family.trained_whole)) if difference.whole else LoraConfig()
+    like = Adapter(str(tuned), output, None, saved, {})
+    write_adapter(output, difference.deltas, like=like, manifest=manifest, whole=difference.whole)
+    worst = max(difference.errors, key=difference.errors.get)
+    return {
+        "base_model_id": str(base), "tuned": str(tuned), "output": str(output), "rank": manifest["rank"],
+        "layers": len(difference.deltas), "relative_error": difference.error,
+        "worst": {"layer": worst, "relative_error": difference.errors[worst]}, "by_layer": difference.errors,
+        "whole": sorted(difference.whole), "lost": sorted(difference.lost), "notes": _notes(one, other, difference),
+    }  # fmt: skip
+
+
+def nearest(delta: torch.Tensor, rank: int) -> tuple[Factors, float]:
+    """The best factors of that rank for ΔW [out, in] in float32, and their relative error ‖ΔW − BA‖ / ‖ΔW‖.
+
+    The leading singular vectors of the smaller side: exact, through its Gram matrix in float64, where it is small; else by
+    random projection with power iterations, from a fixed seed (Halko, Martinsson and Tropp, "Finding structure with
+    randomness", 2011, arXiv 0909.4061).
+    """
+    wide = delta if delta.shape[0] <= delta.shape[1] else delta.T
+    rank = min(rank, wide.shape[0])
+    if wide.shape[0] <= _EXACT:
+        gram = wide.double()
+        vectors = torch.linalg.eigh(gram @ gram.T)[1].flip(1)[:, :rank].float()  # eigenvalues come smallest first
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            vectors = torch.svd_lowrank(wide, min(rank + _OVERSAMPLED, wide.shape[0]), niter=_POWERS)[0][:, :rank]
+    core = vectors.T @ wide  # [rank, larger side]; its rows are as long as the singular values
+    roots = core.norm(dim=1).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+    left, right = vectors * roots, core / roots[:, None]
+    error = ((wide - vectors @ core).norm() / wide.norm()).item()
+    if wide is delta:
+        return Factors(right.contiguous(), left.contiguous()), error
+    return Factors(left.T.contiguous(), right.T.contiguous()), error
+
+
+def _check_alike(base: Checkpoint, tuned: Checkpoint) -> None:
+    problems = [
+        f"{one.base_model_id}: is stored in {one.quantized}, whose rounding would be taken for a difference; "
+        "name the unquantized one"
+        for one in (base, tuned) if one.quantized
+    ]  # fmt: skip
+    kinds = [type(one.model).__name__ for one in (base, tuned)]
+    if kinds[0] != kinds[1]:
+        problems.append(f"{tuned.base_model_id}: is a {kinds[1]}, and {base.base_model_id} a {kinds[0]}")
+    elif base.family is not tuned.family:
+        problems.append(f"{tuned.base_model_id}: is {tuned.family.name}, and {base.base_model_id} {base.family.name}")
+    if problems:
+        raise InputError(*problems)
+
+
+def _linear_layers(base: Checkpoint) -> set[str]:
+    """Layers that an adapter may hold: those with a role, and the projection."""
+    if base.family is not None:
+        found = modules_to_adapt(base.model, base.family, ROLES, tuple(base.family.places))
+        return {name for names in found.values() for name in names}
+    head = base.model.get_output_embeddings()
+    return {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear) and module is not head}
+
+
+def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> _Difference:
+    found, linear = _Difference(), {f"{name}.weight" for name in _linear_layers(base)}
+    own = base.family.trained_whole if base.family else ()
+    for name in tqdm(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
+        if name not in base.names or base.shape(name) != tuned.shape(name):
+            if name in linear:
+                shapes = f"{list(tuned.shape(name))} and {list(base.shape(name))}"
+                raise InputError(f"{tuned.base_model_id}: {name} is of another shape than the base's: {shapes}")
+            if not name.startswith(own):
+                found.lost[name], found.sizes[name] = tuned.tensor(name).float().norm().item(), 0.0
+            continue
+        before, after = base.tensor(name).float(), tuned.tensor(name).float()
+        if name.startswith(own) or torch.equal(before, after):
+            continue
+        delta = after - before
+        if name in linear:
+            layer = name.removesuffix(".weight")
+            found.deltas[layer], found.errors[layer] = nearest(delta, rank)
+            found.squares[layer] = delta.norm().item() ** 2
+        else:
+            found.lost[name], found.sizes[name] = delta.norm().item(), before.norm().item()
+    found.whole.update(_own_head(base, tuned, own))
+    return found
+
+
+def _own_head(base: Checkpoint, tuned: Checkpoint, own: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """What an adapter holds as it is: the head that the fine-tuned one answers with, where it is another."""
+    names = [name for name in tuned.names if name.startswith(own)]
+    same = all(
+        name in base.names
+        and base.shape(name) == tuned.shape(name)
+        and torch.equal(base.tensor(name), tuned.tensor(name))
+        for name in names
+    )
+    return {} if same else {name: tuned.tensor(name).float() for name in names}
+
+
+def _base_facts(base: Checkpoint, tuned: Checkpoint, difference: _Difference) -> dict:
+    """What the manifest says of the base."""
+    where = str(Path(base.base_model_id).resolve()) if Path(base.base_model_id).is_dir() else base.base_model_id
+    facts = {
+        "family": base.family.name if base.family else base.config.model_type, "base_model_id": where,
+        "base_model_revision": base.revision, "base": fingerprint_base(base.base_model_id, base.revision),
+    }  # fmt: skip
+    facts["scopes"], facts["roles"] = scopes_and_roles(list(difference.deltas), base.family)
+    if difference.whole:
+        facts["answers"] = [tuned.config.id2label[row] for row in range(tuned.config.num_labels)]
+    return facts
+
+
+def _notes(base: Checkpoint, tuned: Checkpoint, difference: _Difference) -> list[str]:
+    notes = []
+    if base.stored_dtype != tuned.stored_dtype:
+        kinds = [str(one.stored_dtype).removeprefix("torch.") for one in (base, tuned)]
+        notes.append(
+            f"the base is in {kinds[0]}, the fine-tuned one in {kinds[1]}: rounding is a part of the difference"
+        )
+    if difference.lost:
+        biggest = max(difference.lost, key=lambda n: difference.lost[n] / (difference.sizes[n] or difference.lost[n]))
+        part = difference.lost[biggest] / (difference.sizes[biggest] or difference.lost[biggest])
+        notes.append(
+            f"lost: {len(difference.lost)} weights that differ and that LoRA cannot hold (norms, biases, embeddings), "
+            f"{difference.lost_share:.2%} of the squared difference; most changed is {biggest}, by {part:.2%}"
+        )
+    return notes

@@ -1,0 +1,290 @@
+"""A base with an adapter merged into its weights, in the Hub's layout: what loads the base loads it, without PEFT."""
+
+import copy
+import json
+import os
+import re
+import shutil
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import PeftModel
+from peft.utils import set_peft_model_state_dict
+from torch import nn
+from tqdm.auto import tqdm
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from blip2vqa.errors import InputError, raise_all
+from blip2vqa.exchange.adapter import PREFIX, Adapter, check_output
+from blip2vqa.exchange.checkpoints import Checkpoint, Stored, open_checkpoint, write_tensors
+from blip2vqa.files import write_json_atomic, write_text_atomic
+from blip2vqa.loading import first_line
+from blip2vqa.reporting.card import is_hub_id
+
+COPIED = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*", "vocab*",
+    "merges.txt", "spiece.model", "special_tokens_map.json", "added_tokens.json", "chat_template*", "LICENSE*",
+    "qformer_tokenizer/*",
+)  # fmt: skip
+"""Of a base, beside its weights."""
+_LORA = re.compile(r"\.lora_\w+(\.weight|\.bias)?$")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What an adapter does to a base."""
+
+    adapter: Adapter
+    base: Checkpoint
+    layers: dict[str, dict[str, torch.Tensor]]
+    """Linear layer → the adapter's weights for it, under PEFT's keys."""
+    whole: dict[str, torch.Tensor]
+    """Parameter → what the adapter has in its place."""
+
+    def weight(self, name: str) -> torch.Tensor | None:
+        """What a parameter becomes, in its stored precision; None where it stays."""
+        layer = name.removesuffix(".weight")
+        if name in self.whole:
+            dtype = self.base.dtype(name) if name in self.base.places else self.base.stored_dtype
+            merged = self.whole[name].to(dtype)
+        elif layer in self.layers:
+            stored = self.base.tensor(name)
+            merged = merge_layer(self.adapter, layer, self.layers[layer], stored.float()).to(stored.dtype)
+        else:
+            return None
+        if not merged.isfinite().all():
+            raise InputError(
+                f"adapter {self.adapter.name}: {name} with it is not finite in {str(merged.dtype).removeprefix('torch.')}; "
+                "is it damaged, or made for another base?"
+            )
+        return merged
+
+
+def fuse(adapter: Adapter, output: str | Path, base_model_id: str | None = None, *, progress: bool = True) -> dict:
+    """Write the base with the adapter merged in: the same files, the same precision, a tensor at a time in memory.
+
+    `base_model_id`: None for the one that the adapter remembers. Returns what was done, in JSON's types. Raises `InputError`
+    where the adapter does not fit the base, the base is quantized, or `output` exists; the folder is written whole or not at
+    all.
+    """
+    output = Path(output)
+    check_output(output)
+    where, revision = base_model_id, None
+    if where is None:
+        where, revision = adapter.base_model_id, adapter.base_model_revision
+    if not where:
+        raise InputError(f"adapter {adapter.name}: does not say what its base model is; name it with --base_model_id")
+    base = open_checkpoint(where, revision)
+    if base.quantized:
+        raise InputError(
+            f"base model {where}: is stored in {base.quantized}, where a merged weight would be rounded away; "
+            "name the unquantized base with --base_model_id"
+        )
+    plan = _plan(adapter, base)
+    making = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        making.mkdir()
+        _copy_files(base, making)
+        if plan.whole:
+            _name_answers(plan, making / "config.json")
+        size = _write_weights(plan, making, progress)
+        write_text_atomic(making / "README.md", _card(plan))
+        making.rename(output)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written: {first_line(error)}") from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return {
+        "adapter": adapter.name, "base_model_id": base.base_model_id, "base_model_revision": revision, "output": str(output),
+        "layers": len(plan.layers), "whole": sorted(plan.whole), "dtype": str(base.stored_dtype).removeprefix("torch."),
+        "files": len(base.files), "bytes": size,
+    }  # fmt: skip
+
+
+def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
+    """One linear layer's weight [out, in] in float32 under the adapter, as PEFT itself merges it.
+
+    PEFT's own layer is made for it, in its place: so DoRA, rank patterns, and initialisations that change the base's weight
+    (PiSSA, OLoRA) come out right. `weights`: the adapter's for this layer, under PEFT's keys.
+    """
+    *above, last = name.split(".")
+    root = module = nn.Module()
+    for part in above:
+        module.add_module(part, nn.Module())
+        module = module.get_submodule(part)
+    with torch.device("meta"):
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    module.add_module(last, layer)
+    config = copy.deepcopy(adapter.config)
+    config.target_modules, config.inference_mode = {name}, True
+    config.modules_to_save = config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # patterns of other layers' ranks match nothing here
+        model = PeftModel(root, config)
+    result = set_peft_model_state_dict(model, dict(weights))
+    lacking = [key for key in result.missing_keys if "lora_" in key]
+    if lacking or result.unexpected_keys:
+        raise InputError(
+            f"adapter {adapter.name}: {name} does not hold what its configuration asks for: {len(lacking)} weights are "
+            f"missing, {len(result.unexpected_keys)} have no place"
+        )
+    return model.merge_and_unload().get_submodule(name).weight.data
+
+
+def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
+    layers, whole, problems = defaultdict(dict), {}, []
+    misfit = f"adapter {adapter.name}: does not fit base model {base.base_model_id}"
+    new = base.family.trained_whole if base.family else ()
+    for key, tensor in adapter.weights.items():
+        name = key.removeprefix(PREFIX)
+        found = _LORA.search(name)
+        if found:
+            layers[name[: found.start()]][key] = tensor
+        elif name in base.names or name.startswith(new):
+            whole[name] = tensor
+        else:
+            problems.append(f"{misfit}, which has no weight {name}")
+    linear = {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear)}
+    strange = [name for name in layers if name not in linear]
+    tied = [name for name in layers if name in linear and f"{name}.weight" not in base.names]
+    if strange:
+        problems.append(
+            f"{misfit}, which has no linear layer {strange[0]} ({len(strange)} of {len(layers)} are not there)"
+        )
+    if tied:
+        problems.append(f"{misfit}: {tied[0]} shares its weight with the token embeddings, which would change, too")
+    if adapter.config.bias != "none" or adapter.config.lora_bias:
+        problems.append(f"adapter {adapter.name}: has biases of its own, which are not merged")
+    if not problems:
+        problems += _misshapen(misfit, layers, whole, base, adapter.answers)
+    raise_all(problems)
+    return _Plan(adapter, base, dict(layers), whole)
+
+
+def _misshapen(
+    misfit: str, layers: Mapping, whole: Mapping, base: Checkpoint, answers: tuple[str, ...] | None
+) -> list[str]:
+    problems, new = [], base.family.trained_whole if base.family else ()
+    for name, weights in layers.items():
+        sides = {side: weights.get(f"{PREFIX}{name}.lora_{side}.weight") for side in "AB"}
+        shape = base.shape(f"{name}.weight")
+        if any(side is None for side in sides.values()):
+            problems.append(f"{misfit}: {name} lacks its A or its B")
+        elif (sides["B"].shape[0], sides["A"].shape[1]) != shape:
+            made = [sides["B"].shape[0], sides["A"].shape[1]]
+            problems.append(f"{misfit}: {name} is {list(shape)} there, and the adapter was made for {made}")
+    expected = _with_answers(base, answers)
+    for name, parameter in expected.named_parameters():
+        if name in whole and whole[name].shape != parameter.shape:
+            problems.append(f"{misfit}: {name} is {list(whole[name].shape)}, and {list(parameter.shape)} is needed")
+        elif name.startswith(new) and name not in whole and whole:
+            problems.append(f"{misfit}: it brings a part of a head, without {name}")
+    return problems
+
+
+def _with_answers(base: Checkpoint, answers: tuple[str, ...] | None) -> nn.Module:
+    """The base without content, its head for these answers; None: for its own."""
+    if not (answers and base.family and base.family.answers == "classes"):
+        return base.model
+    config = copy.deepcopy(base.config)
+    config.id2label = dict(enumerate(answers))
+    with torch.device("meta"):
+        return type(base.model)(config)
+
+
+def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
+    """Returns their size in bytes. Pickled files become safetensors files, without the second copies of tied parameters."""
+    base, names = plan.base, {key: name for name, (_, key) in plan.base.places.items()}
+    added = {name: tensor for name, tensor in plan.whole.items() if name not in base.places}
+    weight_map, size = {}, 0
+    total = sum(len(reader.stored) for reader in base.readers)
+    with tqdm(total=total, desc="merging", unit="weight", disable=not progress, leave=False) as bar:
+        for number, reader in enumerate(base.readers, 1):
+            stored = {}
+            for key, entry in reader.stored.items():
+                if (reader.pickled and key in base.doubles) or _replaced(plan, key, names):
+                    continue
+                whole = plan.whole.get(names.get(key))
+                stored[key] = entry if whole is None else Stored(entry.dtype, tuple(whole.shape))
+            if number == len(base.readers):
+                stored |= {name: Stored(base.stored_dtype, tuple(tensor.shape)) for name, tensor in added.items()}
+
+            def read(key: str, reader=reader) -> torch.Tensor:
+                bar.update()
+                merged = plan.weight(names.get(key, key))
+                return reader.read(key) if merged is None else merged
+
+            file = f"model-{number:05}-of-{len(base.readers):05}.safetensors"
+            if len(base.readers) == 1:
+                file = SAFE_WEIGHTS_NAME
+            elif not reader.pickled:
+                file = reader.path.name
+            write_tensors(folder / file, stored, read)
+            weight_map |= dict.fromkeys(stored, file)
+            size += sum(torch.Size(s.shape).numel() * s.dtype.itemsize for s in stored.values())
+    if len(base.readers) > 1:
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
+        write_json_atomic(folder / SAFE_WEIGHTS_INDEX_NAME, index)
+    return size
+
+
+def _replaced(plan: _Plan, key: str, names: dict[str, str]) -> bool:
+    """Whether it is of the head for masked words of a bare ViLT, in whose place the adapter brings another."""
+    return bool(plan.whole) and key not in names and key.startswith("mlm_score.")
+
+
+def _copy_files(base: Checkpoint, folder: Path) -> None:
+    source = base.folder
+    if not Path(base.base_model_id).is_dir():
+        source = Path(snapshot_download(base.base_model_id, revision=base.revision, allow_patterns=list(COPIED)))
+    for pattern in COPIED:
+        for file in source.glob(pattern):
+            if file.is_file():
+                target = folder / file.relative_to(source)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, target)
+
+
+def _name_answers(plan: _Plan, file: Path) -> None:
+    """Let the configuration name the answers of the head that the adapter brings."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["architectures"] = [type(plan.base.model).__name__]
+    answers = plan.adapter.answers
+    if answers:
+        config["id2label"] = {str(number): answer for number, answer in enumerate(answers)}
+        config["label2id"] = {answer: number for number, answer in enumerate(answers)}
+        config.pop("num_labels", None)  # older versions of transformers wrote it, too; it follows from the names
+    write_json_atomic(file, config)
+
+
+def _card(plan: _Plan) -> str:
+    """README.md: what it is, and how to ask it."""
+    manifest, base = plan.adapter.manifest, plan.base
+    where, linked = f"the local base model `{Path(base.base_model_id).name}`", ""
+    if is_hub_id(base.base_model_id):
+        where = f"[{base.base_model_id}](https://huggingface.co/{base.base_model_id})"
+        where += f" at revision `{base.revision}`" if base.revision else ""
+        linked = f"base_model: {base.base_model_id}\nbase_model_relation: finetune\n"
+    name, head = type(base.model).__name__, ", and the adapter's own head" if plan.whole else ""
+    text = (
+        f"---\nlibrary_name: transformers\n{linked}tags:\n- lora\n---\n\n# {name} with a LoRA adapter merged in\n\n"
+        f"The weights of {where}, with those of the adapter `{Path(plan.adapter.name).name}` (SHA-256 of its weights: "
+        f"`{plan.adapter.digest}`) added to {len(plan.layers)} of its linear layers"
+        f"{head}. All other weights are the base's, to the bit. "
+        f"It loads as the base does:\n\n```python\nfrom transformers import AutoProcessor, {name}\n\n"
+        f'processor = AutoProcessor.from_pretrained("THIS_FOLDER")\nmodel = {name}.from_pretrained("THIS_FOLDER")\n```\n'
+    )
+    if manifest.get("prompt"):
+        text += f"\nIt was trained with this prompt, and is asked with it:\n\n```\n{manifest['prompt']}\n```\n"
+    decoding = {"the answer ends with": manifest.get("end_token"), **(manifest.get("decoding") or {})}
+    listed = [f"- {key}: `{value!r}`" for key, value in decoding.items() if value is not None]
+    if listed:
+        text += "\nDecoding:\n\n" + "\n".join(listed) + "\n"
+    return text

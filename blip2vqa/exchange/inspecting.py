@@ -1,0 +1,169 @@
+"""What an adapter holds: its modules by layer and role, and how much each adds to its weight."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from blip2vqa.exchange.adapter import Adapter
+from blip2vqa.exchange.deltas import A, B, Factors, more_than_deltas, norm, one_thread, rank_and_scaling, split_weights
+from blip2vqa.families import _FAMILIES, ROLE_ALIASES, ROLES, SCOPES, Family
+
+_FACTS = (
+    "task", "family", "base_model_id", "base_model_revision", "prompt", "decoding", "style", "end_token", "dtype",
+    "quantization", "scopes", "roles", "rank", "alpha", "scaling", "data", "seed", "metrics", "origin", "versions",
+)  # fmt: skip
+_ORDER = ("qkv", *ROLES[:4], *(f"cross {role}" for role in ROLES[:4]), *ROLES[4:])
+_NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in its base a module stands, by its name alone."""
+
+    scope: str | None
+    """Of `SCOPES`; None in a bare language model."""
+    stack: str
+    """The layers that it is one of, such as `language_model.model.decoder.layers`, or the module itself."""
+    layer: int | None
+    """From 0."""
+    role: str
+    """Of `ROLES`; `cross q` where it attends to what is not its own stack's, `qkv` where it is three in one, and the end of the
+    module's name where that is no known role."""
+
+
+def family_named(name: str | None, modules: list[str]) -> Family | None:
+    """The family of that name; without one, the family that knows most of these modules. None where none knows any."""
+    for family in _FAMILIES.values():
+        if family.name == name:
+            return family
+    known = {
+        family.name: (sum(bool(_roles(module, family)) for module in modules), family) for family in _FAMILIES.values()
+    }
+    count, family = max(known.values(), key=lambda pair: pair[0])
+    return family if count else None
+
+
+def place_of(module: str, family: Family | None) -> Place:
+    """Where a module stands."""
+    scope, number = family and family.scope_of(module), _NUMBER.search(module)
+    last = module.rpartition(".")[2]
+    if scope == "projection":
+        return Place(scope, module, None, scope)
+    role = "".join(_roles(module, family)) or ROLE_ALIASES.get(last, last)
+    if re.search("cross|EncDec", module):
+        role = f"cross {role}"
+    if number is None:
+        return Place(scope, module, None, role)
+    return Place(scope, module[: number.start()], int(number[1]), role)
+
+
+def _roles(module: str, family: Family | None) -> list[str]:
+    """What a family has the module for; nothing where it does not know it."""
+    scope = family and family.scope_of(module)
+    table = family.role_modules.get(scope, {}) if scope else {}
+    return [role for role, ends in table.items() if re.search(rf"\.(?:{'|'.join(ends)})$", module)]
+
+
+def scopes_and_roles(modules: list[str], family: Family | None) -> tuple[list[str], list[str]]:
+    """What a manifest says of an adapter on these modules: scopes, and roles as `lora.modules_to_adapt` labels them."""
+    scopes, labels = set(), set()
+    for module in modules:
+        scope = family and family.scope_of(module)
+        scopes.add(scope or "language_model")
+        if scope == "projection":
+            labels.add("projection")
+            continue
+        last = module.rpartition(".")[2]
+        front = "" if scope in (None, "language_model") else f"{scope} "
+        labels |= {f"{front}{role}" for role in _roles(module, family) or [ROLE_ALIASES.get(last, last)]}
+    order = [f"{front}{role}" for front in ("", *(f"{scope} " for scope in SCOPES)) for role in (*ROLES, "projection")]
+    known = [label for label in order if label in labels]
+    return [scope for scope in SCOPES if scope in scopes], known + sorted(labels - set(known))
+
+
+@one_thread()
+def inspect(adapter: Adapter) -> dict:
+    """All of an adapter that its files tell, ready for JSON.
+
+    `modules` has one entry for each: name, scope, stack, layer, role, rank, scaling, shape (out, in), parameters, dtype, norm
+    (‖scaling · B·A‖ of Frobenius) and `untrained` (that is 0). `norms` sums the squares of these norms, and takes the
+    root: by stack, layer and role. Of what is more than B·A, such as DoRA's magnitudes, `beside` says how much there is.
+    """
+    lora, others = split_weights(adapter)
+    family = family_named(adapter.manifest.get("family"), list(lora))
+    modules = [_module(adapter, name, tensors, family) for name, tensors in lora.items() if {A, B} <= set(tensors)]
+    modules.sort(key=lambda row: (row["stack"], -1 if row["layer"] is None else row["layer"]))
+    beside = {}
+    for name, tensors in lora.items():
+        for kind, tensor in tensors.items():
+            if kind not in (A, B) or not {A, B} <= set(tensors):
+                beside[f"{name}.{kind}"] = tensor
+    return {
+        "name": adapter.name,
+        "sha256": adapter.digest,
+        "bytes": sum(tensor.nbytes for tensor in adapter.weights.values()),
+        "parameters": sum(tensor.numel() for tensor in adapter.weights.values()),
+        "base_model_id": adapter.base_model_id,
+        "base_model_revision": adapter.base_model_revision,
+        "manifest": {key: adapter.manifest[key] for key in _FACTS if key in adapter.manifest},
+        "answers": adapter.answers and len(adapter.answers),
+        "norm": _root([row["norm"] for row in modules]),
+        "untrained": [row["name"] for row in modules if row["untrained"]],
+        "norms": _norms(modules),
+        "modules": modules,
+        "whole": [_tensor(name, tensor) | {"norm": tensor.double().norm().item()} for name, tensor in others.items()],
+        "beside": [_tensor(name, tensor) for name, tensor in beside.items()],
+        "notes": _notes(adapter),
+    }
+
+
+def _module(adapter: Adapter, name: str, tensors: dict[str, torch.Tensor], family: Family | None) -> dict:
+    place, (_, scaling) = place_of(name, family), rank_and_scaling(adapter.config, name)
+    a, b = tensors[A], tensors[B]
+    size = scaling * norm(Factors(a.flatten(1), b.flatten(1)))
+    return {
+        "name": name, "scope": place.scope, "stack": place.stack, "layer": place.layer, "role": place.role,
+        "rank": a.shape[0], "scaling": scaling, "shape": [b.shape[0], *a.shape[1:]], "parameters": a.numel() + b.numel(),
+        "dtype": str(a.dtype).removeprefix("torch."), "norm": size, "untrained": size == 0,
+    }  # fmt: skip
+
+
+def _tensor(name: str, tensor: torch.Tensor) -> dict:
+    return {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+
+
+def _norms(modules: list[dict]) -> dict[str, dict]:
+    """Stack → {"layers": [numbers], "roles": [names], "cells": layer by layer, role by role, None where there is none,
+    "by_layer", "by_role"}."""
+    found = {}
+    for stack in dict.fromkeys(row["stack"] for row in modules):
+        here = [row for row in modules if row["stack"] == stack]
+        layers = sorted({row["layer"] for row in here}, key=lambda layer: -1 if layer is None else layer)
+        order = [*(f"{front}{role}" for front in ("", "cross ") for role in ("qkv", *ROLES[:4])), *ROLES[4:]]
+        roles = sorted(
+            {row["role"] for row in here},
+            key=lambda role: (role not in order and 1, role in order and order.index(role)),
+        )
+        cells: dict = {}
+        for row in here:
+            cells.setdefault((row["layer"], row["role"]), []).append(row["norm"])
+        found[stack] = {
+            "layers": layers,
+            "roles": roles,
+            "cells": [[_root(cells.get((layer, role))) for role in roles] for layer in layers],
+            "by_layer": [_root([row["norm"] for row in here if row["layer"] == layer]) for layer in layers],
+            "by_role": [_root([row["norm"] for row in here if row["role"] == role]) for role in roles],
+        }
+    return found
+
+
+def _root(norms: list[float] | None) -> float | None:
+    return None if norms is None else sum(value**2 for value in norms) ** 0.5
+
+
+def _notes(adapter: Adapter) -> list[str]:
+    notes = [f"{found}: the norms are of scaling · B·A alone" for found in more_than_deltas(adapter.config)]
+    if not adapter.manifest:
+        notes.append("no blip2vqa.json: made with other tools, or it was left behind")
+    return notes

@@ -1,0 +1,218 @@
+"""An adapter to another base: exactly where the weights under it are the same, else distilled, projected or copied; then measured."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from blip2vqa.data.examples import Example, load_examples
+from blip2vqa.data.splits import split_by_image
+from blip2vqa.errors import InputError, raise_all
+from blip2vqa.exchange.adapter import Adapter, check_output, open_adapter, save_adapter
+from blip2vqa.exchange.checking import INCOMPATIBLE, Check, compare, place
+from blip2vqa.exchange.checkpoints import Checkpoint, open_checkpoint
+from blip2vqa.exchange.deltas import Deltas, Factors, derive, norm, read_deltas, write_adapter
+from blip2vqa.exchange.distilling import distil
+from blip2vqa.exchange.fingerprints import fingerprint_base
+from blip2vqa.exchange.manifest import NAME, write_manifest
+from blip2vqa.exchange.measuring import Asking, measure, scores_of
+from blip2vqa.exchange_arguments import SwapArguments, TransferArguments
+from blip2vqa.files import write_json_atomic, write_text_atomic
+from blip2vqa.loading import remembered
+from blip2vqa.reporting.card import model_card
+
+EXACT, MEASURED, INITIALISATION = "exact", "measured", "initialisation"
+"""What a moved adapter is: equal to the source by proof; measured better than its new base; neither."""
+
+
+def transfer(adapter: str, target: str, output: str, **options) -> dict:
+    """Move an adapter to another base and write it; `options` are those of `TransferArguments`.
+
+    Returns {method, state, reasons, output, measured}: `state` is `exact` (the same weights under it, by fingerprint), `measured`
+    (on the user's table better than the target base, by more than noise) or `initialisation`; `measured` is what `measure`
+    returns, None without a table. Raises `InputError` where nothing that was asked for applies.
+    """
+    args = TransferArguments(adapter=adapter, target=target, output=output, **options)
+    folder = Path(output)
+    raise_all(args.check())
+    check_output(folder)
+    source, base = open_adapter(adapter), open_checkpoint(target, args.target_revision)
+    found = compare(source, base)
+    method = _choose(args, source, base, found)
+    teach, held_out = _tables(args, method)
+    if held_out and base.family is None:
+        raise InputError(
+            f"target {target}: a bare language model sees no picture, and cannot be measured; leave the table out"
+        )
+    asking = Asking(args.batch_size, args.dtype, args.quantization, args.seed)
+    reasons = list(found.reasons)
+    if method == "distil":
+        reasons = [distil(source, base, folder, teach, held_out, args, asking)]
+    elif method == "subspace":
+        _project(source, base, folder, found, args.subspace, reasons)
+    else:
+        moved = source.renamed(place(source, base))
+        save_adapter(folder, _for(moved, base).config, moved.weights, _manifest(source, base, method))
+    state = EXACT if method == "exact" else INITIALISATION
+    measured = None
+    if held_out:
+        measured = measure(
+            open_adapter(folder), target, args.target_revision, held_out, asking, source=source, direct=args.direct
+        )
+        if state != EXACT and _better(measured):
+            state = MEASURED
+    _complete(folder, source, base, method, state, measured)
+    return {"method": method, "state": state, "reasons": reasons, "output": str(folder), "measured": measured}
+
+
+def swap(first: str, second: str, output: str, **options) -> dict:
+    """Try each of two adapters on the other's base, and write what can move into `output`.
+
+    Returns {name of the adapter: what `transfer` returns, or {"method": None, "reasons": […]}}.
+    """
+    args = SwapArguments(first=first, second=second, output=output, **options)
+    raise_all(args.check())
+    check_output(Path(output))
+    adapters = [open_adapter(name) for name in (first, second)]
+    homeless = [adapter.name for adapter in adapters if not adapter.base_model_id]
+    if homeless:
+        raise InputError(*(f"adapter {name}: does not say what its base is; use transfer" for name in homeless))
+    Path(output).mkdir()
+    moves = {}
+    for adapter, other in (adapters, adapters[::-1]):
+        folder = Path(output) / f"{adapter.folder.resolve().name}-on-{Path(other.base_model_id).name}"
+        more = {"target_revision": other.base_model_revision} | options
+        try:
+            moves[adapter.name] = transfer(adapter.name, other.base_model_id, str(folder), **more)
+        except InputError as error:
+            moves[adapter.name] = {
+                "method": None,
+                "state": None,
+                "reasons": error.problems,
+                "output": None,
+                "measured": None,
+            }
+    return moves
+
+
+def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: Check) -> str:
+    """The method asked for, or the best that applies. Raises `InputError` saying why none does."""
+    fits = found.verdict != INCOMPATIBLE
+    why = {}
+    if not fits:
+        why = dict.fromkeys(("exact", "copy", "subspace"), "; ".join(found.reasons))
+    elif found.move != "exact":
+        why["exact"] = "; ".join(found.reasons)
+    if fits and "subspace" not in why:
+        try:
+            read_deltas(source)
+        except InputError as error:
+            why["subspace"] = error.problems[0]
+    if source.manifest.get("task") == "caption":
+        why["distil"] = "it writes captions, and answers alone are distilled"
+        if args.csv_path or args.eval_csv_path:
+            raise InputError(
+                f"adapter {source.name}: writes captions, which are not measured here; leave the tables out"
+            )
+    elif base.family is None:
+        why["distil"] = "a bare language model sees no picture"
+    elif not args.csv_path:
+        why["distil"] = "it needs --csv_path and --image_dir, images and questions to learn from"
+    wanted = ("exact", "distil", "subspace", "copy") if args.method == "auto" else (args.method,)
+    method = next((name for name in wanted if name not in why), None)
+    if method is None:
+        raise InputError(
+            *(f"adapter {source.name}: not by {name} to {base.base_model_id}: {why[name]}" for name in wanted)
+        )
+    return method
+
+
+def _tables(args: TransferArguments, method: str) -> tuple[list[Example], list[Example]]:
+    """(questions to learn from, questions with answers to measure on), on different images; empty where there are none."""
+
+    def load(path: str, answered: bool) -> list[Example]:
+        return load_examples(path, args.image_dir, require_answers=answered)[0]
+
+    teach = load(args.csv_path, False) if args.csv_path else []
+    held_out = load(args.eval_csv_path, True) if args.eval_csv_path else None
+    if held_out is None and method == "distil":
+        teach, held_out = split_by_image(teach, args.val_split, args.seed)
+    elif held_out is None:
+        held_out = teach
+    return teach, [example for example in held_out if example.answers]
+
+
+def _for(adapter: Adapter, base: Checkpoint) -> Adapter:
+    """The adapter with the base's name and revision in its configuration (in place)."""
+    adapter.config.base_model_name_or_path, adapter.config.revision = remembered(base.base_model_id), base.revision
+    return adapter
+
+
+def _manifest(source: Adapter, base: Checkpoint, method: str, **changes) -> dict:
+    origin = {
+        "command": "transfer",
+        "method": method,
+        "state": INITIALISATION,
+        "of": [{"name": Path(source.name).name, "sha256": source.digest}],
+        "from_base": source.base_model_id and Path(source.base_model_id).name,
+    }
+    kept = {key: source.manifest[key] for key in ("rank", "alpha", "scaling", "roles") if key in source.manifest}
+    about = {
+        "family": base.family.name if base.family else base.config.model_type,
+        "base_model_id": remembered(base.base_model_id),
+        "base_model_revision": base.revision,
+        "base": fingerprint_base(base.base_model_id, base.revision),
+    }
+    return derive(source.manifest, origin, **kept | about | changes)
+
+
+def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, share: float, reasons: list[str]) -> None:
+    deltas, names = read_deltas(source), place(source, base)
+    projected: Deltas = {}
+    for module, factors in deltas.items():
+        projected[names[module]] = project(factors, base.tensor(f"{names[module]}.weight").float(), share)
+    whole = sum(norm(factors) ** 2 for factors in deltas.values())
+    kept = sum(norm(factors) ** 2 for factors in projected.values())
+    reasons.append(f"{kept / whole:.1%} of the adapter's squared norm lies in the target's singular subspaces")
+    rank = max(factors.rank for factors in projected.values())
+    write_adapter(folder, projected, like=source, manifest=_manifest(source, base, "subspace", rank=rank, alpha=rank))
+
+
+def project(factors: Factors, weight: torch.Tensor, share: float) -> Factors:
+    """U Uᵀ ΔW V Vᵀ with the leading singular vectors of `weight` [out, in] that hold `share` of its squared singular values.
+
+    LoRA-X, Farhadzadeh et al. 2025, https://arxiv.org/abs/2501.16559, equation 4. With W = U S Vᵀ, U and S² are of the smaller
+    of W Wᵀ and Wᵀ W, and the other side's vectors need no decomposition of their own.
+    """
+    wide = weight.shape[0] <= weight.shape[1]
+    gram = weight @ weight.T if wide else weight.T @ weight
+    values, vectors = torch.linalg.eigh(gram.double())
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    count = int((values.cumsum(0) < share * values.sum()).sum()) + 1
+    vectors, values = vectors[:, :count].float(), values[:count].float()
+    other = (weight.T if wide else weight) @ (vectors / values.sqrt())
+    u, v = (vectors, other) if wide else (other, vectors)
+    return Factors(a=(factors.a @ v) @ v.T, b=u @ (u.T @ factors.b))
+
+
+def _better(measured: dict) -> bool:
+    """Whether the moved adapter answers better than its new base, by more than noise."""
+    from blip2vqa.exchange.measuring import BASE, MOVED
+
+    pair = next(pair for pair in measured["differences"] if {pair["a"], pair["b"]} == {BASE, MOVED})
+    return measured["gain"]["moved"] > 0 and bool(pair["more_than_noise"])
+
+
+def _complete(folder: Path, source: Adapter, base: Checkpoint, method: str, state: str, measured: dict | None) -> None:
+    """Put what is known of a moved adapter beside its weights."""
+    manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    manifest["origin"] = _manifest(source, base, method)["origin"] | {"state": state}
+    metrics = {}
+    if measured:
+        metrics = manifest["metrics"] = scores_of(measured)
+        manifest["origin"]["gain"] = measured["gain"]
+        write_json_atomic(folder / "metrics.json", metrics)
+        write_json_atomic(folder / "transfer.json", measured)
+    manifest.pop("format", None)
+    write_manifest(folder, manifest)
+    write_text_atomic(folder / "README.md", model_card(manifest, metrics))

@@ -1,0 +1,107 @@
+"""What the commands of exchange.py found, for the terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+from blip2vqa.reporting.labels import as_text, percent
+from blip2vqa.reporting.tables import MISSING, format_block, terminal
+
+EXIT_CODES = {"ok": 0, "convertible": 3, "incompatible": 1}
+"""Of `check`, by its verdict."""
+
+
+def show(command: str, result) -> None:
+    """Print what `commands.run` returned."""
+    match command:
+        case "list":
+            _print_store(result)
+        case "inspect":
+            from blip2vqa.reporting.norms import print_inspection
+
+            print_inspection(result)
+        case "check":
+            _print_check(result)
+        case "remove":
+            print("Removed")
+        case "transfer":
+            _print_move(result)
+        case "swap":
+            for name, move in result.items():
+                print(f"{name}:")
+                _print_move(move)
+        case "merge" | "resize" | "extract" | "fuse":
+            print(format_block("Written", _flat(result)))
+        case _:
+            print(result)
+
+
+def _flat(report: dict) -> list[tuple[str, str]]:
+    """What of a report fits one line each."""
+    pairs = []
+    for key, value in report.items():
+        if key == "notes":
+            pairs += [("note", note) for note in value]
+        elif isinstance(value, float):
+            pairs.append((key.replace("_", " "), f"{value:.3g}"))
+        elif isinstance(value, str | int):
+            pairs.append((key.replace("_", " "), str(value)))
+    return pairs
+
+
+def _print_store(adapters: list[dict]) -> None:
+    if not adapters:
+        print("The store is empty; put an adapter into it with: python exchange.py add ADAPTER")
+        return
+    table = Table()
+    for name in ("name", "task", "base", "rank", "roles", "score", "blind", "MB", "date"):
+        table.add_column(name, justify="right" if name in ("rank", "score", "blind", "MB") else "left")
+    for one in adapters:
+        if one.get("problem"):
+            table.add_row(Text(one["name"]), Text(f"not usable: {one['problem']}"))
+            continue
+        score = one.get("score") or {}
+        in_words = percent if score.get("metric") == "accuracy" else lambda value: as_text(value, "CIDEr {:.2f}")
+        table.add_row(
+            Text(one["name"]), one.get("task") or MISSING, Text(one.get("base") or MISSING), as_text(one.get("rank"), "{}"),
+            Text(", ".join(one.get("roles") or []) or MISSING), in_words(score.get("adapter")), in_words(score.get("blind")), f"{one['size'] / 1e6:.1f}", one["date"][:10],
+        )  # fmt: skip
+    terminal().print(table)
+
+
+def _print_check(found: dict) -> None:
+    parts = ", ".join(f"{part} {how}" for part, how in found["parts"].items())
+    pairs = [("adapter", found["adapter"]), ("base", found["base"])]
+    pairs += [("parts", parts)] if parts else []
+    pairs += [("because", "\n".join(found["reasons"]))] if found["reasons"] else []
+    if found["verdict"] == "convertible":
+        how = "exactly" if found["move"] == "exact" else "as an initialisation, unless a table shows its worth"
+        pairs.append(("move it", f"python exchange.py transfer {found['adapter']} {found['base']} --output NEW  ({how})"))
+    print(format_block(found["verdict"], pairs))
+
+
+_STATES = {
+    "exact": "exact: the same weights lie under it, so that it adds what it added before",
+    "measured": "measured: better than its new base, by more than noise",
+    "initialisation": "initialisation: a start for training; nothing shows that it is worth anything here",
+}
+
+
+def _print_move(move: dict) -> None:
+    if move["method"] is None:
+        print(format_block("Not moved", [("because", "\n".join(move["reasons"]))]))
+        return
+    measured = move["measured"]
+    pairs = [("method", move["method"]), ("state", _STATES[move["state"]]), ("because", "\n".join(move["reasons"]))]
+    pairs.append(("written", move["output"]))
+    if measured:
+        from blip2vqa.reporting.systems import print_scores
+
+        print_scores(measured)
+        gain = measured["gain"]
+        line = f"{100 * gain['moved']:+.1f} points (moved adapter less target base)"
+        if gain["direct"] is not None:
+            line += f"; trained directly {100 * gain['direct']:+.1f}"
+        if gain["recovered"] is not None:
+            line += f"; recovered {gain['recovered']:.0%}"
+        pairs.append(("gain", line))
+    print(format_block("Moved", pairs))

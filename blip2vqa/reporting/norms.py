@@ -1,0 +1,137 @@
+"""What an adapter holds, for the terminal and as a picture: how much it adds, by layer and role."""
+
+import io
+
+from rich.table import Table
+from rich.text import Text
+
+from blip2vqa.reporting.labels import wrap
+from blip2vqa.reporting.tables import MISSING, format_block, terminal
+
+_FACTS = {
+    "task": "task", "family": "family", "prompt": "prompt", "style": "style", "scopes": "scopes", "roles": "roles",
+    "quantization": "trained on", "seed": "seed",
+}  # fmt: skip
+
+
+def print_inspection(report: dict) -> None:
+    """Print what `blip2vqa.exchange.inspecting.inspect` found: facts, then a table of ‖ΔW‖ for each stack of layers."""
+    console = terminal()
+    console.print(Text(format_block(f"Adapter {report['name']}", _facts(report))))
+    for stack, norms in report["norms"].items():
+        if norms["layers"] != [None]:
+            console.print(_table(stack, norms))
+    single = {stack: norms for stack, norms in report["norms"].items() if norms["layers"] == [None]}
+    pairs = [(stack, f"‖ΔW‖ {_number(norms['by_layer'][0])}") for stack, norms in single.items()]
+    pairs += [(row["name"], f"held whole: {_shape(row)}, ‖W‖ {_number(row['norm'])}") for row in report["whole"]]
+    if pairs:
+        console.print(Text(format_block("Beside the layers", pairs)))
+    for note in report["notes"]:
+        console.print(Text(f"note: {note}"))
+
+
+def _facts(report: dict) -> list[tuple[str, str]]:
+    modules, manifest = report["modules"], report["manifest"]
+    revision = report["base_model_revision"]
+    base = f"{report['base_model_id'] or 'it does not say'}{f', revision {revision}' if revision else ''}"
+    pairs = [("base model", base)]
+    for key, label in _FACTS.items():
+        if manifest.get(key) not in (None, [], "none"):
+            value = manifest[key]
+            pairs.append((label, ", ".join(value) if isinstance(value, list) else str(value)))
+    if report["answers"]:
+        pairs.append(("answers", f"{report['answers']:,} to choose from"))
+    pairs += [(label, f"{score:.1%}") for label, score in _scores(manifest)]
+    pairs += [
+        ("modules", f"{len(modules)} of rank {_several(modules, 'rank')}, scaling {_several(modules, 'scaling')}"),
+        ("parameters", f"{report['parameters']:,} in {_several(modules, 'dtype')}, {report['bytes'] / 1e6:.1f} MB"),
+        ("‖ΔW‖", _number(report["norm"])),
+    ]
+    idle = report["untrained"]
+    if idle:
+        shown = "all of them: it changes nothing" if len(idle) == len(modules) else ", ".join(idle[:3])
+        pairs.append(("untrained", f"{len(idle)} modules, B is zero ({shown}{', …' if len(idle) > 3 else ''})"))
+    origin = manifest.get("origin")
+    if origin:
+        made_of = ", ".join(str(one.get("name")) for one in origin.get("of", []))
+        pairs.append(("made by", f"{origin.get('command')} of {made_of}"))
+    return [*pairs, ("sha256", report["sha256"])]
+
+
+def _scores(manifest: dict) -> list[tuple[str, float]]:
+    found = []
+    for key, label in (("adapter", "accuracy"), ("blind", "blind accuracy")):
+        score = ((manifest.get("metrics") or {}).get(key) or {}).get("accuracy")
+        if score is not None:
+            found.append((label, score))
+    return found
+
+
+def _several(modules: list[dict], key: str) -> str:
+    """The values of some modules, as one, a few or a range."""
+    values = sorted({row[key] for row in modules})
+    shown = [value if isinstance(value, str) else f"{value:.4g}" for value in values]
+    return ", ".join(shown) if len(shown) < 5 else f"{shown[0]} to {shown[-1]}"
+
+
+def _table(stack: str, norms: dict) -> Table:
+    table = Table(title=Text(f"‖ΔW‖ in {stack}"))
+    table.add_column("layer", justify="right")
+    for role in (*norms["roles"], "all"):
+        table.add_column(Text(role), justify="right")
+    last = len(norms["layers"]) - 1
+    for place, (layer, cells) in enumerate(zip(norms["layers"], norms["cells"], strict=True)):
+        row = [_number(cell) for cell in (*cells, norms["by_layer"][place])]
+        table.add_row(str(layer), *row, end_section=place == last)
+    whole = sum(value**2 for value in norms["by_role"]) ** 0.5
+    table.add_row("all", *(_number(value) for value in (*norms["by_role"], whole)))
+    return table
+
+
+def _number(value: float | None) -> str:
+    """Three digits; a sign for what is not there."""
+    return MISSING if value is None else f"{value:#.3g}".rstrip(".") if value else "0"
+
+
+def _shape(row: dict) -> str:
+    return " × ".join(map(str, row["shape"]))
+
+
+def draw_norms(report: dict) -> bytes:
+    """A PNG at 150 dpi: ‖ΔW‖ as shades, layer by layer and role by role, a panel for each stack of layers.
+
+    A square that is crossed out is untrained; an empty one is no part of the adapter. One scale for all panels.
+    """
+    from matplotlib.figure import Figure  # takes a second; and no pyplot, whose backend is the user's
+
+    stacks = {stack: norms for stack, norms in report["norms"].items() if norms["layers"] != [None]} or report["norms"]
+    widths = [max(2.2, 0.55 * len(norms["roles"])) for norms in stacks.values()]
+    tallest = max((len(norms["layers"]) for norms in stacks.values()), default=1)
+    figure = Figure(figsize=(1.6 + sum(widths) + 0.7 * len(widths), 1.7 + 0.2 * max(6, tallest)), layout="constrained")
+    panels = figure.subplots(1, max(1, len(stacks)), squeeze=False, width_ratios=widths or None)[0]
+    top = max((cell for norms in stacks.values() for row in norms["cells"] for cell in row if cell), default=1)
+    for axes, (stack, norms) in zip(panels, stacks.items(), strict=False):
+        shades = _draw_stack(axes, stack, norms, top)
+    if stacks:
+        figure.colorbar(shades, ax=panels, label="‖ΔW‖", shrink=0.8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def _draw_stack(axes, stack: str, norms: dict, top: float):
+    values = [[float("nan") if cell is None else cell for cell in row] for row in norms["cells"]]
+    shades = axes.imshow(values, vmin=0, vmax=top, cmap="viridis", aspect="auto")
+    for y, row in enumerate(values):
+        for x, cell in enumerate(row):
+            if cell == 0:
+                axes.text(x, y, "×", ha="center", va="center", fontsize=9, color="white")
+    axes.set_title(wrap(stack.replace(".", ". "), 24).replace(". ", "."), fontsize=8, loc="left")
+    axes.set_xticks(range(len(norms["roles"])), [wrap(role, 6) for role in norms["roles"]], fontsize=8)
+    step = 1 if len(values) <= 16 else 4
+    shown = range(0, len(values), step)
+    axes.set_yticks(shown, [str(norms["layers"][place]) for place in shown], fontsize=8)
+    axes.set_ylabel("layer", fontsize=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return shades
