@@ -37,14 +37,16 @@ def main() -> None:
         raise InputError(f"command {name!r}: not known; choose from {', '.join(COMMANDS)}")
     from blip2vqa.parsing import parse_command
 
-    args = parse_command(COMMANDS[name], COMMANDS[name].__doc__, argv)
+    args = parse_command(name, COMMANDS[name], argv)
     raise_all(args.check())
     from blip2vqa.exchange import commands
     from blip2vqa.reporting.exchange import EXIT_CODES, show
 
     result = commands.run(name, args)
     if args.json:
-        print(json.dumps(result, indent=2, ensure_ascii=False, default=str))
+        # A score may be NaN, which JSON has not.
+        result = json.loads(json.dumps(result, default=str), parse_constant=lambda name: None)
+        print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         show(name, result)
     if name == "check":

@@ -3,13 +3,15 @@
     python benchmarks/exchange.py --output exchange.json
     python benchmarks/exchange.py --only merge --output exchange.json
 
-Adapters are of opt-2.7b's size (32 layers, hidden 2560, feed-forward 10240), every role, rank 16, with random weights; written
-to a temporary folder as PEFT files, so that no base is needed. Each operation runs in a process of its own, from the files to
-the files; its time begins after the imports, and its memory counts all that the process holds. No download.
+Adapters are of opt-2.7b's size (32 layers, hidden 2560, feed-forward 10240), every role, rank 16, with random weights, and so
+is the base that they are checked against (7.5 GB in bfloat16); all in a temporary folder. Each operation runs in a process of
+its own, from the files to the files; its time begins after the imports, and its memory counts all that the process holds. No
+download.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,13 +25,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from peft import LoraConfig
 from rich.console import Console
 from rich.table import Table
-from shapes import circumstances
+from shapes import circumstances, configuration
 
 from blip2vqa.exchange.adapter import PREFIX, open_adapter, save_adapter
+from blip2vqa.exchange.archive import export, import_adapter
+from blip2vqa.exchange.checking import check
+from blip2vqa.exchange.checkpoints import Stored, upstream_class, write_tensors
+from blip2vqa.exchange.fingerprints import fingerprint_base
 from blip2vqa.exchange.inspecting import inspect
 from blip2vqa.exchange.merging import merge_adapters, resize_adapter
+from blip2vqa.exchange.shelf import add, list_store
 from blip2vqa.memory import peak_memory, reset_peak_memory
 
+EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"
 LAYERS, HIDDEN, FEED_FORWARD, RANK = 32, 2560, 10240, 16
 SHAPES = {  # module → (out, in)
     **{f"self_attn.{name}": (HIDDEN, HIDDEN) for name in ("q_proj", "k_proj", "v_proj", "out_proj")},
@@ -40,6 +48,12 @@ SHAPES = {  # module → (out, in)
 # Operation → what it does with a folder that holds the adapters `a` and `b`. Another one is another line.
 OPERATIONS: dict[str, Callable[[Path], object]] = {
     "open": lambda folder: open_adapter(folder / "a"),
+    "list of two": lambda folder: list_store(folder),
+    "fingerprints of the base, anew": lambda folder: _fingerprint_anew(folder / "base"),
+    "check, the base's fingerprints known": lambda folder: check(str(folder / "a"), str(folder / "base"), quick=True),
+    "add to a store": lambda folder: add(folder / "a", "a", folder / "store"),
+    "export": lambda folder: export(open_adapter(folder / "a"), folder / "a.zip"),
+    "import": lambda folder: import_adapter(folder / "a.zip", "again", folder / "store"),
     "inspect": lambda folder: inspect(open_adapter(folder / "a")),
     "merge": lambda folder: merge_adapters(_both(folder), folder / "merge"),
     "merge to rank 16": lambda folder: merge_adapters(_both(folder), folder / "merge16", rank=16),
@@ -52,12 +66,17 @@ SLOW: dict[str, Callable[[Path], object]] = {  # on the entries of ΔW; only whe
 }
 
 
+def _fingerprint_anew(base: Path) -> None:
+    (base / "model.safetensors").touch()  # what is known of the files as they were counts no more
+    fingerprint_base(str(base))
+
+
 def _both(folder: Path) -> dict[str, float]:
     return {str(folder / "a"): 0.7, str(folder / "b"): 0.3}
 
 
-def write_adapter(folder: Path, seed: int, layers: int) -> int:
-    """An adapter of random weights, none of which does nothing → its bytes."""
+def write_adapter(folder: Path, seed: int, layers: int, base: dict) -> int:
+    """An adapter of random weights, none of which does nothing, for a base with these fingerprints → its bytes."""
     generator = torch.Generator().manual_seed(seed)
     weights, modules = {}, []
     for layer in range(layers):
@@ -66,12 +85,29 @@ def write_adapter(folder: Path, seed: int, layers: int) -> int:
             key = f"{PREFIX}{modules[-1]}.lora_"
             weights[f"{key}A.weight"] = torch.randn(RANK, width, generator=generator) * width**-0.5
             weights[f"{key}B.weight"] = torch.randn(out, RANK, generator=generator) * 0.01
-    config = LoraConfig(
-        r=RANK, lora_alpha=2 * RANK, target_modules=modules, base_model_name_or_path="Salesforce/blip2-opt-2.7b"
-    )
-    manifest = {"task": "vqa", "family": "BLIP-2 with OPT", "base_model_id": "Salesforce/blip2-opt-2.7b", "rank": RANK}
+    where = str(folder.parent / "base")
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=modules, base_model_name_or_path=where)
+    manifest = {"task": "vqa", "family": "BLIP-2 with OPT", "base_model_id": where, "rank": RANK, "base": base}
     save_adapter(folder, config, weights, manifest)
     return sum(weight.nbytes for weight in weights.values())
+
+
+def write_base(folder: Path, layers: int) -> None:
+    """A base of random weights in the Hub's layout, one tensor at a time; tokenizer and processor are the embedded base's."""
+    config = configuration("blip2-opt-2.7b")
+    config.text_config.num_hidden_layers = layers
+    shutil.copytree(EMBEDDED, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config.architectures = ["Blip2ForConditionalGeneration"]
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        shapes = {name: tuple(weight.shape) for name, weight in upstream_class(config)(config).named_parameters()}
+    block = torch.randn(2**20, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16) * 0.02
+
+    def read(name: str) -> torch.Tensor:
+        count = torch.Size(shapes[name]).numel()
+        return block.repeat(-(-count // len(block)))[:count].view(shapes[name])
+
+    write_tensors(folder / "model.safetensors", {n: Stored(torch.bfloat16, s) for n, s in shapes.items()}, read)
 
 
 def measure(operation: str, folder: Path) -> dict:
@@ -112,7 +148,14 @@ def main() -> None:
     if args.output is None:
         parser.error("--output: name a JSON file")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        sizes = [write_adapter(Path(folder) / name, seed, args.layers) for seed, name in enumerate("ab")]
+        began = time.perf_counter()
+        write_base(Path(folder) / "base", args.layers)
+        written = time.perf_counter()
+        base = fingerprint_base(str(Path(folder) / "base"), progress=True)
+        print(
+            f"base written in {written - began:.0f} s, its fingerprints computed in {time.perf_counter() - written:.0f} s"
+        )
+        sizes = [write_adapter(Path(folder) / name, seed, args.layers, base) for seed, name in enumerate("ab")]
         result = {
             "command": f"python {' '.join(sys.argv)}",
             **circumstances(torch.device("cpu")),

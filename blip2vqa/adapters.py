@@ -12,6 +12,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
 from blip2vqa.errors import InputError, gather, raise_all
 from blip2vqa.exchange.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.exchange.fingerprints import DIFFERENT, UNKNOWN, compare_parts, fingerprint_base
 from blip2vqa.families import SCOPES, family_of
 from blip2vqa.loading import LoadedModel, first_line, load_config
 from blip2vqa.lora import widen_trained_modules
@@ -67,11 +68,6 @@ def find_adapter(
             raise InputError(f"adapter {path}: does not say what its base model is; name it with --base_model_id")
         base_model_id = remembered
         base_model_revision = base_model_revision or adapter.base_model_revision
-    elif remembered and not same_place(remembered, base_model_id):
-        logger.warning(
-            "adapter %s was made for %s and is put on %s: right only if both hold the same weights",
-            path, remembered, base_model_id,
-        )  # fmt: skip
     try:
         base_config = load_config(base_model_id, base_model_revision)
     except InputError as error:
@@ -87,9 +83,25 @@ def find_adapter(
         raise InputError(
             f"adapter {path}: does not fit base model {base_model_id} (it was made for {remembered}): {misfit}"
         )
+    if remembered and not same_place(remembered, base_model_id):
+        _warn_of_another(adapter, base_model_id, base_model_revision)
     found = {family.scope_of(key.removeprefix(PREFIX)) for key in adapter.weights}
     scopes = tuple(scope for scope in SCOPES if scope in found)
     return FoundAdapter(adapter, base_model_id, base_model_revision, scopes)
+
+
+def _warn_of_another(adapter: Adapter, base_model_id: str, revision: str | None) -> None:
+    """Say so, unless the base is by its fingerprints the one that the adapter was made for, under another name."""
+    doubt = "right only if both hold the same weights"
+    if adapter.manifest.get("base"):
+        parts = compare_parts(adapter.manifest["base"], fingerprint_base(base_model_id, revision))
+        unlike = sorted(part for part, how in parts.items() if how in (DIFFERENT, UNKNOWN))
+        if not unlike:
+            return
+        doubt = f"by their fingerprints these differ: {', '.join(unlike)}; `exchange.py check` says what that means"
+    logger.warning(
+        "adapter %s was made for %s and is put on %s: %s", adapter.name, adapter.base_model_id, base_model_id, doubt
+    )
 
 
 def same_place(one: str, other: str) -> bool:
@@ -98,8 +110,8 @@ def same_place(one: str, other: str) -> bool:
 
 
 def misfit_of(adapter: Adapter, build: Callable) -> str | None:
-    """Why PEFT would not load every weight of an adapter into the model that `build` makes, and every place of it a weight; None
-    where it would."""
+    """Why PEFT would not find a place for every weight of an adapter, and a weight for every place, in the model that `build`
+    makes; None where it would."""
     try:
         with torch.device("meta"):
             model = PeftModel(build(), adapter.config)
@@ -117,11 +129,18 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
     )
 
 
-def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
-    """Put one adapter on its loaded base (in place), for inference.
+ALONE = "alone"
 
-    Into the base's own weights where they are not quantized: the adapter's products then cost nothing.
+
+def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
+    """Put one adapter on its loaded base (in place), for inference: the model as it is then speaks by it.
+
+    Into the base's own weights, so that the adapter's products cost nothing; beside them where they are quantized.
     """
+    if loaded.quantization != "none":
+        add_adapters(loaded, {ALONE: adapter})
+        loaded.adapters.default = ALONE
+        return
     classes = loaded.family.answers == "classes"
     head = loaded.base.own_head() if classes else None
     adapter.adapter.config.inference_mode = True
@@ -132,8 +151,7 @@ def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
     set_peft_model_state_dict(loaded.model, adapter.adapter.weights)
     if classes:
         loaded.base.set_own_head(head)
-    if loaded.quantization == "none":
-        loaded.model = loaded.model.merge_and_unload()
+    loaded.model = loaded.model.merge_and_unload()
     loaded.model.requires_grad_(False).eval()
 
 
@@ -143,7 +161,7 @@ def add_adapters(loaded: LoadedModel, adapters: Mapping[str, FoundAdapter], memo
     `memory_gb`: what their weights may take of memory. Raises `InputError`, with every problem found, for those that can only
     be loaded alone.
     """
-    if getattr(loaded, "adapters", None) is None:
+    if loaded.adapters is None:
         loaded.adapters = Adapters(loaded, memory_gb)
     problems: list[str] = []
     for name, adapter in adapters.items():

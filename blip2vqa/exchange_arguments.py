@@ -171,6 +171,11 @@ class ExtractArguments(_Command):
     base_revision: str = option(None, "Branch, tag or commit of the base on the Hub.")
     tuned_revision: str = option(None, "Branch, tag or commit of the fine-tuned one.")
 
+    def check(self) -> list[str]:
+        problems = []
+        check_range(problems, self.rank >= 1, "rank", self.rank, "at least 1")
+        return problems
+
 
 @dataclass
 class FuseArguments(_Command):

@@ -149,7 +149,7 @@ def _blip(name: str, model_class: type, answers: str, **more) -> Family:
     )  # fmt: skip
 
 
-_FAMILIES = {
+FAMILIES = {
     ("blip-2", "opt"): _blip2("OPT", _OPT, "causal"),
     ("blip-2", "t5"): _blip2("T5", _T5, "seq2seq", float16=False),
     ("instructblip", "llama"): _instructblip("LLaMA", _LLAMA, "causal", end_token="eos"),
@@ -173,9 +173,9 @@ def family_of(config) -> Family:
     kind = getattr(getattr(config, "text_config", None), "model_type", None)
     if config.model_type == "blip":  # its text models are of one kind; what they are put together to is the class
         kind = (config.architectures or [None])[0]
-    family = _FAMILIES.get((config.model_type, kind))
+    family = FAMILIES.get((config.model_type, kind))
     if family is None:
-        known = ", ".join(f"{f.name} ({'/'.join(filter(None, key))})" for key, f in _FAMILIES.items())
+        known = ", ".join(f"{f.name} ({'/'.join(filter(None, key))})" for key, f in FAMILIES.items())
         found = f"{config.model_type}/{kind}" if kind else config.model_type
         raise InputError(f"base model: its architecture is {found}, which is not supported; known are {known}")
     return family

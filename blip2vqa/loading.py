@@ -48,6 +48,8 @@ class LoadedModel:
     quantization: str
     notes: list[str]
     """What was decided by itself, in words: precision, quantization."""
+    adapters: Any = None
+    """`side_by_side.Adapters` in use beside the base, if any."""
 
     @property
     def where(self) -> str:
@@ -139,7 +141,9 @@ def choose_quantization(
     """`--quantization` → `none`, `8bit` or `4bit`, and a note. `auto` quantizes only what of `parts` would not fit."""
     stored = stored_quantization(config)
     if stored and name not in ("auto", stored):
-        raise InputError(f"--quantization {name}: the base is stored in {stored}; leave it out, or name the unquantized base")
+        raise InputError(
+            f"--quantization {name}: the base is stored in {stored}; leave it out, or name the unquantized base"
+        )
     if stored:
         return stored, f"{stored}: the base is stored so"
     if name != "auto":
@@ -170,7 +174,7 @@ def stored_quantization(config) -> str | None:
 
 
 def _suit_stored(model: nn.Module, dtype: torch.dtype) -> None:
-    """Bring what is not quantized of a base that was stored quantized into one precision (in place): upstream leaves it mixed."""
+    """Bring what is not quantized of a base that was stored so into one precision (in place): upstream leaves it mixed."""
     fp32 = {*(model._keep_in_fp32_modules or ())} if dtype == torch.float16 else set()
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not fp32 & {*name.split(".")}:

@@ -99,8 +99,8 @@ def check_start(arguments: LoraArguments, names: Iterable[str]) -> None:
     missing, more = {*names} - {*adapter.modules}, {*adapter.modules} - {*names}
     if missing or more:
         problems.append(
-            f"{said}: {len(missing)} of the layers to adapt are not in it, and it has {len(more)} others; give the --lora_roles and "
-            "--lora_scope that it has, or exchange.py transfer it to this base first"
+            f"{said}: {len(missing)} of the layers to adapt are not in it, and it has {len(more)} others; give the "
+            "--lora_roles and --lora_scope that it has, or exchange.py transfer it to this base first"
         )
     raise_all(problems)
 

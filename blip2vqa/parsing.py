@@ -3,6 +3,7 @@
 import difflib
 import json
 import sys
+from argparse import Action, ArgumentDefaultsHelpFormatter
 from pathlib import Path
 
 from transformers import HfArgumentParser
@@ -12,6 +13,8 @@ from blip2vqa.styles import style_file
 
 # Going on with a run, or publishing it, is not part of what it is; and a token is for nobody's eyes.
 _ONCE = ("resume_from_checkpoint", "push_to_hub", "hub_token")
+_SWITCH = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
+"""What `HfArgumentParser` reads as a truth value."""
 
 
 class _Parser(HfArgumentParser):
@@ -117,28 +120,54 @@ def _allow_bare_resume(argv: list[str]) -> None:
             argv[position] = f"{name}=true"
 
 
-def parse_command(arguments: type, description: str, argv: list[str]):
-    """Parse `WORD … [--flag value …]` of one command into its dataclass; see `exchange_arguments`. Raises `InputError`."""
-    parser = _Parser([arguments], description=description, allow_abbrev=False, add_help=True)
+def parse_command(name: str, arguments: type, argv: list[str]):
+    """Parse `WORD … [--flag value …]` of the command `name` into its dataclass; see `exchange_arguments`.
+
+    Words and flags may stand in any order; a word is the first of `WORDS` that no flag gives. Raises `InputError`.
+    """
+    words = [word.upper() if word in arguments.NEEDED else f"[{word.upper()}]" for word in arguments.WORDS]
+    needed = [f"--{one} {one.upper()}" for one in arguments.NEEDED if one not in arguments.WORDS]
+    shown = {"usage": " ".join(["%(prog)s", name, *words, *needed, "[--option VALUE …]"]), "formatter_class": _Help}
+    parser = _Parser([arguments], description=arguments.__doc__, allow_abbrev=False, **shown)
     options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
-    flags, argv = [], list(argv)
-    for name in arguments.WORDS:
-        if not argv or argv[0].startswith("-"):
-            break
-        count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
-        count = count if options[name].nargs == "+" else 1
-        flags += [f"--{name}", *argv[:count]]
-        argv = argv[count:]
-    if argv and not argv[0].startswith("-"):
-        raise InputError(f"argument {argv[0]!r}: not expected here; text with blanks needs quotation marks")
-    namespace, unknown = parser.parse_known_args(flags + argv)
+    words, flags = _words_and_flags(argv, options)
+    free = [option for option in arguments.WORDS if not any(flag.split("=")[0] == f"--{option}" for flag in flags)]
+    for option in free if words else ():
+        count = len(words) if options[option].nargs == "+" else 1
+        flags += [f"--{option}", *words[:count]]
+        words = words[count:]
+    if words:
+        raise InputError(f"argument {words[0]!r}: not expected here; text with blanks needs quotation marks")
+    namespace, unknown = parser.parse_known_args(flags)
     if unknown:
-        raise InputError(
-            *[_unknown(item, options, "argument") for item in unknown if item.startswith("-")]
-            or [f"argument {unknown[0]!r}: not expected here"]
-        )
-    missing = [name for name in arguments.NEEDED if getattr(namespace, name) is None]
+        problems = [_unknown(item, options, "argument") for item in unknown if item.startswith("-")]
+        raise InputError(*problems or [f"argument {unknown[0]!r}: not expected here"])
+    missing = [option for option in arguments.NEEDED if getattr(namespace, option) in (None, "", [])]
     if missing:
-        shown = [f"--{name}" if name not in arguments.WORDS else name.upper() for name in missing]
+        shown = [f"--{option}" if option not in arguments.WORDS else option.upper() for option in missing]
         raise InputError(f"{', '.join(shown)}: missing (--help lists the options)")
     return arguments(**vars(namespace))
+
+
+class _Help(ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def _words_and_flags(argv: list[str], options: dict) -> tuple[list[str], list[str]]:
+    """Words that are no flag's value, and the rest; a switch takes none but yes or no, and what follows it stays a word."""
+    words, flags, rest = [], [], list(argv)
+    while rest:
+        item = rest.pop(0)
+        if not item.startswith("-"):
+            words.append(item)
+            continue
+        flags.append(item)
+        action = options.get(item.lstrip("-"))  # None: with its value behind =, or unknown
+        if action is None or action.nargs == 0:
+            continue
+        most = len(rest) if action.nargs == "+" else 1
+        while rest and most and not rest[0].startswith("--") and (action.nargs != "?" or rest[0].lower() in _SWITCH):
+            flags.append(rest.pop(0))
+            most -= 1
+    return words, flags

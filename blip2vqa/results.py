@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from blip2vqa.exchange.adapter import CONFIG
 from blip2vqa.exchange.checkpoints import upstream_class
 from blip2vqa.exchange.manifest import versions, write_manifest
+from blip2vqa.exchange.safety import CONFIG
 from blip2vqa.families import parse_scopes
 from blip2vqa.files import write_json_atomic, write_text_atomic
 from blip2vqa.generation import Answer

@@ -85,6 +85,8 @@ class Adapters:
 
     def __init__(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB):
         self.loaded, self.limit = loaded, int(memory_gb * 1e9)
+        self.default: str | None = None
+        """The one that the model speaks by where none is named; None: the base alone."""
         self._known: dict[str, Adapter] = {}
         self._layers: dict[str, frozenset[str]] = {}  # by adapter
         self._held: dict[str, Held] = {}  # the least recently used first

@@ -56,9 +56,8 @@ def speaking(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[None]:
 
     Raises `InputError` for an adapter that is not there.
     """
-    beside = getattr(loaded, "adapters", None)
-    if beside is not None:
-        with beside.speaking([None if name in (AS_IT_IS, BASE) else name for name in adapters]):
+    if loaded.adapters is not None:
+        with loaded.adapters.speaking([_inner(loaded, name) for name in adapters]):
             yield
     elif set(adapters) <= {AS_IT_IS}:
         yield
@@ -66,4 +65,11 @@ def speaking(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[None]:
         with loaded.model.disable_adapter():
             yield
     else:
-        raise InputError(f"adapter {next(name for name in adapters if name not in (AS_IT_IS, BASE))}: is not loaded")
+        raise InputError(
+            *(f"adapter {name}: is not loaded; there is none" for name in sorted({*adapters} - {AS_IT_IS, BASE}))
+        )
+
+
+def _inner(loaded: LoadedModel, name: str) -> str | None:
+    """What `Adapters` calls the adapter that speaks; None: the base."""
+    return loaded.adapters.default if name == AS_IT_IS else None if name == BASE else name

@@ -295,7 +295,7 @@ def test_an_instruction_is_a_style_of_its_own(tmp_path):
     assert model.caption(SCENES / "val-000.png") == table["caption"][0]
 
 
-def test_an_adapter_with_dora_is_mixed_with_no_other(tmp_path, adapters):
+def test_an_adapter_with_dora_beside_others_says_what_it_says_alone(tmp_path, adapters):
     dora = str(random_adapter(BASE, tmp_path / "dora", 6, use_dora=True, task="caption", prompt="a photo of"))
     together = load(BASE, adapters={"dora": dora, "concise": adapters["concise"]}, dtype="float32")
     said = together.compare_styles(SCENES / "val-003.png", ["dora", "concise", "creative"])

@@ -179,7 +179,7 @@ def test_merged_for_inference_answers_as_the_adapter_beside_the_base(tiny_opt, d
     assert not isinstance(merged.loaded.model, PeftModel)
     beside = load(str(tiny_opt), dtype="float32", quantization="none", prompt=merged.text.prompt)
     adapter = find_adapter(str(tmp_path / "run"))
-    beside.loaded.model = PeftModel(beside.loaded.model, adapter.config)
+    beside.loaded.model = PeftModel(beside.loaded.model, adapter.adapter.config)
     set_peft_model_state_dict(beside.loaded.model, load_peft_weights(str(tmp_path / "run"), device="cpu"))
     beside.loaded.model.eval()
     images = [str(drawn[0] / f"{number}.png") for number in range(4)]

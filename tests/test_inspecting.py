@@ -152,7 +152,7 @@ def test_the_summary_tells_what_the_manifest_knows_and_fits_in_100_columns(tiny_
         "50.0%",
         "merge of x, y",
         "language_model.encoder.block",
-        "cross q",
+        "cross",
         "gate",
         "rank 4",
     ):

@@ -13,9 +13,12 @@ from blip2vqa.adapters import find_adapter
 from blip2vqa.arguments import LoraArguments
 from blip2vqa.collate import TextEncoder
 from blip2vqa.errors import InputError
+from blip2vqa.exchange.fingerprints import fingerprint_base
 from blip2vqa.families import parse_roles
 from blip2vqa.loading import choose_dtype, choose_quantization, load_base, load_config
 from blip2vqa.lora import wrap
+from families import random_adapter
+from tiny import make_base
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -176,6 +179,14 @@ def test_an_adapter_put_on_a_base_of_another_name_is_warned_about(adapter, tiny_
     caplog.clear()
     find_adapter(str(adapter), base_model_id=str(tiny_opt))
     assert "same weights" not in caplog.text
+
+
+def test_fingerprints_tell_a_copy_from_another_base(tiny_opt, tmp_path, caplog):
+    adapter = str(random_adapter(tiny_opt, tmp_path / "adapter", 0, base=fingerprint_base(tiny_opt)))
+    find_adapter(adapter, base_model_id=str(shutil.copytree(tiny_opt, tmp_path / "copy")))
+    assert "was made for" not in caplog.text
+    find_adapter(adapter, base_model_id=str(make_base(tmp_path / "other", seed=5)))
+    assert "these differ: language_model, projection, qformer, token_embeddings, vision_model" in caplog.text
 
 
 def test_python_reads_pictures_as_tables_do(tiny_opt, tmp_path):

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from blip2vqa.caption_arguments import CaptionArguments
+from blip2vqa.exchange_arguments import COMMANDS
 from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.inference_arguments import InferenceArguments
-from blip2vqa.parsing import parse
+from blip2vqa.parsing import parse, parse_command
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 # What a reader puts in for the README's placeholders.
 SCRIPTS = {"finetune.py": FINETUNE_ARGUMENTS, "inference.py": [InferenceArguments], "caption.py": [CaptionArguments]}
+SCRIPTS |= {"exchange.py": COMMANDS}
 PLACEHOLDERS = {"CONFIG.json": "configs/quickstart.json", "OUT/run.json": "configs/quickstart.json"}
 
 
@@ -27,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Lines of bash blocks, with continuations joined and chains split, and commands that stand in the text."""
-    lines = [part.strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()
+    lines = [part.split(" #")[0].strip() for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()
              for part in line.split("&&")]  # fmt: skip
     inline = re.findall(r"`((?:accelerate launch|python)\s[^`]*)`", README.replace("\n", " "))
     return [command for command in lines + inline if any(script in command for script in SCRIPTS)]
@@ -43,7 +45,10 @@ def test_command_parses(command, monkeypatch):
         # Without a launcher there is no process group for a backend to belong to.
         rest = shlex.split(shlex.join(rest).replace("--ddp_backend gloo", ""))
         rest += [] if "--use_cpu" in rest else ["--use_cpu"]
-    parse(SCRIPTS[script], "test", rest)
+    if script == "exchange.py":
+        parse_command(rest[0], COMMANDS[rest[0]], rest[1:])
+    else:
+        parse(SCRIPTS[script], "test", rest)
     assert (ROOT / script).is_file()
 
 

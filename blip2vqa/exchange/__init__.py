@@ -1,8 +1,8 @@
 """Adapters kept, checked, merged, moved and published: every command of exchange.py as a function, under its name."""
 
 FUNCTIONS = (
-    "list_store", "inspect", "check", "add", "remove", "export", "import_adapter", "merge", "resize", "extract", "fuse", "transfer",
-    "swap", "push", "pull",
+    "list_store", "inspect", "check", "add", "remove", "export", "import_adapter", "merge", "resize", "extract", "fuse",
+    "transfer", "swap", "push", "pull",
 )  # fmt: skip
 
 

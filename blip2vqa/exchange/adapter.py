@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save, save_file
 from blip2vqa.errors import InputError
 from blip2vqa.exchange.hub import fetch_adapter
 from blip2vqa.exchange.manifest import read_manifest, write_manifest
-from blip2vqa.exchange.safety import CONFIG, WEIGHTS, check_folder
+from blip2vqa.exchange.safety import WEIGHTS, check_folder
 from blip2vqa.exchange.shelf import find_on_shelf
 
 PREFIX = "base_model.model."
@@ -112,7 +112,7 @@ def check_output(folder: Path) -> None:
 
 
 def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.Tensor], manifest: dict) -> None:
-    """Write an adapter, whole or not at all; `weights` under PEFT's keys. Raises `InputError` where something is there already."""
+    """Write an adapter, whole or not at all; `weights` under PEFT's keys. Raises `InputError` where `folder` is there."""
     check_output(folder)
     making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(making, ignore_errors=True)

@@ -216,7 +216,7 @@ def _drift(before: torch.Tensor, after: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def probe(loaded: LoadedModel, adapter: Adapter, name: str) -> torch.Tensor:
-    """Logits [vocabulary or answers] in float32 of the first token of an answer about a drawn picture; `name`: as in `speaking`."""
+    """Logits [vocabulary or answers] in float32 of an answer's first token, about a drawn picture; `name`: as in `speaking`."""
     picture = Image.merge(
         "RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.linear_gradient("L").rotate(90)]
     )

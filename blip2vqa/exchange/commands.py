@@ -27,7 +27,10 @@ def inspect(adapter: str, plot: str | None = None) -> dict:
         from blip2vqa.files import write_bytes_atomic
         from blip2vqa.reporting.norms import draw_norms
 
-        write_bytes_atomic(plot, draw_norms(report))
+        try:
+            write_bytes_atomic(plot, draw_norms(report))
+        except OSError as error:
+            raise InputError(f"--plot {plot}: cannot be written: {error.strerror or error}") from error
     return report
 
 
@@ -91,10 +94,14 @@ def extract(base: str, tuned: str, output: str, **options) -> dict:
 
 def fuse(adapter: str, output: str, base_model_id: str | None = None) -> dict:
     """Write the base with the adapter in its weights."""
+    from blip2vqa.adapters import find_adapter
     from blip2vqa.exchange import fusing
     from blip2vqa.exchange.adapter import open_adapter
 
-    return fusing.fuse(open_adapter(adapter), Path(output), base_model_id)
+    opened = open_adapter(adapter)
+    if base_model_id:
+        find_adapter(adapter, base_model_id=base_model_id)  # says what is wrong with another base
+    return fusing.fuse(opened, Path(output), base_model_id)
 
 
 def transfer(adapter: str, target: str, output: str, **options) -> dict:

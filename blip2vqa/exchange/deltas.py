@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from peft.utils.other import get_pattern_key
 from blip2vqa.errors import InputError
 from blip2vqa.exchange.adapter import PREFIX, Adapter, save_adapter
 from blip2vqa.exchange.manifest import versions
+from blip2vqa.threads import one_thread
 
 A, B = "lora_A.weight", "lora_B.weight"
 _LORA = re.compile(r"\.(lora_\w+(?:\.\w+)?)$")
@@ -81,6 +81,7 @@ def rank_and_scaling(config: LoraConfig, module: str) -> tuple[int, float]:
     return rank, alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
 
+@one_thread()
 def read_deltas(adapter: Adapter) -> Deltas:
     """What the adapter adds to each weight. Raises `InputError` for one that does more than that, or is damaged."""
     lora, _ = split_weights(adapter)
@@ -137,17 +138,6 @@ def whole_modules(adapter: Adapter) -> dict[str, torch.Tensor]:
             f"adapter {adapter.name}: holds weights of the base beside LoRA ({strays[0]}, {len(strays)} in all); {_REMEDY}"
         )
     return others
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For thousands of small products, which threads make slower: beside another busy process, each then waits for a core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def norm(factors: Factors) -> float:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from blip2vqa.exchange.adapter import Adapter
-from blip2vqa.exchange.deltas import A, B, Factors, more_than_deltas, norm, one_thread, rank_and_scaling, split_weights
-from blip2vqa.families import _FAMILIES, ROLE_ALIASES, ROLES, SCOPES, Family
+from blip2vqa.exchange.deltas import A, B, Factors, more_than_deltas, norm, rank_and_scaling, split_weights
+from blip2vqa.families import FAMILIES, ROLE_ALIASES, ROLES, SCOPES, Family
+from blip2vqa.threads import one_thread
 
 _FACTS = (
     "task", "family", "base_model_id", "base_model_revision", "prompt", "decoding", "style", "end_token", "dtype",
@@ -34,11 +35,11 @@ class Place:
 
 def family_named(name: str | None, modules: list[str]) -> Family | None:
     """The family of that name; without one, the family that knows most of these modules. None where none knows any."""
-    for family in _FAMILIES.values():
+    for family in FAMILIES.values():
         if family.name == name:
             return family
     known = {
-        family.name: (sum(bool(_roles(module, family)) for module in modules), family) for family in _FAMILIES.values()
+        family.name: (sum(bool(_roles(module, family)) for module in modules), family) for family in FAMILIES.values()
     }
     count, family = max(known.values(), key=lambda pair: pair[0])
     return family if count else None

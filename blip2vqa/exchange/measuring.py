@@ -1,4 +1,4 @@
-"""What an adapter is worth on a base: on the user's table, beside the base, a zero and a random adapter, and one trained directly."""
+"""What a moved adapter is worth on the user's table, beside its base, a zero and a random adapter, and one trained directly."""
 
 import gc
 from collections.abc import Mapping
@@ -80,8 +80,8 @@ def measure(
         source: the adapter as it was, measured on its own base, too, where that is to be had.
         direct: an adapter trained directly for the target.
 
-    Returns what `comparison.compare` does, and `gain`: {moved, direct, recovered}: the accuracy of the moved adapter less that of
-    the base, that of the direct one less that of the base, and the ratio of the two; the last two None without a direct one.
+    Returns what `comparison.compare` does, and `gain`: {moved, direct, recovered}: the accuracy of the moved adapter less that
+    of the base, that of the direct one less that of the base, and the ratio of the two; the last two None without a direct one.
     """
     adapters, notes = {MOVED: str(moved.folder)} | ({DIRECT: direct} if direct else {}), []
     with TemporaryDirectory() as scratch:

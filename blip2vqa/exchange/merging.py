@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from blip2vqa.errors import InputError, gather, raise_all
-from blip2vqa.exchange.adapter import Adapter, open_adapter
+from blip2vqa.exchange.adapter import Adapter, check_output, open_adapter
 from blip2vqa.exchange.deltas import Deltas, derive, read_deltas, whole_modules, write_adapter
 from blip2vqa.exchange.fingerprints import compare_parts
 from blip2vqa.exchange.inspecting import family_named, scopes_and_roles
@@ -106,7 +106,7 @@ def merge_adapters(named: Mapping[str, float], output: str | Path, **options) ->
     Prompt, decoding and what else there can be one of are those of the first. Options: see `merge`.
     """
     output, problems = Path(output), []
-    gather(problems, _check_output, output)
+    gather(problems, check_output, output)
     opened = [gather(problems, open_adapter, name) for name in named]
     if len(named) < 2:
         problems.append("merge: takes two adapters at least, as A=0.7 B=0.3")
@@ -120,17 +120,12 @@ def merge_adapters(named: Mapping[str, float], output: str | Path, **options) ->
 def resize_adapter(name: str, output: str | Path, *, rank: int | None = None, energy: float | None = None) -> dict:
     """Write the adapter in a smaller rank to `output` → report, ready for JSON. Otherwise as `resize`."""
     output, problems = Path(output), []
-    gather(problems, _check_output, output)
+    gather(problems, check_output, output)
     adapter = gather(problems, open_adapter, name)
     raise_all(problems)
     made, report = resize(adapter, rank=rank, energy=energy)
     _write(output, made, adapter, {"command": "resize", **report}, whole_modules(adapter))
     return {"output": str(output), **report}
-
-
-def _check_output(output: Path) -> None:
-    if output.exists():  # found out before the work
-        raise InputError(f"--output {output}: is already there; name a new folder")
 
 
 def _write(output: Path, made: Deltas, first: Adapter, origin: dict, whole: dict[str, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""An adapter to another base: exactly where the weights under it are the same, else distilled, projected or copied; then measured."""
+"""Adapters to other bases: exactly where the weights under them are the same, else distilled, projected or copied; measured."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from blip2vqa.exchange.deltas import Deltas, Factors, derive, norm, read_deltas,
 from blip2vqa.exchange.distilling import distil
 from blip2vqa.exchange.fingerprints import fingerprint_base
 from blip2vqa.exchange.manifest import NAME, write_manifest
-from blip2vqa.exchange.measuring import Asking, measure, scores_of
+from blip2vqa.exchange.measuring import BASE, MOVED, Asking, measure, scores_of
 from blip2vqa.exchange_arguments import SwapArguments, TransferArguments
 from blip2vqa.files import write_json_atomic, write_text_atomic
 from blip2vqa.loading import remembered
@@ -28,9 +28,9 @@ EXACT, MEASURED, INITIALISATION = "exact", "measured", "initialisation"
 def transfer(adapter: str, target: str, output: str, **options) -> dict:
     """Move an adapter to another base and write it; `options` are those of `TransferArguments`.
 
-    Returns {method, state, reasons, output, measured}: `state` is `exact` (the same weights under it, by fingerprint), `measured`
-    (on the user's table better than the target base, by more than noise) or `initialisation`; `measured` is what `measure`
-    returns, None without a table. Raises `InputError` where nothing that was asked for applies.
+    Returns {method, state, reasons, output, measured}: `state` is `exact` (the same weights under it, by fingerprint),
+    `measured` (on the user's table better than the target base, by more than noise) or `initialisation`; `measured` is what
+    `measure` returns, None without a table. Raises `InputError` where nothing that was asked for applies.
     """
     args = TransferArguments(adapter=adapter, target=target, output=output, **options)
     folder = Path(output)
@@ -197,8 +197,6 @@ def project(factors: Factors, weight: torch.Tensor, share: float) -> Factors:
 
 def _better(measured: dict) -> bool:
     """Whether the moved adapter answers better than its new base, by more than noise."""
-    from blip2vqa.exchange.measuring import BASE, MOVED
-
     pair = next(pair for pair in measured["differences"] if {pair["a"], pair["b"]} == {BASE, MOVED})
     return measured["gain"]["moved"] > 0 and bool(pair["more_than_noise"])
 

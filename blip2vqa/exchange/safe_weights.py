@@ -14,6 +14,7 @@ from pathlib import Path
 from blip2vqa.errors import InputError, raise_all
 from blip2vqa.exchange.safe_config import PLAIN
 from blip2vqa.exchange.strict_json import parse_json, shown
+from blip2vqa.threads import one_thread
 
 MAX_WEIGHTS = 4 << 30
 MAX_HEADER = 4 << 20
@@ -166,7 +167,7 @@ def not_finite(file: Path, places: dict[str, Place]) -> list[str]:
     import torch  # whose import takes a second, which a list of adapters has no use for
 
     found = []
-    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) as data:
+    with one_thread(), open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) as data:
         for name, place in places.items():
             if not place.size or place.dtype not in FLOATS:
                 continue

@@ -13,9 +13,9 @@ from blip2vqa.exchange.deltas import (
     distance,
     norm,
     numerical_rank,
-    one_thread,
     truncate,
 )
+from blip2vqa.threads import one_thread
 
 Parts = Mapping[str, list[tuple[Factors, float]]]
 """Module → what each adapter that has it adds, with its weight."""

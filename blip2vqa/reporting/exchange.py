@@ -1,8 +1,11 @@
 """What the commands of exchange.py found, for the terminal."""
 
+from pathlib import Path
+
 from rich.table import Table
 from rich.text import Text
 
+from blip2vqa.reporting.card import is_hub_id
 from blip2vqa.reporting.labels import as_text, percent
 from blip2vqa.reporting.tables import MISSING, format_block, terminal
 
@@ -52,20 +55,40 @@ def _print_store(adapters: list[dict]) -> None:
     if not adapters:
         print("The store is empty; put an adapter into it with: python exchange.py add ADAPTER")
         return
-    table = Table()
+    table, broken = Table(), []
     for name in ("name", "task", "base", "rank", "roles", "score", "blind", "MB", "date"):
-        table.add_column(name, justify="right" if name in ("rank", "score", "blind", "MB") else "left")
+        numeric = name in ("rank", "score", "blind", "MB")
+        wraps = not numeric and name != "date"
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=not wraps, overflow="fold")
     for one in adapters:
         if one.get("problem"):
-            table.add_row(Text(one["name"]), Text(f"not usable: {one['problem']}"))
+            broken.append(one["problem"])
             continue
         score = one.get("score") or {}
         in_words = percent if score.get("metric") == "accuracy" else lambda value: as_text(value, "CIDEr {:.2f}")
         table.add_row(
-            Text(one["name"]), one.get("task") or MISSING, Text(one.get("base") or MISSING), as_text(one.get("rank"), "{}"),
-            Text(", ".join(one.get("roles") or []) or MISSING), in_words(score.get("adapter")), in_words(score.get("blind")), f"{one['size'] / 1e6:.1f}", one["date"][:10],
+            Text(one["name"]), Text(one.get("task") or MISSING), Text(_base(one.get("base"))),
+            as_text(one.get("rank"), "{:.0f}"), Text(_roles(one.get("roles") or [])),
+            in_words(score.get("adapter")), in_words(score.get("blind")), f"{one['size'] / 1e6:.1f}", one["date"][:10],
         )  # fmt: skip
-    terminal().print(table)
+    if table.row_count:
+        terminal().print(table)
+    for problem in broken:
+        print(f"not usable: {problem}")
+
+
+def _base(name: str | None) -> str:
+    """A Hub id, or the last part of a folder's path."""
+    return MISSING if not name else name if is_hub_id(name) else Path(name).name
+
+
+def _roles(labels: list[str]) -> str:
+    """`["q", "v", "qformer q", "qformer v"]` → `q v` and `qformer q v`, a line each."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        scope, _, role = label.rpartition(" ")
+        groups.setdefault(scope, []).append(role)
+    return "\n".join(f"{scope} {' '.join(roles)}".strip() for scope, roles in groups.items()) or MISSING
 
 
 def _print_check(found: dict) -> None:
@@ -75,7 +98,9 @@ def _print_check(found: dict) -> None:
     pairs += [("because", "\n".join(found["reasons"]))] if found["reasons"] else []
     if found["verdict"] == "convertible":
         how = "exactly" if found["move"] == "exact" else "as an initialisation, unless a table shows its worth"
-        pairs.append(("move it", f"python exchange.py transfer {found['adapter']} {found['base']} --output NEW  ({how})"))
+        pairs.append(
+            ("move it", f"python exchange.py transfer {found['adapter']} {found['base']} --output NEW  ({how})")
+        )
     print(format_block(found["verdict"], pairs))
 
 
