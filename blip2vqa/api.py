@@ -11,6 +11,8 @@ from blip2vqa.collate import TextEncoder
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.errors import InputError
+from blip2vqa.exchange.safety import CONFIG
+from blip2vqa.exchange.shelf import find_on_shelf
 from blip2vqa.features import Pixels, look_once
 from blip2vqa.generation import Answer, answer_examples
 from blip2vqa.loading import LoadedModel, load_base
@@ -186,14 +188,17 @@ def load(
 
 
 def is_adapter(name: str, revision: str | None = None) -> bool:
-    """Whether a local folder or a Hub id holds a PEFT adapter."""
+    """Whether a local folder, a name in the store, or a Hub id holds a PEFT adapter."""
     if Path(name).is_dir():
-        return (Path(name) / "adapter_config.json").is_file()
+        return (Path(name) / CONFIG).is_file()
+    if find_on_shelf(name):
+        return True
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
+    name, _, at = name.partition("@")
     try:
-        hf_hub_download(name, "adapter_config.json", revision=revision)
+        hf_hub_download(name, CONFIG, revision=at or revision)
     except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError, OSError):
         return False
     return True

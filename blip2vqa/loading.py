@@ -1,6 +1,7 @@
 """Base model, processor, quantization → one loaded model, checked before any weight is read."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def find_device(use_cpu: bool = False) -> torch.device:
 
 def load_config(base_model_id: str, revision: str | None = None):
     """The base's configuration. Raises `InputError` when the base is neither there nor reachable, or of no known kind."""
-    config = _reach(AutoConfig, base_model_id, revision)
+    config = reach(AutoConfig.from_pretrained, base_model_id, revision)
     family_of(config)
     return config
 
@@ -85,24 +86,27 @@ def load_processor(base_model_id: str, config, revision: str | None = None) -> P
     """The processor, with what old Hub copies leave out, and with PIL's image operations on every machine."""
     family, more = family_of(config), {}
     # torchvision, where it is installed, resizes a little differently: features would depend on the machine.
-    image_processor = _reach(AutoImageProcessor, base_model_id, revision, backend="pil")
-    tokenizer = _reach(AutoTokenizer, base_model_id, revision)
+    image_processor = reach(AutoImageProcessor.from_pretrained, base_model_id, revision, backend="pil")
+    tokenizer = reach(AutoTokenizer.from_pretrained, base_model_id, revision)
     if family.image_tokens:
         # A tokenizer that already has an `image_token` attribute breaks the processor, which looks for `.content`.
         if isinstance(getattr(tokenizer, "image_token", None), str):
             del tokenizer.image_token
         more["num_query_tokens"] = config.num_query_tokens
     if family.reads_question:
-        more["qformer_tokenizer"] = _reach(AutoTokenizer, base_model_id, revision, subfolder="qformer_tokenizer")
+        more["qformer_tokenizer"] = reach(
+            AutoTokenizer.from_pretrained, base_model_id, revision, subfolder="qformer_tokenizer"
+        )
     processor = family.processor_class(image_processor=image_processor, tokenizer=tokenizer, **more)
     if family.image_tokens and config.image_token_index is None:
         config.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     return processor
 
 
-def _reach(loader, base_model_id: str, revision: str | None, **kwargs):
+def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
+    """What `load` makes of a base's files. Raises `InputError` where they are not usable, or not to be had."""
     try:
-        return loader.from_pretrained(base_model_id, revision=revision, **kwargs)
+        return load(base_model_id, revision=revision, **kwargs)
     except (OSError, ValueError, HFValidationError, SafetensorError) as error:
         if Path(base_model_id).is_dir():
             raise InputError(f"base model {base_model_id}: the folder is not usable: {first_line(error)}") from error
@@ -261,8 +265,14 @@ def load_base(
         kwargs["device_map"] = {"": device}
     with torch.random.fork_rng():
         torch.manual_seed(0)  # for what the checkpoint does not hold: a head for answers, put on a bare encoder
-        model = _reach(
-            family.model_class, base_model_id, revision, config=config, dtype=torch_dtype, parts=parts, **kwargs
+        model = reach(
+            family.model_class.from_pretrained,
+            base_model_id,
+            revision,
+            config=config,
+            dtype=torch_dtype,
+            parts=parts,
+            **kwargs,
         )
         known = model.answer_with(answers) if family.answers == "classes" and answers else None
     if whole and family.image_tokens and len(processor.tokenizer) > model.get_input_embeddings().num_embeddings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from blip2vqa.errors import InputError
+from blip2vqa.errors import InputError, raise_all
 from blip2vqa.styles import style_file
 
 # Going on with a run, or publishing it, is not part of what it is; and a token is for nobody's eyes.
@@ -132,16 +132,15 @@ def parse_command(name: str, arguments: type, argv: list[str]):
     options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
     words, flags = _words_and_flags(argv, options)
     free = [option for option in arguments.WORDS if not any(flag.split("=")[0] == f"--{option}" for flag in flags)]
-    for option in free if words else ():
+    for option in free:
+        if not words:
+            break
         count = len(words) if options[option].nargs == "+" else 1
         flags += [f"--{option}", *words[:count]]
         words = words[count:]
     if words:
         raise InputError(f"argument {words[0]!r}: not expected here; text with blanks needs quotation marks")
-    namespace, unknown = parser.parse_known_args(flags)
-    if unknown:
-        problems = [_unknown(item, options, "argument") for item in unknown if item.startswith("-")]
-        raise InputError(*problems or [f"argument {unknown[0]!r}: not expected here"])
+    namespace = parser.parse_args(flags)
     missing = [option for option in arguments.NEEDED if getattr(namespace, option) in (None, "", [])]
     if missing:
         shown = [f"--{option}" if option not in arguments.WORDS else option.upper() for option in missing]
@@ -156,18 +155,22 @@ class _Help(ArgumentDefaultsHelpFormatter):
 
 def _words_and_flags(argv: list[str], options: dict) -> tuple[list[str], list[str]]:
     """Words that are no flag's value, and the rest; a switch takes none but yes or no, and what follows it stays a word."""
-    words, flags, rest = [], [], list(argv)
+    words, flags, problems, rest = [], [], [], list(argv)
     while rest:
         item = rest.pop(0)
         if not item.startswith("-"):
             words.append(item)
             continue
         flags.append(item)
-        action = options.get(item.lstrip("-"))  # None: with its value behind =, or unknown
-        if action is None or action.nargs == 0:
+        flag, sign, _ = item.partition("=")
+        action = options.get(flag.lstrip("-"))
+        if action is None:
+            problems.append(_unknown(item, options, "argument"))
+        if action is None or sign or action.nargs == 0:
             continue
         most = len(rest) if action.nargs == "+" else 1
         while rest and most and not rest[0].startswith("--") and (action.nargs != "?" or rest[0].lower() in _SWITCH):
             flags.append(rest.pop(0))
             most -= 1
+    raise_all(problems)
     return words, flags

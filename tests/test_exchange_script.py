@@ -310,8 +310,8 @@ def test_wrong_input_is_one_line_and_leaves_nothing(place, tmp_path):
         ARCHIVES[name].make(good, tmp_path / f"{name}.zip")
         commands.append(["import", tmp_path / f"{name}.zip"])
         reasons.append(ARCHIVES[name].reason)
-    commands += [["add", good, "--name", name] for name in ("../up", "/abs", "a b", "", ".hidden")]
-    reasons += ["adapter name"] * 5
+    commands += [["add", good, "--name", name] for name in ("../up", "/abs", "a b", ".hidden")]
+    reasons += ["adapter name"] * 4
     commands += [["inspect", good, "--plot", tmp_path / "good"], *(line.split() for line in WRONG)]
     reasons += ["cannot be written", *WRONG.values()]
     before = everything(tmp_path)

@@ -11,7 +11,6 @@ from zipfile import is_zipfile
 
 import bitsandbytes.functional as bnb
 import torch
-from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, LlamaForCausalLM, OPTForCausalLM, T5ForConditionalGeneration
@@ -29,7 +28,7 @@ from transformers.utils.hub import get_checkpoint_shard_files
 from blip2vqa.errors import InputError
 from blip2vqa.families import Family, family_of
 from blip2vqa.feature_space import raw_bytes
-from blip2vqa.loading import first_line
+from blip2vqa.loading import first_line, reach, stored_quantization
 
 TEXT_MODELS = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration, "llama": LlamaForCausalLM}
 """Language models that stand alone, by their configuration's `model_type`."""
@@ -173,9 +172,9 @@ def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoi
     architecture, not reachable, or incomplete.
     """
     base_model_id = str(base_model_id)
-    config = _reach(AutoConfig.from_pretrained, base_model_id, revision)
+    config = reach(AutoConfig.from_pretrained, base_model_id, revision)
     family = None if config.model_type in TEXT_MODELS else family_of(config)
-    files = _reach(_weight_files, base_model_id, revision)
+    files = reach(_weight_files, base_model_id, revision)
     with torch.device("meta"):
         model = upstream_class(config)(config)
     try:
@@ -219,19 +218,6 @@ def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], t
             file.write(raw_bytes(tensor))
 
 
-def _reach(step: Callable, base_model_id: str, revision: str | None):
-    try:
-        return step(base_model_id, revision=revision)
-    except (OSError, ValueError, HFValidationError) as error:
-        if Path(base_model_id).is_dir():
-            raise InputError(f"base model {base_model_id}: the folder is not usable: {first_line(error)}") from error
-        at = f" at revision {revision}" if revision else ""
-        raise InputError(
-            f"base model {base_model_id}{at}: no such folder, and not reachable on the Hub ({first_line(error)}); "
-            "check the spelling, or download it and give the folder"
-        ) from error
-
-
 def _weight_files(base_model_id: str, revision: str | None) -> list[Path]:
     """The files that `from_pretrained` would read, in its order of preference."""
     for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
@@ -245,15 +231,10 @@ def _weight_files(base_model_id: str, revision: str | None) -> list[Path]:
 
 
 def _quantized(base_model_id: str, config) -> str | None:
-    how = getattr(config, "quantization_config", None)
-    how = how if how is None or isinstance(how, dict) else how.to_dict()
-    if not how:
-        return None
-    bits = next((bits for bits in ("4bit", "8bit") if how.get(f"load_in_{bits}")), None)
-    if bits is None:
+    bits = stored_quantization(config)
+    if bits is None and getattr(config, "quantization_config", None):
         raise InputError(
-            f"base model {base_model_id}: is quantized by {how.get('quant_method')}, which is not read here; "
-            "name the unquantized base"
+            f"base model {base_model_id}: is quantized in a way that is not read here; name the unquantized base"
         )
     return bits
 

@@ -46,7 +46,8 @@ def is_hub_id(base: str) -> bool:
 def _front_matter(manifest: dict, metrics: dict, repo_id: str | None, licence: str | None) -> str:
     base, task, family = manifest.get("base_model_id", ""), TASKS[manifest.get("task") or "vqa"], _family(manifest)
     linked = {"base_model": base, "base_model_relation": "adapter"} if is_hub_id(base) else {}
-    table = Path((manifest.get("data") or {}).get("table") or "validation table").name
+    held_out = (manifest.get("split") or {}).get("eval_table") or (manifest.get("data") or {}).get("table")
+    table = Path(held_out or "validation table").name
     results = [
         EvalResult(
             task_type=task, dataset_type="custom", dataset_name=table, dataset_config=config,
