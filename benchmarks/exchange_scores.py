@@ -86,10 +86,12 @@ def main() -> None:
     folder = args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "t5.json").write_text(json.dumps(T5_RATE))
+    (folder / "opt.json").write_text(json.dumps(T5_RATE | {"learning_rate": 0.002, "tokens_per_row": 0}))
     source = tune(folder / "source")
     eyes, tongue = other_base(folder, "qformer,projection", 1e-3), other_base(folder, "language_model", 1e-3)
     direct = {base.name: tune(folder / f"direct-{base.name}", "--base_model_id", base) for base in (eyes, tongue)}
     direct_t5 = tune(folder / "direct-t5", "--base_model_id", T5, "--learning_rate", T5_RATE["learning_rate"])
+    teach_opt = ["--csv_path", SCENES / "train.csv", "--finetune", folder / "opt.json"]
     teach = ["--csv_path", SCENES / "train.csv", "--finetune", folder / "t5.json"]
     moves = {
         "exact, to other eyes": move(folder / "to-eyes", source, eyes, direct[eyes.name]),
@@ -98,6 +100,9 @@ def main() -> None:
         ),
         "subspace, to another language model": move(
             folder / "to-tongue-subspace", source, tongue, direct[tongue.name], "--method", "subspace"
+        ),
+        "distil, to another language model": move(
+            folder / "to-tongue-distil", source, tongue, direct[tongue.name], "--method", "distil", *teach_opt
         ),
         "distil, to FLAN-T5": move(folder / "to-t5", source, T5, direct_t5, *teach),
     }

@@ -14,7 +14,7 @@ from blip2vqa.errors import InputError, gather, raise_all
 from blip2vqa.exchange.adapter import PREFIX, Adapter, open_adapter
 from blip2vqa.exchange.fingerprints import DIFFERENT, UNKNOWN, compare_parts, fingerprint_base
 from blip2vqa.families import SCOPES, family_of
-from blip2vqa.loading import LoadedModel, first_line, load_config
+from blip2vqa.loading import LoadedModel, load_config
 from blip2vqa.lora import widen_trained_modules
 from blip2vqa.side_by_side import MEMORY_GB, Adapters
 
@@ -115,8 +115,8 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
     try:
         with torch.device("meta"):
             model = PeftModel(build(), adapter.config)
-    except ValueError as error:  # none of its modules is there
-        return first_line(error)
+    except ValueError:  # PEFT's own words list hundreds of modules
+        return f"none of its {len(adapter.modules)} layers is there"
     expected = {key: tensor.shape for key, tensor in get_peft_model_state_dict(model).items()}
     found = {key: tensor.shape for key, tensor in adapter.weights.items()}
     missing, foreign = expected.keys() - found.keys(), found.keys() - expected.keys()

@@ -1,31 +1,18 @@
 """Every argument: a line of help and the unit under each field, checked before any weight is loaded."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.errors import gather
 from blip2vqa.families import ROLES, parse_roles, parse_scopes
+from blip2vqa.options import DTYPES, QUANTIZATIONS, check_range, option
 
 DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 # Those that an adapter can be loaded with again: PEFT's others draw anew (pissa_niter_…) or need data (eva, loftq).
 INITIALISATIONS = ("default", "gaussian", "orthogonal", "olora", "pissa")
-QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 CHANGE_THE_BASE = ("olora", "pissa")
-
-
-def option(default, help: str, *aliases: str, **metadata):
-    """A field with its help line, other spellings, and argparse's own keywords such as `choices`."""
-    # argparse formats help with %, so a literal one would break --help.
-    metadata |= {"help": help.replace("%", "%%"), "aliases": list(aliases)}
-    return field(default=default, metadata=metadata)
-
-
-def check_range(problems: list[str], ok: bool, flag: str, value, must: str) -> None:
-    if not ok:
-        problems.append(f"--{flag}: {value!r} is out of range; it must be {must}")
 
 
 def check_prompt(prompt: str | None) -> list[str]:

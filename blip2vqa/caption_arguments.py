@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2vqa.arguments import ServedBaseArguments, check_range, option
+from blip2vqa.arguments import ServedBaseArguments
+from blip2vqa.options import check_range, option
 
 
 @dataclass

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from blip2vqa.arguments import DTYPES, QUANTIZATIONS, check_range, option
+from blip2vqa.options import DTYPES, QUANTIZATIONS, check_range, option
 
 METHODS = ("auto", "exact", "copy", "subspace", "distil")
 _STORE = "Folder of adapters; default: $BLIP2VQA_STORE, else ~/.local/share/blip2vqa/adapters."
@@ -197,7 +197,7 @@ class MovingArguments(_Command):
     method: str = option(
         "auto",
         "exact: the same weights under it, by fingerprint; copy, subspace: the same shapes; distil: learns from the source's "
-        "answers to --csv_path; auto: the first of exact, distil (with --csv_path), subspace that applies.",
+        "answers to --csv_path; auto: the first of exact, distil (with --csv_path), copy that applies.",
         choices=list(METHODS),
     )
     csv_path: str = option(

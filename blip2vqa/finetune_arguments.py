@@ -5,15 +5,8 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from blip2vqa.arguments import (
-    DataArguments,
-    FeatureArguments,
-    GenerationArguments,
-    LoraArguments,
-    ModelArguments,
-    check_range,
-    option,
-)
+from blip2vqa.arguments import DataArguments, FeatureArguments, GenerationArguments, LoraArguments, ModelArguments
+from blip2vqa.options import check_range, option
 
 
 @dataclass

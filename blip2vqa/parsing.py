@@ -131,10 +131,11 @@ def parse_command(name: str, arguments: type, argv: list[str]):
     parser = _Parser([arguments], description=arguments.__doc__, allow_abbrev=False, **shown)
     options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
     words, flags = _words_and_flags(argv, options)
-    free = [option for option in arguments.WORDS if not any(flag.split("=")[0] == f"--{option}" for flag in flags)]
-    for option in free:
-        if not words:
-            break
+    names = [flag.partition("=")[0].lstrip("-") for flag in flags if flag.startswith("-")]
+    given = {options[name].dest for name in names if name in options}
+    for option in arguments.WORDS:
+        if not words or option in given:
+            continue
         count = len(words) if options[option].nargs == "+" else 1
         flags += [f"--{option}", *words[:count]]
         words = words[count:]

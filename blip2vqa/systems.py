@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from blip2vqa.adapters import find_adapter
 from blip2vqa.answering import load_rows, start_pairs
-from blip2vqa.arguments import QUANTIZATIONS, FeatureArguments
+from blip2vqa.arguments import FeatureArguments
 from blip2vqa.comparison import BLIND, SystemRun, compare
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError, gather, raise_all
@@ -21,6 +21,7 @@ from blip2vqa.generation import answer_examples
 from blip2vqa.inference_arguments import InferenceArguments
 from blip2vqa.memory import peak_memory, reset_peak_memory
 from blip2vqa.metrics import bertscore_scorer
+from blip2vqa.options import QUANTIZATIONS
 from blip2vqa.predictions import to_csv
 from blip2vqa.processes import start
 from blip2vqa.reporting.systems import output_paths, write_systems

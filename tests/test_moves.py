@@ -138,12 +138,13 @@ def test_an_adapter_that_peft_saved_from_the_bare_language_model(bare, tiny_opt,
 
 def test_other_weights_make_an_initialisation_and_no_more(adapter, tmp_path):
     other = make_base(tmp_path / "other", seed=7)
-    with pytest.raises(InputError, match=r"not by exact to .*other weights than it was made for"):
+    with pytest.raises(InputError, match=r"does not go to .* by exact: other weights than it was made for"):
         transfer(str(adapter), str(other), str(tmp_path / "no"), method="exact")
-    moved = transfer(str(adapter), str(other), str(tmp_path / "copy"), method="copy")
+    moved = transfer(str(adapter), str(other), str(tmp_path / "copy"))
+    assert moved["method"] == "copy"
     assert moved["state"] == "initialisation" == manifest(tmp_path / "copy")["origin"]["state"]
     assert same_weights(adapter_of(adapter), adapter_of(tmp_path / "copy"))
-    moved = transfer(str(adapter), str(other), str(tmp_path / "projected"), subspace=0.5)
+    moved = transfer(str(adapter), str(other), str(tmp_path / "projected"), method="subspace", subspace=0.5)
     assert (moved["method"], moved["state"]) == ("subspace", "initialisation")
     assert "of the adapter's squared norm lies in the target's singular subspaces" in moved["reasons"][-1]
     assert check(str(tmp_path / "projected"), str(other), quick=True)["verdict"] == "ok"
@@ -244,7 +245,7 @@ def test_what_does_not_apply_says_why(adapter, tiny_t5, bare, drawn, tmp_path):
     with pytest.raises(InputError) as refused:
         transfer(str(adapter), str(tiny_t5), out)
     said = str(refused.value)
-    assert "not by exact" in said and "not by distil" in said and "it needs --csv_path" in said
+    assert "by exact, copy: 12 of its 12 layers" in said and "by distil: it needs --csv_path" in said
     with pytest.raises(InputError, match="a bare language model sees no picture"):
         transfer(str(adapter), str(bare), out, eval_csv_path=str(drawn[1]), image_dir=str(drawn[0]))
     with pytest.raises(InputError, match="is already there"):

@@ -214,6 +214,7 @@ def test_what_a_command_needs(name):
         (["check", "a", ""], "BASE_MODEL_ID: missing"),
         (["check", "a", "b", "c"], "argument 'c': not expected here"),
         (["check", "a", "b", "--adapter", "c"], "argument 'b': not expected here"),
+        (["check", "a", "b", "--base-model-id", "c"], "argument 'b': not expected here"),
         (["merge", "a", "--adapters", "b", "--output", "c"], "argument 'a': not expected here"),
         (["inspect", "a", "--plto", "b"], "argument --plto: unknown; did you mean --plot?"),
         (["inspect", "a", "--plto=b"], "argument --plto: unknown; did you mean --plot?"),
@@ -243,7 +244,7 @@ def test_the_help_of_a_command_shows_how_it_is_called(name, usage, capsys):
         command(f"{name} --help")
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and usage in shown.splitlines()[0] and "None" not in shown
-    assert all(f"--{option}" in shown for option in COMMANDS[name].__dataclass_fields__)
+    assert all(f"--{option}" in shown for option in vars(COMMANDS[name]()))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from blip2vqa.adapters import find_adapter
 from blip2vqa.data.examples import Example, load_examples
 from blip2vqa.data.splits import split_by_image
 from blip2vqa.errors import InputError, raise_all
@@ -44,6 +45,8 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
         raise InputError(
             f"target {target}: a bare language model sees no picture, and cannot be measured; leave the table out"
         )
+    if args.direct:
+        find_adapter(args.direct, None, target, args.target_revision)  # what is wrong with it is said before the work
     asking = Asking(args.batch_size, args.dtype, args.quantization, args.seed)
     reasons = list(found.reasons)
     if method == "distil":
@@ -53,15 +56,16 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
     else:
         moved = source.renamed(place(source, base))
         save_adapter(folder, _for(moved, base).config, moved.weights, _manifest(source, base, method))
-    state = EXACT if method == "exact" else INITIALISATION
+    state = EXACT if method in ("exact", "copy") and found.move == "exact" else INITIALISATION
     measured = None
+    _complete(folder, source, base, method, state, measured)  # now: what is measured next may take long
     if held_out:
         measured = measure(
             open_adapter(folder), target, args.target_revision, held_out, asking, source=source, direct=args.direct
         )
         if state != EXACT and _better(measured):
             state = MEASURED
-    _complete(folder, source, base, method, state, measured)
+        _complete(folder, source, base, method, state, measured)
     return {"method": method, "state": state, "reasons": reasons, "output": str(folder), "measured": measured}
 
 
@@ -118,12 +122,14 @@ def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: C
         why["distil"] = "a bare language model sees no picture"
     elif not args.csv_path:
         why["distil"] = "it needs --csv_path and --image_dir, images and questions to learn from"
-    wanted = ("exact", "distil", "subspace", "copy") if args.method == "auto" else (args.method,)
+    wanted = ("exact", "distil", "copy") if args.method == "auto" else (args.method,)
     method = next((name for name in wanted if name not in why), None)
     if method is None:
-        raise InputError(
-            *(f"adapter {source.name}: not by {name} to {base.base_model_id}: {why[name]}" for name in wanted)
-        )
+        by: dict[str, list[str]] = {}
+        for name in wanted:
+            by.setdefault(why[name], []).append(name)
+        to = f"adapter {source.name}: does not go to {base.base_model_id} by"
+        raise InputError(*(f"{to} {', '.join(names)}: {reason}" for reason, names in by.items()))
     return method
 
 

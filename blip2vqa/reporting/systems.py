@@ -37,11 +37,12 @@ def print_systems(result: dict) -> None:
 
 
 def print_scores(result: dict) -> None:
-    """Print the scores alone, and the notes."""
+    """Print the scores alone, and the notes that are not about pairs."""
     console = terminal()
     _print_scores(console, result)
     for note in result["notes"]:
-        console.print(Text(note))
+        if "pairs" not in note:
+            console.print(Text(note))
 
 
 def _print_scores(console: Console, result: dict) -> None:
