@@ -21,6 +21,8 @@ COMMANDS = {
     **{("training", shape): ["--shape", shape, *SMALL] for shape in SHAPES},
     **{("inference", shape): ["--shape", shape, *SMALL, "--batch_size", "4"] for shape in SHAPES},
     ("scaling", "rows"): ["--rows", "200", "2000"],
+    ("exchange", "small"): ["--layers", "1", "--only", "open", "merge"],
+    ("many_adapters", "tiny"): ["--shape", "tiny", "--adapters", "20", "--memory_gb", "0.0003"],
 }
 
 
@@ -152,3 +154,18 @@ def test_scaling_judges_a_row_at_the_largest_size_against_the_smaller_ones(scale
     for name, verdict in scaled["verdicts"].items():
         assert verdict["flat"] == (max(verdict["seconds_ratio"], verdict["peak_bytes_ratio"]) <= 2)
         assert f"  {name} " in runs["scaling", "rows"][1]
+
+
+def test_exchange_reports_time_and_memory_of_each_operation(runs):
+    found, printed = runs["exchange", "small"]
+    assert list(found["operations"]) == ["open", "merge"] and found["modules"] == 6
+    for row in found["operations"].values():
+        assert row["seconds"] > 0 and row["peak_bytes"] > 1e6
+    assert "peak memory" in printed
+
+
+def test_many_adapters_stay_within_their_limit(runs):
+    found, _ = runs["many_adapters", "tiny"]
+    assert found["adapters"] == 20 > found["adapters_that_fit"] >= found["adapters_per_batch"]
+    assert 0 < found["held_bytes"] <= found["memory_gb"] * 1e9
+    assert all(rate > 0 for rate in found["questions_per_second"].values())

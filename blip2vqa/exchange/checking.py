@@ -189,7 +189,7 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     if torch.equal(with_it, without):
         found.lower(INCOMPATIBLE, "the model says the same with and without it, to the last bit")
         return
-    found.reasons.append(f"run: it moves the logits by {_drift(without, with_it):.1%} of their spread")
+    found.reasons.append(f"run: it moves the logits by {_drift(without, with_it):.0%} of their spread")
     copies = [how for how in found.parts.values() if how not in (SAME, DIFFERENT, UNKNOWN)]
     if not copies:
         return
