@@ -67,7 +67,7 @@ class VQAModel:
         if adapters is None:
             check_asks(self.voice, self.source.adapters[ONLY].path if ONLY in self.source.adapters else None)
             return self._say(images, questions, [self.voice] * len(images), batch_size)
-        if len(adapters) != len(questions):
+        if isinstance(adapters, str) or len(adapters) != len(questions):
             raise ValueError(f"{len(adapters)} adapters for {len(questions)} questions; give one adapter a question")
         voices = {name: self._voice(name) for name in dict.fromkeys(adapters)}
         return self._say(images, questions, [voices[name] for name in adapters], batch_size)

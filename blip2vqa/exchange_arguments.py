@@ -7,6 +7,7 @@ from typing import ClassVar
 from blip2vqa.options import DTYPES, QUANTIZATIONS, check_range, option
 
 METHODS = ("auto", "exact", "copy", "subspace", "distil")
+MERGES = ("linear", "cat", "ties", "dare")
 _STORE = "Folder of adapters; default: $BLIP2VQA_STORE, else ~/.local/share/blip2vqa/adapters."
 _ADAPTER = "Adapter: folder, name in the store, or Hub id (USER/NAME or USER/NAME@REVISION)."
 
@@ -119,21 +120,13 @@ class MergeArguments(_Command):
     method: str = option(
         "linear",
         "linear: the weighted sum; ties, dare: of its larger, or of random, entries; cat: the sum, its factors as they are.",
-        choices=["linear", "ties", "dare", "cat"],
+        choices=list(MERGES),
     )
     rank: int = option(None, "Rank of the result; default: the least that keeps --energy.")
     energy: float = option(None, "Of linear: share of the sum of squares to keep, above 0 to 1; default: all.")
     density: float = option(0.2, "Of ties: share of entries kept of each, the largest.")
     drop: float = option(0.9, "Of dare: probability that an entry is dropped.")
     seed: int = option(0, "Of dare.")
-
-    def check(self) -> list[str]:
-        problems = []
-        check_range(problems, self.rank is None or self.rank >= 1, "rank", self.rank, "at least 1")
-        check_range(problems, self.energy is None or 0 < self.energy <= 1, "energy", self.energy, "above 0, at most 1")
-        check_range(problems, 0 < self.density <= 1, "density", self.density, "above 0, at most 1")
-        check_range(problems, 0 <= self.drop < 1, "drop", self.drop, "from 0 to below 1")
-        return problems
 
 
 @dataclass
@@ -147,14 +140,6 @@ class ResizeArguments(_Command):
     output: str = option(None, "Folder to write.")
     rank: int = option(None, "Rank of the result.")
     energy: float = option(None, "Instead of --rank: share of the sum of squares to keep, above 0 to 1.")
-
-    def check(self) -> list[str]:
-        problems = []
-        if (self.rank is None) == (self.energy is None):
-            problems.append("--rank, --energy: give one of the two")
-        check_range(problems, self.rank is None or self.rank >= 1, "rank", self.rank, "at least 1")
-        check_range(problems, self.energy is None or 0 < self.energy <= 1, "energy", self.energy, "above 0, at most 1")
-        return problems
 
 
 @dataclass

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from blip2vqa.exchange.adapter import open_adapter
 from blip2vqa.exchange.checkpoints import upstream_class
+from blip2vqa.exchange.deltas import A, B, split_weights
+from blip2vqa.exchange.inspecting import place_of
 from blip2vqa.exchange.manifest import versions, write_manifest
 from blip2vqa.exchange.safety import CONFIG
-from blip2vqa.families import parse_scopes
+from blip2vqa.families import Family, parse_scopes
 from blip2vqa.files import write_json_atomic, write_text_atomic
 from blip2vqa.generation import Answer
 from blip2vqa.loading import LoadedModel
@@ -48,6 +51,14 @@ def _name_upstream(config: Path, loaded: LoadedModel) -> None:
     write_json_atomic(config, known)
 
 
+def _shapes(folder: Path, family: Family) -> dict[str, list[int]]:
+    """Role → [out, in] of its layers, as they were written."""
+    found = {}
+    for module, factors in split_weights(open_adapter(folder))[0].items():
+        found[place_of(module, family).role] = [len(factors[B]), factors[A].shape[1]]
+    return found
+
+
 def write_results(
     run: Run,
     loaded: LoadedModel,
@@ -64,6 +75,7 @@ def write_results(
         "family": loaded.family.name,
         "base_model_id": loaded.where,
         "base_model_revision": loaded.revision,
+        "base_model_commit": getattr(loaded.base.config, "_commit_hash", None),
         "base": fingerprints,
         "prompt": text.prompt,
         "decoding": None if text.classes else asdict(run.decoding),
@@ -74,6 +86,7 @@ def write_results(
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,
         "scopes": parse_scopes(arguments.lora_scope),
+        "shapes": _shapes(folder, loaded.family),
         "roles": [role for role, count in lora.modules.items() if count],
         "rank": arguments.lora_r,
         "alpha": arguments.lora_alpha,

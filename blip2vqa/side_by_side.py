@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from itertools import groupby
+from threading import RLock
 
 import torch
 from peft import LoraConfig
@@ -85,6 +86,9 @@ class Adapters:
 
     def __init__(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB):
         self.loaded, self.limit = loaded, int(memory_gb * 1e9)
+        self._one_at_a_time = (
+            RLock()
+        )  # what the rows of a batch are is told to the layers' hooks, which all threads share
         self.default: str | None = None
         """The one that the model speaks by where none is named; None: the base alone."""
         self._known: dict[str, Adapter] = {}
@@ -143,6 +147,10 @@ class Adapters:
         Rows that stand for several beams or tokens count for their own. Least work where equal names follow each other. An
         adapter with a head of its own shares no batch. Raises `InputError` for an unknown name, or a damaged file.
         """
+        with self._one_at_a_time:
+            yield from self._speaking(names)
+
+    def _speaking(self, names: Sequence[str | None]) -> Iterator[None]:
         needed = dict.fromkeys(name for name in names if name is not None)
         self._check(needed)
         self._hold(needed)
@@ -200,7 +208,7 @@ def _weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict
     was_there = "weights" in vars(adapter)
     found = split_weights(adapter)
     if not was_there:
-        del vars(adapter)["weights"]
+        adapter.forget_weights()
     return found
 
 

@@ -187,7 +187,7 @@ def find_source(
 def _find(path: str, revision: str | None, base_model_id: str | None, base_revision: str | None) -> FoundAdapter:
     """`find_adapter`, without what it has read of the weights: those of many adapters would not fit in memory together."""
     found = find_adapter(path, revision, base_model_id, base_revision)
-    vars(found.adapter).pop("weights", None)
+    found.adapter.forget_weights()
     return found
 
 

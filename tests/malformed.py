@@ -78,7 +78,7 @@ _VALUES = {  # key → (values that are refused, a word of the reason)
     "task_type": (("VQA", 3), "task_type is"),
     "init_lora_weights": (("pissa_niter_many", "../x", 1, None, []), "init_lora_weights is"),
     "layers_to_transform": (("0", [-1], [1.5], [True], {"0": 1}), "layers_to_transform is"),
-    "base_model_name_or_path": ((7, "two\nlines", "\x1b[2J", []), "base_model_name_or_path is"),
+    "base_model_name_or_path": ((7, "two\nlines", "\x1b[2J", [], "x" * 256), "base_model_name_or_path is"),
     "revision": ((3, "a\rb"), "revision is"),
     "peft_type": (("LOHA", "IA3", "PROMPT_TUNING", "XLORA", "lora", "", None, 1, ["LORA"], "os.system"), "peft_type is"),
     "auto_mapping": (
@@ -214,8 +214,7 @@ def _bad_folders() -> dict[str, Bad]:
         "formless": (b"{}", "format"), "answers": (b'{"format": 1, "answers": "yes"}', "answers"),
         "answer": (b'{"format": 1, "answers": [1]}', "answers"),
         "base": (b'{"format": 1, "base_model_id": 3}', "base_model_id"),
-        "lines": (b'{"format": 1, "task": "a\\nb"}', "task"), "prompt": (b'{"format": 1, "prompt": ["a"]}', "prompt"),
-        "roles": (b'{"format": 1, "roles": {"q": 1}}', "roles"), "decoding": (b'{"format": 1, "decoding": 3}', "decoding"),
+        "lines": (b'{"format": 1, "task": "a\\nb"}', "task"),
         "twice": (b'{"format": 1, "format": 1}', "twice"), "latin": (b"\xff\xfe", "UTF-8"),
         "oversize": (b" " * ((4 << 20) + 1), "at most"),
     }  # fmt: skip

@@ -1,17 +1,25 @@
 """Whether an adapter fits a base: names, shapes, values, fingerprints, a run; each verdict with its reason."""
 
 import json
+import re
 import shutil
+from functools import partial
 
 import pytest
 import torch
+from peft import PeftModel
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BitsAndBytesConfig, Blip2ForConditionalGeneration
+from transformers import AutoProcessor, AutoTokenizer, BitsAndBytesConfig, Blip2ForConditionalGeneration
 
+from blip2vqa.arguments import LoraArguments
 from blip2vqa.errors import InputError
-from blip2vqa.exchange import check
+from blip2vqa.exchange import check, checking
 from blip2vqa.exchange.fingerprints import fingerprint_base
-from families import random_adapter
+from blip2vqa.exchange.manifest import write_manifest
+from blip2vqa.loading import load_base
+from blip2vqa.lora import wrap
+from families import load_float32, random_adapter
 from tiny import make_base
 
 SKIPPED = ["vision_model", "qformer", "language_projection", "lm_head"]
@@ -47,20 +55,86 @@ def test_its_own_base(adapter, tiny_opt):
     assert "run: it moves the logits" in reasons(found)
 
 
-def test_a_cast_copy_counts_as_the_same_base(adapter, tiny_opt, tmp_path):
-    copy = resaved(tiny_opt, tmp_path / "half", dtype=torch.float16)
-    found = check(str(adapter), str(copy))
-    assert found["verdict"] == "ok"
+@pytest.fixture(scope="module")
+def half(tiny_opt, tmp_path_factory):
+    return resaved(tiny_opt, tmp_path_factory.mktemp("half") / "base", dtype=torch.float16)
+
+
+@pytest.fixture(scope="module")
+def bits(tiny_opt, tmp_path_factory):
+    how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=SKIPPED)
+    return resaved(tiny_opt, tmp_path_factory.mktemp("bits") / "base", quantization_config=how, dtype=torch.float32)
+
+
+def test_a_cast_copy_counts_as_the_same_base(adapter, half):
+    found = check(str(adapter), str(half))
+    assert (found["verdict"], found["move"], found["copy_of"]) == ("ok", "copy", "cast")
     assert set(found["parts"].values()) <= {"same", "cast"}
-    assert "logits of this copy drift" in reasons(found)
+    assert "logits of this copy drift by" in reasons(found)
 
 
-def test_a_quantized_copy_counts_as_the_same_base_with_its_drift(adapter, tiny_opt, tmp_path):
-    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=SKIPPED)
-    copy = resaved(tiny_opt, tmp_path / "bits", quantization_config=bits, dtype=torch.float32)
-    found = check(str(adapter), str(copy))
-    assert found["parts"]["language_model"] == "quantized-4bit"
-    assert found["verdict"] == "ok" and "logits of this copy drift by" in reasons(found)
+def test_a_quantized_copy_counts_as_the_same_base_with_its_drift(adapter, bits):
+    found = check(str(adapter), str(bits))
+    assert found["parts"]["language_model"] == "quantized-4bit" == found["copy_of"]
+    assert (found["verdict"], found["move"]) == ("ok", "copy") and "logits of this copy drift by" in reasons(found)
+
+
+def test_a_copy_is_the_same_base_only_when_its_drift_is_small(adapter, half, bits, monkeypatch):
+    for base, how in ((half, "cast"), (bits, "quantized-4bit")):
+        monkeypatch.setitem(checking.DRIFT, how, 0.0)
+        found = check(str(adapter), str(base))
+        assert found["verdict"] == "convertible"
+        assert f"more than {how.replace('-', ' ')} weights explain" in found["reasons"][-1]
+        found = check(str(adapter), str(base), quick=True)
+        assert (found["verdict"], found["move"]) == ("convertible", "copy")
+        assert "the drift of the logits is not measured" in reasons(found)
+
+
+def test_a_copy_without_the_original_is_convertible(adapter, tiny_opt, half, tmp_path):
+    """Taken away, or another by now under the same name."""
+    for name, base in (("gone", str(tmp_path / "absent")), ("overwritten", str(half))):
+        folder = shutil.copytree(adapter, tmp_path / name)
+        manifest = json.loads((folder / "blip2vqa.json").read_text())
+        (folder / "blip2vqa.json").write_text(json.dumps(manifest | {"base_model_id": base}))
+        found = check(str(folder), str(half))
+        assert (found["verdict"], found["move"]) == ("convertible", "copy")
+        assert "the drift of the logits is not measured" in reasons(found) and "drift by" not in reasons(found)
+        assert check(str(folder), str(tiny_opt), quick=True)["verdict"] == "ok"
+
+
+def first_logits(base, adapter=None) -> torch.Tensor:
+    """What upstream and plain PEFT give the first token of an answer about the picture that a check looks at."""
+    processor = AutoProcessor.from_pretrained(base)
+    model = Blip2ForConditionalGeneration.from_pretrained(base, dtype=torch.float32).eval()
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter).eval()
+    gradient = Image.linear_gradient("L")
+    picture = Image.merge("RGB", [gradient, Image.radial_gradient("L"), gradient.rotate(90)])
+    question = "Question: What is in the picture? Answer in one word:"
+    inputs = processor(images=picture, text=question, return_tensors="pt")
+    with torch.inference_mode():
+        return model(**inputs).logits[0, -1].double()
+
+
+def in_words(found, before: str, after: str) -> float:
+    """The percentage that stands between two pieces of a reason."""
+    (number,) = re.findall(rf"{re.escape(before)} ([\d.]+)%{re.escape(after)}", reasons(found))
+    return float(number)
+
+
+@pytest.mark.parametrize("copy", ["half", "bits"])
+def test_the_numbers_are_those_of_upstream(copy, adapter, tiny_opt, request, monkeypatch):
+    monkeypatch.setattr(checking, "load_base", partial(load_base, dtype="float32"))
+    base = request.getfixturevalue(copy)
+    found = check(str(adapter), str(base))
+    original, without, with_it = first_logits(tiny_opt), first_logits(base), first_logits(base, adapter)
+    drift = 100 * (without - original).square().mean().sqrt() / original.std()
+    assert in_words(found, "logits of this copy drift by", " of their spread from those of") == pytest.approx(
+        drift.item(), abs=0.0501
+    )
+    moved = 100 * (with_it - without).square().mean().sqrt() / without.std()
+    assert in_words(found, "it moves the logits by", " of their spread") == pytest.approx(moved.item(), abs=0.501)
+    assert moved > 2 * drift > 0
 
 
 def test_other_eyes_are_convertible_and_said_to_be(adapter, tiny_opt, tmp_path):
@@ -69,6 +143,74 @@ def test_other_eyes_are_convertible_and_said_to_be(adapter, tiny_opt, tmp_path):
     assert (found["verdict"], found["move"]) == ("convertible", "exact")
     assert found["parts"]["qformer"] == "different" and found["parts"]["language_model"] == "same"
     assert "other features of a picture: qformer" in reasons(found)
+
+
+@pytest.mark.parametrize("part", ["token_embeddings", "language_model"])
+def test_an_adapter_of_the_language_model_needs_its_words_too(part, adapter, tiny_opt, tmp_path):
+    def change(model):
+        decoder = model.language_model.model.decoder
+        (decoder.embed_tokens.weight[7] if part == "token_embeddings" else decoder.layers[0].fc1.bias).add_(1)
+
+    other = resaved(tiny_opt, tmp_path / "other", change)
+    found = check(str(adapter), str(other), quick=True)
+    assert (found["verdict"], found["move"]) == ("convertible", "copy")
+    assert {name for name, how in found["parts"].items() if how != "same"} == {part}
+    assert f"other weights than it was made for: {part}" in found["reasons"]
+
+
+def adapter_of(base, folder, scope: str):
+    """An adapter of other parts, with the fingerprints of its base."""
+    loaded = load_float32(base, for_training=True)
+    wrap(loaded, LoraArguments(lora_r=4, lora_dropout=0.0, lora_scope=scope), 1)
+    torch.manual_seed(1)
+    for name, parameter in loaded.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0.0, 0.3)
+    loaded.model.save_pretrained(folder)
+    write_manifest(folder, {"base_model_id": str(base), "base": fingerprint_base(base)})
+    return folder
+
+
+@pytest.mark.parametrize("scope", ["vision", "qformer", "projection", "qformer,language_model"])
+def test_an_adapter_of_other_parts_needs_all_of_the_base(scope, tiny_opt, tmp_path):
+    mine = str(adapter_of(tiny_opt, tmp_path / "adapter", scope))
+    found = check(mine, str(tiny_opt), quick=True)
+    assert (found["verdict"], found["move"]) == ("ok", "exact")
+
+    def after_it(model):
+        model.language_model.model.decoder.final_layer_norm.bias.add_(1)
+
+    def before_it(model):
+        model.vision_model.post_layernorm.bias.add_(1)
+
+    for change, part in ((after_it, "language_model"), (before_it, "vision_model")):
+        found = check(mine, str(resaved(tiny_opt, tmp_path / part, change)), quick=True)
+        assert (found["verdict"], found["move"]) == ("convertible", "copy")
+        assert part in found["reasons"][0] and "than it was made for" in found["reasons"][0]
+
+
+def test_another_tokenizer(adapter, tiny_opt, tmp_path):
+    """One word has another name, and its number and embedding stay."""
+    other = shutil.copytree(tiny_opt, tmp_path / "other")
+    known = json.loads((other / "tokenizer.json").read_text())
+    words = known["model"]["vocab"]
+    words["zebra"] = words.pop("Ł")  # a byte that no text here has
+    (other / "tokenizer.json").write_text(json.dumps(known))
+    found = check(str(adapter), str(other), quick=True)
+    assert (found["verdict"], found["move"]) == ("convertible", "exact")
+    assert set(found["parts"].values()) == {"same"}
+    assert "another tokenizer" in found["reasons"] and "another image processor" not in found["reasons"]
+
+
+def test_another_image_processor(adapter, tiny_opt, tmp_path):
+    other = shutil.copytree(tiny_opt, tmp_path / "other")
+    processor = AutoProcessor.from_pretrained(other)
+    processor.image_processor.image_mean = [0.5, 0.5, 0.5]
+    processor.save_pretrained(other)
+    found = check(str(adapter), str(other), quick=True)
+    assert (found["verdict"], found["move"]) == ("convertible", "exact")
+    assert set(found["parts"].values()) == {"same"}
+    assert "another image processor" in found["reasons"] and "another tokenizer" not in found["reasons"]
 
 
 def test_other_weights_of_the_same_shapes(adapter, tmp_path):
@@ -91,6 +233,11 @@ def test_the_bare_language_model_has_other_names(adapter, tiny_opt, tmp_path):
     found = check(str(adapter), str(bare))
     assert (found["verdict"], found["move"]) == ("convertible", "exact")
     assert "its layers have other names here" in reasons(found) and "not run" in reasons(found)
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    found = check(str(adapter), str(bare))
+    assert (found["verdict"], found["move"]) == ("convertible", "copy"), "which embeddings are words, nobody says"
+    assert found["parts"]["token_embeddings"] == "unknown" and found["parts"]["language_model"] == "same"
 
 
 def changed(adapter, folder, change) -> str:

@@ -1,6 +1,8 @@
 """A fingerprint says which parts of two bases are the same, whatever files and precision they come in."""
 
+import hashlib
 import json
+import math
 import os
 from functools import partial
 
@@ -190,6 +192,65 @@ def test_casts_are_told_from_fine_tuning(bases, tmp_path):
     assert compared["projection"] == "same"
     apart = distance(expected["parts"]["language_model"], moved["parts"]["language_model"])
     assert apart == pytest.approx(0.01, rel=0.3)
+
+
+def test_only_another_precision_makes_a_cast(bases, tmp_path):
+    """As near as a cast, but stored as it was: somebody trained it a little."""
+
+    def move(model):
+        for parameter in model.language_model.parameters():
+            parameter.mul_(1 + 2**-10)
+
+    expected = fingerprint_base(bases["opt"])
+    trained = fingerprint_base(copy_of(bases["opt"], tmp_path / "trained", move))
+    assert distance(*(found["parts"]["language_model"] for found in (expected, trained))) < fingerprints.CAST_DISTANCE
+    for one, other in ((expected, trained), (trained, expected)):
+        compared = compare_parts(one, other)
+        assert compared["language_model"] == compared["token_embeddings"] == "different"
+    half = fingerprint_base(copy_of(bases["opt"], tmp_path / "half", move, dtype=torch.float16))
+    assert compare_parts(expected, half)["language_model"] == "cast" == compare_parts(half, expected)["language_model"]
+
+
+@pytest.mark.parametrize("step", [2, 3, 64, 4096])
+def test_a_change_shows_wherever_it_is(bases, step, tmp_path):
+    """In a copy of another precision too, where the hashes differ anyway."""
+
+    def edit(model):
+        for layer in model.language_model.model.decoder.layers:
+            layer.fc1.weight.view(-1)[1::step] += 1.0
+
+    copied = copy_of(bases["opt"], tmp_path / "copy", edit, dtype=torch.float16)
+    compared = compare_parts(fingerprint_base(bases["opt"]), fingerprint_base(copied))
+    assert compared.pop("language_model") == "different" and set(compared.values()) <= {"same", "cast"}
+
+
+def test_fingerprints_of_two_formats_are_not_compared(bases):
+    found = fingerprint_base(bases["opt"])
+    without = {key: value for key, value in found.items() if key != "format"}
+    for other in ({**found, "format": found["format"] + 1}, without):
+        assert compare_parts(found, other) == compare_parts(other, found) == dict.fromkeys(PARTS["opt"], "unknown")
+
+
+def test_distances_without_a_length():
+    zero, one = {"sketch": [0.0] * 64}, {"sketch": [1.0] * 64}
+    assert distance(zero, zero) == 0 and distance(zero, one) == math.inf and distance(one, zero) == 1
+    assert distance(one, {"sketch": [1.0]}) == math.inf
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (64, 64), (100, 123), (5, 60, 100)])
+def test_a_sketch_against_one_number_after_the_other(shape, monkeypatch):
+    monkeypatch.setattr(fingerprints, "_BLOCK", 2 * 4096)  # the largest takes four of them
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    rows = math.ceil(tensor.numel() / 4096)
+    draws = hashlib.shake_256(b"a name").digest(4096 + rows)
+    expected = [0.0] * 64
+    for place, value in enumerate(tensor.flatten().tolist()):
+        row, column = divmod(place, 4096)
+        sign = (1 if draws[column] < 128 else -1) * (1 if draws[4096 + row] < 128 else -1)
+        expected[draws[column] % 64] += sign * value * math.sqrt(math.prod(shape[1:]))
+    torch.testing.assert_close(
+        sketch(tensor, "a name"), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-4
+    )
 
 
 def test_a_sketch_tells_distances():

@@ -132,7 +132,7 @@ def test_resizing_by_energy_and_to_more_than_there_is(two):
     _, report = resize(adapter, rank=9)
     assert report["rank"] == 5 and report["notes"] == ["--rank 9: it has rank 5, and keeps it"]
     assert report["relative_error"] < 1e-6
-    with pytest.raises(InputError, match="either --rank or --energy"):
+    with pytest.raises(InputError, match="--rank, --energy: give one of the two"):
         resize(adapter)
 
 
@@ -221,15 +221,15 @@ def test_a_merge_is_the_same_every_time_and_leaves_the_global_generator_alone(tw
     ("options", "says"),
     [
         ({"method": "slerp"}, "--method slerp: unknown; choose from linear, cat, ties, dare"),
-        ({"rank": 0}, "--rank 0: at least 1"),
-        ({"energy": 1.5}, "--energy 1.5"),
-        ({"energy": 0.0}, r"--energy 0\.0"),
-        ({"energy": float("nan")}, "--energy nan"),
+        ({"rank": 0}, "--rank: 0 is out of range"),
+        ({"energy": 1.5}, "--energy: 1.5"),
+        ({"energy": 0.0}, r"--energy: 0\.0"),
+        ({"energy": float("nan")}, "--energy: nan"),
         ({"rank": 2, "energy": 0.5}, "give one of them"),
         ({"method": "cat", "rank": 2}, "--method cat"),
         ({"method": "ties", "energy": 0.9}, "goes with linear"),
-        ({"method": "ties", "density": 0.0}, r"--density 0\.0"),
-        ({"method": "dare", "drop": 1.0}, r"--drop 1\.0"),
+        ({"method": "ties", "density": 0.0}, r"--density: 0\.0"),
+        ({"method": "dare", "drop": 1.0}, r"--drop: 1\.0"),
     ],
 )
 def test_arguments_out_of_range_are_named(two, options, says):
@@ -252,8 +252,13 @@ def test_one_adapter_is_no_merge_and_every_problem_is_told(two, tmp_path):
 
 
 def base_manifest(sha: str, **more) -> dict:
-    parts = {part: {"sha256": f"{part} {sha}", "sketch": [float(sha)]} for part in ("vision_model", "language_model")}
-    return {"base": {"parts": parts}, **more}
+    parts = {part: fingerprint(sha) for part in ("vision_model", "language_model")}
+    known = {"dtype": "float32", "quantization": None, "tokenizer": None, "image_processor": None}
+    return {"base": {"parts": parts} | known, **more}
+
+
+def fingerprint(digit: str) -> dict:
+    return {"sha256": digit * 64, "sketch": [float(digit)] * 64}
 
 
 @pytest.fixture
@@ -276,7 +281,7 @@ def test_adapters_of_different_bases_are_refused_by_fingerprint(pair):
 
 def test_the_same_weights_under_other_names_are_one_base(pair):
     other = base_manifest("1", base_model_id="facebook/two")
-    other["base"]["parts"]["vision_model"] = {"sha256": "another", "sketch": [9.0]}  # which no adapted module is in
+    other["base"]["parts"]["vision_model"] = fingerprint("9")  # which no adapted module is in
     assert merge(pair(base_manifest("1"), other))[1]["notes"] == []
 
 

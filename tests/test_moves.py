@@ -15,13 +15,15 @@ from transformers import (
 )
 
 from blip2vqa import load
+from blip2vqa.comparison import SystemRun
+from blip2vqa.data.examples import load_examples
 from blip2vqa.errors import InputError
-from blip2vqa.exchange import check, swap, transfer
+from blip2vqa.exchange import check, measuring, swap, transfer
 from blip2vqa.exchange.adapter import open_adapter
 from blip2vqa.exchange.deltas import Factors, norm, read_deltas
 from blip2vqa.exchange.fingerprints import fingerprint_base
 from blip2vqa.exchange.measuring import BASE, DIRECT, MOVED, RANDOM, SWAPPED, ZERO, random_like
-from blip2vqa.exchange.moves import project
+from blip2vqa.exchange.moves import _better, project
 from families import random_adapter
 from runs import adapter_of, make_run, same_weights
 from tiny import make_base
@@ -57,6 +59,12 @@ def bare(tiny_opt, tmp_path_factory) -> Path:
     Blip2ForConditionalGeneration.from_pretrained(tiny_opt).language_model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_opt).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    """Of the same shapes, and nothing else."""
+    return make_base(tmp_path_factory.mktemp("other") / "base", seed=7)
 
 
 def logits(model, adapter: Path, embeddings: torch.Tensor) -> torch.Tensor:
@@ -136,8 +144,7 @@ def test_an_adapter_that_peft_saved_from_the_bare_language_model(bare, tiny_opt,
     assert check(str(tmp_path / "moved"), str(tiny_opt))["verdict"] == "ok"
 
 
-def test_other_weights_make_an_initialisation_and_no_more(adapter, tmp_path):
-    other = make_base(tmp_path / "other", seed=7)
+def test_other_weights_make_an_initialisation_and_no_more(adapter, other, tmp_path):
     with pytest.raises(InputError, match=r"does not go to .* by exact: other weights than it was made for"):
         transfer(str(adapter), str(other), str(tmp_path / "no"), method="exact")
     moved = transfer(str(adapter), str(other), str(tmp_path / "copy"))
@@ -148,6 +155,43 @@ def test_other_weights_make_an_initialisation_and_no_more(adapter, tmp_path):
     assert (moved["method"], moved["state"]) == ("subspace", "initialisation")
     assert "of the adapter's squared norm lies in the target's singular subspaces" in moved["reasons"][-1]
     assert check(str(tmp_path / "projected"), str(other), quick=True)["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("how", ["cast", "other words"])
+def test_what_is_not_proved_the_same_is_not_exact(how, adapter, tiny_opt, tmp_path):
+    """A copy in another precision; the same layers behind other embeddings."""
+    model = Blip2ForConditionalGeneration.from_pretrained(tiny_opt)
+    other = shutil.copytree(tiny_opt, tmp_path / "other")
+    if how == "cast":
+        model.to(torch.float16)
+    else:
+        with torch.no_grad():
+            model.language_model.model.decoder.embed_tokens.weight[7] += 1
+    model.save_pretrained(other)
+    with pytest.raises(InputError, match=r"does not go to .* by exact"):
+        transfer(str(adapter), str(other), str(tmp_path / "no"), method="exact")
+    moved = transfer(str(adapter), str(other), str(tmp_path / "moved"))
+    assert (moved["method"], moved["state"]) == ("copy", "initialisation")
+    assert manifest(tmp_path / "moved")["origin"]["state"] == "initialisation"
+
+
+def adapter_of_qformer(base, folder) -> Path:
+    """As plain PEFT saves it."""
+    torch.manual_seed(0)
+    model = Blip2ForConditionalGeneration.from_pretrained(base)
+    config = LoraConfig(r=2, target_modules=["attention.query", "attention.value"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(folder)
+    return folder
+
+
+def test_an_adapter_of_the_qformer_is_exact_on_the_whole_base_alone(tiny_opt, eyes, tmp_path):
+    """The query tokens differ, the layers that it changes are the same."""
+    mine = str(adapter_of_qformer(tiny_opt, tmp_path / "adapter"))
+    moved = transfer(mine, str(tiny_opt), str(tmp_path / "same"))
+    assert (moved["method"], moved["state"]) == ("exact", "exact")
+    moved = transfer(mine, str(eyes), str(tmp_path / "moved"))
+    assert (moved["method"], moved["state"]) == ("copy", "initialisation")
+    assert "other weights than it was made for: qformer" in moved["reasons"]
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 8)])
@@ -191,6 +235,72 @@ def test_a_table_measures_it_beside_its_controls(adapter, eyes, drawn, tmp_path)
     metrics = json.loads((tmp_path / "moved" / "metrics.json").read_text())
     assert metrics["adapter"]["accuracy"] == accuracy[MOVED] and set(metrics) == {"base", "adapter", "blind", "swapped"}
     assert manifest(tmp_path / "moved")["metrics"] == metrics
+
+
+def made_up(gain: float, more_than_noise: bool) -> dict:
+    """What `measure` returns, as far as a state and the files beside an adapter need it; other pairs differ for sure."""
+    pairs = [(MOVED, ZERO, True), (BASE, MOVED, more_than_noise), (BASE, RANDOM, True), (MOVED, SWAPPED, True)]
+    return {
+        "systems": [{"name": BASE, "accuracy": 0.5}, {"name": MOVED, "accuracy": 0.5 + gain}],
+        "differences": [{"a": a, "b": b, "more_than_noise": sure} for a, b, sure in pairs],
+        "gain": {"moved": gain, "direct": None, "recovered": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("gain", "sure", "expected"), [(0.2, True, True), (0.2, False, False), (-0.2, True, False), (0.0, False, False)]
+)
+def test_better_is_more_than_noise(gain, sure, expected):
+    found = made_up(gain, sure)
+    other_way = [pair | {"a": pair["b"], "b": pair["a"]} for pair in found["differences"]]
+    assert _better(found) is _better(found | {"differences": other_way}) is expected
+
+
+@pytest.mark.parametrize(
+    ("method", "sure", "state"),
+    [("copy", True, "measured"), ("copy", False, "initialisation"), ("exact", True, "exact")],
+)
+def test_a_state_says_what_was_measured(method, sure, state, adapter, other, eyes, drawn, tmp_path, monkeypatch):
+    found = made_up(0.2, sure)
+    monkeypatch.setattr("blip2vqa.exchange.moves.measure", lambda *args, **options: found)
+    moved = transfer(
+        str(adapter), str(eyes if method == "exact" else other), str(tmp_path / "moved"), method=method,
+        eval_csv_path=str(drawn[1]), image_dir=str(drawn[0]),
+    )  # fmt: skip
+    assert (moved["measured"], moved["state"]) == (found, state)
+    origin = manifest(tmp_path / "moved")["origin"]
+    assert (origin["gain"], origin["state"]) == (found["gain"], state)
+
+
+@pytest.mark.parametrize(
+    ("right", "direct", "recovered"), [(18, 27, 0.5), (3, 18, -2 / 3), (18, 9, None), (18, 3, None)]
+)
+def test_the_share_of_the_gain_that_a_move_recovers(right, direct, recovered, adapter, drawn, monkeypatch):
+    """Of 36 answers, the base has 9 right."""
+    examples = load_examples(str(drawn[1]), str(drawn[0]))[0]
+    rights = {BASE: 9, MOVED: right, DIRECT: direct, ZERO: 9, RANDOM: 2, SWAPPED: 5}
+
+    def run(asking, base, revision, adapters, asked, like, base_name, swapped=None):
+        names = [base_name, *adapters, SWAPPED]
+        answers = {n: [e.answer if i < rights[n] else "nothing" for i, e in enumerate(asked)] for n in names}
+        return [SystemRun(name, said, base, None, "none", PROMPT) for name, said in answers.items()]
+
+    monkeypatch.setattr(measuring, "_run", run)
+    gain = measuring.measure(open_adapter(adapter), "base", None, examples, measuring.Asking(), direct="direct")["gain"]
+    assert gain["moved"] == pytest.approx((right - 9) / 36) and gain["direct"] == pytest.approx((direct - 9) / 36)
+    assert gain["recovered"] == (None if recovered is None else pytest.approx(recovered))
+
+
+@pytest.mark.parametrize("method", ["exact", "copy"])
+def test_a_table_without_answers_measures_nothing(method, adapter, eyes, drawn, write, tmp_path):
+    table = write("questions.csv", "image_name,question\n0.png,What color is the square?\n")
+    moved = transfer(
+        str(adapter), str(eyes), str(tmp_path / "moved"), method=method, csv_path=table, image_dir=str(drawn[0])
+    )
+    assert moved["measured"] is None and moved["state"] == "exact"
+    assert "not measured: the table has no answers to measure by" in moved["reasons"]
+    assert not {"metrics", "gain"} & {*manifest(tmp_path / "moved"), *manifest(tmp_path / "moved")["origin"]}
+    assert not any((tmp_path / "moved" / name).exists() for name in ("metrics.json", "transfer.json"))
 
 
 @pytest.fixture(scope="module")
@@ -255,15 +365,51 @@ def test_what_does_not_apply_says_why(adapter, tiny_t5, bare, drawn, tmp_path):
     assert not Path(out).exists()
 
 
-def test_swap(adapter, eyes, tiny_opt, tiny_t5, tmp_path):
+def test_swap(adapter, eyes, tiny_opt, tmp_path):
     other = random_adapter(eyes, tmp_path / "other", 3, base=fingerprint_base(eyes), **ASKED)
     moves = swap(str(adapter), str(other), str(tmp_path / "both"))
     assert [move["method"] for move in moves.values()] == ["exact", "exact"]
     for move, base in zip(moves.values(), (eyes, tiny_opt), strict=True):
         assert check(move["output"], str(base))["verdict"] == "ok"
+
+
+def test_swap_when_one_moves(adapter, tiny_opt, bare, tmp_path):
+    text, eye = str(tmp_path / "text"), str(adapter_of_qformer(tiny_opt, tmp_path / "eye"))
+    transfer(str(adapter), str(bare), text)
+    moves = swap(text, eye, str(tmp_path / "one"))
+    assert (moves[text]["method"], moves[eye]["method"]) == ("exact", None)
+    assert same_weights(adapter_of(Path(moves[text]["output"])), adapter_of(adapter))
+    assert moves[eye].keys() == moves[text].keys() and "layers are not in this base" in moves[eye]["reasons"][0]
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [Path(moves[text]["output"]).name]
+
+
+def test_swap_when_neither_moves(adapter, tiny_opt, tiny_t5, tmp_path):
     foreign = random_adapter(tiny_t5, tmp_path / "foreign", 3, **ASKED)
-    moves = swap(str(adapter), str(foreign), str(tmp_path / "none"))
-    assert all(move["method"] is None and move["reasons"] for move in moves.values())
+    with pytest.raises(InputError) as refused:
+        swap(str(adapter), str(foreign), str(tmp_path / "none"))
+    for name, base in ((adapter, tiny_t5), (foreign, tiny_opt)):
+        assert any(f"{name}: does not go to {base} by" in problem for problem in refused.value.problems)
+    assert {path.name for path in tmp_path.iterdir()} == {"foreign"}
+
+
+def test_one_adapter_is_not_swapped_with_itself(adapter, tmp_path):
+    again = shutil.copytree(adapter, tmp_path / "again")
+    for second in (adapter, again):
+        with pytest.raises(InputError, match="are one adapter"):
+            swap(str(adapter), str(second), str(tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
+
+
+def test_swap_of_folders_with_one_name(tiny_opt, eyes, tmp_path):
+    """Of two users, say: `opt` and `adapter` at both."""
+    other = shutil.copytree(eyes, tmp_path / "theirs" / "opt")
+    bases = {"mine": tiny_opt, "theirs": other}
+    names = [random_adapter(base, tmp_path / who / "adapter", len(who)) for who, base in bases.items()]
+    moves = swap(*map(str, names), str(tmp_path / "both"))
+    assert len({move["output"] for move in moves.values()}) == 2
+    for name, base in zip(names, (other, tiny_opt), strict=True):
+        moved = Path(moves[str(name)]["output"])
+        assert same_weights(adapter_of(moved), adapter_of(name)) and manifest(moved)["base_model_id"] == str(base)
 
 
 def test_training_starts_from_an_adapter(distilled, tiny_opt, drawn, tmp_path):

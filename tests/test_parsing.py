@@ -250,11 +250,6 @@ def test_the_help_of_a_command_shows_how_it_is_called(name, usage, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("merge a b --output c --density 0", "--density: 0.0"),
-        ("merge a b --output c --drop 1", "--drop: 1.0"),
-        ("merge a b --output c --energy 1.1", "--energy: 1.1"),
-        ("resize a --output c --energy 0", "--energy: 0.0"),
-        ("resize a --output c --rank 2 --energy 0.5", "--rank, --energy: give one of the two"),
         ("extract a b --output c --rank 0", "--rank: 0"),
         ("transfer a b --output c --val_split 1", "--val_split: 1.0"),
         ("transfer a b --output c --direct d", "--direct: is compared on a table"),

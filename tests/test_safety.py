@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,21 @@ from blip2vqa.errors import InputError
 from blip2vqa.exchange import adapter as adapter_module
 from blip2vqa.exchange.adapter import open_adapter
 from blip2vqa.exchange.archive import import_adapter
+from blip2vqa.exchange.fingerprints import fingerprint_base
 from blip2vqa.exchange.pickles import convert
+from blip2vqa.exchange.safe_manifest import DECODING, check_manifest
+from blip2vqa.exchange.safe_manifest import TASKS as KNOWN_TASKS
 from blip2vqa.exchange.safety import check_folder, check_name, check_values
 from blip2vqa.exchange.shelf import add, list_store
+from blip2vqa.tasks import TASKS
+from blip2vqa.voices import Decoding
 from families import Bases, adapted, random_adapter
 from malformed import CONFIG, CONFIGS, FOLDERS, WEIGHTS, canary_of
 from malformed_archives import ARCHIVES, compressed, contents, write
+from malformed_manifests import GOOD, MANIFESTS
 from malformed_weights import TENSORS, A, B, first, header, join, length, split
 
-SPOILED = CONFIGS | TENSORS | FOLDERS
+SPOILED = CONFIGS | TENSORS | FOLDERS | MANIFESTS
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +82,7 @@ def refused(call, reason: str) -> list[str]:
 
 
 def test_there_are_enough_of_them():
-    assert len(SPOILED) + len(ARCHIVES) >= 400
+    assert len(SPOILED) + len(ARCHIVES) >= 600
 
 
 @pytest.mark.parametrize("name", SPOILED)
@@ -140,13 +147,21 @@ def test_many_problems_are_not_a_flood(good, tmp_path):
     assert len(lines) == 9 and "more problems" in lines[-1]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".a", "-a", "a b", "a\n", "ü", "x" * 101, "a\\b", "C:a"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", ".a", "-a", "a b", "a\n", "ü", "x" * 101, "a\\b", "C:a", "a.", "a.b."]
+)
 def test_names_outside_the_alphabet(name):
     refused(lambda: check_name(name), "adapter name")
 
 
+@pytest.mark.parametrize("name", ["CON", "nul", "Aux.v2", "prn.x.y", "COM1", "lpt9.zip", "com0"])
+def test_names_of_devices(name):
+    refused(lambda: check_name(name), f"adapter name {name}: is a device's on Windows")
+
+
 def test_good_names():
-    assert [check_name(name) for name in ("a", "A.b_c-9", "_x", "x" * 100)]
+    names = ["a", "A.b_c-9", "_x", "x" * 100, "null", "console", "com10", "a.con", "com"]
+    assert [check_name(name) for name in names] == names
 
 
 # --- What has to pass -------------------------------------------------------------------------------------------------
@@ -160,6 +175,26 @@ def test_own_adapters_pass(kind, use_dora, tmp_path_factory, tmp_path):
     folder = random_adapter(bases[kind], tmp_path / "one", 1, use_dora, **manifest)
     check_folder(folder, "one")
     assert any("classifier" in key for key in open_adapter(folder).weights) == (kind == "vilt")
+
+
+def test_manifests_as_they_are_written_pass(tiny_opt):
+    known = GOOD | {
+        "format": 1, "task": "caption", "family": "opt", "base_model_id": str(tiny_opt), "base_model_revision": None,
+        "base": fingerprint_base(tiny_opt), "prompt": "a\nb {question}", "decoding": asdict(Decoding()), "end_token": "\n",
+        "answers": ["a", "b"], "quantization": "none", "roles": [], "rank": 16, "alpha": 0.5, "seed": -1, "unheard_of": [{}],
+        "metrics": {"base": {}, "adapter": {"accuracy": None, "cider": float("nan"), "n": 3, "by_question_type": {"a": {}}}},
+        "data": {"table": "a/b.csv", "rows_train": 0, "rows_val": None, "more": 1}, "split": {"val_split": 0.2, "a": []},
+        "origin": {"command": "merge", "of": [{"name": "/a/b", "sha256": "x", "weight": -1}], "error": 0.5, "notes": ["a"]},
+    }  # fmt: skip
+    assert check_manifest(known) == []
+    absent = ("base", "decoding", "metrics", "data", "split", "origin", "answers", "prompt", "task", "rank")
+    assert check_manifest(known | dict.fromkeys(absent)) == []
+    assert check_manifest(known | {"decoding": {}, "origin": {}, "metrics": {}}) == []
+
+
+def test_manifests_are_checked_for_all_that_there_is():
+    assert DECODING.keys() == Decoding.__dataclass_fields__.keys()
+    assert set(KNOWN_TASKS) == TASKS.keys()
 
 
 def test_rank_patterns_as_peft_reads_them_pass(tiny_opt, tmp_path):

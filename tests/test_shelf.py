@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from blip2vqa.errors import InputError
 from blip2vqa.exchange import archive as archive_module
-from blip2vqa.exchange import shelf
+from blip2vqa.exchange import hub, shelf
 from blip2vqa.exchange.adapter import open_adapter
 from blip2vqa.exchange.archive import export, import_adapter
 from blip2vqa.exchange.safety import ADAPTER_FILES, WEIGHTS
@@ -194,8 +194,16 @@ def test_an_interruption_leaves_nothing(made, tmp_path, monkeypatch):
 
     monkeypatch.setattr(shelf, "_flush", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        add(made, store=tmp_path / "store")
-    assert os.listdir(tmp_path / "store") == []
+        add(made, store=tmp_path / "store" / "inner")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_fails_leaves_the_folders_that_were_there(made, tmp_path):
+    (tmp_path / "outer").mkdir()
+    for store in (tmp_path / "outer" / "store" / "inner", tmp_path / "outer"):
+        with pytest.raises(ZeroDivisionError), shelf.placing("one", store):
+            assert store.is_dir() and 1 / 0
+        assert [path.name for path in tmp_path.rglob("*")] == ["outer"]
 
 
 def test_a_store_that_cannot_be_one(made, tmp_path):
@@ -310,7 +318,7 @@ def test_a_file_is_never_written_over(made, tmp_path, monkeypatch):
 
 
 def test_an_export_that_fails_leaves_nothing(made, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="cannot be written: No such file or directory"):
+    with pytest.raises(InputError, match=r"no/a\.zip: there is no folder .*/no to put it in; make it first"):
         export(open_adapter(made), tmp_path / "no" / "a.zip")
 
     def pack(folder, name, output):
@@ -345,4 +353,36 @@ def test_a_full_disk_at_import_leaves_nothing(made, tmp_path, monkeypatch):
     monkeypatch.setattr(archive_module, "_unpack", full)
     with pytest.raises(InputError, match=r"store .*: colors cannot be written: No space left on device"):
         import_adapter(archive, store=tmp_path / "store")
-    assert os.listdir(tmp_path / "store") == []
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_an_archive_that_changes_while_it_is_read(made, tmp_path, monkeypatch):
+    """A good one is checked, and another good one unpacked."""
+    archive, unpack = export(open_adapter(made), tmp_path / "a.zip"), archive_module._unpack
+    (shutil.copytree(made, tmp_path / "colors") / "README.md").write_text("another")
+    other = zipfile.ZipFile(export(open_adapter(tmp_path / "colors"), tmp_path / "b.zip"))
+    before = everything(tmp_path)
+
+    def swapped(opened, entry, output=None):
+        return unpack(other, other.getinfo(entry.filename), output) if output else unpack(opened, entry)
+
+    monkeypatch.setattr(archive_module, "_unpack", swapped)
+    with pytest.raises(InputError, match=r"a\.zip: README\.md changed while it was read"):
+        import_adapter(archive, store=tmp_path / "store")
+    assert everything(tmp_path) == before
+
+
+# --- Names on the Hub -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x", "no adapter", "me/x y", "a/b/c", "../up", "me/", "x@main", "me/x\ny"])
+def test_what_a_name_on_the_hub_looks_like(name, made, tmp_path):
+    says = r"no valid name on the Hub, which is USER/NAME of letters, digits, '-', '_' and '\.'$"
+    calls = [lambda: hub.pull(name, store=tmp_path / "store")]
+    if name not in ("x", "x@main"):  # may be published among one's own, and is asked for at a revision
+        calls += [lambda: hub.push(open_adapter(made), name), lambda: hub.check_push(name)]
+    for call in calls:
+        with pytest.raises(InputError, match=says) as raised:
+            call()
+        assert "folder" not in str(raised.value) and "\n" not in str(raised.value)
+    assert os.listdir(tmp_path) == []

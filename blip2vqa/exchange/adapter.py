@@ -68,8 +68,12 @@ class Adapter:
             given = getattr(config, pattern)
             setattr(config, pattern, {names.get(name, name): value for name, value in given.items()})
         made = replace(self, config=config)
-        made.__dict__["weights"] = weights
+        vars(made)["weights"] = weights
         return made
+
+    def forget_weights(self) -> None:
+        """Let them leave memory; they are read again when they are asked for."""
+        vars(self).pop("weights", None)
 
     @property
     def base_model_id(self) -> str | None:

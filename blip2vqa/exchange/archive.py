@@ -43,6 +43,8 @@ def export(adapter: Adapter, output: str | Path) -> Path:
     try:
         if os.path.lexists(output):
             raise FileExistsError
+        if not output.parent.is_dir():
+            raise InputError(f"archive {output}: there is no folder {output.parent} to put it in; make it first")
         number, temporary = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent)
         with os.fdopen(number, "wb") as file:
             _pack(adapter.folder, name, file)
@@ -64,7 +66,8 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
     """Put the adapter in an archive into a store, under its own name if no other is given; returns its folder there.
 
     Raises `InputError` for an archive that is not what `export` writes, for an adapter that is refused, or for a name that
-    is taken. All of the archive is read and compared with its checksums before anything is written.
+    is taken. All of the archive is read and compared with its checksums before anything is written, and what is written once
+    more.
     """
     archive = Path(archive)
     what = f"archive {archive if str(archive).isprintable() else shown(str(archive))}"
@@ -80,9 +83,10 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
             wrong = [file for file, digest in sums.items() if _unpack(opened, entries[file]) != digest]
             raise_all([f"{what}: {file} is not what {CHECKSUMS} says; fetch the archive anew" for file in wrong])
             with placing(name or own, store) as folder:
-                for file in sums:
+                for file, digest in sums.items():
                     with open(folder / file, "xb") as output:
-                        _unpack(opened, entries[file], output)
+                        if _unpack(opened, entries[file], output) != digest:
+                            raise InputError(f"{what}: {file} changed while it was read; try again")
     except OSError as error:
         raise InputError(f"{what}: is not readable: {error.strerror or error}") from error
     except _DAMAGED as error:

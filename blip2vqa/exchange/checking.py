@@ -19,7 +19,10 @@ from blip2vqa.loading import LoadedModel, load_base
 from blip2vqa.voices import AS_IT_IS, BASE, speaking
 
 OK, CONVERTIBLE, INCOMPATIBLE = "ok", "convertible", "incompatible"
-TEXT_PARTS = ("language_model", "token_embeddings")
+TEXT_PARTS = {"language_model", "token_embeddings"}
+DRIFT = {"cast": 0.05, "quantized-8bit": 0.15, "quantized-4bit": 0.5}
+"""The most that logits of a copy may drift from the original's, in shares of their spread, to count as the same base. Measured
+on the embedded OPT base: 0.05 in 4 bits; below 0.01 for casts."""
 _QUESTION = "What is in the picture?"
 
 
@@ -37,7 +40,14 @@ class Check:
     parts: dict[str, str] = field(default_factory=dict)
     """Part of the base → same, cast, quantized-8bit, quantized-4bit, different or unknown, beside the adapter's own base."""
     names: dict[str, str] = field(default_factory=dict, repr=False)
-    """Layer of the adapter → that of the base, where the two differ."""
+    """Layer of the adapter → that of the base."""
+    copy_of: str | None = None
+    """As what the base looks a copy of the adapter's own: cast, quantized-8bit, quantized-4bit; None: the same, or no copy."""
+
+    @property
+    def renamed(self) -> bool:
+        """Whether its layers have other names in the base."""
+        return any(old != new for old, new in self.names.items())
 
     def lower(self, verdict: str, reason: str) -> None:
         """Note a reason, and no better verdict than this."""
@@ -56,12 +66,12 @@ def check(name: str, base_model_id: str, revision: str | None = None, *, quick: 
     """
     adapter, base = open_adapter(name), open_checkpoint(base_model_id, revision)
     found = compare(adapter, base)
-    if found.verdict == INCOMPATIBLE or quick:
-        return found
-    if base.family is None:
-        found.reasons.append("not run: a bare language model sees no picture")
-        return found
-    _run(found, adapter, base)
+    if found.verdict != INCOMPATIBLE and not quick and base.family:
+        _run(found, adapter, base)
+    elif found.verdict != INCOMPATIBLE:
+        found.reasons.append("not run, as asked" if quick else "not run: a bare language model sees no picture")
+        if found.copy_of:
+            found.lower(CONVERTIBLE, "the drift of the logits is not measured")
     return found
 
 
@@ -77,15 +87,18 @@ def compare(adapter: Adapter, base: Checkpoint) -> Check:
             f"{len(lacking)} of its {len(adapter.modules)} layers are not in this base, or of another shape ({shown}, …)",
         )
         return found
-    found.names = {old: new for old, new in names.items() if old != new}
-    misfit = misfit_of(adapter.renamed(names) if found.names else adapter, partial(_model, adapter, base))
+    found.names = names
+    if found.renamed:
+        misfit = _gaps(adapter, base, names) or misfit_of(adapter.renamed(names), partial(_model, adapter, base))
+    else:
+        misfit = misfit_of(adapter, partial(_model, adapter, base))
     if misfit:
         found.lower(INCOMPATIBLE, misfit)
         return found
     _check_values(found, adapter)
-    _check_parts(found, adapter, base, names)
-    if found.names:
-        old, new = next(iter(found.names.items()))
+    _check_parts(found, adapter, base)
+    if found.renamed:
+        old, new = next(iter(names.items()))
         found.lower(
             CONVERTIBLE, f"its layers have other names here: {old} is {new}; as it is, PEFT would load nothing of it"
         )
@@ -111,6 +124,15 @@ def place(adapter: Adapter, base: Checkpoint) -> dict[str, str] | None:
             return None
         names[module] = name
     return names
+
+
+def _gaps(adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> str | None:
+    """Which layers an adapter of the language model means to adapt, by its configuration, and holds nothing for; None: none."""
+    ends = tuple(f".{target.removeprefix('language_model.')}" for target in adapter.config.target_modules or ())
+    layers = [name.removesuffix(".weight") for name in base.names if name.endswith(".weight")]
+    meant = {name for name in layers if part_of(name, base) == "language_model" and f".{name}".endswith(ends)}
+    missing = meant - {*names.values()} if adapter.config.layers_to_transform is None else set()
+    return f"{len(missing)} places have no weight, such as {min(missing)}" if missing else None
 
 
 def _model(adapter: Adapter, base: Checkpoint):
@@ -142,7 +164,7 @@ def own_base(adapter: Adapter) -> tuple[dict | None, str]:
         return None, error.problems[0]
 
 
-def _check_parts(found: Check, adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> None:
+def _check_parts(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     mine, where = own_base(adapter)
     try:
         theirs = fingerprint_base(base.base_model_id, base.revision)
@@ -155,25 +177,33 @@ def _check_parts(found: Check, adapter: Adapter, base: Checkpoint, names: dict[s
             f"it has no fingerprint of its base, which is not to be had either ({where}): nothing proves it the same",
         )
         return
-    found.parts = compare_parts(mine, theirs)
-    adapted = {part_of(name, base) for name in names.values()}
-    needed = adapted | (set(TEXT_PARTS) if adapted == {"language_model"} else set())
-    unlike = {part: how for part, how in found.parts.items() if how in (DIFFERENT, UNKNOWN)}
-    near = [f"{part} ({how})" for part, how in found.parts.items() if part not in unlike and how != SAME]
-    if near:
-        found.reasons.append(f"copies of the same weights in another precision: {', '.join(near)}")
-    if needed & unlike.keys():
-        found.move = "copy"
-        found.lower(CONVERTIBLE, f"other weights than it was made for: {', '.join(sorted(needed & unlike.keys()))}")
-    else:
-        found.move = "exact"
+    found.parts = parts = compare_parts(mine, theirs)
+    adapted = {part_of(name, base) for name in found.names.values()}
+    text_alone = adapted == {"language_model"}
+    under = adapted | (TEXT_PARTS & parts.keys() if text_alone else set())
+    unlike = {part for part, how in parts.items() if how in (DIFFERENT, UNKNOWN)}
+    copies = {part: how for part, how in parts.items() if how not in (SAME, DIFFERENT, UNKNOWN)}
+    # What a layer of the language model does depends on nothing else of the base; what another does, on all that follows.
+    exact = all(parts[part] == SAME for part in (under if text_alone else parts))
+    found.move = "exact" if exact else "copy"
+    if exact:
         found.reasons.append(
-            f"the weights under it are those it was made for ({', '.join(sorted(needed))}), by fingerprint"
+            f"the weights under it are those it was made for ({', '.join(sorted(under))}), by fingerprint"
         )
-    around = sorted(unlike.keys() - needed)
-    if around and base.family:
-        found.lower(
-            CONVERTIBLE, f"it would be given other features of a picture: {', '.join(around)} differ or are not known"
+    if under & unlike:
+        found.lower(CONVERTIBLE, f"other weights than it was made for: {', '.join(sorted(under & unlike))}")
+    around = ", ".join(sorted(unlike - under))
+    if around and not text_alone:
+        found.lower(CONVERTIBLE, f"it works together with other weights than it was made for: {around}")
+    elif around and base.family:
+        found.lower(CONVERTIBLE, f"it would be given other features of a picture: {around} differ or are not known")
+    if copies:
+        found.copy_of = max(copies.values(), key=[*DRIFT].index)
+        near = ", ".join(f"{part} ({how})" for part, how in copies.items())
+        found.reasons.append(f"as near as copies in another precision: {near}")
+    elif mine["dtype"] != theirs["dtype"] and not unlike:
+        found.reasons.append(
+            f"stored in {mine['dtype']} and {theirs['dtype']}: the same where both are used in bfloat16"
         )
     for what in ("tokenizer", "image_processor"):
         if mine.get(what) and theirs.get(what) and mine[what] != theirs[what]:
@@ -183,31 +213,32 @@ def _check_parts(found: Check, adapter: Adapter, base: Checkpoint, names: dict[s
 def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     """The model with and without it; and beside its own base, where this one is a copy in another precision."""
     loaded = load_base(base.base_model_id, revision=base.revision, answers=adapter.answers)
-    put_on = adapter.renamed(place(adapter, base)) if found.names else adapter
-    add_adapters(loaded, {"probe": FoundAdapter(put_on, base.base_model_id, base.revision, ())})
+    put_on = FoundAdapter(adapter.renamed(found.names), base.base_model_id, base.revision, ())
+    add_adapters(loaded, {"probe": put_on})
     with_it, without = probe(loaded, adapter, "probe"), probe(loaded, adapter, BASE)
     if torch.equal(with_it, without):
         found.lower(INCOMPATIBLE, "the model says the same with and without it, to the last bit")
         return
     found.reasons.append(f"run: it moves the logits by {_drift(without, with_it):.0%} of their spread")
-    copies = [how for how in found.parts.values() if how not in (SAME, DIFFERENT, UNKNOWN)]
-    if not copies:
+    if not found.copy_of:
         return
-    del loaded
+    del loaded, put_on
     gc.collect()
     own = adapter.base_model_id
     if not own or same_place(own, base.base_model_id):
-        found.reasons.append("the drift of the logits is not measured: its own base is not to be had")
+        found.lower(CONVERTIBLE, "the drift of the logits is not measured: its own base is not to be had")
         return
     try:
         loaded = load_base(own, revision=adapter.base_model_revision, answers=adapter.answers)
     except InputError as error:
-        found.reasons.append(f"the drift of the logits is not measured: {error.problems[0]}")
+        found.lower(CONVERTIBLE, f"the drift of the logits is not measured: {error.problems[0]}")
         return
-    before = probe(loaded, adapter, AS_IT_IS)
-    found.reasons.append(
-        f"logits of this copy drift by {_drift(before, without):.1%} of their spread from those of {own}"
-    )
+    drift = _drift(probe(loaded, adapter, AS_IT_IS), without)
+    said = f"logits of this copy drift by {drift:.1%} of their spread from those of {own}"
+    if drift <= DRIFT[found.copy_of]:
+        found.reasons.append(said)
+    else:
+        found.lower(CONVERTIBLE, f"{said}: more than {found.copy_of.replace('-', ' ')} weights explain")
 
 
 def _drift(before: torch.Tensor, after: torch.Tensor) -> float:

@@ -77,7 +77,7 @@ def _manner(source: Adapter, base: Checkpoint, given: dict | None = None) -> dic
     """What a distilled adapter takes over from its source, where `given` does not say otherwise."""
     manifest, given = source.manifest, given or {}
     taken = {"lora_r": source.config.r, "lora_alpha": source.config.lora_alpha, "bertscore_model": "none"}
-    if manifest.get("decoding"):
+    if (manifest.get("decoding") or {}).get("max_new_tokens"):
         taken["max_new_tokens"] = manifest["decoding"]["max_new_tokens"]
     if manifest.get("prompt") and manifest.get("family") == base.family.name:
         taken["prompt"] = manifest["prompt"]

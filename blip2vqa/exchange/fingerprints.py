@@ -16,7 +16,7 @@ from blip2vqa.exchange.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.files import write_json_atomic
 from blip2vqa.loading import IMAGE_TOKEN, load_processor
 
-FORMAT = 1  # another number for another way to compute any of it: what is in the cache then counts no more
+FORMAT = 1  # another number for another way to compute any of it: results of two formats are not compared
 
 SAME, CAST, QUANTIZED, DIFFERENT, UNKNOWN = "same", "cast", "quantized", "different", "unknown"
 CAST_DISTANCE = 0.0025
@@ -34,7 +34,7 @@ _PARTS = {
 }  # fmt: skip
 _TOKENS = ("embed_tokens", "shared", "lm_head")  # of OPT, LLaMA and T5: input embeddings and output head
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
-_BINS, _SAMPLED, _BLOCK = 64, 4096, 2**22
+_BINS, _ROW, _BLOCK = 64, 4096, 2**22
 _PROBE = "Question: What's in the photo, 3 red cars or <b>naïve</b> boats?\nAnswer: 2"
 _NO_SETTING = {
     "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "transformers_version", "auto_map",
@@ -67,6 +67,7 @@ def fingerprint_base(base_model_id: str, revision: str | None = None, *, progres
         return known
     tokenizer, image_processor = _processor(checkpoint)
     found = {
+        "format": FORMAT,
         "parts": _fingerprint_parts(checkpoint, None if tokenizer is None else tokenizer.vocab_size, progress),
         "dtype": str(checkpoint.stored_dtype).removeprefix("torch."),
         "quantization": checkpoint.quantized,
@@ -85,9 +86,11 @@ def compare_parts(mine: dict, theirs: dict) -> dict[str, str]:
     "same": to the last bit of bfloat16; "cast": apart by no more than a cast does; "quantized-8bit", "quantized-4bit": no more
     than quantizing does, and one of them is; "different"; "unknown": not in both.
     """
+    if mine.get("format") != theirs.get("format"):
+        return dict.fromkeys({**mine.get("parts", {}), **theirs.get("parts", {})}, UNKNOWN)
     bits = {base.get("quantization") for base in (mine, theirs)}
-    # The coarser of the two decides.
-    limits = [(CAST, CAST_DISTANCE)] + [
+    # The coarser of the two decides. Copies in one precision have no reason to differ.
+    limits = [(CAST, CAST_DISTANCE)] * (mine.get("dtype") != theirs.get("dtype")) + [
         (f"{QUANTIZED}-{kind}", limit) for kind, limit in QUANTIZED_DISTANCE.items() if kind in bits
     ]
     found = {}
@@ -107,26 +110,30 @@ def distance(one: dict, other: dict) -> float:
     """About ‖W − W'‖ / ‖W‖ of two copies of a part, from their sketches: some 10 % wrong, as 64 numbers are."""
     if len(one["sketch"]) != len(other["sketch"]):
         return math.inf
-    apart = math.dist(one["sketch"], other["sketch"])
-    return apart / math.hypot(*one["sketch"]) if apart else 0.0
+    apart, long = math.dist(one["sketch"], other["sketch"]), math.hypot(*one["sketch"])
+    return 0.0 if not apart else apart / long if long else math.inf
 
 
 def sketch(tensor: torch.Tensor, name: str) -> torch.Tensor:
     """64 numbers (float64) that are as far apart, for two tensors, as the tensors themselves on average.
 
-    Up to 4096 evenly spaced elements go with a sign of their own into a bin of their own, both drawn from a hash of the
-    name: the sparse form of Johnson and Lindenstrauss' projection, whose squared length is right in expectation (Charikar,
-    Chen, Farach-Colton, "Finding frequent items in data streams", 2002; Weinberger et al., "Feature hashing for large scale
-    multitask learning", 2009, arXiv 0902.2206). Elements of a matrix [out, in] count √in times: else norms, whose weights
-    are near 1, would hide the matrices.
+    Every element goes with a sign into one of 64 bins, both drawn from a hash of the name: the sparse form of Johnson and
+    Lindenstrauss' projection, whose squared length is right in expectation (Charikar, Chen, Farach-Colton, "Finding frequent
+    items in data streams", 2002; Weinberger et al., "Feature hashing for large scale multitask learning", 2009, arXiv
+    0902.2206). The sign is a product of one for the row of 4096 elements and one for the place in it, so that rows are summed
+    first. Elements of a matrix [out, in] count √in times: else norms, whose weights are near 1, would hide the matrices.
     """
     flat = tensor.reshape(-1)
-    count = min(_SAMPLED, flat.numel())
-    places = torch.arange(count) * flat.numel() // max(1, count)
-    draws = torch.tensor(list(hashlib.shake_256(name.encode()).digest(count)), dtype=torch.long)
-    fan_in = math.prod(tensor.shape[1:])
-    signed = flat[places].double() * math.sqrt(fan_in) * (1 - 2 * (draws >> 7))
-    return torch.zeros(_BINS, dtype=torch.float64).index_add_(0, draws % _BINS, signed)
+    rows = -(-flat.numel() // _ROW)
+    draws = torch.tensor(list(hashlib.shake_256(name.encode()).digest(_ROW + rows)), dtype=torch.uint8)
+    signs = 1 - 2 * (draws >> 7).float()
+    total = torch.zeros(_ROW)
+    for start in range(0, rows, _BLOCK // _ROW):
+        block = flat[start * _ROW : start * _ROW + _BLOCK].float()
+        block = torch.nn.functional.pad(block, (0, -len(block) % _ROW)).view(-1, _ROW)
+        total += signs[_ROW + start : _ROW + start + len(block)] @ block
+    signed = total.double() * signs[:_ROW] * math.sqrt(math.prod(tensor.shape[1:]))
+    return torch.zeros(_BINS, dtype=torch.float64).index_add_(0, draws[:_ROW].long() % _BINS, signed)
 
 
 def _fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: bool) -> dict[str, dict]:
@@ -212,5 +219,5 @@ def _cached(checkpoint: Checkpoint) -> dict | None:
         whole = all(part["sha256"] and len(part["sketch"]) == _BINS for part in found["parts"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    expected = {"parts", "dtype", "quantization", "tokenizer", "image_processor"}
+    expected = {"format", "parts", "dtype", "quantization", "tokenizer", "image_processor"}
     return found if whole and found.keys() == expected else None

@@ -49,6 +49,7 @@ PATIENCE = 60
 """Seconds to wait for a word of the Hub where the client itself would wait for ever: while it uploads."""
 # The last three: answers that make no sense to the client.
 _FAULTS = (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError)
+_NO_NAME = "no valid name on the Hub, which is USER/NAME of letters, digits, '-', '_' and '.'"
 _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
 
 
@@ -58,18 +59,24 @@ def fetch_adapter(name: str, revision: str | None = None) -> Path:
     Files are compared with the Hub's checksums. Without a connection, or when the Hub fails, a whole copy in the cache serves.
     Raises `InputError` for what is no adapter, not to be had, or damaged on the way.
     """
-    what = f"adapter {name if name.isprintable() else repr(name)}"
     if "/" not in name:
+        what = _named("adapter", name)
         raise InputError(f"{what}: no such folder, and no such name in the store; the Hub's are called USER/NAME")
-    _check_id(what, name, revision)
-    with _talking(what, revision=revision):
+    return _fetch(name, revision, or_folder=True)
+
+
+def _fetch(name: str, revision: str | None, or_folder: bool = False) -> Path:
+    """As `fetch_adapter`; `or_folder`: whether a folder could have been meant."""
+    what = _named("adapter", name)
+    _check_id(what, name, revision, or_folder)
+    with _talking(what, revision=revision, or_folder=or_folder):
         try:
             time = constants.HF_HUB_ETAG_TIMEOUT
             listed = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=time)
         except (HTTPError, OfflineModeIsEnabled) as error:
             if not _unreachable(error):
                 raise
-            return _cached(what, name, revision, error)
+            return _cached(what, name, revision, error, or_folder)
         siblings = {sibling.rfilename: sibling for sibling in listed.siblings or []}
         _check_listing(what, siblings)
         # The weights last: where they are in the cache, so is all the rest.
@@ -88,7 +95,9 @@ def pull(name: str, revision: str | None = None, *, as_name: str | None = None, 
     Returns its folder there. A pull that fails leaves the store as it was. Raises `InputError`.
     """
     name, _, at = name.partition("@")
-    folder = fetch_adapter(name, at or revision)
+    if "/" not in name:
+        raise InputError(f"{_named('adapter', name)}: is {_NO_NAME}")
+    folder = _fetch(name, at or revision)
     return shelf.add(folder, as_name or name.split("/")[-1], store)
 
 
@@ -116,7 +125,7 @@ def push(
 
     Paths of this machine are left out of what is published. Raises `InputError`.
     """
-    what = f"push to {repo_id}"
+    what = _named("push to", repo_id)
     _check_id(what, repo_id, revision)
     with _talking(what, writing=True):
         api = HfApi(token=token)
@@ -139,7 +148,7 @@ def push(
 
 def check_push(repo_id: str, token: str | None = None) -> None:
     """Raise `InputError` unless this user may publish under this name: asked before hours of training."""
-    what = f"push to {repo_id}"
+    what = _named("push to", repo_id)
     _check_id(what, repo_id)
     with _talking(what, writing=True):
         api = HfApi(token=token)
@@ -153,26 +162,30 @@ def check_push(repo_id: str, token: str | None = None) -> None:
             api.auth_check(repo_id if "/" in repo_id else f"{owner}/{repo_id}", write=True)
 
 
-def _check_id(what: str, name: str, revision: str | None = None) -> None:
+def _named(what: str, name: str) -> str:
+    return f"{what} {name if name.isprintable() else repr(name)}"
+
+
+def _check_id(what: str, name: str, revision: str | None = None, or_folder: bool = False) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise InputError(
-            f"{what}: no such folder, and no valid name on the Hub, which is USER/NAME of letters, digits, '-', '_' and '.'"
-        ) from error
+        raise InputError(f"{what}: {'no such folder, and' if or_folder else 'is'} {_NO_NAME}") from error
     if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
         raise InputError(f"{what}: revision {revision!r} is no name of a branch, tag or commit")
 
 
 @contextmanager
-def _talking(what: str, *, writing: bool = False, revision: str | None = None) -> Iterator[None]:
+def _talking(
+    what: str, *, writing: bool = False, revision: str | None = None, or_folder: bool = False
+) -> Iterator[None]:
     """Turn the client's failures into one line, and let it wait for no answer for ever."""
     session = get_session()
     before, session.timeout = session.timeout, PATIENCE
     try:
         yield
     except _FAULTS as error:
-        raise InputError(f"{what}: {_explain(error, writing, revision)}") from error
+        raise InputError(f"{what}: {_explain(error, writing, revision, or_folder)}") from error
     finally:
         session.timeout = before
 
@@ -194,7 +207,7 @@ def _unreachable(error: BaseException) -> bool:
     return status is None or status >= 500 or status in (408, 429)
 
 
-def _explain(error: BaseException, writing: bool, revision: str | None) -> str:
+def _explain(error: BaseException, writing: bool, revision: str | None, or_folder: bool) -> str:
     error = _cause(error)
     status, said = _status(error), " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, OfflineModeIsEnabled):
@@ -206,7 +219,8 @@ def _explain(error: BaseException, writing: bool, revision: str | None) -> str:
     if status == 403 and writing:
         return f"not allowed; it takes a token that may write there: {_LOGIN}"
     if isinstance(error, RepositoryNotFoundError) or (status in (401, 403, 404) and not writing):
-        return f"no such folder, and the Hub has none of that name, or a private one: check the spelling, or {_LOGIN}"
+        none = f"{'no such folder, and ' if or_folder else ''}the Hub has none of that name, or a private one"
+        return f"{none}: check the spelling, or {_LOGIN}"
     if status is not None:
         reason = error.response.reason_phrase
         return f"the Hub fails ({status} {reason}); try again later" if _unreachable(error) else f"refused: {said}"
@@ -218,11 +232,12 @@ def _explain(error: BaseException, writing: bool, revision: str | None) -> str:
     return f"the Hub's client fails: {said}{hint}"
 
 
-def _cached(what: str, name: str, revision: str | None, error: BaseException) -> Path:
+def _cached(what: str, name: str, revision: str | None, error: BaseException, or_folder: bool) -> Path:
     found = [try_to_load_from_cache(name, file, revision=revision) for file in (CONFIG, WEIGHTS)]
-    why = _explain(error, False, revision)
+    why = _explain(error, False, revision, or_folder)
     if not all(isinstance(path, str) for path in found):
-        raise InputError(f"{what}: no such folder, no whole copy of it in the Hub's cache, and {why}") from error
+        none = f"{'no such folder, ' if or_folder else ''}no whole copy of it in the Hub's cache"
+        raise InputError(f"{what}: {none}, and {why}") from error
     logger.warning("%s: its copy in the cache is used: %s", what, why)
     return _checked(what, name, Path(found[0]).parent)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from blip2vqa.data.examples import Example
 from blip2vqa.errors import InputError
+from blip2vqa.exchange.strict_json import parse_json
 from blip2vqa.files import write_json_atomic
 
 NAME = "blip2vqa.json"
@@ -40,9 +41,11 @@ def read_manifest(folder: Path, name: str) -> dict:
     if not file.is_file():
         return {}
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = parse_json(file.read_bytes(), finite=False)
     except ValueError as error:
         raise InputError(f"adapter {name}: {NAME} is not readable as JSON ({error}); restore or remove it") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"adapter {name}: {NAME} holds no JSON object; restore or remove it")
     if manifest.get("format") != FORMAT:
         raise InputError(f"adapter {name}: {NAME} has format {manifest.get('format')!r}; this version reads {FORMAT}")
     return manifest

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,8 +13,9 @@ from blip2vqa.exchange.deltas import Deltas, derive, read_deltas, whole_modules,
 from blip2vqa.exchange.fingerprints import compare_parts
 from blip2vqa.exchange.inspecting import family_named, scopes_and_roles
 from blip2vqa.exchange.sums import Error, Parts, approximate, concatenate, dare, lower, ties
+from blip2vqa.exchange_arguments import MERGES
+from blip2vqa.options import check_range
 
-METHODS = ("linear", "cat", "ties", "dare")
 Weighted = Sequence[tuple[Adapter, float]]
 
 _PARTS = {"projection": "projection", "qformer": "qformer", "vision": "vision_model"}
@@ -83,9 +85,7 @@ def resize(adapter: Adapter, *, rank: int | None = None, energy: float | None = 
 
     Raises `InputError` for an adapter that is more than a sum of ΔW, and arguments out of range.
     """
-    if (rank is None) == (energy is None):
-        raise InputError("resize: give either --rank or --energy")
-    _check_arguments("linear", rank, energy)
+    _check_size(rank, energy)
     before = read_deltas(adapter)
     made, measured = lower(before, rank, energy)
     notes = (
@@ -107,6 +107,7 @@ def merge_adapters(named: Mapping[str, float], output: str | Path, **options) ->
     """
     output, problems = Path(output), []
     gather(problems, check_output, output)
+    gather(problems, partial(_check_arguments, **options))
     opened = [gather(problems, open_adapter, name) for name in named]
     if len(named) < 2:
         problems.append("merge: takes two adapters at least, as A=0.7 B=0.3")
@@ -121,6 +122,7 @@ def resize_adapter(name: str, output: str | Path, *, rank: int | None = None, en
     """Write the adapter in a smaller rank to `output` → report, ready for JSON. Otherwise as `resize`."""
     output, problems = Path(output), []
     gather(problems, check_output, output)
+    gather(problems, _check_size, rank, energy)
     adapter = gather(problems, open_adapter, name)
     raise_all(problems)
     made, report = resize(adapter, rank=rank, energy=energy)
@@ -140,26 +142,33 @@ def _write(output: Path, made: Deltas, first: Adapter, origin: dict, whole: dict
 # What may be merged
 
 
+def _check_size(rank: int | None, energy: float | None) -> None:
+    if (rank is None) == (energy is None):
+        raise InputError("--rank, --energy: give one of the two")
+    _check_arguments("linear", rank, energy)
+
+
 def _check_arguments(
-    method: str, rank: int | None, energy: float | None, density: float = 0.2, drop: float = 0.9
+    method: str = "linear",
+    rank: int | None = None,
+    energy: float | None = None,
+    density: float = 0.2,
+    drop: float = 0.9,
+    seed: int = 0,
 ) -> None:
     problems = []
-    if method not in METHODS:
-        problems.append(f"--method {method}: unknown; choose from {', '.join(METHODS)}")
-    if rank is not None and rank < 1:
-        problems.append(f"--rank {rank}: at least 1")
-    if energy is not None and not 0 < energy <= 1:
-        problems.append(f"--energy {energy}: a share, above 0 and up to 1")
+    if method not in MERGES:
+        problems.append(f"--method {method}: unknown; choose from {', '.join(MERGES)}")
+    check_range(problems, rank is None or rank >= 1, "rank", rank, "at least 1")
+    check_range(problems, energy is None or 0 < energy <= 1, "energy", energy, "above 0, at most 1")
+    check_range(problems, 0 < density <= 1, "density", density, "above 0, at most 1")
+    check_range(problems, 0 <= drop < 1, "drop", drop, "from 0 to below 1")
     if rank is not None and energy is not None:
         problems.append("--rank and --energy: give one of them")
     if method == "cat" and (rank is not None or energy is not None):
         problems.append("--method cat: keeps the sum of the ranks; for a smaller one use linear")
     if method in ("ties", "dare") and energy is not None:
         problems.append(f"--energy {energy}: goes with linear; {method} takes --rank")
-    if not 0 < density <= 1:
-        problems.append(f"--density {density}: a share, above 0 and up to 1")
-    if not 0 <= drop < 1:
-        problems.append(f"--drop {drop}: a share, from 0 and below 1")
     raise_all(problems)
 
 

@@ -10,7 +10,7 @@ from blip2vqa.data.examples import Example, load_examples
 from blip2vqa.data.splits import split_by_image
 from blip2vqa.errors import InputError, raise_all
 from blip2vqa.exchange.adapter import Adapter, check_output, open_adapter, save_adapter
-from blip2vqa.exchange.checking import INCOMPATIBLE, Check, compare, place
+from blip2vqa.exchange.checking import INCOMPATIBLE, Check, compare
 from blip2vqa.exchange.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.exchange.deltas import Deltas, Factors, derive, norm, read_deltas, write_adapter
 from blip2vqa.exchange.distilling import distil
@@ -24,6 +24,9 @@ from blip2vqa.reporting.card import model_card
 
 EXACT, MEASURED, INITIALISATION = "exact", "measured", "initialisation"
 """What a moved adapter is: equal to the source by proof; measured better than its new base; neither."""
+
+
+_NOT_MOVED = {"method": None, "state": None, "reasons": [], "output": None, "measured": None}
 
 
 def transfer(adapter: str, target: str, output: str, **options) -> dict:
@@ -54,7 +57,7 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
     elif method == "subspace":
         _project(source, base, folder, found, args.subspace, reasons)
     else:
-        moved = source.renamed(place(source, base))
+        moved = source.renamed(found.names)
         save_adapter(folder, _for(moved, base).config, moved.weights, _manifest(source, base, method))
     state = EXACT if method in ("exact", "copy") and found.move == "exact" else INITIALISATION
     measured = None
@@ -66,13 +69,16 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
         if state != EXACT and _better(measured):
             state = MEASURED
         _complete(folder, source, base, method, state, measured)
+    elif args.csv_path or args.eval_csv_path:
+        reasons.append("not measured: the table has no answers to measure by")
     return {"method": method, "state": state, "reasons": reasons, "output": str(folder), "measured": measured}
 
 
 def swap(first: str, second: str, output: str, **options) -> dict:
     """Try each of two adapters on the other's base, and write what can move into `output`.
 
-    Returns {name of the adapter: what `transfer` returns, or {"method": None, "reasons": […]}}.
+    Returns {name of the adapter: what `transfer` returns, `method` None where it did not move}. Raises `InputError`, and leaves
+    nothing, where neither did.
     """
     args = SwapArguments(first=first, second=second, output=output, **options)
     raise_all(args.check())
@@ -81,21 +87,20 @@ def swap(first: str, second: str, output: str, **options) -> dict:
     homeless = [adapter.name for adapter in adapters if not adapter.base_model_id]
     if homeless:
         raise InputError(*(f"adapter {name}: does not say what its base is; use transfer" for name in homeless))
+    if adapters[0].digest == adapters[1].digest:
+        raise InputError(f"{first}, {second}: are one adapter; name two")
     Path(output).mkdir()
     moves = {}
-    for adapter, other in (adapters, adapters[::-1]):
-        folder = Path(output) / f"{adapter.folder.resolve().name}-on-{Path(other.base_model_id).name}"
+    for number, (adapter, other) in enumerate((adapters, adapters[::-1]), start=1):
+        folder = Path(output) / f"{number}-{adapter.folder.resolve().name}-on-{Path(other.base_model_id).name}"
         more = {"target_revision": other.base_model_revision} | options
         try:
             moves[adapter.name] = transfer(adapter.name, other.base_model_id, str(folder), **more)
         except InputError as error:
-            moves[adapter.name] = {
-                "method": None,
-                "state": None,
-                "reasons": error.problems,
-                "output": None,
-                "measured": None,
-            }
+            moves[adapter.name] = _NOT_MOVED | {"reasons": error.problems}
+    if not any(move["method"] for move in moves.values()):
+        Path(output).rmdir()
+        raise InputError(*(reason for move in moves.values() for reason in move["reasons"]))
     return moves
 
 
@@ -173,7 +178,7 @@ def _manifest(source: Adapter, base: Checkpoint, method: str, **changes) -> dict
 
 
 def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, share: float, reasons: list[str]) -> None:
-    deltas, names = read_deltas(source), place(source, base)
+    deltas, names = read_deltas(source), found.names
     projected: Deltas = {}
     for module, factors in deltas.items():
         projected[names[module]] = project(factors, base.tensor(f"{names[module]}.weight").float(), share)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from blip2vqa.errors import InputError
 from blip2vqa.exchange.manifest import FORMAT
+from blip2vqa.exchange.safe_manifest import check_scores
 from blip2vqa.exchange.safety import CONFIG, MANIFEST, WEIGHTS
+from blip2vqa.exchange.strict_json import parse_json
 from blip2vqa.reporting.card import is_hub_id, model_card
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ def published(
     files[CONFIG] = _json({**config, "base_model_name_or_path": base, "revision": revision})
     if (adapter.folder / METRICS).is_file():
         files[METRICS] = (adapter.folder / METRICS).read_bytes()
-        metrics = metrics or json.loads(files[METRICS])
+        scores = parse_json(files[METRICS], finite=False)
+        metrics = metrics or ({} if check_scores(scores) else scores)
     files[CARD] = model_card(manifest, metrics, repo_id=repo_id, licence=licence).encode()
     if adapter.manifest:
         sums = {file: _sha256(files[file]) for file in manifest.get("files", {}) if file in files}

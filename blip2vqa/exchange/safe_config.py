@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Callable
 
-from blip2vqa.exchange.manifest import FORMAT
 from blip2vqa.exchange.strict_json import shown
 
 MAX_RANK = 4096
@@ -49,8 +48,8 @@ def check_config(config: object) -> list[str]:
             problems.append(f"{key} is missing")
     for key in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern"):
         problems += _names(key, config.get(key), required=key == "target_modules" and key in config)
-    problems += _pattern("rank_pattern", config, _is_rank, f"a whole number from 1 to {MAX_RANK}")
-    problems += _pattern("alpha_pattern", config, _is_number, "a number")
+    problems += _pattern("rank_pattern", config, is_rank, f"a whole number from 1 to {MAX_RANK}")
+    problems += _pattern("alpha_pattern", config, is_number, "a number")
     return problems
 
 
@@ -67,19 +66,6 @@ def check_with_peft(config: dict) -> list[str]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [f"PEFT does not read it: {reason if reason.isprintable() else shown(reason)}"]
     return []
-
-
-def check_manifest(manifest: object) -> list[str]:
-    """The problems of the JSON value of blip2vqa.json, one line each: the types of what is relied on."""
-    if not isinstance(manifest, dict):
-        return [f"is {shown(manifest)}, not an object"]
-    if manifest.get("format") != FORMAT:
-        return [f"has format {shown(manifest.get('format'))}; this version reads {FORMAT}"]
-    return [
-        f"{key} is {shown(manifest[key])}; it has to be {wanted}"
-        for key, (fits, wanted) in _MANIFEST.items()
-        if key in manifest and not fits(manifest[key])
-    ]
 
 
 def _is_setting(key: str) -> bool:
@@ -140,20 +126,24 @@ def _pattern(key: str, config: dict, fits: Callable[[object], bool], wanted: str
     ]
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, which true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_rank(value: object) -> bool:
-    return _is_whole(value) and 1 <= value <= MAX_RANK
+def is_rank(value: object) -> bool:
+    """Whether a layer may have that rank."""
+    return is_whole(value) and 1 <= value <= MAX_RANK
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a finite number that can be reckoned with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e9
 
 
-def _is_index(value: object) -> bool:
-    return _is_whole(value) and 0 <= value < 1 << 31
+def is_index(value: object) -> bool:
+    """Whether it is a whole number from 0 that fits in 32 bits."""
+    return is_whole(value) and 0 <= value < 1 << 31
 
 
 def is_one_line(value: object) -> bool:
@@ -161,46 +151,44 @@ def is_one_line(value: object) -> bool:
     return value is None or (isinstance(value, str) and value.isprintable() and len(value) <= 4096)
 
 
-def _one_of(*values: object) -> Callable[[object], bool]:
+def is_place(value: object) -> bool:
+    """Whether a text can be asked for as a folder, on one line and nowhere too long for a file system, or is not there."""
+    if value is None or not is_one_line(value):
+        return value is None
+    return len(value.encode()) < 4096 and all(len(part.encode()) <= 255 for part in value.split("/"))
+
+
+def one_of(*values: object) -> Callable[[object], bool]:
+    """Whether a value is one of these."""
     # Without its type True would be 1.
     return lambda value: any(type(value) is type(known) and value == known for known in values)
 
 
-_FLAG = (_one_of(True, False, None), "true or false")
+Rule = tuple[Callable[[object], bool], str]
+"""(whether a value fits, what it has to be)"""
+LINE: Rule = (is_one_line, "one line of text or null")
+PLACE: Rule = (is_place, "a name or path, on one line, or null")
+_FLAG = (one_of(True, False, None), "true or false")
 _PART = (lambda value: value is None or isinstance(value, dict), "an object or null")
-_LINE = (is_one_line, "one line of text or null")
-_SETTINGS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "r": (_is_rank, f"a whole number from 1 to {MAX_RANK}"),
-    "lora_alpha": (_is_number, "a number"),
-    "lora_dropout": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
-    "bias": (_one_of("none", "all", "lora_only"), "none, all or lora_only"),
-    "task_type": (_one_of(None, *_TASKS), "one of PEFT's tasks or null"),
+_SETTINGS: dict[str, Rule] = {
+    "r": (is_rank, f"a whole number from 1 to {MAX_RANK}"),
+    "lora_alpha": (is_number, "a number"),
+    "lora_dropout": (lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
+    "bias": (one_of("none", "all", "lora_only"), "none, all or lora_only"),
+    "task_type": (one_of(None, *_TASKS), "one of PEFT's tasks or null"),
     "init_lora_weights": (
         lambda value: isinstance(value, bool) or (isinstance(value, str) and _INITS.fullmatch(value) is not None),
         "true, false or one of PEFT's ways",
     ),
     "layers_to_transform": (
-        lambda value: value is None or _is_index(value) or (isinstance(value, list) and all(map(_is_index, value))),
+        lambda value: value is None or is_index(value) or (isinstance(value, list) and all(map(is_index, value))),
         "a list of layers' numbers",
     ),
-    "base_model_name_or_path": _LINE,
-    "revision": _LINE,
-    "peft_version": _LINE,
+    "base_model_name_or_path": PLACE,
+    "revision": LINE,
+    "peft_version": LINE,
     **dict.fromkeys(
         ("fan_in_fan_out", "inference_mode", "use_rslora", "use_dora", "lora_bias", "ensure_weight_tying"), _FLAG
     ),
     **dict.fromkeys(("loftq_config", "eva_config", "corda_config", "lora_ga_config"), _PART),
-}
-
-
-_TEXT = (lambda value: value is None or isinstance(value, str), "a text or null")
-_TEXTS = (
-    lambda value: value is None or (isinstance(value, list) and all(isinstance(item, str) for item in value)),
-    "a list of texts or null",
-)
-_MANIFEST: dict[str, tuple[Callable[[object], bool], str]] = {
-    **dict.fromkeys(("task", "family", "base_model_id", "base_model_revision"), _LINE),
-    **dict.fromkeys(("prompt", "end_token"), _TEXT),
-    **dict.fromkeys(("answers", "roles", "scopes"), _TEXTS),
-    **dict.fromkeys(("decoding", "data", "metrics", "versions"), _PART),
 }

@@ -16,7 +16,8 @@ from pathlib import Path
 from blip2vqa.errors import InputError, gather, raise_all
 from blip2vqa.exchange.manifest import NAME as MANIFEST
 from blip2vqa.exchange.pickles import pickled_weights
-from blip2vqa.exchange.safe_config import check_config, check_manifest, check_with_peft
+from blip2vqa.exchange.safe_config import check_config, check_with_peft
+from blip2vqa.exchange.safe_manifest import check_manifest
 from blip2vqa.exchange.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
 from blip2vqa.exchange.strict_json import parse_json, shown
 
@@ -28,16 +29,20 @@ MAX_TEXT = 4 << 20
 MAX_FILES = 10_000
 _SHOWN = 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?", re.IGNORECASE)
+"""What Windows takes for one, whatever stands behind the first dot; it also drops a dot at the end."""
 _PYTHON = (".py", ".pyc", ".pyo", ".pyw", ".pyi", ".pyx", ".pyd", ".pyz", ".so", ".dll", ".dylib", ".egg", ".whl")
 
 
 def check_name(name: str) -> str:
     """`name`, when an adapter in the store may be called so. Raises `InputError` otherwise."""
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name.endswith("."):
         raise InputError(
             f"adapter name {shown(name)}: may have at most 100 letters, digits, '.', '_' and '-', "
-            "the first of them neither '.' nor '-'; choose another name"
+            "the first of them neither '.' nor '-', the last not '.'; choose another name"
         )
+    if _DEVICE.fullmatch(name):
+        raise InputError(f"adapter name {name}: is a device's on Windows, which could not hold it; choose another name")
     return name
 
 

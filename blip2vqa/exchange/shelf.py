@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     """A temporary folder to write an adapter's files into; then it is checked and takes its name in the store.
 
     Raises `InputError` when that name is taken, before or meanwhile, when the files are no adapter that is safe to
-    load, or when the store cannot be written to. Whatever is raised inside, nothing is left.
+    load, or when the store cannot be written to. Whatever is raised inside, nothing is left, no store made for it either.
     """
     final = folder_of(name, store)
     taken = InputError(
@@ -135,6 +135,7 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     if os.path.lexists(final):
         raise taken
     temporary = None
+    absent = [folder for folder in (final.parent, *final.parent.parents) if not os.path.lexists(folder)]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _sweep(final.parent)
@@ -151,6 +152,9 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # of one that holds something by now
+            for folder in absent:
+                folder.rmdir()
 
 
 def _store(store: str | Path | None) -> Path:

@@ -44,7 +44,7 @@ def is_hub_id(base: str) -> bool:
 
 
 def _front_matter(manifest: dict, metrics: dict, repo_id: str | None, licence: str | None) -> str:
-    base, task, family = manifest.get("base_model_id", ""), TASKS[manifest.get("task") or "vqa"], _family(manifest)
+    base, task, family = manifest.get("base_model_id") or "", TASKS[manifest.get("task") or "vqa"], _family(manifest)
     linked = {"base_model": base, "base_model_relation": "adapter"} if is_hub_id(base) else {}
     held_out = (manifest.get("split") or {}).get("eval_table") or (manifest.get("data") or {}).get("table")
     table = Path(held_out or "validation table").name
@@ -224,7 +224,8 @@ def _limits(metrics: dict) -> str:
         "on. It answers every question, also one that the picture does not answer. Errors and biases of the base model "
         "and of the training data remain."
     )
-    if {"adapter", "blind"} <= metrics.keys():
+    main = "cider" if "cider" in (metrics.get("adapter") or {}) else "accuracy"
+    if all((metrics.get(key) or {}).get(main) is not None for key in ("adapter", "blind")):
         text = f"**On the validation rows it is {verdict(metrics)}.** {text}"
     elif not any(metrics.get(key) for key in ROWS):
         text = f"**It was not measured: no scores of it are known.** {text}"
