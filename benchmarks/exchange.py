@@ -87,7 +87,9 @@ def write_adapter(folder: Path, seed: int, layers: int, base: dict) -> int:
             weights[f"{key}B.weight"] = torch.randn(out, RANK, generator=generator) * 0.01
     where = str(folder.parent / "base")
     config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=modules, base_model_name_or_path=where)
-    manifest = {"task": "vqa", "family": "BLIP-2 with OPT", "base_model_id": where, "rank": RANK, "base": base}
+    manifest = {"task": "vqa", "family": "BLIP-2 with OPT", "base_model_id": where, "rank": RANK} | (
+        {"base": base} if base else {}
+    )
     save_adapter(folder, config, weights, manifest)
     return sum(weight.nbytes for weight in weights.values())
 
