@@ -7,10 +7,16 @@ from functools import partial
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor, AutoTokenizer, BitsAndBytesConfig, Blip2ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    Blip2ForConditionalGeneration,
+)
 
 from blip2vqa.arguments import LoraArguments
 from blip2vqa.errors import InputError
@@ -238,6 +244,21 @@ def test_the_bare_language_model_has_other_names(adapter, tiny_opt, tmp_path):
     found = check(str(adapter), str(bare))
     assert (found["verdict"], found["move"]) == ("convertible", "copy"), "which embeddings are words, nobody says"
     assert found["parts"]["token_embeddings"] == "unknown" and found["parts"]["language_model"] == "same"
+
+
+def test_two_language_models_without_a_tokenizer(tiny_opt, tmp_path):
+    """Which of their embeddings are words, neither says, so they may have others."""
+    model = Blip2ForConditionalGeneration.from_pretrained(tiny_opt).language_model
+    model.save_pretrained(tmp_path / "one")
+    with torch.no_grad():
+        model.model.decoder.embed_tokens.weight.add_(1)
+    model.save_pretrained(tmp_path / "two")
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "one")
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    found = check(str(tmp_path / "adapter"), str(tmp_path / "two"))
+    assert (found["verdict"], found["move"]) == ("convertible", "copy")
+    assert found["parts"] == {"language_model": "same", "token_embeddings": "unknown"}
 
 
 def changed(adapter, folder, change) -> str:

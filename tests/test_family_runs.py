@@ -10,7 +10,6 @@ from functools import partial
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 from blip2vqa import estimate as estimating
 from blip2vqa import load
@@ -29,8 +28,8 @@ FEW = "--max_steps 9 --logging_steps 1 --eval_strategy no --save_strategy no --l
 
 
 def has_adapters(loaded) -> bool:
-    """Whether adapters lie on the base, not merged into it."""
-    return any(isinstance(module, BaseTunerLayer) for module in loaded.model.modules())
+    """Whether adapters stand beside the base, not merged into it."""
+    return loaded.adapters is not None and bool(loaded.adapters.names)
 
 
 @pytest.fixture(scope="session")

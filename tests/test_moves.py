@@ -184,14 +184,19 @@ def adapter_of_qformer(base, folder) -> Path:
     return folder
 
 
-def test_an_adapter_of_the_qformer_is_exact_on_the_whole_base_alone(tiny_opt, eyes, tmp_path):
-    """The query tokens differ, the layers that it changes are the same."""
+def test_an_adapter_of_the_qformer_is_exact_on_the_whole_base_alone(tiny_opt, tmp_path):
+    """What it sees with is the same there, what it works for is not."""
+    model = Blip2ForConditionalGeneration.from_pretrained(tiny_opt)
+    with torch.no_grad():
+        model.language_model.model.decoder.final_layer_norm.bias += 1
+    other = shutil.copytree(tiny_opt, tmp_path / "other")
+    model.save_pretrained(other)
     mine = str(adapter_of_qformer(tiny_opt, tmp_path / "adapter"))
     moved = transfer(mine, str(tiny_opt), str(tmp_path / "same"))
     assert (moved["method"], moved["state"]) == ("exact", "exact")
-    moved = transfer(mine, str(eyes), str(tmp_path / "moved"))
+    moved = transfer(mine, str(other), str(tmp_path / "moved"))
     assert (moved["method"], moved["state"]) == ("copy", "initialisation")
-    assert "other weights than it was made for: qformer" in moved["reasons"]
+    assert "other weights than it was made for: language_model" in moved["reasons"][0]
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 8)])
@@ -390,6 +395,19 @@ def test_swap_when_neither_moves(adapter, tiny_opt, tiny_t5, tmp_path):
     for name, base in ((adapter, tiny_t5), (foreign, tiny_opt)):
         assert any(f"{name}: does not go to {base} by" in problem for problem in refused.value.problems)
     assert {path.name for path in tmp_path.iterdir()} == {"foreign"}
+
+
+def test_swap_when_neither_can_be_measured(adapter, eyes, drawn, tmp_path, monkeypatch):
+    def fails(*args, **options):
+        raise InputError("--dtype float16: overflows")
+
+    monkeypatch.setattr("blip2vqa.exchange.moves.measure", fails)
+    other = random_adapter(eyes, tmp_path / "other", 3, base=fingerprint_base(eyes), **ASKED)
+    with pytest.raises(InputError, match="overflows"):
+        swap(
+            str(adapter), str(other), str(tmp_path / "both"), eval_csv_path=str(drawn[1]), image_dir=str(drawn[0])
+        )  # fmt: skip
+    assert len([*(tmp_path / "both").iterdir()]) == 2  # what was written before it
 
 
 def test_one_adapter_is_not_swapped_with_itself(adapter, tmp_path):

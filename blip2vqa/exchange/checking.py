@@ -180,7 +180,8 @@ def _check_parts(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     found.parts = parts = compare_parts(mine, theirs)
     adapted = {part_of(name, base) for name in found.names.values()}
     text_alone = adapted == {"language_model"}
-    under = adapted | (TEXT_PARTS & parts.keys() if text_alone else set())
+    under = adapted | (TEXT_PARTS if text_alone and base.language_model is not None else set())
+    parts |= dict.fromkeys(under - parts.keys(), UNKNOWN)  # embeddings without a tokenizer on either side
     unlike = {part for part, how in parts.items() if how in (DIFFERENT, UNKNOWN)}
     copies = {part: how for part, how in parts.items() if how not in (SAME, DIFFERENT, UNKNOWN)}
     # What a layer of the language model does depends on nothing else of the base; what another does, on all that follows.

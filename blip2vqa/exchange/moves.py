@@ -1,6 +1,7 @@
 """Adapters to other bases: exactly where the weights under them are the same, else distilled, projected or copied; measured."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -99,7 +100,8 @@ def swap(first: str, second: str, output: str, **options) -> dict:
         except InputError as error:
             moves[adapter.name] = _NOT_MOVED | {"reasons": error.problems}
     if not any(move["method"] for move in moves.values()):
-        Path(output).rmdir()
+        with suppress(OSError):  # what was made before it failed stays
+            Path(output).rmdir()
         raise InputError(*(reason for move in moves.values() for reason in move["reasons"]))
     return moves
 
