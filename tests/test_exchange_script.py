@@ -44,10 +44,11 @@ json.dump(done, sys.stdout)
 """
 # Stands still in the middle of copying an adapter.
 SLOW = """
-import shutil, sys, time
+import shutil, signal, sys, time
 import exchange
 from blip2vqa.console import run_script
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are started without
 copy = shutil.copyfile
 def slow(source, target):
     copy(source, target)
