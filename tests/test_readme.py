@@ -93,5 +93,11 @@ def test_python_of_the_readme_runs(quickstart, monkeypatch):
     space: dict = {}
     exec(code, space)
     answers = space["answers"]
+    several = next(block for block in blocks("python") if "add_adapter" in block).replace('"OUT"', repr(str(out)))
+    several = several.replace('"OTHER"', repr(str(out))).replace("assets/tiny", str(ROOT / "assets" / "tiny"))
+    for name, path in zip(("a.jpg", "b.jpg"), pictures, strict=False):
+        several = several.replace(f'"{name}"', repr(str(path)))
+    exec("from blip2vqa import load\n" + several, served := {})
+    assert served["answers"][0].text == space["model"].answer(str(pictures[0]), "What is it?")
     assert len(answers) == 2 and all(0 <= answer.confidence <= 1 for answer in answers)
     assert isinstance(space["model"].answer(str(pictures[0]), "how many patches are sewn on?"), str)
