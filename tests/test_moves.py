@@ -214,6 +214,15 @@ def test_projection_against_the_whole_decomposition(shape):
         torch.testing.assert_close(project(factors, weight, 1.0).dense(), factors.dense(), rtol=1e-3, atol=1e-3)
 
 
+def test_projection_onto_a_weight_that_lacks_ranks():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 2, generator=generator) @ torch.randn(2, 10, generator=generator)
+    factors = Factors(torch.randn(3, 10, generator=generator), torch.randn(8, 3, generator=generator))
+    u, _, v = torch.linalg.svd(weight.double(), full_matrices=False)
+    expected = u[:, :2] @ u[:, :2].T @ factors.dense().double() @ v[:2].T @ v[:2]
+    torch.testing.assert_close(project(factors, weight, 1.0).dense().double(), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_random_adapters_have_the_same_norms(adapter):
     deltas = read_deltas(open_adapter(adapter))
     for name, drawn in random_like(deltas, 0).items():

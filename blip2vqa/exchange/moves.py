@@ -62,14 +62,14 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
         save_adapter(folder, _for(moved, base).config, moved.weights, _manifest(source, base, method))
     state = EXACT if method in ("exact", "copy") and found.move == "exact" else INITIALISATION
     measured = None
-    _complete(folder, source, base, method, state, measured)  # now: what is measured next may take long
+    _complete(folder, source, method, state, measured)  # now: what is measured next may take long
     if held_out:
         measured = measure(
             open_adapter(folder), target, args.target_revision, held_out, asking, source=source, direct=args.direct
         )
         if state != EXACT and _better(measured):
             state = MEASURED
-        _complete(folder, source, base, method, state, measured)
+        _complete(folder, source, method, state, measured)
     elif args.csv_path or args.eval_csv_path:
         reasons.append("not measured: the table has no answers to measure by")
     return {"method": method, "state": state, "reasons": reasons, "output": str(folder), "measured": measured}
@@ -161,14 +161,17 @@ def _for(adapter: Adapter, base: Checkpoint) -> Adapter:
     return adapter
 
 
-def _manifest(source: Adapter, base: Checkpoint, method: str, **changes) -> dict:
-    origin = {
+def _origin(source: Adapter, method: str, state: str) -> dict:
+    return {
         "command": "transfer",
         "method": method,
-        "state": INITIALISATION,
+        "state": state,
         "of": [{"name": Path(source.name).name, "sha256": source.digest}],
         "from_base": source.base_model_id and Path(source.base_model_id).name,
     }
+
+
+def _manifest(source: Adapter, base: Checkpoint, method: str, **changes) -> dict:
     kept = {key: source.manifest[key] for key in ("rank", "alpha", "scaling", "roles") if key in source.manifest}
     about = {
         "family": base.family.name if base.family else base.config.model_type,
@@ -176,7 +179,7 @@ def _manifest(source: Adapter, base: Checkpoint, method: str, **changes) -> dict
         "base_model_revision": base.revision,
         "base": fingerprint_base(base.base_model_id, base.revision),
     }
-    return derive(source.manifest, origin, **kept | about | changes)
+    return derive(source.manifest, _origin(source, method, INITIALISATION), **kept | about | changes)
 
 
 def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, share: float, reasons: list[str]) -> None:
@@ -198,10 +201,11 @@ def project(factors: Factors, weight: torch.Tensor, share: float) -> Factors:
     of W Wᵀ and Wᵀ W, and the other side's vectors need no decomposition of their own.
     """
     wide = weight.shape[0] <= weight.shape[1]
-    gram = weight @ weight.T if wide else weight.T @ weight
-    values, vectors = torch.linalg.eigh(gram.double())
+    exact = weight.double()  # squares of small singular values would be lost in float32
+    values, vectors = torch.linalg.eigh(exact @ exact.T if wide else exact.T @ exact)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     count = int((values.cumsum(0) < share * values.sum()).sum()) + 1
+    count = min(count, int((values > 1e-12 * values[0]).sum()))  # the others are what rounding leaves of zeros
     vectors, values = vectors[:, :count].float(), values[:count].float()
     other = (weight.T if wide else weight) @ (vectors / values.sqrt())
     u, v = (vectors, other) if wide else (other, vectors)
@@ -214,11 +218,14 @@ def _better(measured: dict) -> bool:
     return measured["gain"]["moved"] > 0 and bool(pair["more_than_noise"])
 
 
-def _complete(folder: Path, source: Adapter, base: Checkpoint, method: str, state: str, measured: dict | None) -> None:
-    """Put what is known of a moved adapter beside its weights."""
+def _complete(folder: Path, source: Adapter, method: str, state: str, measured: dict | None) -> None:
+    """Put what is known of a moved adapter beside its weights: no scores but those of the measurement."""
     manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    manifest["origin"] = _manifest(source, base, method)["origin"] | {"state": state}
+    manifest["origin"] = _origin(source, method, state)
     metrics = {}
+    # A distilled adapter's own scores are its agreement with the source, where the table has no answers.
+    manifest.pop("metrics", None)
+    (folder / "metrics.json").unlink(missing_ok=True)
     if measured:
         metrics = manifest["metrics"] = scores_of(measured)
         manifest["origin"]["gain"] = measured["gain"]
