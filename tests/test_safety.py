@@ -96,10 +96,9 @@ def test_malformed_adapters_are_refused(name, spoil, tmp_path, nothing_is_loaded
     assert everything(tmp_path) == before and not canary_of(folder).exists()
 
 
-@pytest.mark.parametrize("name", CONFIGS | TENSORS)
+# Without 4 GB of zeros: ARCHIVES has one that says that it holds them.
+@pytest.mark.parametrize("name", sorted((CONFIGS | TENSORS).keys() - {"header-oversize"}))
 def test_malformed_adapters_in_good_archives_are_refused(name, spoil, tmp_path, nothing_is_loaded):
-    if name == "header-oversize":
-        pytest.skip("4 GB; an archive that says so is in ARCHIVES")
     folder, store, archive = spoil(name), tmp_path / "store", tmp_path / "bad.zip"
     store.mkdir()
     write(archive, contents(folder))
