@@ -4,12 +4,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2vqa.base_arguments import DEFAULT_BASE
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.errors import gather
 from blip2vqa.families import ROLES, parse_roles, parse_scopes
 from blip2vqa.options import DTYPES, QUANTIZATIONS, check_range, option
 
-DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 # Those that an adapter can be loaded with again: PEFT's others draw anew (pissa_niter_…) or need data (eva, loftq).
 INITIALISATIONS = ("default", "gaussian", "orthogonal", "olora", "pissa")
 CHANGE_THE_BASE = ("olora", "pissa")
@@ -35,20 +35,6 @@ def check_decoding(args) -> list[str]:
     if args.do_sample and (args.num_beams or 1) > 1:
         problems.append("--do_sample: draws one text at a time; leave --num_beams at 1")
     return problems
-
-
-@dataclass
-class ServedBaseArguments:
-    """The base that answers or captions, found by its adapters unless named."""
-
-    base_model_id: str = option(
-        None,
-        "Base model: Hub id or local folder; default: the adapter's own, else " + DEFAULT_BASE + ".",
-        "--model_id",
-    )
-    base_model_revision: str = option(None, "Branch, tag or commit of the base on the Hub.")
-    quantization: str = option("auto", "As in finetune.py.", choices=list(QUANTIZATIONS))
-    dtype: str = option("auto", "As in finetune.py.", choices=list(DTYPES))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2vqa.arguments import ServedBaseArguments
+from blip2vqa.base_arguments import ServedBaseArguments
 from blip2vqa.options import check_range, option
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2vqa.arguments import ServedBaseArguments, check_prompt
+from blip2vqa.arguments import check_prompt
+from blip2vqa.base_arguments import ServedBaseArguments
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.errors import gather
 from blip2vqa.options import check_range, option

@@ -1,0 +1,1 @@
+"""Questions from a chat endpoint that sees pictures."""

@@ -1,0 +1,67 @@
+"""How fast requests may begin, and how much they may cost together."""
+
+import json
+import math
+import threading
+import time
+
+# A picture of 512 pixels is 85 to 400 tokens to most models; the dearest known count, OpenAI's of gpt-4o-mini, is 8,500.
+PICTURE_TOKENS = 400
+PICTURE_TOKENS_HIGH = 10_000
+
+
+class Pace:
+    """Requests begin evenly spaced, at most `per_minute` in a minute, whichever thread begins them."""
+
+    def __init__(self, per_minute: float):
+        self._interval = 60 / per_minute
+        self._lock = threading.Lock()
+        self._next = -math.inf  # of time.monotonic(), seconds
+
+    def wait(self, stop: threading.Event) -> bool:
+        """Wait for one's turn; False, at once, when `stop` is set before it comes."""
+        with self._lock:
+            turn = max(time.monotonic(), self._next)
+            self._next = turn + self._interval
+        return not stop.wait(max(0.0, turn - time.monotonic()))
+
+
+class Budget:
+    """What was spent, and what requests under way may yet cost at most, in US dollars; never above `limit` together."""
+
+    def __init__(self, limit: float | None, spent: float):
+        self._limit = math.inf if limit is None else limit
+        self._changed = threading.Condition()
+        self._under_way: list[float] = []
+        self.spent = spent
+
+    def reserve(self, most: float) -> bool:
+        """Set `most` aside for one request; False if there is no room for it.
+
+        Requests under way mostly cost less than what is set aside for them, so their end is waited for before that is said.
+        """
+        with self._changed:
+            while self.spent + sum(self._under_way) + most > self._limit:
+                if not self._under_way:
+                    return False
+                self._changed.wait()
+            self._under_way.append(most)
+            return True
+
+    def settle(self, most: float, cost: float) -> None:
+        """A request for which `most` was set aside has ended, and cost `cost`."""
+        with self._changed:
+            self._under_way.remove(most)
+            self.spent += cost
+            self._changed.notify_all()
+
+
+def most_input_tokens(messages: list[dict], schema: dict) -> int:
+    """Tokens that a prompt with one picture cannot exceed: no tokenizer makes more of a text than its bytes."""
+    text = "".join(json.dumps(part, ensure_ascii=False) for part in (messages, schema))
+    return len(text.encode("utf-8", "replace")) + PICTURE_TOKENS_HIGH
+
+
+def likely_input_tokens(messages: list[dict], schema: dict) -> int:
+    """About as many tokens as a prompt with one picture has: four bytes of English each, and an everyday picture."""
+    return (most_input_tokens(messages, schema) - PICTURE_TOKENS_HIGH) // 4 + PICTURE_TOKENS
