@@ -4,11 +4,10 @@ import io
 import warnings
 
 from blip2vqa.comparison import BLIND
-from blip2vqa.reporting.labels import in_seconds, labels, percent, types_of
+from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, in_seconds, labels, percent, types_of
 from blip2vqa.reporting.tables import MISSING
 
 TYPES_DRAWN = 8
-BLUE, ORANGE, GREY = "#56B4E9", "#E69F00", "#d9d9d9"  # the first two of Okabe and Ito's colour-blind safe palette
 
 
 def draw_systems(result: dict) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from blip2vqa.reporting.tables import MISSING
 
 LABEL_LINES = 3
+BLUE, ORANGE, GREY = "#56B4E9", "#E69F00", "#d9d9d9"  # the first two of Okabe and Ito's colour-blind safe palette
 
 
 def wrap(text: str, width: int) -> str:

@@ -12,10 +12,10 @@ from PIL import Image
 from blip2vqa.data.images import as_seen
 from blip2vqa.files import write_text_atomic
 
-THUMBNAIL = 512  # pixels, the longer side
+THUMBNAIL = 512  # pixels, the longer side; STYLE has it too
 QUALITY = 85  # of the JPEG, 0 to 95
 
-PAGE = Template("""<!DOCTYPE html>
+FRAME = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -26,10 +26,19 @@ PAGE = Template("""<!DOCTYPE html>
 :root { color-scheme: light dark; }
 body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; }
-dl, dd, figure, article p { margin: 0; }
+$style
+</style>
+</head>
+<body>
+<h1>$title</h1>
+$body
+</body>
+</html>
+""")
+STYLE = """dl, dd, figure, article p { margin: 0; }
 small, figcaption, .none { opacity: .75; }
 article { border-top: 1px solid #8888; display: flex; flex-wrap: wrap; gap: 1rem; padding: 1rem 0; }
-figure { flex: 1 1 14rem; max-width: ${size}px; }
+figure { flex: 1 1 14rem; max-width: 512px; }
 img { border-radius: 4px; display: block; height: auto; max-height: 24rem; max-width: 100%; width: auto; }
 figcaption { font-size: .85rem; }
 dl, article p { flex: 3 1 18rem; }
@@ -42,16 +51,7 @@ dt small { display: block; font-weight: 400; margin-bottom: .3rem; }
   article { break-inside: avoid; flex-wrap: nowrap; }
   figure { flex: 0 0 30%; }
   dl { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
-}
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p>$summary</p>
-$articles
-</body>
-</html>
-""")
+}"""
 
 
 def write_sheet(
@@ -74,8 +74,12 @@ def write_sheet(
         articles.append(_article(name, image, captions, reason, styles))
         failed += reason is not None
     summary = f"{len(articles)} pictures" + (f", {failed} of them failed" if failed else "")
-    page = PAGE.substitute(title=escape(title), size=THUMBNAIL, summary=summary, articles="\n".join(articles))
-    write_text_atomic(path, page)
+    write_text_atomic(path, page(title, STYLE, "\n".join([f"<p>{summary}</p>", *articles])))
+
+
+def page(title: str, style: str, body: str) -> str:
+    """A page that needs no other file and may load none; `style` and `body` are CSS and HTML, the title plain text."""
+    return FRAME.substitute(title=escape(title), style=style, body=body)
 
 
 def _article(
@@ -88,7 +92,7 @@ def _article(
     shown = next((caption for style, _ in styles if (caption := captions.get(style))), None)
     lines = ["<article>", "<figure>"]
     if image is not None:
-        lines.append(_thumbnail(image, f"{name}: {shown}" if shown else name))
+        lines.append(thumbnail(image, f"{name}: {shown}" if shown else name))
     lines += [f"<figcaption>{escape(name)}</figcaption>", "</figure>"]
     if reason is not None:
         lines[0] = '<article class="failed">'
@@ -104,9 +108,10 @@ def _article(
     return "\n".join([*lines, "</article>"])
 
 
-def _thumbnail(image: Image.Image, alt: str) -> str:
+def thumbnail(image: Image.Image, alt: str, size: int = THUMBNAIL) -> str:
+    """An `<img>` that holds the picture as a JPEG, shrunk to `size` pixels on its longer side where it is larger."""
     small = as_seen(image.copy())  # thumbnail() shrinks in place
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((size, size))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
