@@ -1,0 +1,202 @@
+"""Two checks of a question by a model: it is answered from its picture, and not the same from another picture.
+
+Nothing here imports torch until a model is asked.
+"""
+
+import hashlib
+from bisect import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from blip2vqa.data.answers import normalize_answer
+from blip2vqa.vqa_generation.ledger import Ledger
+from blip2vqa.vqa_generation.rows import Item, Question
+from blip2vqa.vqa_generation.vocabulary import KINDS, vocabulary, words
+
+if TYPE_CHECKING:
+    from blip2vqa.vqa_arguments import WriterArguments
+
+ROUND_TRIP, PICTURE_SWAP = "round trip", "picture swap"
+KEPT = "kept"
+YES, NO = {"yes", "yeah", "yep", "true", "correct"}, {"no", "nope", "false", "incorrect"}
+# Words of the vocabulary are known by themselves, "gray" and "grey" among them. These are not in it, or are two words of it.
+SAME = (
+    {"aluminum", "aluminium"},
+    {"fiber", "fibre"},
+    {"jewelry", "jewellery"},
+    {"pajamas", "pyjamas"},
+    {"multi", "multicolor", "multicolour", "multicolored", "multicoloured", "colorful", "colourful"},
+    {"tshirt", "tee"},
+    {"woolen", "woollen", "wool"},
+)
+PLURALS = {
+    "child": "children", "foot": "feet", "man": "men", "mouse": "mice", "person": "people", "tooth": "teeth", "woman": "women",
+}  # fmt: skip
+_NAMES = ("object", "category")  # what a question calls the product by, whatever it asks
+
+
+@dataclass
+class Checked:
+    """What the check model said to a question."""
+
+    round_trip: str
+    """From its own picture."""
+    swapped: str
+    """From another picture."""
+    other: Item | None
+    """Whose picture that was; None where all questions are about one picture."""
+
+
+def check_questions(
+    questions: Sequence[Question], args: "WriterArguments", ledger: Ledger, seed: int, progress: bool = True
+) -> list[Checked]:
+    """What `args.check_model`, a base or an adapter, answers to each question from its picture and from another one.
+
+    All questions of a picture get the same other picture; each picture is looked at once for all that it is asked. Raises
+    `InputError` for a model that is not usable, before its weights are read.
+    """
+    from blip2vqa.vqa_generation.model_backend import find_answerer, respond
+
+    model = find_answerer(args, args.check_model)
+    others = draw_others([row.item for row in questions], seed)
+    swapped = [(others[row.item.digest], row.question) for row in questions if row.item.digest in others]
+    own = [(row.item, row.question) for row in questions]
+    said = [one.text for one in respond(model, own + swapped, ledger, "checking" if progress else None)]
+    from_others = iter(said[len(own) :])
+    checked = []
+    for row, round_trip in zip(questions, said, strict=False):
+        other = others.get(row.item.digest)
+        checked.append(Checked(round_trip, next(from_others) if other else "", other))
+    return checked
+
+
+def draw_others(items: Sequence[Item], seed: int) -> dict[str, Item]:
+    """Digest → the item whose picture stands in for that one: of other content and, where there is one, of another product that
+    does not look alike.
+
+    Pictures have places on a circle, and each takes the next one after a place of its own, all drawn by `seed`: with a few
+    pictures more or less, nearly all keep theirs, and what was said of them holds. {} for a single picture.
+    """
+    owner: dict[str, Item] = {}
+    for item in sorted(items, key=lambda item: (item.digest, item.item_id, item.image_name)):
+        owner.setdefault(item.digest, item)
+    circle = sorted(owner.values(), key=lambda item: _place(seed, item.digest))
+    places = [_place(seed, item.digest) for item in circle]
+    groups, products = len({item.group for item in circle}), len({item.item_id for item in circle})
+
+    def differs(item: Item, other: Item) -> bool:
+        unlike = item.group != other.group if groups > 1 else item.item_id != other.item_id or products == 1
+        return item.digest != other.digest and unlike
+
+    others = {}
+    for item in circle if len(circle) > 1 else ():
+        start = bisect(places, _place(seed, f"instead of {item.digest}"))
+        following = (circle[(start + step) % len(circle)] for step in range(len(circle)))
+        others[item.digest] = next(other for other in following if differs(item, other))
+    return others
+
+
+def _place(seed: int, what: str) -> bytes:
+    return hashlib.sha256(f"{seed} {what}".encode()).digest()
+
+
+def verdicts(question: Question, checked: Checked) -> dict[str, str]:
+    """`ROUND_TRIP` and `PICTURE_SWAP` → "kept", or why not.
+
+    The same answer from another picture speaks against a question, unless by the catalogue it is right there, too.
+    """
+    found = {ROUND_TRIP: KEPT, PICTURE_SWAP: KEPT}
+    if not agrees(question.answer, checked.round_trip):
+        found[ROUND_TRIP] = f'answered "{checked.round_trip}"'
+    if checked.other and agrees(question.answer, checked.swapped) and not holds_for(question, checked.other):
+        found[PICTURE_SWAP] = "the same answer from another picture"
+    return found
+
+
+def holds_for(question: Question, other: Item) -> bool:
+    """Whether the answer is right for another item, too, as far as the catalogue knows.
+
+    "no" is taken to be right wherever the facts do not say yes: what it denies is false of most things.
+    """
+    own = question.item.facts
+    if question.question_type == "comparison" and question.about and _kind(question) not in KINDS:
+        # Of height and width, in words of its own.
+        return "proportion" in own and own["proportion"] == other.facts.get("proportion")
+    asked, answer = _asked(question, other), normalize_answer(question.answer)
+    right = [
+        any(agrees(value, fact) for fact in (other.facts.get(kind, ""), *other.not_wrong))
+        for kind, value in asked.items()
+    ]
+    return not any(right) if answer in NO else bool(right) and all(right)
+
+
+def _asked(question: Question, other: Item) -> dict[str, str]:
+    """The facts that an answer speaks of, {kind: value}; where only the question's words tell, those that they name."""
+    own, answer = question.item.facts, normalize_answer(question.answer)
+    if _kind(question) in KINDS:
+        return {_kind(question): question.about.partition("=")[2] or question.answer}
+    if answer in YES | NO:
+        named, there = _named(question.question, own), _named(question.question, other.facts)
+        if answer in NO:
+            return {kind: value for kind, value in there.items() if kind not in named}
+        return {kind: value for kind, value in named.items() if kind not in _NAMES} or named
+    if question.question_type in own:
+        return {question.question_type: question.answer}
+    return {kind: question.answer for kind, fact in own.items() if agrees(question.answer, fact)}
+
+
+def _kind(question: Question) -> str:
+    """Of what it asks about: color, of "color", "color=black" and "color of 4"."""
+    return question.about.partition("=")[0].partition(" ")[0]
+
+
+def _named(question: str, facts: dict[str, str]) -> dict[str, str]:
+    """Those of the facts whose value a question names."""
+    text = words(question)
+    return {kind: value for kind, value in facts.items() if any(agrees(value, word) for word in text)}
+
+
+@lru_cache(maxsize=100_000)
+def agrees(answer: str, said: str) -> bool:
+    """Whether two answers are the same: by the official normalisation, as yes or no, in singular or plural, spelt otherwise,
+    or one of them being the vocabulary's word for the other ("blue" for "navy", but not "navy" for "teal")."""
+    one, other = normalize_answer(answer), normalize_answer(said)
+    if not one or not other:
+        return False
+    for meaning in (YES, NO):
+        if one in meaning:
+            return other.split()[0] in meaning  # "yes, it is"
+    joined = one.replace(" ", ""), other.replace(" ", "")
+    if _same_word(*joined) or any({*joined} <= group for group in SAME):
+        return True
+    common = _meanings(one) & _meanings(other)
+    return any(_same_word(meaning, text) for _, meaning in common for text in (one, other))
+
+
+def _same_word(one: str, other: str) -> bool:
+    return one == other or one in _plurals(other) or other in _plurals(one)
+
+
+def _plurals(noun: str) -> set[str]:
+    """What may be its plural. Crude: it only has to tell answers apart, and few nouns are another's wrong plural."""
+    found = {f"{noun}s", PLURALS.get(noun)}
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        found = {f"{noun}es"}
+    elif noun.endswith("y"):
+        found.add(f"{noun[:-1]}ies")
+    elif noun.endswith(("f", "fe")):
+        found.add(f"{noun.removesuffix('e')[:-1]}ves")
+    return found
+
+
+def _meanings(text: str) -> set[tuple[str, str]]:
+    """(kind, word of the vocabulary) for a text that as a whole is in it."""
+    known, found = vocabulary(), set()
+    for parts in (words(text), words(text.removesuffix("s"))):  # of adjectives' nouns it has the singular: "stripe"
+        for kind in ("objects", "colors", "materials", "shapes", "patterns"):
+            phrases = getattr(known, kind).find(parts)
+            if len(phrases) == 1 and phrases[0][:2] == (0, len(parts)):
+                found.add((kind, phrases[0][2]))
+    return found

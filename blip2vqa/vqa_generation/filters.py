@@ -1,0 +1,124 @@
+"""What makes a question with its answer unfit, told from the two alone and from the catalogue."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+from blip2vqa.data.answers import CHOICE, normalize_answer, question_type
+from blip2vqa.vqa_generation.rows import Question
+from blip2vqa.vqa_generation.vocabulary import vocabulary
+
+LONGEST_ANSWER = 24  # characters
+ALIKE = 90  # of 100: similarity of two questions about one picture from which on they ask the same
+Verdicts = Iterator[str | None]
+"""One a question, in order: None keeps it, else why it is dropped."""
+
+_WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+_EMPTY = {
+    "unknown",
+    "none",
+    "n",
+    "na",
+    "unclear",
+    "various",
+    "other",
+    "others",
+    "undefined",
+    "null",
+    "it",
+    "this",
+    "the",
+}
+
+
+def single_word(questions: Sequence[Question]) -> Verdicts:
+    """Answers of more than one word are rejected, never cut."""
+    for question in questions:
+        answer = question.answer
+        if not answer:
+            yield "no answer"
+        elif not _WORD.fullmatch(answer):
+            yield "more than one word"
+        elif len(answer) > LONGEST_ANSWER:
+            yield "a word too long"
+        elif answer in _EMPTY:
+            yield "an answer that says nothing"
+        else:
+            yield None
+
+
+def fits_form(questions: Sequence[Question]) -> Verdicts:
+    """Yes or no to what asks for it and to nothing else, a number to "how many", one of those offered to a choice, a colour to
+    "what color", and no question that names its own answer."""
+    for question in questions:
+        yield _misfit(question)
+
+
+def _misfit(question: Question) -> str | None:
+    text, answer = question.question.strip(), question.answer
+    if not text.endswith("?") or len(text.split()) < 3:
+        return "not a question"
+    form, asked, polar = question_type(text), _WORD.findall(text.lower()), answer in ("yes", "no")
+    offered = CHOICE.search(text.lower())
+    if form == "yes/no" and not offered:
+        return None if polar else "not yes or no"
+    if polar:
+        return "yes or no to another question"
+    if offered:
+        return None if answer in asked else "none of those offered"
+    if answer in asked:
+        return "the question names the answer"
+    if form == "count":
+        return None if normalize_answer(answer).isdigit() else "not a number"
+    if form == "color":
+        return None if vocabulary().colors.meanings(answer) else "not a color"
+    return None
+
+
+def not_repeated(questions: Sequence[Question]) -> Verdicts:
+    """The first of those that ask the same of one picture, word for word or nearly, with the same answer; where their answers
+    differ, none of them is kept."""
+    from rapidfuzz import fuzz, utils
+
+    by_picture = defaultdict(list)
+    for place, question in enumerate(questions):
+        by_picture[question.item.image_name].append((place, utils.default_process(question.question)))
+    reasons: dict[int, str] = {}
+    for asked in by_picture.values():
+        for number, (place, text) in enumerate(asked):
+            for earlier, other in asked[:number]:
+                one, two = questions[earlier], questions[place]
+                if text != other and not _alike(one, two, fuzz.token_sort_ratio(text, other)):
+                    continue
+                if one.answer == two.answer:
+                    reasons.setdefault(place, "asked already" if text == other else "nearly asked already")
+                elif text == other:
+                    reasons[earlier] = reasons[place] = "two answers to one question"
+    return (reasons.get(place) for place in range(len(questions)))
+
+
+def _alike(one: Question, two: Question, similarity: float) -> bool:
+    """Whether two texts differ in nothing but their wording; where each asks about a value, these differ by design."""
+    return one.question_type == two.question_type and not (one.about and two.about) and similarity >= ALIKE
+
+
+def agrees_with_listing(questions: Sequence[Question]) -> Verdicts:
+    """An answer that contradicts what the catalogue says, where it says anything of what is asked."""
+    known = vocabulary()
+    for question in questions:
+        kind, facts = question.question_type, question.item.facts
+        phrases = {"object": known.objects, "color": known.colors, "material": known.materials, "shape": known.shapes,
+                   "pattern": known.patterns}.get(kind)  # fmt: skip
+        said = phrases.meanings(question.answer)[:1] if phrases else []
+        if kind not in facts or not said or known.could_both_be(kind, facts[kind], said[0]):
+            yield None
+        else:
+            yield "the catalogue says otherwise"
+
+
+FILTERS: dict[str, Callable[[Sequence[Question]], Verdicts]] = {
+    "single word": single_word,
+    "form": fits_form,
+    "duplicates": not_repeated,
+    "listing": agrees_with_listing,
+}

@@ -1,0 +1,144 @@
+"""Which pictures are asked about: drawn evenly over product types, each measured once, look-alikes in one group."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice, zip_longest
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from blip2vqa.data.images import BadImage
+from blip2vqa.vqa_arguments import CatalogueArguments
+from blip2vqa.vqa_generation.pictures import Seen, look
+from blip2vqa.vqa_generation.rows import Item, Product
+from blip2vqa.vqa_generation.vocabulary import facts_of, vocabulary
+
+AT_ONCE = 256  # pictures looked at between two looks at how many are still needed
+NAME = 200  # characters of a name that are kept
+CONFIRMED = 0.4  # share of the product that must look like the catalogue's colour
+VISIBLE = 0.15  # share from which on another colour would not be a wrong answer
+PROPORTION = 1.25  # height to width, or width to height, from which on one is plainly larger
+LOOK_ALIKE = 4  # bits of 64 in which the perceptual hashes of look-alikes differ at the most
+
+
+def choose_items(
+    products: Iterable[Product],
+    image_dir: Path,
+    args: CatalogueArguments,
+    seed: int,
+    counts: Counter,
+    progress: bool = True,
+) -> list[Item]:
+    """The pictures to ask about with what is known of them, in the order of their names.
+
+    Product types take turns, each in an order drawn by the seed, until there are `args.num_images`, or one has its share.
+    `counts` gets, for the funnel, why products and pictures were left out. The order of the products does not matter, except
+    that of two listings with one main picture the first is taken.
+    """
+    by_type = _by_type(products, image_dir, args.all_pictures, counts)
+    known = sum(map(len, by_type.values()))
+    wanted = min(args.num_images or known, known)
+    most = max(1, round(args.max_product_type_share * wanted))
+    order = list(by_type)
+    Random(seed).shuffle(order)
+    for product_type, listed in by_type.items():
+        listed.sort(key=lambda item: item.image_name)
+        Random(f"{seed} {product_type}").shuffle(listed)
+    turns = (item for turn in zip_longest(*(by_type[name] for name in order)) for item in turn if item)
+    taken, per_type, hashes, digests = [], Counter(), [], set()
+    with (
+        ThreadPool() as pool,
+        tqdm(total=wanted, desc="looking at pictures", unit="image", disable=not progress) as bar,
+    ):
+        for item, seen in _looked_at(turns, pool, wanted, taken):
+            if isinstance(seen, BadImage):
+                counts["picture not usable"] += 1
+            elif seen.digest in digests:
+                counts["picture already there"] += 1
+            elif per_type[item.product_type] >= most:
+                counts["more of a product type than its share"] += 1
+            elif len(taken) < wanted:
+                taken.append(_describe(item, seen, counts))
+                per_type[item.product_type] += 1
+                digests.add(seen.digest)
+                hashes.append(seen.hash)
+                bar.update()
+    counts["pictures"] = len(taken)
+    groups = group_look_alikes(hashes, [item.item_id for item in taken])
+    items = [replace(item, group=group) for item, group in zip(taken, groups, strict=True)]
+    return sorted(items, key=lambda item: item.image_name)
+
+
+def _by_type(
+    products: Iterable[Product], image_dir: Path, all_pictures: bool, counts: Counter
+) -> dict[str, list[Item]]:
+    by_type, pictures = defaultdict(list), set()
+    for product in products:
+        facts = facts_of(product)
+        if "object" not in facts:
+            counts["no object of the vocabulary"] += 1
+            continue
+        # A catalogue without types: by what the products are.
+        kind = product.product_type or facts["object"]
+        for name in product.images if all_pictures else product.images[:1]:
+            if name in pictures:
+                counts["picture of another listing, too"] += 1
+                continue
+            pictures.add(name)
+            by_type[kind].append(Item(name, image_dir / name, "", product.item_id, kind, product.name[:NAME], facts))
+    return by_type
+
+
+def _looked_at(
+    turns: Iterator[Item], pool: ThreadPool, wanted: int, taken: Sequence[Item]
+) -> Iterator[tuple[Item, Seen | BadImage]]:
+    """Pictures and what they show, read as long as more are wanted than were taken."""
+
+    def try_look(item: Item) -> Seen | BadImage:
+        try:
+            return look(item.path)
+        except BadImage as bad:
+            return bad
+
+    while len(taken) < wanted and (batch := list(islice(turns, AT_ONCE))):
+        yield from zip(batch, pool.imap(try_look, batch, chunksize=8), strict=True)
+
+
+def _describe(item: Item, seen: Seen, counts: Counter) -> Item:
+    """With the picture's digest, its proportions, and the catalogue's colour where the picture bears it out."""
+    facts, known = dict(item.facts), vocabulary()
+    color = facts.pop("color", None)
+    if color and sum(seen.colors.get(name, 0) for name in known.seen_as.get(color, ())) >= CONFIRMED:
+        facts["color"] = color
+    elif color:
+        counts["color not seen in the picture"] += 1
+    ratio = seen.height_to_width
+    if ratio and not 1 / PROPORTION < ratio < PROPORTION:
+        facts["proportion"] = "taller" if ratio > 1 else "wider"
+    visible = frozenset(name for name, share in seen.colors.items() if share > VISIBLE)
+    if ratio is None:
+        visible |= known.around
+    return replace(item, digest=seen.digest, facts=facts, not_wrong=visible)
+
+
+def group_look_alikes(hashes: Sequence[int], item_ids: Sequence[str]) -> list[int]:
+    """A number for each picture: the same for those of one product and for those whose hashes differ in at most `LOOK_ALIKE`
+    bits, and for whatever these lead to in turn."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    bits = np.array(hashes, dtype=np.uint64)
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(item_id, place), place) for place, item_id in enumerate(item_ids)]
+    for place, own in enumerate(bits):
+        near = np.flatnonzero(np.bitwise_count(bits[place + 1 :] ^ own) <= LOOK_ALIKE)
+        pairs += [(place, place + 1 + int(other)) for other in near]
+    if not pairs:
+        return []
+    rows, columns = np.array(pairs).T
+    links = coo_array((np.ones(len(pairs), dtype=bool), (rows, columns)), shape=(len(hashes), len(hashes)))
+    return connected_components(links, directed=False)[1].tolist()

@@ -1,0 +1,229 @@
+"""The closed vocabulary: what a picture can show, found in the words of a catalogue."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from blip2vqa.vqa_generation.rows import Product
+
+OTHER = "other"  # a thing without a word of its own
+KINDS = ("object", "category", "color", "material", "shape", "pattern", "style")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_SEGMENTS = re.compile(r"[,|;:(){}\[\]]|\s[-–—]\s")
+# What follows these words in a name belongs to the product, or is what it goes with; it is not the product.
+_BESIDE = re.compile(
+    r"\b(?:with|w/|for|from|compatible|fits|includes?|including|to|suitable|plus|without|inspired)(?:\s|$)"
+)
+# "oak finish" is a colour and no wood, "marble print" no stone.
+_LOOKS = set("finish effect color colour look print printed texture pattern style tone design".split())
+_NO_SHAPE = {"jewelry", "footwear", "clothing"}  # there it is the shape of a stone or of a toe
+
+
+class Phrases:
+    """Finds phrases in a text, the longest first, by whole words."""
+
+    def __init__(self, meanings: dict[str, str | None]):
+        self._meanings = {tuple(words(phrase)): meaning for phrase, meaning in meanings.items()}
+        self._longest = max((len(phrase) for phrase in self._meanings), default=0)
+
+    def find(self, text: list[str]) -> list[tuple[int, int, str]]:
+        """(first word, one past the last, meaning) of every phrase, in order; no word is in two of them."""
+        found, place = [], 0
+        while place < len(text):
+            for length in range(min(self._longest, len(text) - place), 0, -1):
+                phrase = tuple(text[place : place + length])
+                if phrase in self._meanings:
+                    if self._meanings[phrase] is not None:
+                        found.append((place, place + length, self._meanings[phrase]))
+                    place += length - 1
+                    break
+            place += 1
+        return found
+
+    def meanings(self, text: str) -> list[str]:
+        """Distinct meanings, in order."""
+        return list(dict.fromkeys(meaning for *_, meaning in self.find(words(text))))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """See vocabulary.toml."""
+
+    objects: Phrases
+    category_of: dict[str, str]
+    """Noun → category."""
+    generic: frozenset[str]
+    """Nouns that stand for several others."""
+    overlapping: frozenset[frozenset[str]]
+    """Pairs of nouns that one picture may be called by either."""
+    clear_categories: frozenset[str]
+    """Whose name is a fair answer to what kind of product it is."""
+    around: frozenset[str]
+    """Nouns of what may stand beside a product where its background is a room."""
+    product_types: dict[str, str]
+    colors: Phrases
+    several_colors: Phrases
+    seen_as: dict[str, frozenset[str]]
+    """Colour of the catalogue → colours of pixels that it may look like."""
+    materials: Phrases
+    material_groups: tuple[frozenset[str], ...]
+    shapes: Phrases
+    patterns: Phrases
+    styles: dict[str, Phrases]
+    """By category."""
+
+    def could_both_be(self, kind: str, one: str, other: str) -> bool:
+        """Whether a picture may be rightly called by both values, so that neither is a wrong answer for the other."""
+        if one == other:
+            return True
+        if kind == "object":
+            same = self.category_of.get(one) == self.category_of.get(other)
+            vague = one in self.generic or other in self.generic
+            return frozenset((one, other)) in self.overlapping or (same and vague)
+        if kind == "color":
+            return other in self.seen_as.get(one, ()) or one in self.seen_as.get(other, ())
+        if kind == "material":
+            return any(one in group and other in group for group in self.material_groups)
+        return (
+            kind == "style"
+            or {one, other} <= {"round", "oval", "cylindrical"}
+            or {one, other} <= {"square", "rectangular"}
+        )
+
+
+def words(text: str) -> list[str]:
+    """Words in lower case; hyphens and other marks part them."""
+    return _WORD.findall(text.lower())
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """The vocabulary of this package."""
+    raw = tomllib.loads((Path(__file__).parent / "vocabulary.toml").read_text(encoding="utf-8"))
+    ignored = dict.fromkeys(raw["ignored"]["phrases"])
+    nouns = {noun: phrases for group in raw["objects"].values() for noun, phrases in group.items()}
+    return Vocabulary(
+        objects=Phrases(_with_plurals(_spread(nouns) | dict.fromkeys(raw["other_things"]["nouns"], OTHER)) | ignored),
+        category_of={noun: category for category, group in raw["objects"].items() for noun in group},
+        generic=frozenset(raw["generic"]["nouns"]),
+        overlapping=frozenset(map(frozenset, raw["overlaps"]["pairs"])),
+        clear_categories=frozenset(raw["categories"]["clear"]),
+        around=frozenset(noun for category in raw["categories"]["around"] for noun in raw["objects"][category]),
+        product_types=raw["product_types"],
+        colors=Phrases(_spread(raw["colors"]) | ignored),
+        several_colors=Phrases(dict.fromkeys(raw["several_colors"]["words"], "several")),
+        seen_as={color: frozenset(seen) for color, seen in raw["seen_as"].items()},
+        materials=Phrases(_spread(raw["materials"]) | ignored),
+        material_groups=tuple(map(frozenset, raw["material_groups"]["groups"])),
+        shapes=Phrases(_spread(raw["shapes"]) | ignored),
+        patterns=Phrases(_spread(raw["patterns"]) | ignored),
+        styles={category: Phrases(_spread(styles) | ignored) for category, styles in raw["styles"].items()},
+    )
+
+
+def _spread(table: dict[str, list[str]]) -> dict[str, str | None]:
+    return {phrase: meaning for meaning, phrases in table.items() for phrase in (meaning, *phrases)}
+
+
+def _with_plurals(phrases: dict[str, str | None]) -> dict[str, str | None]:
+    """Regular plurals, too; others stand in the file."""
+    plurals = {}
+    for phrase, meaning in phrases.items():
+        ending = "es" if re.search(r"(s|x|z|ch|sh)$", phrase) else "s"
+        plurals[re.sub(r"(?<![aeiou])y$", "ie", phrase) + ("s" if phrase.endswith("y") else ending)] = meaning
+    return plurals | phrases
+
+
+def facts_of(product: Product) -> dict[str, str]:
+    """What the catalogue says that a picture of the product shows: kind → value, in the order of `KINDS`, as far as known.
+
+    A value is one word of the closed vocabulary. Where a field says two things, or nothing that a picture shows ("Pack of 4"
+    as a colour, "efn_usca_" as a keyword), its kind is left out.
+    """
+    known, texts = vocabulary(), product.texts
+    name = _segments(product.name)
+    facts = {"object": _object(product, name)}
+    category = known.category_of.get(facts["object"] or "", "")
+    facts["category"] = category if category in known.clear_categories else None
+    facts["color"] = _color(texts.get("color", ()) or (product.name,))
+    facts["material"] = _material(texts, name)
+    if category not in _NO_SHAPE:
+        facts["shape"] = _one(known.shapes, texts.get("item_shape", ())) or _in_name(known.shapes, name)
+    if category != "jewelry":
+        facts["pattern"] = _pattern(texts, name)
+    if category in known.styles:
+        styles = known.styles[category]
+        facts["style"] = _one(styles, texts.get("style", ())) or _in_name(styles, name)
+    return {kind: facts[kind] for kind in KINDS if facts.get(kind)}
+
+
+def _segments(name: str) -> list[list[str]]:
+    """A name's parts, as words, without what the product goes with."""
+    name = re.sub(r"\(.*?\)|\bby amazon\b", " ", name.lower())
+    return [words(_BESIDE.split(part)[0]) for part in _SEGMENTS.split(name)]
+
+
+def _noun(parts: Iterable[list[str]]) -> str | None:
+    """The last noun of the first part that has one."""
+    return next((found[-1][2] for part in parts if (found := vocabulary().objects.find(part))), None)
+
+
+def _object(product: Product, name: list[list[str]]) -> str | None:
+    known = vocabulary()
+    text = known.product_types.get(product.product_type, product.product_type.replace("_", " "))
+    typed, named = _noun([words(text)]), _noun(name) or _noun([words(product.name)])
+    if named == "swatch" or not typed:
+        typed = named
+    elif typed in known.generic and known.category_of.get(named) == known.category_of[typed]:
+        typed = named
+    return None if typed == OTHER else typed
+
+
+def _one(phrases: Phrases, texts: Iterable[str]) -> str | None:
+    """The one meaning of the texts, None for none or several."""
+    found = {meaning for text in texts for meaning in phrases.meanings(text)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _in_name(phrases: Phrases, name: list[list[str]], but: frozenset[str] = frozenset()) -> str | None:
+    """The one meaning in the part of the name that says what the product is; None for none or several."""
+    known, found = vocabulary(), set()
+    for part in name:
+        nouns = known.objects.find(part)
+        if not nouns:
+            continue
+        inside = {place for start, end, _ in nouns for place in range(start, end)}  # a "paper shredder" is of no paper
+        found |= {
+            meaning
+            for start, end, meaning in phrases.find(part)
+            if meaning not in but and start not in inside and not _LOOKS.intersection(part[end : end + 1])
+        }
+    return found.pop() if len(found) == 1 else None
+
+
+def _color(texts: Iterable[str]) -> str | None:
+    known = vocabulary()
+    if any(known.several_colors.meanings(text) for text in texts):
+        return None
+    return _one(known.colors, texts)
+
+
+def _material(texts: dict[str, tuple[str, ...]], name: list[list[str]]) -> str | None:
+    materials = vocabulary().materials
+    for field in ("material", "fabric_type"):
+        if found := _one(materials, texts.get(field, ())[:1]):
+            return found
+    # A bare "silver" or "gold" in a name is a colour as often as not.
+    colors = set() if any("sterling" in part for part in name) else {"silver", "gold"}
+    return _in_name(materials, [[word for word in part if word not in colors] for part in name])
+
+
+def _pattern(texts: dict[str, tuple[str, ...]], name: list[list[str]]) -> str | None:
+    patterns = vocabulary().patterns
+    for field in ("pattern", "color"):
+        if found := _one(patterns, texts.get(field, ())):
+            return found
+    return _in_name(patterns, name, but=frozenset({"solid"}))
