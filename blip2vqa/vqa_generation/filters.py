@@ -55,6 +55,8 @@ def fits_form(questions: Sequence[Question]) -> Verdicts:
 
 
 def _misfit(question: Question) -> str | None:
+    if (said := question.verdicts.get("form", "kept")) != "kept":  # by the back end, which asked for a question
+        return said
     text, answer = question.question.strip(), question.answer
     if not text.endswith("?") or len(text.split()) < 3:
         return "not a question"

@@ -80,22 +80,26 @@ class Ledger:
             return self._records.get(key)
 
     def add(self, key: str, record: dict) -> None:
-        """Keep `record`, in JSON's types; it is on the disk when this returns.
+        """Keep `record`, in JSON's types; see `add_all`."""
+        self.add_all({key: record})
+
+    def add_all(self, records: dict[str, dict]) -> None:
+        """Keep records by key, in JSON's types; they are on the disk when this returns.
 
         Raises `InputError` when the disk is full or cannot be written to: the file then ends as it did before.
         """
-        record = {"key": key, **record}
+        records = {key: {"key": key, **record} for key, record in records.items()}
         # Escaped to ASCII: an answer may hold half of a surrogate pair, which UTF-8 cannot say.
-        line = json.dumps(record).encode("ascii") + b"\n"
+        lines = b"".join(json.dumps(record).encode("ascii") + b"\n" for record in records.values())
         with self._lock:
             try:
-                self._append(line)
+                self._append(lines)
             except OSError as error:
                 raise InputError(
                     f"{self.path}: cannot be written: {error.strerror or error}; what it holds is kept: make room and run "
                     "the same command again"
                 ) from error
-            self._records[key] = record
+            self._records |= records
 
     def _append(self, line: bytes) -> None:
         size = self._size()

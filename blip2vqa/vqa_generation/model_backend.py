@@ -220,9 +220,10 @@ def _compute(
             examples = [_example(text, item) for item, text in put.values()]
             answers = answer_examples(loaded, features, examples, model.voice, batch_size=batch_size)
             said = dict(zip(put, (answer.text for answer in answers), strict=True))
-            for key, (item, text) in rows.items():
-                record = {"model": model.name, "image_name": item.image_name, "asked": text, "said": said.get(key, "")}
-                ledger.add(key, record)
+            ledger.add_all({
+                key: {"model": model.name, "image_name": item.image_name, "asked": text, "said": said.get(key, "")}
+                for key, (item, text) in rows.items()
+            })  # fmt: skip
             bar.update(len(rows))
 
 
