@@ -1,5 +1,6 @@
 """One fine-tuning run: table and base in, an adapter that knows what it is, its scores and predictions out."""
 
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +9,7 @@ import torch
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback
 
+from blip2vqa.blind import FOLDS
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import check_disjoint, write_split
 from blip2vqa.evaluation import swap_images
@@ -22,7 +24,12 @@ from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.results import score_run, write_results
 from blip2vqa.run import BAD_IMAGES, TAUGHT, Run, Tables, check, checkpoint_to_resume, count_images, describe_taught
+from blip2vqa.tasks import VQA
 from blip2vqa.training import VQATrainer, row_length
+
+logger = logging.getLogger(__name__)
+
+MOST_BLIND = 0.5  # that the text of the questions may give away, before it is warned of
 
 
 def finetune(run: Run) -> dict:
@@ -76,6 +83,13 @@ def finetune(run: Run) -> dict:
     trainer = _trainer(run, loaded, features, tables, answers)
     if state.is_main_process:
         print(_start_block(run, loaded, kept, lora, tables, trainer), flush=True)
+        if run.task is VQA and (tables.blind.score or 0) > MOST_BLIND:
+            logger.warning(
+                "blind score %.2f, above %.1f: the answers can largely be guessed from the questions, and learnt without the "
+                "picture; balance the answers to each question, or trust only scores well above the blind baseline's",
+                tables.blind.score,
+                MOST_BLIND,
+            )
     trainer.train(resume_from_checkpoint=resume)
 
     adapter_answers = trainer.final_answers()
@@ -150,6 +164,11 @@ def _start_block(
         ("steps", f"{steps:,}, or {steps / epoch:.3g} epochs"),
         ("prompt", tables.text.prompt),
     ]
+    if run.task is VQA and tables.blind.score is not None:
+        score, n = tables.blind
+        sample = "" if n == len(tables.train) + len(tables.val) else f", {n:,} of them"
+        guessed = "of the questions' answers can be guessed without the picture"
+        pairs.append(("blind score", f"{score:.2f} {guessed} ({FOLDS}-fold, question text alone{sample})"))
     if tables.answers:
         pairs.append(("answers", "; ".join(filter(None, (f"{len(tables.answers):,} to choose from", tables.note)))))
     if tables.skipped:

@@ -18,6 +18,7 @@ from blip2vqa.arguments import (
     LoraArguments,
     ModelArguments,
 )
+from blip2vqa.blind import BlindScore, blind_score
 from blip2vqa.classification import AnswerList, text_encoder
 from blip2vqa.collate import TextEncoder
 from blip2vqa.data.answers import normalize_answer, parse_question_types
@@ -149,6 +150,13 @@ class Tables:
     def sha256(self) -> str:
         """Of what is learnt, once it is known what is left out."""
         return data_hash(self.train)
+
+    @cached_property
+    def blind(self) -> BlindScore:
+        """How many of the answers, of both sides, the questions' text gives away; pictures are held out whole."""
+        rows = [example for example in self.train + self.val if example.answer]
+        columns = zip(*((row.question, row.answer, row.digest) for row in rows), strict=True)
+        return blind_score(*columns) if rows else BlindScore(None, 0)
 
 
 def check(run: Run) -> Tables:

@@ -39,70 +39,136 @@ class Thinned:
     rounds: int
 
 
-def thin(
-    questions: Sequence[Question], max_accuracy: float, seed: int, groups: Sequence[str] | None = None
-) -> Thinned:
+def thin(questions: Sequence[Question], max_accuracy: float, seed: int, groups: Sequence[str] | None = None) -> Thinned:
     """Drop questions until at most `max_accuracy` (0 to 1) of the answers are guessed from the questions' text.
 
-    `groups`, one a question, are held out together; by default, all that is asked about a product. Pictures lose
-    questions evenly. A type of question counts as guessed at least as often as its most common answer occurs: classifiers
-    that do worse on levelled answers have only been led astray. The result does not depend on the order of the questions.
+    `groups`, one a question, are held out whole; by default, all that is asked about a product. Pictures lose questions
+    evenly. Of each type at least as many count as guessed as have its most common answer: a classifier that does worse is
+    only led astray by what was dropped. The result does not depend on the order of the questions.
     """
     groups = [question.item.item_id for question in questions] if groups is None else list(groups)
-    order = sorted(range(len(questions)), key=lambda place: _key(questions[place], groups[place], seed))
-    rows = _Rows([questions[place] for place in order], [groups[place] for place in order])
-    before = after = rows.score(seed)
+    left = sorted(range(len(questions)), key=lambda place: _key(questions[place], groups[place], seed))
+    before = after = _score(questions, groups, left, seed)
     reasons: dict[int, str] = {}
     rounds, goal = 0, max_accuracy
     while after is not None and rounds < MOST_ROUNDS:
-        if max(after, rows.guess(seed)) <= goal:
+        look = _look([questions[place] for place in left], [groups[place] for place in left], seed + rounds)
+        if max(after, look.score) <= goal:
             break
         goal = max(max_accuracy - MARGIN, 0)
-        rows.guess(seed + rounds + 1)
-        found = rows.drop(max(goal - MARGIN, 0))
+        aim = max(goal - MARGIN, 0)
+        found = _level(look, aim, least=0.5) or _lower_share(look, aim) or _level(look, aim, least=0.02)
         if not found:
             break
-        reasons |= {order[place]: reason for place, reason in found.items()}
-        rounds, after = rounds + 1, rows.score(seed)
+        reasons |= {left[row]: reason for row, reason in found.items()}
+        left = [place for row, place in enumerate(left) if row not in found]
+        after = _score(questions, groups, left, seed)
+        rounds += 1
     kept = [_judged(question, "kept") for place, question in enumerate(questions) if place not in reasons]
     dropped = [(_judged(questions[place], reasons[place]), reasons[place]) for place in sorted(reasons)]
     return Thinned(kept, dropped, before, after, rounds)
 
 
-class _Rows:
-    """What is left, and how it is guessed."""
+@dataclass(frozen=True)
+class _Look:
+    """How the rows that are left are guessed."""
 
-    def __init__(self, questions: Sequence[Question], groups: Sequence[str]):
-        self.questions, self.groups = questions, groups
-        self.left = list(range(len(questions)))
-        self.of_picture = Counter(question.item.image_name for question in questions)
-        self.guesses: Guesses
-        self.right: np.ndarray  # (left,), boolean
-        self.types: dict[str, np.ndarray]  # places in `left`
-        self.scores: dict[str, float]  # by type
+    questions: list[Question]
+    guesses: Guesses
+    right: np.ndarray
+    """(rows,), boolean."""
+    rows_of: dict[str, np.ndarray]
+    """By question type, in the order of their names."""
+    scores: dict[str, float]
+    """By question type: share guessed, at least that of its most common answer."""
+    level: frozenset[str]
+    """Question types whose answers are guessed no better than by drawing from them: what is right is luck."""
 
-    def _columns(self) -> tuple[list[str], list[str], list[str]]:
-        kept = [self.questions[row] for row in self.left]
-        return [q.question for q in kept], [q.answer for q in kept], [self.groups[row] for row in self.left]
+    @property
+    def score(self) -> float:
+        """Over all rows."""
+        return sum(score * len(self.rows_of[kind]) for kind, score in self.scores.items()) / len(self.questions)
 
-    def score(self, seed: int) -> float | None:
-        """What another counts."""
-        return blind_score(*self._columns(), seed=seed).score
 
-    def guess(self, seed: int) -> float:
-        """Guess anew; the share guessed, each type's at least that of its most common answer."""
-        asked, answers, groups = self._columns()
-        self.guesses = blind_guesses(asked, answers, groups, seed=seed)
-        self.right = right(self.guesses.answers, answers)
-        places = defaultdict(list)
-        for place, row in enumerate(self.left):
-            places[self.questions[row].question_type].append(place)
-        self.types = {kind: np.array(places[kind]) for kind in sorted(places)}
-        self.scores, self.levelled = {}, np.zeros(len(self.left), dtype=bool)
-        for kind, of_type in self.types.items():
-            counts = np.array(list(Counter(answers[place] for place in of_type).values())) / len(of_type)
-            score = self.right[of_type].mean()
-            self.scores[kind] = max(float(score), float(counts.max()))
-            # Drawing answers as often as they occur does as well: what is right now is luck.
-            self.levelled[of_type] = score <= (counts**2).sum() + MARGIN
-        return sum(score * len(self.types[kind]) for kind, score in self.scores.items()) / len(self.left)
+def _look(questions: list[Question], groups: list[str], seed: int) -> _Look:
+    answers = [question.answer for question in questions]
+    guesses = blind_guesses([question.question for question in questions], answers, groups, seed=seed)
+    found = right(guesses.answers, answers)
+    kinds = np.array([question.question_type for question in questions], dtype=object)
+    rows_of = {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds))}
+    scores, level = {}, set()
+    for kind, rows in rows_of.items():
+        shares = np.array(list(Counter(answers[row] for row in rows).values())) / len(rows)
+        guessed = found[rows].mean()
+        scores[kind] = float(max(guessed, shares.max()))
+        if guessed <= (shares**2).sum() + MARGIN:
+            level.add(kind)
+    return _Look(questions, guesses, found, rows_of, scores, frozenset(level))
+
+
+def _level(look: _Look, aim: float, least: float) -> dict[int, str]:
+    """Rows to drop, with why, so that answers are more even; none where that gives less than `least` of what is wanted."""
+    wanted = math.ceil(STEP * (look.score - aim) * len(look.questions) / (1 - aim))
+    sure, second = np.maximum(look.guesses.confidence, 1e-9), look.guesses.runner_up
+    # Without this share of its rows, the answer that is guessed is as rare as the next best.
+    most = np.where(look.right, STEP * (1 - second / sure), 0)
+    for kind in look.level:
+        most[look.rows_of[kind]] = 0
+    if most.sum() < max(least * wanted, 1):
+        return {}
+    low, high = 0.0, 1.0
+    for _ in range(30):  # the confidence to come down to, so that as many go as are wanted, by bisection
+        middle = (low + high) / 2
+        share = np.minimum(most, np.maximum(sure - middle, 0) / (sure * (1 - middle)))
+        low, high = (middle, high) if share.sum() > wanted else (low, middle)
+    alike = defaultdict(list)
+    for row in np.flatnonzero(share > 0):
+        alike[-int(share[row] * BINS), look.questions[row].question_type, look.guesses.answers[row]].append(int(row))
+    in_picture = Counter(question.item.image_name for question in look.questions)
+    dropped, owed = {}, 0.0
+    for key in sorted(alike):
+        owed += share[alike[key]].sum()
+        for row in _spread(look, alike[key], int(owed), in_picture):
+            dropped[row] = f"guessed without the picture (confidence {look.guesses.confidence[row]:.2f})"
+        owed -= int(owed)
+    return dropped
+
+
+def _lower_share(look: _Look, aim: float) -> dict[int, str]:
+    """Rows to drop, with why, of the type that is guessed most; none where the other types do not make up for it."""
+    worst = max(look.scores, key=look.scores.__getitem__)
+    rows, score = look.rows_of[worst].tolist(), look.scores[worst]
+    others = len(look.questions) - len(rows)
+    if not others or (look.score * len(look.questions) - score * len(rows)) / others >= aim:
+        return {}
+    wanted = math.ceil(STEP * (look.score - aim) * len(look.questions) / (score - aim))
+    in_picture = Counter(question.item.image_name for question in look.questions)
+    reason = f"questions of type {worst} are guessed without the picture too often ({score:.2f})"
+    return dict.fromkeys(_spread(look, rows, wanted, in_picture), reason)
+
+
+def _spread(look: _Look, rows: list[int], count: int, in_picture: Counter) -> list[int]:
+    """So many of the rows, each time one of the picture with the most questions left; they are taken off `in_picture`."""
+    left, room = in_picture.copy(), {}
+    for row in rows:
+        picture = look.questions[row].item.image_name
+        room[row] = left[picture]
+        left[picture] -= 1
+    chosen = sorted(rows, key=lambda row: -room[row])[:count]
+    in_picture.subtract(look.questions[row].item.image_name for row in chosen)
+    return chosen
+
+
+def _score(questions: Sequence[Question], groups: Sequence[str], left: list[int], seed: int) -> float | None:
+    asked, answers = [questions[place].question for place in left], [questions[place].answer for place in left]
+    return blind_score(asked, answers, [groups[place] for place in left], seed=seed).score
+
+
+def _key(question: Question, group: str, seed: int) -> bytes:
+    """Puts questions in an order of their own, drawn by the seed."""
+    parts = (str(seed), group, question.item.image_name, question.question, question.answer, question.source)
+    return hashlib.sha256("\0".join(parts).encode()).digest()
+
+
+def _judged(question: Question, verdict: str) -> Question:
+    return replace(question, verdicts=question.verdicts | {FILTER: verdict})

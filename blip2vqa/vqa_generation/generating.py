@@ -70,7 +70,8 @@ def generate(
     problems += api.check() if asks.backend == "api" else []
     raise_all(problems)
     files = Files(Path(asks.output_path))
-    files.check(asks.overwrite or api.dry_run)
+    if not api.dry_run:
+        files.check(asks.overwrite, asks.json_output)
     items, read = read_items(catalogue, asks.seed)
     if asks.backend == "api" and api.dry_run:
         from blip2vqa.vqa_generation.api.backend import dry_run
@@ -98,7 +99,25 @@ def generate(
         "command": shlex.join(["generate_vqa.py", *sys.argv[1:]]),
         "versions": {"blip2vqa": __version__},
     })  # fmt: skip
-    write_json_atomic(files.run, resolved)
+    try:
+        _write(files, asks, resolved, summary, kept, funnel, sides)
+    except OSError as error:
+        where = error.filename or files.table
+        raise InputError(
+            f"{where}: cannot be written: {error.strerror or error}; make room and run the same command again"
+        ) from error
+    return summary
+
+
+def _write(
+    files: Files, asks: QuestionArguments, resolved: dict, summary: dict, kept: list[Question], funnel: Funnel,
+    sides: dict[int, str],
+) -> None:  # fmt: skip
+    """All files, the table last: where it stands, the others stand, too."""
+    # Another run of the same has other places to write to.
+    write_json_atomic(
+        files.run, {name: value for name, value in resolved.items() if name not in ("json_output", "overwrite")}
+    )
     write_provenance(files, sorted(kept + funnel.dropped, key=lambda question: question.item.image_name), sides)
     write_bytes_atomic(files.chart, draw_distributions(summary))
     write_text_atomic(files.card, data_card(summary, files.chart.name))
@@ -107,7 +126,6 @@ def generate(
     if asks.json_output:
         write_json(asks.json_output, summary, kept, sides)
     write_tables(files, kept, sides)
-    return summary
 
 
 def read_items(catalogue: CatalogueArguments, seed: int) -> tuple[list[Item], dict]:

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from blip2vqa.errors import InputError
+from blip2vqa.errors import raise_all
 from blip2vqa.files import write_json_atomic, write_text_atomic
 from blip2vqa.vqa_generation.rows import Question
 
@@ -26,12 +27,18 @@ class Files:
     def __getattr__(self, name: str) -> Path:
         return self.table.with_suffix(_ENDINGS[name]) if name in _ENDINGS else self.__getattribute__(name)
 
-    def check(self, overwrite: bool) -> None:
-        """Raise `InputError` for a data set that is there already."""
-        if self.table.exists() and not overwrite:
-            raise InputError(
-                f"--output_path {self.table}: is already there, finished; name another, or --overwrite true"
-            )
+    def check(self, overwrite: bool, json_output: str | None = None) -> None:
+        """Raise `InputError` for a data set that is there already, or a folder that cannot be written to."""
+        problems = []
+        for flag, path in (("output_path", self.table), ("json_output", json_output and Path(json_output))):
+            if path and path.exists() and not overwrite:
+                problems.append(f"--{flag} {path}: is already there, finished; name another, or --overwrite true")
+        try:
+            self.table.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.table.parent).close()
+        except OSError as error:
+            problems.append(f"--output_path {self.table}: its folder cannot be written to: {error.strerror or error}")
+        raise_all(problems)
 
 
 _ENDINGS = {

@@ -42,26 +42,35 @@ def choose_items(
     by_type = _by_type(products, image_dir, args.all_pictures, counts)
     known = sum(map(len, by_type.values()))
     wanted = min(args.num_images or known, known)
-    most = max(1, round(args.max_product_type_share * wanted))
+    # Where there are few types, as many of each as it takes.
+    most = max(round(args.max_product_type_share * wanted), -(-wanted // max(len(by_type), 1)))
     order = list(by_type)
     Random(seed).shuffle(order)
     for product_type, listed in by_type.items():
         listed.sort(key=lambda item: item.image_name)
         Random(f"{seed} {product_type}").shuffle(listed)
-    turns = (item for turn in zip_longest(*(by_type[name] for name in order)) for item in turn if item)
     taken, per_type, hashes, digests = [], Counter(), [], set()
+
+    def turns() -> Iterator[Item]:
+        for turn in zip_longest(*(by_type[name] for name in order)):
+            for item in filter(None, turn):
+                if per_type[item.product_type] < most:
+                    yield item
+                else:
+                    counts["more of a product type than its share"] += 1
+
     with (
         ThreadPool() as pool,
         tqdm(total=wanted, desc="looking at pictures", unit="image", disable=not progress) as bar,
     ):
-        for item, seen in _looked_at(turns, pool, wanted, taken):
+        for item, seen in _looked_at(turns(), pool, wanted, taken):
+            if len(taken) == wanted or per_type[item.product_type] == most:
+                continue  # looked at in one batch with the last that was wanted
             if isinstance(seen, BadImage):
                 counts["picture not usable"] += 1
             elif seen.digest in digests:
                 counts["picture already there"] += 1
-            elif per_type[item.product_type] >= most:
-                counts["more of a product type than its share"] += 1
-            elif len(taken) < wanted:
+            else:
                 taken.append(_describe(item, seen, counts))
                 per_type[item.product_type] += 1
                 digests.add(seen.digest)

@@ -27,13 +27,15 @@ class Phrases:
 
     def __init__(self, meanings: dict[str, str | None]):
         self._meanings = {tuple(words(phrase)): meaning for phrase, meaning in meanings.items()}
-        self._longest = max((len(phrase) for phrase in self._meanings), default=0)
+        self._longest: dict[str, int] = {}  # phrase that begins with a word
+        for phrase in self._meanings:
+            self._longest[phrase[0]] = max(len(phrase), self._longest.get(phrase[0], 0))
 
     def find(self, text: list[str]) -> list[tuple[int, int, str]]:
         """(first word, one past the last, meaning) of every phrase, in order; no word is in two of them."""
         found, place = [], 0
         while place < len(text):
-            for length in range(min(self._longest, len(text) - place), 0, -1):
+            for length in range(min(self._longest.get(text[place], 0), len(text) - place), 0, -1):
                 phrase = tuple(text[place : place + length])
                 if phrase in self._meanings:
                     if self._meanings[phrase] is not None:

@@ -1,0 +1,194 @@
+"""What questions give away: answers guessed from their text alone, by a classifier that never sees those it is asked."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from blip2vqa.data.answers import normalize_answer
+
+FOLDS = 5
+MOST_ROWS = 100_000  # that are scored; of a larger table, a sample
+MOST_ANSWERS = 500  # that can be guessed; the rest of VQAv2's 5,500 hold 14% of its rows, and would cost minutes
+MOST_WORDS = 10_000  # and runs of words, that are told apart: more take longer and score no better
+SMOOTHING = 0.03  # of the word counts; the best on questions about ABO and VQAv2 of 0.01, 0.03 and 0.1
+PRIOR = 5.0  # times that a question must have been asked for its own answers to count as much as its words
+
+
+class Guesses(NamedTuple):
+    """One a row, in order."""
+
+    answers: list[str]
+    """Normalised; "" where there was nothing to learn from."""
+    confidence: np.ndarray
+    """Probability of the answer guessed, 0 to 1. It tells sure from unsure; of questions never seen it is too high."""
+    runner_up: np.ndarray
+    """Probability of the next best."""
+
+
+class BlindScore(NamedTuple):
+    """How many of the answers were guessed."""
+
+    score: float | None
+    """0 to 1; None where nothing can be held out: fewer than two groups."""
+    n: int
+    """Rows scored, fewer than were given where a sample was drawn."""
+
+
+def blind_score(
+    questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], folds: int = FOLDS, seed: int = 0
+) -> BlindScore:
+    """Share of the answers that `blind_predictions` gets right after the official normalisation.
+
+    Of more than `MOST_ROWS` rows a sample is scored, whole groups drawn by `seed`. A table with one answer scores 1.
+    """
+    taken = range(len(questions))
+    if len(questions) > MOST_ROWS:
+        kept, count = set(), 0
+        sizes = Counter(groups)
+        for group in _shuffled(groups, seed):
+            if count + sizes[group] <= MOST_ROWS:
+                kept.add(group)
+                count += sizes[group]
+        taken = [place for place, group in enumerate(groups) if group in kept]
+    asked, truth, grouped = ([column[place] for place in taken] for column in (questions, answers, groups))
+    if len(set(grouped)) < 2:
+        return BlindScore(None, 0)
+    guessed, _ = blind_predictions(asked, truth, grouped, folds, seed)
+    return BlindScore(float(np.mean(right(guessed, truth))), len(truth))
+
+
+def blind_predictions(
+    questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], folds: int = FOLDS, seed: int = 0
+) -> tuple[list[str], np.ndarray]:
+    """Answers guessed from the questions' text, and the confidence in each, as of `blind_guesses`."""
+    return blind_guesses(questions, answers, groups, folds, seed)[:2]
+
+
+def right(guessed: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+    """Which of the normalised `guessed` are the answers, boolean, (rows,)."""
+    return np.array([guess == answer for guess, answer in zip(guessed, _normalized(answers), strict=True)], dtype=bool)
+
+
+def blind_guesses(
+    questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], folds: int = FOLDS, seed: int = 0
+) -> Guesses:
+    """Guess every row's answer from its question, after learning from the other groups' rows.
+
+    Two classifiers of text are tried, and the guesses are those of the one that is right more often on these rows:
+    - fine: a naive Bayes over the question's words, its runs of two and three, and the whole question, weighted as Rennie et
+      al. 2003 advise (https://people.csail.mit.edu/jrennie/papers/icml03-nb.pdf). To the answers that the same question
+      has had, `PRIOR` are added, spread as the naive Bayes says: a question often asked is answered by its most common
+      answer, one never asked by its words.
+    - coarse: a naive Bayes over single words, which is harder to lead astray where answers are balanced question by question.
+    Only the `MOST_ANSWERS` most common answers can be guessed, and none seen once, where others were seen twice.
+
+    Args:
+        questions, answers: one a row; questions are compared in lower case without punctuation, answers after the
+            official normalisation.
+        groups: one a row, such as its picture's digest or its product; rows of a group are never guessed from one another.
+            Groups are dealt out to the folds by `seed`, whatever the order of the rows.
+
+    With fewer than two groups there is nothing to learn from: the guesses are empty, their confidence 0.
+    """
+    fold_of = {group: place % folds for place, group in enumerate(_shuffled(groups, seed))}
+    if len(fold_of) < 2:
+        return Guesses([""] * len(questions), np.zeros(len(questions)), np.zeros(len(questions)))
+    fold = np.array([fold_of[group] for group in groups], dtype=int)
+    asked, question = _number([" ".join(_words(text)) for text in questions])
+    known, answer = _number(_normalized(answers))
+    tried = []
+    for words, smoothing, prior in ((_runs_of(asked), SMOOTHING, PRIOR), (_words_of(asked), 1.0, np.inf)):
+        guess, first, second = np.empty(len(fold), dtype=int), np.empty(len(fold)), np.empty(len(fold))
+        for held_out in np.unique(fold):
+            rows, learnt = fold == held_out, fold != held_out
+            distinct, place = np.unique(question[rows], return_inverse=True)
+            counts = _count(question[learnt], answer[learnt], (len(asked), len(known)))
+            found = _guess(words, distinct, counts, smoothing, prior)
+            guess[rows], first[rows], second[rows] = (column[place] for column in found)
+        tried.append((np.mean(guess == answer), guess, first, second))
+    _, guess, first, second = max(tried, key=lambda one: one[0])
+    return Guesses([known[place] for place in guess], first, second)
+
+
+def _guess(
+    words, asked: np.ndarray, counts, smoothing: float, prior: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Best answer to each question `asked`, its probability, and the next best's.
+
+    `words` is (questions × words), `counts` (questions × answers), both sparse; `asked` are rows of them.
+    """
+    from scipy import sparse
+    from sklearn.naive_bayes import MultinomialNB
+
+    count = np.asarray(counts.sum(axis=0)).ravel()
+    common = np.argsort(-count, kind="stable")[:MOST_ANSWERS]
+    common = np.sort(common[count[common] >= min(2, count.max())])
+    # A naive Bayes knows sums alone: one row an answer, the mean of its questions, stands for all of them.
+    means = sparse.diags_array(1 / count[common]) @ (counts[:, common].T @ words)
+    bayes = MultinomialNB(alpha=smoothing).fit(means, np.arange(len(common)), sample_weight=count[common])
+    found = bayes.predict_proba(words[asked])
+    if prior < np.inf:
+        times = np.asarray(counts[asked].sum(axis=1)).reshape(-1, 1)
+        found = (prior * found + counts[asked][:, common].toarray()) / (prior + times)
+    best, place = found.argmax(axis=1), np.arange(len(asked))
+    first = found[place, best]
+    found[place, best] = 0
+    return common[best], first, found.max(axis=1)
+
+
+def _number(texts: list[str]) -> tuple[list[str], np.ndarray]:
+    """The distinct texts, sorted, and the place of each among them."""
+    distinct = sorted(set(texts))  # not numpy's, which would pad them all to the longest
+    place = {text: number for number, text in enumerate(distinct)}
+    return distinct, np.array([place[text] for text in texts], dtype=int)
+
+
+def _count(question: np.ndarray, answer: np.ndarray, shape: tuple[int, int]):
+    """How often each question has each answer, sparse."""
+    from scipy import sparse
+
+    return sparse.csr_array((np.ones(len(answer)), (question, answer)), shape=shape)
+
+
+def _runs_of(asked: Sequence[str]):
+    """TF-IDF of words and runs of words, sparse, (questions × words). No answer is looked at, so no fold is told."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(analyzer=lambda text: list(_runs(text)), max_features=MOST_WORDS, sublinear_tf=True)
+    return vectorizer.fit_transform(asked).tocsr()
+
+
+def _words_of(asked: Sequence[str]):
+    """Which single words are there, sparse, (questions × words)."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    vectorizer = CountVectorizer(analyzer=lambda text: ["^", *text.split()], max_features=MOST_WORDS, binary=True)
+    return vectorizer.fit_transform(asked).astype(float).tocsr()
+
+
+def _runs(text: str) -> Iterator[str]:
+    """Runs of one, two and three words, begin and end among them, and the whole question."""
+    words = ["^", *text.split(), "$"]
+    for length in (1, 2, 3):
+        for start in range(len(words) - length + 1):
+            yield " ".join(words[start : start + length])
+    yield f"= {text}"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", text.lower())
+
+
+def _normalized(answers: Sequence[str]) -> list[str]:
+    known = {text: normalize_answer(text) for text in set(answers)}
+    return [known[text] for text in answers]
+
+
+def _shuffled(groups: Sequence[str], seed: int) -> list[str]:
+    distinct = sorted(set(groups))
+    random.Random(seed).shuffle(distinct)
+    return distinct
