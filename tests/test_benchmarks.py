@@ -23,6 +23,7 @@ COMMANDS = {
     ("scaling", "rows"): ["--rows", "200", "2000"],
     ("exchange", "small"): ["--layers", "1", "--only", "open", "merge"],
     ("many_adapters", "tiny"): ["--shape", "tiny", "--adapters", "20", "--memory_gb", "0.0003"],
+    ("abo_catalogue", "small"): ["--listings", "500", "--images", "1000", "--repeats", "1"],
 }
 
 

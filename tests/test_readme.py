@@ -14,12 +14,13 @@ from blip2vqa.exchange_arguments import COMMANDS
 from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.inference_arguments import InferenceArguments
 from blip2vqa.parsing import parse, parse_command
+from blip2vqa.vqa_arguments import VQA_ARGUMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 # What a reader puts in for the README's placeholders.
 SCRIPTS = {"finetune.py": FINETUNE_ARGUMENTS, "inference.py": [InferenceArguments], "caption.py": [CaptionArguments]}
-SCRIPTS |= {"exchange.py": COMMANDS}
+SCRIPTS |= {"exchange.py": COMMANDS, "generate_vqa.py": VQA_ARGUMENTS}
 PLACEHOLDERS = {"CONFIG.json": "configs/quickstart.json", "OUT/run.json": "configs/quickstart.json"}
 
 
