@@ -55,8 +55,8 @@ class QuestionArguments:
         0.25, "Most that one answer may have of a question type, above 0 to 1; not of yes/no."
     )
     max_yes_no_share: float = option(0.4, "Most that questions of two possible answers may have of all, 0 to 1.")
-    val_split: float = option(0.1, "Share of the products for validation, 0 to 1.")
-    test_split: float = option(0.1, "Share of the products for the test, 0 to 1.")
+    val_split: float = option(0.1, "Share of the pictures for validation, 0 to 1; all of a product on one side.")
+    test_split: float = option(0.1, "Share of the pictures for the test, 0 to 1.")
     seed: int = option(42, "Of every draw: the same seed and catalogue give the same files.")
     preview: int = option(0, "Pictures on a page to look through, OUTPUT.html; 0: none.")
     json_output: str = option(None, "Also write summary and rows as this JSON file.")

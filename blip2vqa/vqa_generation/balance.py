@@ -47,7 +47,7 @@ class Balance:
         for place, question in self.left():
             if (name := key(question)) is not None:
                 found[name].append(place)
-        return found
+        return dict(sorted(found.items()))  # by name: what one group loses decides what the next does
 
 
 def two_answers(question: Question) -> bool:
@@ -61,40 +61,64 @@ def balance(
     """Places of the questions to drop, and why.
 
     As many stay with yes as with no about each value; no answer has more than `max_answer_share` of its type, no picture more
-    than `num_questions`; those of two possible answers are at most `max_yes_no_share` of all.
+    than `num_questions`; those of two possible answers are at most `max_yes_no_share` of all. All of it holds of what is left.
     """
     state = Balance(questions, seed)
-    pairs = state.groups(lambda q: (q.about or q.question.lower()) if two_answers(q) else None)
-    for places in pairs.values():
-        _even(state, places)
-    for kind, places in state.groups(lambda q: None if two_answers(q) else q.question_type).items():
-        _cap(state, places, max_answer_share, f"an answer above its share of {kind} questions")
-    by_picture = state.groups(lambda q: q.item.image_name)
-    for places in by_picture.values():
+    _cap_answers(state, max_answer_share)
+    _even_pairs(state)
+    for places in state.groups(lambda q: q.item.image_name).values():
         state.drop(places, len(places) - num_questions, "more than asked for a picture")
-    polar = [place for place, question in state.left() if two_answers(question)]
-    others = sum(1 for _ in state.left()) - len(polar)
-    if max_yes_no_share < 1:
-        room = int(max_yes_no_share / (1 - max_yes_no_share) * others)
-        state.drop(polar, len(polar) - room, "more than the share of yes/no")
+    # What the pictures lost upsets it a little; from here on, nothing that a step drops upsets those before it.
+    _cap_answers(state, max_answer_share)
+    _even_pairs(state)
+    _share_pairs(state, max_yes_no_share)
     return state.dropped
 
 
-def _even(state: Balance, places: list[int]) -> None:
+def _cap_answers(state: Balance, share: float) -> None:
+    for kind, places in state.groups(lambda q: None if two_answers(q) else q.question_type).items():
+        _cap(state, places, share, f"an answer above its share of {kind} questions")
+
+
+def _pairs(state: Balance) -> list[dict[str, list[int]]]:
+    """Of each value asked about, places by answer, of the questions of two possible answers."""
+    about = state.groups(lambda q: (q.about or q.question.lower()) if two_answers(q) else None)
+    return [_by_answer(state, places) for places in about.values()]
+
+
+def _even_pairs(state: Balance) -> None:
     """As many of each answer as of the rarest."""
+    for by_answer in _pairs(state):
+        least = min(map(len, by_answer.values())) if len(by_answer) > 1 else 0
+        for same in by_answer.values():
+            state.drop(same, len(same) - least, "one answer outweighs the other")
+
+
+def _share_pairs(state: Balance, share: float) -> None:
+    """Bring even pairs of answers down to `share` of all questions, every value by as much."""
+    pairs = _pairs(state)
+    number = sum(len(same) for by_answer in pairs for same in by_answer.values())
+    others = sum(1 for _ in state.left()) - number
+    if share * (number + others) >= number - 1e-9:
+        return
+    kept, owed = share / (1 - share) * others / number, 1e-9
+    for by_answer in pairs:
+        owed += kept * len(next(iter(by_answer.values())))
+        for same in by_answer.values():
+            state.drop(same, len(same) - int(owed), "more than the share of yes/no")
+        owed -= int(owed)
+
+
+def _by_answer(state: Balance, places: list[int]) -> dict[str, list[int]]:
     by_answer = defaultdict(list)
     for place in places:
         by_answer[state.questions[place].answer].append(place)
-    least = min(map(len, by_answer.values())) if len(by_answer) > 1 else 0
-    for same in by_answer.values():
-        state.drop(same, len(same) - least, "one answer outweighs the other")
+    return dict(sorted(by_answer.items()))
 
 
 def _cap(state: Balance, places: list[int], share: float, reason: str) -> None:
     """Bring every answer to at most `share` of them all, or, with fewer answers than that takes, to the same number."""
-    by_answer = defaultdict(list)
-    for place in places:
-        by_answer[state.questions[place].answer].append(place)
+    by_answer = _by_answer(state, places)
     sizes = [len(same) for same in by_answer.values()]
     share = max(share, 1 / len(sizes))
     # With the largest such cap, what a cap leaves of the commonest answer is its share of what it leaves of all.

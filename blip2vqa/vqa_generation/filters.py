@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from blip2vqa.data.answers import CHOICE, normalize_answer, question_type
 from blip2vqa.vqa_generation.rows import Question
-from blip2vqa.vqa_generation.vocabulary import vocabulary
+from blip2vqa.vqa_generation.vocabulary import OTHER, vocabulary
 
 LONGEST_ANSWER = 24  # characters
 ALIKE = 90  # of 100: similarity of two questions about one picture from which on they ask the same
@@ -84,7 +84,8 @@ def not_repeated(questions: Sequence[Question]) -> Verdicts:
 
     by_picture = defaultdict(list)
     for place, question in enumerate(questions):
-        by_picture[question.item.image_name].append((place, utils.default_process(question.question)))
+        text = " ".join(utils.default_process(question.question).split())  # a comma leaves two spaces
+        by_picture[question.item.image_name].append((place, text))
     reasons: dict[int, str] = {}
     for asked in by_picture.values():
         for number, (place, text) in enumerate(asked):
@@ -106,16 +107,22 @@ def _alike(one: Question, two: Question, similarity: float) -> bool:
 
 def agrees_with_listing(questions: Sequence[Question]) -> Verdicts:
     """An answer that contradicts what the catalogue says, where it says anything of what is asked."""
-    known = vocabulary()
     for question in questions:
-        kind, facts = question.question_type, question.item.facts
-        phrases = {"object": known.objects, "color": known.colors, "material": known.materials, "shape": known.shapes,
-                   "pattern": known.patterns}.get(kind)  # fmt: skip
-        said = phrases.meanings(question.answer)[:1] if phrases else []
-        if kind not in facts or not said or known.could_both_be(kind, facts[kind], said[0]):
-            yield None
-        else:
-            yield "the catalogue says otherwise"
+        yield "the catalogue says otherwise" if _contradicts(question) else None
+
+
+def _contradicts(question: Question) -> bool:
+    known, facts = vocabulary(), question.item.facts
+    kind, _, value = question.about.partition("=")
+    if value and kind in facts and question.answer in ("yes", "no"):
+        if question.answer == "no":
+            return value == facts[kind]
+        return not known.could_both_be(kind, facts[kind], value)
+    kind = question.question_type
+    phrases = {"object": known.objects, "color": known.colors, "material": known.materials, "shape": known.shapes,
+               "pattern": known.patterns}.get(kind)  # fmt: skip
+    said = phrases.meanings(question.answer)[:1] if phrases and kind in facts else []
+    return bool(said) and said[0] != OTHER and not known.could_both_be(kind, facts[kind], said[0])
 
 
 FILTERS: dict[str, Callable[[Sequence[Question]], Verdicts]] = {

@@ -60,12 +60,14 @@ def split_of(questions: Sequence[Question], val_split: float, test_split: float,
         pictures[question.item.group].add(question.item.image_name)
     order = sorted(pictures, key=lambda group: min(pictures[group]))
     Random(seed).shuffle(order)
-    total, sides, left = sum(map(len, pictures.values())), {}, iter(order)
+    total, sides = sum(map(len, pictures.values())), {}
     for side, share in (("val", val_split), ("test", test_split)):
         count = 0
-        while count + 0.5 < share * total and (group := next(left, None)) is not None:
-            sides[group] = side
-            count += len(pictures[group])
+        for group in order:
+            # One so large that with it the side is further from its share than without goes elsewhere.
+            if group not in sides and count + len(pictures[group]) / 2 < share * total:
+                sides[group] = side
+                count += len(pictures[group])
     return {group: sides.get(group, "train") for group in order}
 
 

@@ -19,7 +19,8 @@ from blip2vqa.vqa_generation.vocabulary import facts_of, vocabulary
 
 AT_ONCE = 256  # pictures looked at between two looks at how many are still needed
 NAME = 200  # characters of a name that are kept
-CONFIRMED = 0.4  # share of the product that must look like the catalogue's colour
+CONFIRMED = 0.5  # share of the product that must look like the catalogue's colour
+ITSELF = 0.2  # share of it that must be that very colour, where pixels have a name for it
 VISIBLE = 0.15  # share from which on another colour would not be a wrong answer
 PROPORTION = 1.25  # height to width, or width to height, from which on one is plainly larger
 LOOK_ALIKE = 4  # bits of 64 in which the perceptual hashes of look-alikes differ at the most
@@ -121,7 +122,9 @@ def _describe(item: Item, seen: Seen, counts: Counter) -> Item:
     """With the picture's digest, its proportions, and the catalogue's colour where the picture bears it out."""
     facts, known = dict(item.facts), vocabulary()
     color = facts.pop("color", None)
-    if color and sum(seen.colors.get(name, 0) for name in known.seen_as.get(color, ())) >= CONFIRMED:
+    if color and facts.get("pattern", "solid") != "solid":
+        counts["color of a pattern"] += 1
+    elif color and _is_seen(color, seen.colors, known.seen_as.get(color, frozenset())):
         facts["color"] = color
     elif color:
         counts["color not seen in the picture"] += 1
@@ -132,6 +135,13 @@ def _describe(item: Item, seen: Seen, counts: Counter) -> Item:
     if ratio is None:
         visible |= known.around
     return replace(item, digest=seen.digest, facts=facts, not_wrong=visible)
+
+
+def _is_seen(color: str, shares: dict[str, float], like: frozenset[str]) -> bool:
+    """Whether a picture bears a colour out: enough of it looks like that colour, and some of that is the colour itself."""
+    return sum(shares.get(name, 0) for name in like) >= CONFIRMED and (
+        color not in like or shares.get(color, 0) >= ITSELF
+    )
 
 
 def group_look_alikes(hashes: Sequence[int], item_ids: Sequence[str]) -> list[int]:

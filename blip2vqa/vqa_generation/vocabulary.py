@@ -59,6 +59,8 @@ class Vocabulary:
     """Noun → category."""
     generic: frozenset[str]
     """Nouns that stand for several others."""
+    ambiguous: frozenset[str]
+    """Nouns only where the product type is of their category."""
     overlapping: frozenset[frozenset[str]]
     """Pairs of nouns that one picture may be called by either."""
     clear_categories: frozenset[str]
@@ -111,6 +113,7 @@ def vocabulary() -> Vocabulary:
         objects=Phrases(_with_plurals(_spread(nouns) | dict.fromkeys(raw["other_things"]["nouns"], OTHER)) | ignored),
         category_of={noun: category for category, group in raw["objects"].items() for noun in group},
         generic=frozenset(raw["generic"]["nouns"]),
+        ambiguous=frozenset(raw["generic"]["ambiguous"]),
         overlapping=frozenset(map(frozenset, raw["overlaps"]["pairs"])),
         clear_categories=frozenset(raw["categories"]["clear"]),
         around=frozenset(noun for category in raw["categories"]["around"] for noun in raw["objects"][category]),
@@ -178,7 +181,7 @@ def _object(product: Product, name: list[list[str]]) -> str | None:
     text = known.product_types.get(product.product_type, product.product_type.replace("_", " "))
     typed, named = _noun([words(text)]), _noun(name) or _noun([words(product.name)])
     if named == "swatch" or not typed:
-        typed = named
+        typed = None if named in known.ambiguous else named
     elif typed in known.generic and known.category_of.get(named) == known.category_of[typed]:
         typed = named
     return None if typed == OTHER else typed
