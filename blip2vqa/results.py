@@ -21,7 +21,7 @@ from blip2vqa.metrics import BERTScore
 from blip2vqa.predictions import to_csv
 from blip2vqa.reporting.card import model_card
 from blip2vqa.run import Run, Tables, count_images
-from blip2vqa.tasks import Task
+from blip2vqa.tasks import VQA, Task
 
 
 def score_run(
@@ -98,6 +98,7 @@ def write_results(
             "rows_val": len(tables.val),
             "images_train": count_images(tables.train),
             "images_val": count_images(tables.val),
+            "blind_score": tables.blind.score if run.task is VQA else None,
         },
         "split": {"val_split": run.data.val_split, "eval_table": run.data.eval_csv_path},
         "seed": run.training.seed,

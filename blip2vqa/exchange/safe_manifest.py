@@ -199,6 +199,7 @@ _DATA: dict[str, Rule] = {
     "table": _TEXT,
     "sha256": LINE,
     **dict.fromkeys(("rows_train", "rows_val", "images_train", "images_val"), _COUNT),
+    "blind_score": _or_null(_NUMBER),
 }
 _SPLIT: dict[str, Rule] = {"val_split": _or_null(_NUMBER), "eval_table": _TEXT}
 _ORIGIN: dict[str, Rule] = {"command": LINE, "of": _OBJECTS}
