@@ -45,7 +45,7 @@ def choose_items(
     wanted = min(args.num_images or known, known)
     # Where there are few types, as many of each as it takes.
     most = max(round(args.max_product_type_share * wanted), -(-wanted // max(len(by_type), 1)))
-    order = list(by_type)
+    order = sorted(by_type)  # before the draw, for the products come in any order
     Random(seed).shuffle(order)
     for product_type, listed in by_type.items():
         listed.sort(key=lambda item: item.image_name)
@@ -65,9 +65,11 @@ def choose_items(
         tqdm(total=wanted, desc="looking at pictures", unit="image", disable=not progress) as bar,
     ):
         for item, seen in _looked_at(turns(), pool, wanted, taken):
-            if len(taken) == wanted or per_type[item.product_type] == most:
-                continue  # looked at in one batch with the last that was wanted
-            if isinstance(seen, BadImage):
+            if len(taken) == wanted:
+                break  # the rest was looked at in one batch with the last that was wanted
+            if per_type[item.product_type] == most:
+                counts["more of a product type than its share"] += 1
+            elif isinstance(seen, BadImage):
                 counts["picture not usable"] += 1
             elif seen.digest in digests:
                 counts["picture already there"] += 1
@@ -108,14 +110,16 @@ def _looked_at(
 ) -> Iterator[tuple[Item, Seen | BadImage]]:
     """Pictures and what they show, read as long as more are wanted than were taken."""
 
-    def try_look(item: Item) -> Seen | BadImage:
+    def try_look(item: Item) -> tuple[Item, Seen | BadImage]:
         try:
-            return look(item.path)
+            if ".." in item.image_name.split("/"):
+                raise BadImage("outside the image folder")
+            return item, look(item.path)
         except BadImage as bad:
-            return bad
+            return item, bad
 
     while len(taken) < wanted and (batch := list(islice(turns, AT_ONCE))):
-        yield from zip(batch, pool.imap(try_look, batch, chunksize=8), strict=True)
+        yield from pool.imap(try_look, batch, chunksize=8)
 
 
 def _describe(item: Item, seen: Seen, counts: Counter) -> Item:

@@ -57,7 +57,7 @@ def read_table_products(csv_path: str | Path, image_dir: str | Path, counts: Cou
         said = {field: next(filter(None, map(str.strip, rows[position])), "") for field, rows in cells.items()}
         image_name = said["image_name"]
         try:
-            pictures.find(image_name)
+            said["image_name"] = pictures.find(image_name).relative_to(image_dir).as_posix()
         except BadImage as bad:
             counts["without a picture"] += 1
             missing.append(f"row {row}: {image_name}: {bad.reason}")

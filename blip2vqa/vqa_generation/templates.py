@@ -44,10 +44,12 @@ def ask_unknown(items: Sequence[Item], seed: int) -> list[Question]:
 
 
 def with_article(noun: str) -> str:
-    """`a boot`, `an umbrella`, `scissors`."""
+    """`a boot`, `an umbrella`, `a pair of scissors`, `soap`."""
     articles = wordings()["articles"]
-    if noun in articles["none"] or noun in articles["plural"]:
+    if noun in articles["none"]:
         return noun
+    if noun in articles["plural"]:
+        return f"a pair of {noun}"
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -76,7 +78,8 @@ def _about(item: Item, values: dict[str, Counter], rng: random.Random) -> list[Q
         add("proportion", "comparison", rng.choice(words["proportion"][asks]), answer, asks)
     for kind, wording in words["yes/no"].items():
         if kind in item.facts:
-            wrong = _wrong(item, kind, _plausible(item, kind, values[kind], rng), rng, 1)
+            plausible = _plausible(item, kind, values[kind], rng)
+            wrong = _wrong(item, kind, plausible, rng, 1) or _wrong(item, kind, values[kind], rng, 1)
             true = rng.random() < 0.5
             value = item.facts[kind] if true or not wrong else wrong[0]
             shown = with_article(value) if kind == "object" else value
@@ -115,7 +118,8 @@ def _wrong(item: Item, kind: str, counts: Counter, rng: random.Random, number: i
 def _fill(wording: str, item: Item, kind: str, rng: random.Random, more: dict[str, str]) -> str:
     articles, neutral = wordings()["articles"], rng.choice(wordings()["things"]["neutral"])
     noun = item.facts.get("object")
-    named = noun is not None and kind not in ("object", "category") and rng.random() < NAMED
+    # "What is the glass made of?" would answer itself.
+    named = noun not in (None, item.facts.get(kind)) and kind not in ("object", "category") and rng.random() < NAMED
     plural = named and noun in articles["plural"]
     verb = "are" if plural else "is"
     return wording.format(

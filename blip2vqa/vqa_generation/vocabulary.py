@@ -121,10 +121,10 @@ def vocabulary() -> Vocabulary:
         colors=Phrases(_spread(raw["colors"]) | ignored),
         several_colors=Phrases(dict.fromkeys(raw["several_colors"]["words"], "several")),
         seen_as={color: frozenset(seen) for color, seen in raw["seen_as"].items()},
-        materials=Phrases(_spread(raw["materials"]) | ignored),
+        materials=Phrases(ignored | _spread(raw["materials"])),
         material_groups=tuple(map(frozenset, raw["material_groups"]["groups"])),
         shapes=Phrases(_spread(raw["shapes"]) | ignored),
-        patterns=Phrases(_spread(raw["patterns"]) | ignored),
+        patterns=Phrases(_with_plurals(_spread(raw["patterns"])) | ignored),
         styles={category: Phrases(_spread(styles) | ignored) for category, styles in raw["styles"].items()},
     )
 
@@ -153,7 +153,7 @@ def facts_of(product: Product) -> dict[str, str]:
     facts = {"object": _object(product, name)}
     category = known.category_of.get(facts["object"] or "", "")
     facts["category"] = category if category in known.clear_categories else None
-    facts["color"] = _color(texts.get("color", ()) or (product.name,))
+    facts["color"] = _color(texts.get("color", ()) or (_without_nouns(product.name),))
     facts["material"] = _material(texts, name)
     if category not in _NO_SHAPE:
         facts["shape"] = _one(known.shapes, texts.get("item_shape", ())) or _in_name(known.shapes, name)
@@ -207,6 +207,13 @@ def _in_name(phrases: Phrases, name: list[list[str]], but: frozenset[str] = froz
             if meaning not in but and start not in inside and not _LOOKS.intersection(part[end : end + 1])
         }
     return found.pop() if len(found) == 1 else None
+
+
+def _without_nouns(name: str) -> str:
+    """A coffee table is not brown for its name, nor a wine glass red."""
+    text = words(name)
+    inside = {place for start, end, _ in vocabulary().objects.find(text) for place in range(start, end)}
+    return " ".join(word for place, word in enumerate(text) if place not in inside)
 
 
 def _color(texts: Iterable[str]) -> str | None:
