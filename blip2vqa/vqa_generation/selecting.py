@@ -20,7 +20,7 @@ from blip2vqa.vqa_generation.vocabulary import facts_of, vocabulary
 AT_ONCE = 256  # pictures looked at between two looks at how many are still needed
 NAME = 200  # characters of a name that are kept
 CONFIRMED = 0.5  # share of the product that must look like the catalogue's colour
-ITSELF = 0.2  # share of it that must be that very colour, where pixels have a name for it
+ITSELF = 0.2  # share of it that must look like the first of those that the colour may look like
 VISIBLE = 0.15  # share from which on another colour would not be a wrong answer
 PROPORTION = 1.25  # height to width, or width to height, from which on one is plainly larger
 LOOK_ALIKE = 4  # bits of 64 in which the perceptual hashes of look-alikes differ at the most
@@ -128,7 +128,7 @@ def _describe(item: Item, seen: Seen, counts: Counter) -> Item:
     color = facts.pop("color", None)
     if color and facts.get("pattern", "solid") != "solid":
         counts["color of a pattern"] += 1
-    elif color and _is_seen(color, seen.colors, known.seen_as.get(color, frozenset())):
+    elif color and _is_seen(seen.colors, known.seen_as.get(color, ())):
         facts["color"] = color
     elif color:
         counts["color not seen in the picture"] += 1
@@ -141,11 +141,9 @@ def _describe(item: Item, seen: Seen, counts: Counter) -> Item:
     return replace(item, digest=seen.digest, facts=facts, not_wrong=visible)
 
 
-def _is_seen(color: str, shares: dict[str, float], like: frozenset[str]) -> bool:
-    """Whether a picture bears a colour out: enough of it looks like that colour, and some of that is the colour itself."""
-    return sum(shares.get(name, 0) for name in like) >= CONFIRMED and (
-        color not in like or shares.get(color, 0) >= ITSELF
-    )
+def _is_seen(shares: dict[str, float], like: Sequence[str]) -> bool:
+    """Whether a picture bears out a colour that looks `like` these: enough of it does, and some of that like the first."""
+    return bool(like) and sum(shares.get(name, 0) for name in like) >= CONFIRMED and shares.get(like[0], 0) >= ITSELF
 
 
 def group_look_alikes(hashes: Sequence[int], item_ids: Sequence[str]) -> list[int]:

@@ -19,6 +19,7 @@ _BESIDE = re.compile(
 )
 # "oak finish" is a colour and no wood, "marble print" no stone.
 _LOOKS = set("finish effect color colour look print printed texture pattern style tone design".split())
+COLORS_TOO = frozenset({"silver", "gold", "stone"})  # a material only in a phrase: "sterling silver"
 _NO_SHAPE = {"jewelry", "footwear", "clothing"}  # there it is the shape of a stone or of a toe
 
 
@@ -70,8 +71,8 @@ class Vocabulary:
     product_types: dict[str, str]
     colors: Phrases
     several_colors: Phrases
-    seen_as: dict[str, frozenset[str]]
-    """Colour of the catalogue → colours of pixels that it may look like."""
+    seen_as: dict[str, tuple[str, ...]]
+    """Colour of the catalogue → colours of pixels that it may look like, first the one that is never missing."""
     materials: Phrases
     material_groups: tuple[frozenset[str], ...]
     shapes: Phrases
@@ -120,7 +121,7 @@ def vocabulary() -> Vocabulary:
         product_types=raw["product_types"],
         colors=Phrases(_spread(raw["colors"]) | ignored),
         several_colors=Phrases(dict.fromkeys(raw["several_colors"]["words"], "several")),
-        seen_as={color: frozenset(seen) for color, seen in raw["seen_as"].items()},
+        seen_as={color: tuple(seen) for color, seen in raw["seen_as"].items()},
         materials=Phrases(ignored | _spread(raw["materials"])),
         material_groups=tuple(map(frozenset, raw["material_groups"]["groups"])),
         shapes=Phrases(_spread(raw["shapes"]) | ignored),
@@ -193,8 +194,9 @@ def _one(phrases: Phrases, texts: Iterable[str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _in_name(phrases: Phrases, name: list[list[str]], but: frozenset[str] = frozenset()) -> str | None:
-    """The one meaning in the part of the name that says what the product is; None for none or several."""
+def _in_name(phrases: Phrases, name: list[list[str]], alone: frozenset[str] = frozenset()) -> str | None:
+    """The one meaning in the part of the name that says what the product is, but of words of `alone` that stand alone; None for
+    none or several."""
     known, found = vocabulary(), set()
     for part in name:
         nouns = known.objects.find(part)
@@ -204,7 +206,9 @@ def _in_name(phrases: Phrases, name: list[list[str]], but: frozenset[str] = froz
         found |= {
             meaning
             for start, end, meaning in phrases.find(part)
-            if meaning not in but and start not in inside and not _LOOKS.intersection(part[end : end + 1])
+            if start not in inside
+            and not _LOOKS.intersection(part[end : end + 1])
+            and not (end == start + 1 and part[start] in alone)
         }
     return found.pop() if len(found) == 1 else None
 
@@ -228,9 +232,7 @@ def _material(texts: dict[str, tuple[str, ...]], name: list[list[str]]) -> str |
     for field in ("material", "fabric_type"):
         if found := _one(materials, texts.get(field, ())[:1]):
             return found
-    # A bare "silver" or "gold" in a name is a colour as often as not.
-    colors = set() if any("sterling" in part for part in name) else {"silver", "gold"}
-    return _in_name(materials, [[word for word in part if word not in colors] for part in name])
+    return _in_name(materials, name, alone=COLORS_TOO)
 
 
 def _pattern(texts: dict[str, tuple[str, ...]], name: list[list[str]]) -> str | None:
@@ -238,4 +240,4 @@ def _pattern(texts: dict[str, tuple[str, ...]], name: list[list[str]]) -> str | 
     for field in ("pattern", "color"):
         if found := _one(patterns, texts.get(field, ())):
             return found
-    return _in_name(patterns, name, but=frozenset({"solid"}))
+    return _in_name(patterns, name, alone=frozenset({"solid"}))
