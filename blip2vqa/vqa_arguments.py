@@ -64,8 +64,7 @@ class QuestionArguments:
 
     def check(self) -> list[str]:
         problems = []
-        for flag in ("num_questions",):
-            check_range(problems, getattr(self, flag) >= 1, flag, getattr(self, flag), "at least 1")
+        check_range(problems, self.num_questions >= 1, "num_questions", self.num_questions, "at least 1")
         for flag in ("max_blind_accuracy", "max_yes_no_share", "val_split", "test_split"):
             check_range(problems, 0 <= getattr(self, flag) <= 1, flag, getattr(self, flag), "between 0 and 1")
         check_range(problems, 0 < self.max_answer_share <= 1, "max_answer_share", self.max_answer_share, "above 0 to 1")
@@ -117,11 +116,6 @@ class ApiArguments:
     usd_per_million_output_tokens: float = option(0.0, "Price of what comes back, in US dollars.")
     spending_limit_usd: float = option(None, "Never spend more on this output, in US dollars, earlier runs included.")
     dry_run: bool = option(False, "Print the prompt of the first picture and what the job would send, and stop.")
-
-    def check(self) -> list[str]:
-        from blip2vqa.vqa_generation.api.checks import problems
-
-        return problems(self)
 
 
 VQA_ARGUMENTS = [CatalogueArguments, QuestionArguments, WriterArguments, ApiArguments]

@@ -89,7 +89,7 @@ def test_questions_come_with_their_sources(ask, tmp_path):
     assert record["finish_reason"] == "stop" and record["attempt"] == 1 and "T" in record["time"]
     assert asked.counts == {
         "requests": 1, "from_ledger": 0, "answered": 1, "refused": 0, "malformed": 0, "no_answer": 0, "unasked": 0,
-        "input_tokens": 1000, "output_tokens": 50, "usd": PRICE, "stopped": None,
+        "answers": 1, "input_tokens": 1000, "output_tokens": 50, "usd": PRICE, "stopped": None,
     }  # fmt: skip
 
 

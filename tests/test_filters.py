@@ -101,9 +101,11 @@ def test_the_answer_fits_the_form_of_the_question(question, fits, reasons):
         # others around them are untouched
         ([("Is it red?", "no"), ("What shape is it?", "round"), ("Is it red?", "yes")], [TWO, None, TWO]),
         ([("What shape is the rug?", "round"), ("What is this?", "round")], [None, None]),
-        # nearly: the order of words, a word of a few letters; with another answer both stay
+        # nearly: the order of words, a word of a few letters; with another answer it takes more
         ([("Here, what is the color?", "red"), ("What is the color here?", "red")], [None, NEAR]),
-        ([("Here, what is the color?", "red"), ("What is the color here?", "blue")], [None, None]),
+        ([("Here, what is the color?", "red"), ("What is the color here?", "blue")], [TWO, TWO]),
+        ([("What color is the left boot?", "red"), ("What color is the right boot?", "blue")], [None, None]),  # 94
+        ([("What color is the boot?", "red"), ("What colour is the boot?", "blue")], [TWO, TWO]),
         ([("What color is the big old boot?", "red"), ("What color is the big boot?", "red")], [None, NEAR]),  # 93
         ([("What color is the old boot?", "red"), ("What color is the boot?", "red")], [None, NEAR]),  # 91
         ([("What color is the worn boot?", "red"), ("What color is the boot?", "red")], [None, None]),  # 89
@@ -153,7 +155,7 @@ def test_what_asks_about_two_values_or_kinds_is_not_nearly_the_same(first, secon
         ("shape", "square", ["rectangular"], ["round"]),
         ("pattern", "solid", ["plain"], ["striped", "floral"]),
         ("style", "modern", ["modern", "rustic"], []),  # styles do not rule one another out
-        ("category", "footwear", ["shoes", "clothing"], []),
+        ("category", "footwear", ["shoes", "footwear"], ["clothing", "jewelry"]),
         # what the catalogue has no word for, and kinds that it says nothing about
         ("color", "blue", ["iridescent"], []),
         ("yes/no", "blue", ["yes", "no"], []),

@@ -145,7 +145,6 @@ def test_no_picture_is_read_outside_the_folder(tmp_path):
     assert not items and counts["picture not usable"] == 1
 
 
-
 def test_pictures_are_looked_at_in_batches_only_as_long_as_more_are_wanted(pictures, monkeypatch):
     looked, real = [], selecting.look
     monkeypatch.setattr(selecting, "AT_ONCE", 4)

@@ -31,19 +31,18 @@ def data_card(summary: dict, plot: str | None = None) -> str:
 
     Args:
         summary: of plain JSON types. What is None or missing is left out of the text, or said not to have been measured.
-            `output_path`; `catalogue`: `kind` ("abo" or "table"), `path`, `listings` read; `backend`, `model` (None for
-            templates), `seed`, `command`, `versions` {package: version};
+            `output_path`; `catalogue`: `kind` ("abo" or "table"), `path`, `listings` read, `left_out` {reason: number};
+            `backend`, `model` (None for templates), `check_model`, `seed`, `command`, `versions` {package: version};
             `counts`: `pictures`, `products`, `questions` of the result;
             `splits`: {"train", "val", "test": {`questions`, `pictures`, `products`}};
             `question_types`: {type: {`n`, `answers`: {answer: questions}}}; `product_types`: {type: pictures};
             `funnel`: [{`step`, `dropped`, `left`, `reasons`: {reason: questions}}], in their order;
-            `blind`: `before`, `after` (shares right, 0 to 1), `limit`, `majority` (share right of each type's commonest
-            answer); `cost`: `requests`, `input_tokens`, `output_tokens`, `usd`, or None;
-            `looked_at`: {`n`, `right`}, questions compared with their pictures by eye, or None.
+            `blind`: `before`, `after` (shares right, 0 to 1), `limit`;
+            `cost`: `answers`, `input_tokens`, `output_tokens`, `usd`, or None.
         plot: name of the file that holds `draw_distributions(summary)`, beside the card.
     """
     sections = [
-        _introduction(summary), _counts(summary), _use(summary), _answers(summary, plot), _blind(summary), _rightness(summary),
+        _introduction(summary), _counts(summary), _use(summary), _answers(summary, plot), _blind(summary),
         _making(summary), _funnel(summary), _limits(summary), _licence(summary),
     ]  # fmt: skip
     text = f"---\n{_front_matter(summary)}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
@@ -129,28 +128,12 @@ def _blind(summary: dict) -> str:
         "## Without the picture\n\nA classifier that sees the text of the question and no picture, tested on questions that it "
         f"was not trained on, is right for {percent(blind['after'])} of them"
     )
-    text += f"; before any were dropped for it, {percent(blind['before'])}." if blind.get("before") is not None else "."
+    text += f"; before balance and this filter, {percent(blind['before'])}." if blind.get("before") is not None else "."
     if blind.get("limit") is not None:
         within = "within" if blind["after"] <= blind["limit"] else "**above**"
         text += f" That is {within} the limit that was set, {percent(blind['limit'])}."
-    if blind.get("majority") is not None:
-        text += f" Each question type's commonest answer alone is right for {percent(blind['majority'])}."
     advice = "A model that scores no more than this has not been shown to look at the pictures: report it beside every score."
     return f"{text}\n\n{advice}"
-
-
-def _rightness(summary: dict) -> str:
-    looked = summary.get("looked_at") or {}
-    if not looked.get("n"):
-        return "## How right it is\n\nNot looked at: these questions were not compared with their pictures, one by one."
-    from scipy.stats import binomtest  # takes a second
-
-    interval = binomtest(looked["right"], looked["n"]).proportion_ci(method="wilson")
-    return (
-        f"## How right it is\n\n{looked['n']:,} questions were looked at with their pictures: {looked['right']:,} had the "
-        f"right answer, {percent(looked['right'] / looked['n'])} (95 % interval, Wilson: {percent(interval.low)} to "
-        f"{percent(interval.high)})."
-    )
 
 
 def _making(summary: dict) -> str:
@@ -159,8 +142,10 @@ def _making(summary: dict) -> str:
     lines = {
         "catalogue": catalogue.get("path") and _code(Path(str(catalogue["path"])).name),
         "listings read": None if listings is None else f"{listings:,}",
+        "of which": "; ".join(f"{_plain(reason)} {n:,}" for reason, n in (catalogue.get("left_out") or {}).items()),
         "back end": summary["backend"],
         "model": summary.get("model") and _code(_without_folders(summary["model"])),
+        "checked by": summary.get("check_model") and _code(_without_folders(summary["check_model"])),
         "seed": summary.get("seed"),
         "versions": ", ".join(f"{_plain(name)} {_plain(number)}" for name, number in versions.items()),
         "cost": cost and cost_line(cost),
@@ -181,7 +166,8 @@ def _funnel(summary: dict) -> str:
 def _limits(summary: dict) -> str:
     text = (
         "What is taken for true comes from sellers' listings: a color may be the maker's word for it, a material may not be "
-        "visible, a listing may be wrong. Answers are single words; questions are in English."
+        "visible, a listing may be wrong. Nobody has compared these questions with their pictures one by one. Answers are "
+        "single words; questions are in English."
     )
     if _is_abo(summary):
         text += " Most photographs show one product on white, unlike pictures taken in a room or a street."

@@ -25,9 +25,7 @@ def print_summary(summary: dict) -> None:
     if rows:
         console.print(_screen_table("Questions", ["question type", "n", "answers", "share", "commonest answer"], rows))
     counts, cost = summary["counts"], summary.get("cost")
-    known = [
-        f"{key} {percent(blind[key])}" for key in ("after", "before", "limit", "majority") if blind.get(key) is not None
-    ]
+    known = [f"{key} {percent(blind[key])}" for key in ("after", "before", "limit") if blind.get(key) is not None]
     pairs = [
         ("pictures", f"{counts['pictures']:,} of {counts['products']:,} products"),
         ("questions", f"{counts['questions']:,}, {counts['questions'] / (counts['pictures'] or 1):.1f} a picture"),
@@ -71,5 +69,5 @@ def reasons_line(step: dict) -> str:
 
 
 def cost_line(cost: dict) -> str:
-    text = f"{cost['requests']:,} requests, {cost['input_tokens']:,} tokens sent, {cost['output_tokens']:,} received"
+    text = f"{cost['answers']:,} answers, {cost['input_tokens']:,} tokens sent, {cost['output_tokens']:,} received"
     return text + (f", {cost['usd']:.2f} US dollars" if cost.get("usd") is not None else "")

@@ -57,7 +57,9 @@ def thin(questions: Sequence[Question], max_accuracy: float, seed: int, groups: 
             break
         goal = max(max_accuracy - MARGIN, 0)
         aim = max(goal - MARGIN, 0)
-        found = _level(look, aim, least=0.5) or _lower_share(look, aim) or _level(look, aim, least=0.02)
+        found = (
+            _level(look, aim, least=0.5) or _lower_share(look, aim) or _level(look, aim, least=0.02) or _give_up(look)
+        )
         if not found:
             break
         reasons |= {left[row]: reason for row, reason in found.items()}
@@ -145,6 +147,14 @@ def _lower_share(look: _Look, aim: float) -> dict[int, str]:
     in_picture = Counter(question.item.image_name for question in look.questions)
     reason = f"questions of type {worst} are guessed without the picture too often ({score:.2f})"
     return dict.fromkeys(_spread(look, rows, wanted, in_picture), reason)
+
+
+def _give_up(look: _Look) -> dict[int, str]:
+    """All rows of the type that is guessed most, with why, where nothing else helps; none of the last type."""
+    worst = max(look.scores, key=look.scores.__getitem__)
+    reason = f"questions of type {worst} are guessed without the picture ({look.scores[worst]:.2f})"
+    helps = look.scores[worst] > look.score + 1e-9
+    return dict.fromkeys(look.rows_of[worst].tolist(), reason) if helps else {}
 
 
 def _spread(look: _Look, rows: list[int], count: int, in_picture: Counter) -> list[int]:

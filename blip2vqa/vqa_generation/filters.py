@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from blip2vqa.data.answers import CHOICE, normalize_answer, question_type
 from blip2vqa.vqa_generation.rows import Question
-from blip2vqa.vqa_generation.vocabulary import OTHER, vocabulary
+from blip2vqa.vqa_generation.vocabulary import vocabulary
 
 LONGEST_ANSWER = 24  # characters
-ALIKE = 90  # of 100: similarity of two questions about one picture from which on they ask the same
+ALIKE = 90  # of 100: similarity of two questions about one picture from which on they ask the same, if the answer is the same
+THE_SAME = 95  # from which on they do whatever their answers: "left" and "right" make a larger difference
+OPEN_KINDS = ("category", "color", "material", "shape", "pattern", "style")  # whose answers are of the vocabulary
+PROPORTIONS = {"taller": "taller", "wider": "wider", "height": "taller", "width": "wider"}
 Verdicts = Iterator[str | None]
 """One a question, in order: None keeps it, else why it is dropped."""
 
@@ -72,8 +75,9 @@ def _misfit(question: Question) -> str | None:
         return "the question names the answer"
     if form == "count":
         return None if normalize_answer(answer).isdigit() else "not a number"
-    if form == "color":
-        return None if vocabulary().colors.meanings(answer) else "not a color"
+    kind = question.about or ("color" if form == "color" else "")  # of other kinds a back end may know more words
+    if kind in OPEN_KINDS and not vocabulary().values(kind, answer):
+        return f"not a {kind}"
     return None
 
 
@@ -84,25 +88,25 @@ def not_repeated(questions: Sequence[Question]) -> Verdicts:
 
     by_picture = defaultdict(list)
     for place, question in enumerate(questions):
-        text = " ".join(utils.default_process(question.question).split())  # a comma leaves two spaces
+        # A comma leaves two spaces.
+        text = " ".join(utils.default_process(question.question).replace("colour", "color").split())
         by_picture[question.item.image_name].append((place, text))
     reasons: dict[int, str] = {}
     for asked in by_picture.values():
         for number, (place, text) in enumerate(asked):
             for earlier, other in asked[:number]:
                 one, two = questions[earlier], questions[place]
-                if text != other and not _alike(one, two, fuzz.token_sort_ratio(text, other)):
-                    continue
-                if one.answer == two.answer:
+                similarity = 100 if text == other else _similarity(one, two, fuzz.token_sort_ratio(text, other))
+                if one.answer == two.answer and similarity >= ALIKE:
                     reasons.setdefault(place, "asked already" if text == other else "nearly asked already")
-                elif text == other:
+                elif similarity >= THE_SAME:
                     reasons[earlier] = reasons[place] = "two answers to one question"
     return (reasons.get(place) for place in range(len(questions)))
 
 
-def _alike(one: Question, two: Question, similarity: float) -> bool:
-    """Whether two texts differ in nothing but their wording; where each asks about a value, these differ by design."""
-    return one.question_type == two.question_type and not (one.about and two.about) and similarity >= ALIKE
+def _similarity(one: Question, two: Question, of_texts: float) -> float:
+    """Of two questions, 0 to 100; none where each asks about a value of its own, which differ by design."""
+    return of_texts if one.question_type == two.question_type and not (one.about and two.about) else 0
 
 
 def agrees_with_listing(questions: Sequence[Question]) -> Verdicts:
@@ -112,17 +116,17 @@ def agrees_with_listing(questions: Sequence[Question]) -> Verdicts:
 
 
 def _contradicts(question: Question) -> bool:
-    known, facts = vocabulary(), question.item.facts
+    known, facts, answer = vocabulary(), question.item.facts, question.answer
     kind, _, value = question.about.partition("=")
-    if value and kind in facts and question.answer in ("yes", "no"):
-        if question.answer == "no":
-            return value == facts[kind]
-        return not known.could_both_be(kind, facts[kind], value)
-    kind = question.question_type
-    phrases = {"object": known.objects, "color": known.colors, "material": known.materials, "shape": known.shapes,
-               "pattern": known.patterns}.get(kind)  # fmt: skip
-    said = phrases.meanings(question.answer)[:1] if phrases and kind in facts else []
-    return bool(said) and said[0] != OTHER and not known.could_both_be(kind, facts[kind], said[0])
+    if value and kind in facts and answer in ("yes", "no"):
+        return value == facts[kind] if answer == "no" else not known.could_both_be(kind, facts[kind], value)
+    if answer in PROPORTIONS:
+        return PROPORTIONS[answer] != facts.get("proportion", PROPORTIONS[answer])
+    kind = kind.split(" of ")[0] or question.question_type
+    if kind not in facts:
+        kind = question_type(question.question)  # a back end may call it by another name
+    said = known.values(kind, answer) if kind in facts else []
+    return bool(said) and not known.could_both_be(kind, facts[kind], said[0])
 
 
 FILTERS: dict[str, Callable[[Sequence[Question]], Verdicts]] = {

@@ -1,61 +1,35 @@
 """One data set: catalogue in, questions asked, filtered, balanced, split and written."""
 
-import re
+import logging
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from blip2vqa import __version__
 from blip2vqa.blind import blind_score
-from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.errors import InputError, raise_all
 from blip2vqa.files import write_bytes_atomic, write_json_atomic, write_text_atomic
-from blip2vqa.reporting.contact_sheet import write_contact_sheet
 from blip2vqa.reporting.data_card import data_card
 from blip2vqa.reporting.distributions import draw_distributions
 from blip2vqa.vqa_arguments import ApiArguments, CatalogueArguments, QuestionArguments, WriterArguments
 from blip2vqa.vqa_generation.abo import read_products
 from blip2vqa.vqa_generation.abo_layout import find_archive
+from blip2vqa.vqa_generation.api.checks import problems as api_problems
 from blip2vqa.vqa_generation.balance import balance
 from blip2vqa.vqa_generation.blind_filter import FILTER, thin
 from blip2vqa.vqa_generation.filters import FILTERS
+from blip2vqa.vqa_generation.funnel import Funnel, summarize
 from blip2vqa.vqa_generation.ledger import Ledger
-from blip2vqa.vqa_generation.outputs import Files, split_of, write_json, write_provenance, write_tables
+from blip2vqa.vqa_generation.outputs import Files, split_of, write_json, write_preview, write_provenance, write_tables
 from blip2vqa.vqa_generation.rows import Item, Question
 from blip2vqa.vqa_generation.selecting import choose_items
 from blip2vqa.vqa_generation.table_catalogue import read_table_products
 from blip2vqa.vqa_generation.templates import ask_templates, ask_unknown
 
-
-@dataclass
-class Funnel:
-    """Questions as they pass the filters, and what each filter dropped."""
-
-    left: list[Question]
-    dropped: list[Question] = field(default_factory=list)
-    steps: list[dict] = field(default_factory=list)
-
-    def pass_through(self, step: str, reasons: Iterator[str | None] | Sequence[str | None]) -> None:
-        """Apply one filter: for each question left, in order, None or why it goes."""
-        kept, dropped = [], []
-        for question, reason in zip(self.left, reasons, strict=True):
-            judged = replace(question, verdicts=question.verdicts | {step: reason or "kept"})
-            if reason:
-                dropped.append((judged, reason))
-            else:
-                kept.append(judged)
-        self.record(step, kept, dropped)
-
-    def record(self, step: str, kept: list[Question], dropped: list[tuple[Question, str]]) -> None:
-        """What one filter has made of the questions left, verdicts added."""
-        self.left, self.dropped = kept, self.dropped + [question for question, _ in dropped]
-        # Without what was answered, or how sure it was: these differ from row to row.
-        reasons = dict(Counter(re.split(r' [("]', reason)[0] for _, reason in dropped).most_common())
-        self.steps.append({"step": step, "dropped": len(dropped), "left": len(kept), "reasons": reasons})
+logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -67,13 +41,13 @@ def generate(
     responses whatever happens later: the same command goes on from there.
     """
     problems = [problem for part in (catalogue, asks, writer) for problem in part.check()]
-    problems += api.check() if asks.backend == "api" else []
-    raise_all(problems)
-    files = Files(Path(asks.output_path))
+    raise_all(problems + _misplaced(asks, writer, api) + (api_problems(api) if asks.backend == "api" else []))
+    files = Files.of(asks.output_path)
     if not api.dry_run:
-        files.check(asks.overwrite, asks.json_output)
+        files.check(asks.overwrite, asks.json_output, [catalogue.csv_path])
+        _find_models(asks, writer)
     items, read = read_items(catalogue, asks.seed)
-    if asks.backend == "api" and api.dry_run:
+    if api.dry_run:
         from blip2vqa.vqa_generation.api.backend import dry_run
 
         with Ledger(files.responses) if files.responses.exists() else nullcontext() as ledger:
@@ -89,13 +63,13 @@ def generate(
             _check_by_model(funnel, writer, ledger, asks.seed)
     blind = _balance(funnel, asks)
     if not funnel.left:
-        raise InputError(_nothing_left(funnel, files))
+        raise InputError(_nothing_left(funnel, files, cost))
     sides = split_of(funnel.left, asks.val_split, asks.test_split, asks.seed)
     kept = sorted(funnel.left, key=lambda question: question.item.image_name)
-    summary = summarize(kept, sides, items, funnel, {
+    summary = summarize(kept, sides, funnel, {
         "output_path": str(files.table), "catalogue": read, "backend": asks.backend, "seed": asks.seed,
         "model": {"api": api.api_model, "model": writer.lora_model_path or writer.base_model_id}.get(asks.backend),
-        "check_model": writer.check_model, "blind": blind, "cost": cost, "looked_at": None,
+        "check_model": writer.check_model, "blind": blind, "cost": cost,
         "command": shlex.join(["generate_vqa.py", *sys.argv[1:]]),
         "versions": {"blip2vqa": __version__},
     })  # fmt: skip
@@ -109,23 +83,55 @@ def generate(
     return summary
 
 
+def _misplaced(asks: QuestionArguments, writer: WriterArguments, api: ApiArguments) -> list[str]:
+    """Options of a back end that is not asked, which would do nothing."""
+    given = {
+        "api": [name for name in ("api_model", "api_base_url", "spending_limit_usd", "dry_run") if getattr(api, name)],
+        "model": [name for name in ("base_model_id", "lora_model_path") if getattr(writer, name)],
+    }
+    return [
+        f"--{name}: goes with --backend {backend}, not with {asks.backend}"
+        for backend, names in given.items()
+        for name in names
+        if backend != asks.backend
+    ]
+
+
+def _find_models(asks: QuestionArguments, writer: WriterArguments) -> None:
+    """Raise `InputError` for a model that is not usable: now, not after others were paid."""
+    if asks.backend != "model" and not writer.check_model:
+        return
+    from blip2vqa.vqa_generation.model_backend import find_answerer, find_writer
+
+    if asks.backend == "model":
+        find_writer(writer) if writer.model_writes == "questions" else find_answerer(writer)
+    if writer.check_model:
+        find_answerer(writer, writer.check_model)
+
+
 def _write(
     files: Files, asks: QuestionArguments, resolved: dict, summary: dict, kept: list[Question], funnel: Funnel,
     sides: dict[int, str],
 ) -> None:  # fmt: skip
-    """All files, the table last: where it stands, the others stand, too."""
+    """All files, the table last: where it stands, the others stand, too, and are of the same run."""
+    for path in (files.table, files.preview, files.train, files.val, files.test):
+        path.unlink(missing_ok=True)
+    unfinished = summary["cost"] and summary["cost"]["unfinished"]
+    if unfinished:
+        write_text_atomic(files.unfinished, f"{unfinished}; the same command goes on\n")
     # Another run of the same has other places to write to.
-    write_json_atomic(
-        files.run, {name: value for name, value in resolved.items() if name not in ("json_output", "overwrite")}
-    )
+    settings = {name: value for name, value in resolved.items() if name not in ("json_output", "overwrite")}
+    write_json_atomic(files.run, settings)
     write_provenance(files, sorted(kept + funnel.dropped, key=lambda question: question.item.image_name), sides)
     write_bytes_atomic(files.chart, draw_distributions(summary))
     write_text_atomic(files.card, data_card(summary, files.chart.name))
     if asks.preview:
-        write_preview(files, kept, asks)
+        write_preview(files, kept, asks.preview, asks.seed)
     if asks.json_output:
         write_json(asks.json_output, summary, kept, sides)
     write_tables(files, kept, sides)
+    if not unfinished:
+        files.unfinished.unlink(missing_ok=True)
 
 
 def read_items(catalogue: CatalogueArguments, seed: int) -> tuple[list[Item], dict]:
@@ -141,8 +147,14 @@ def read_items(catalogue: CatalogueArguments, seed: int) -> tuple[list[Item], di
     source = catalogue.abo_dir or catalogue.csv_path
     if not items:
         why = "; ".join(f"{reason}: {number:,}" for reason, number in counts.items() if number)
-        raise InputError(f"{source}: no usable picture ({why}); check the folder of the pictures, {image_dir}")
-    return items, {"kind": kind, "path": str(source), "image_dir": str(image_dir), "counts": dict(counts)}
+        advice = f"check the folder of the pictures, {image_dir}"
+        if counts["no object of the vocabulary"] >= counts["read"] > 0:
+            advice = "give columns such as name or product_type, in English, that say what the pictures show"
+        raise InputError(f"{source}: no usable picture ({why}); {advice}")
+    listings = counts.pop("listings")
+    return items, {
+        "kind": kind, "path": str(source), "image_dir": str(image_dir), "listings": listings, "left_out": dict(counts)
+    }  # fmt: skip
 
 
 def _ask(
@@ -153,7 +165,9 @@ def _ask(
         from blip2vqa.vqa_generation.api.backend import ask_api
 
         asked = ask_api(items, api, ledger, asks.num_questions, seed=asks.seed)
-        return asked.questions, asked.counts
+        counts, left = asked.counts, asked.counts["unasked"] + asked.counts["no_answer"]
+        why = f"{left:,} of {len(items):,} pictures have no answer yet" if left else None
+        return asked.questions, counts | {"unfinished": why}
     wanted = ask_templates(items, asks.seed)
     if asks.backend == "templates":
         return wanted, None
@@ -198,64 +212,23 @@ def _balance(funnel: Funnel, asks: QuestionArguments) -> dict:
     funnel.pass_through("balance", [dropped.get(place) for place in range(len(funnel.left))])
     thinned = thin(funnel.left, asks.max_blind_accuracy, asks.seed, groups())
     funnel.record(FILTER, thinned.kept, thinned.dropped)
+    if thinned.after is None:
+        logger.warning("blind score: not measured; that takes questions about two products")
+    elif thinned.after > asks.max_blind_accuracy:
+        logger.warning(
+            "blind score %.2f, above --max_blind_accuracy %.2f: these products are too much alike for their questions to need "
+            "the pictures", thinned.after, asks.max_blind_accuracy,
+        )  # fmt: skip
     return {"before": before, "after": thinned.after, "limit": asks.max_blind_accuracy}
 
 
-def _nothing_left(funnel: Funnel, files: Files) -> str:
+def _nothing_left(funnel: Funnel, files: Files, cost: dict | None) -> str:
     worst = max(funnel.steps, key=lambda step: step["dropped"], default=None)
-    why = f"the step {worst['step']} dropped {worst['dropped']:,}" if worst and worst["dropped"] else "none was asked"
-    return f"{files.table}: no question is left ({why}); name more pictures or other limits"
-
-
-def summarize(
-    kept: Sequence[Question], sides: dict[int, str], items: Sequence[Item], funnel: Funnel, about: dict
-) -> dict:
-    """What the card and the screen show: plain JSON types; see `reporting.data_card`."""
-    types: dict[str, Counter] = {}
-    for question in kept:
-        types.setdefault(question.question_type, Counter())[question.answer] += 1
-    pictures = {question.item.image_name: question.item for question in kept}
-    splits = {}
-    for split in ("train", "val", "test"):
-        rows = [question for question in kept if sides[question.item.group] == split]
-        splits[split] = {
-            "questions": len(rows),
-            "pictures": len({row.item.image_name for row in rows}),
-            "products": len({row.item.item_id for row in rows}),
-        }
-    return about | {
-        "counts": {
-            "pictures": len(pictures), "pictures_asked_about": len(items), "questions": len(kept),
-            "products": len({item.item_id for item in pictures.values()}),
-            "questions_per_picture": round(len(kept) / len(items), 2),
-        },
-        "splits": splits,
-        "question_types": {
-            name: {"n": answers.total(), "answers": dict(answers.most_common())}
-            for name, answers in sorted(types.items(), key=lambda pair: -pair[1].total())
-        },
-        "product_types": dict(Counter(item.product_type for item in pictures.values()).most_common()),
-        "funnel": funnel.steps,
-    }  # fmt: skip
-
-
-def write_preview(files: Files, kept: Sequence[Question], asks: QuestionArguments) -> None:
-    """`asks.preview` pictures drawn by the seed, with all their questions, on one page."""
-    from random import Random
-
-    by_picture: dict[str, list[Question]] = {}
-    for question in kept:
-        by_picture.setdefault(question.item.image_name, []).append(question)
-    shown = Random(asks.seed).sample(sorted(by_picture), min(asks.preview, len(by_picture)))
-
-    def pictures() -> Iterator[tuple]:
-        for name in shown:
-            item = by_picture[name][0].item
-            try:
-                image = open_image(ImageSource(name, path=item.path))
-            except BadImage:  # gone since it was looked at
-                image = None
-            yield item, image, by_picture[name]
-
-    summary = f"{len(shown)} of {len(by_picture):,} pictures, drawn by seed {asks.seed}; {len(kept):,} questions in all"
-    write_contact_sheet(files.preview, pictures(), f"{files.table.name}: a look", summary)
+    why, advice = "none was asked", "name more pictures or other limits"
+    if worst and worst["dropped"]:
+        why = f"the step {worst['step']} dropped {worst['dropped']:,}"
+    elif cost:
+        named = ("refused", "malformed", "no_answer", "unasked")
+        why = ", ".join(f"{cost[name]:,} pictures {name.replace('_', ' ')}" for name in named if cost[name]) or why
+        advice = "try another --api_model"
+    return f"{files.table}: no question is left ({why}); {advice}"

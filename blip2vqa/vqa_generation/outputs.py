@@ -5,17 +5,25 @@ import io
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.errors import raise_all
 from blip2vqa.files import write_json_atomic, write_text_atomic
+from blip2vqa.reporting.contact_sheet import write_contact_sheet
 from blip2vqa.vqa_generation.rows import Question
 
 COLUMNS = ("image_name", "question", "answer", "question_type", "item_id", "product_type", "source")
 SPLITS = ("train", "val", "test")
+
+
+ENDINGS = {
+    "train": ".train.csv", "val": ".val.csv", "test": ".test.csv", "provenance": ".jsonl", "card": ".md", "chart": ".png",
+    "preview": ".html", "run": ".run.json", "responses": ".responses.jsonl", "unfinished": ".unfinished.txt",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,33 +31,54 @@ class Files:
     """Where everything goes: `vqa.csv` and, beside it, files of its name with other endings."""
 
     table: Path
+    train: Path
+    val: Path
+    test: Path
+    provenance: Path
+    card: Path
+    chart: Path
+    preview: Path
+    run: Path
+    responses: Path
+    """What a back end said; added to by every run."""
+    unfinished: Path
+    """Why pictures are still to be asked about; there only as long as they are."""
 
-    def __getattr__(self, name: str) -> Path:
-        return self.table.with_suffix(_ENDINGS[name]) if name in _ENDINGS else self.__getattribute__(name)
+    @classmethod
+    def of(cls, table: str | Path) -> "Files":
+        """Those of a table."""
+        return cls(Path(table), **{name: Path(table).with_suffix(ending) for name, ending in ENDINGS.items()})
 
-    def check(self, overwrite: bool, json_output: str | None = None) -> None:
-        """Raise `InputError` for a data set that is there already, or a folder that cannot be written to."""
+    def check(self, overwrite: bool, json_output: str | None = None, inputs: Sequence[str | None] = ()) -> None:
+        """Raise `InputError` for files that would be written over, or cannot be written; an unfinished data set may be."""
+        written = [self.table, *(getattr(self, name) for name in ENDINGS if name not in ("responses", "unfinished"))]
         problems = []
+        if json_output and Path(json_output).resolve() in [path.resolve() for path in (*written, self.responses)]:
+            problems.append(f"--json_output {json_output}: is a file of --output_path {self.table}, too; name another")
+        for path in filter(None, inputs):
+            if Path(path).resolve() in [one.resolve() for one in (*written, Path(json_output or self.table))]:
+                problems.append(f"--output_path {self.table}: would write over {path}, which it reads; name another")
+        there = [path for path in written if path.exists()] if not self.unfinished.exists() else []
+        if there and not overwrite:
+            what = "is already there, finished" if self.table in there else f"{there[0].name} is already there"
+            problems.append(f"--output_path {self.table}: {what}; name another, or --overwrite true")
+        if json_output and Path(json_output).exists() and not (overwrite or self.unfinished.exists()):
+            problems.append(f"--json_output {json_output}: is already there; name another, or --overwrite true")
         for flag, path in (("output_path", self.table), ("json_output", json_output and Path(json_output))):
-            if path and path.exists() and not overwrite:
-                problems.append(f"--{flag} {path}: is already there, finished; name another, or --overwrite true")
-        try:
-            self.table.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.table.parent).close()
-        except OSError as error:
-            problems.append(f"--output_path {self.table}: its folder cannot be written to: {error.strerror or error}")
+            if path:
+                problems += _not_writable(flag, path)
         raise_all(problems)
 
 
-_ENDINGS = {
-    **{split: f".{split}.csv" for split in SPLITS},
-    "provenance": ".jsonl",
-    "card": ".md",
-    "chart": ".png",
-    "preview": ".html",
-    "responses": ".responses.jsonl",
-    "run": ".run.json",
-}
+def _not_writable(flag: str, path: Path) -> list[str]:
+    if path.is_dir():
+        return [f"--{flag} {path}: is a folder; name a file"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        return [f"--{flag} {path}: its folder cannot be written to: {error.strerror or error}"]
+    return []
 
 
 def split_of(questions: Sequence[Question], val_split: float, test_split: float, seed: int) -> dict[int, str]:
@@ -72,9 +101,11 @@ def split_of(questions: Sequence[Question], val_split: float, test_split: float,
 
 
 def write_tables(files: Files, questions: Sequence[Question], sides: dict[int, str]) -> None:
-    """`vqa.csv` last: where it stands, the others stand, too."""
+    """The splits that have questions, then `vqa.csv`: where it stands, the others stand, too."""
     for split in SPLITS:
-        _write_csv(getattr(files, split), [question for question in questions if sides[question.item.group] == split])
+        rows = [question for question in questions if sides[question.item.group] == split]
+        if rows:
+            _write_csv(getattr(files, split), rows)
     _write_csv(files.table, questions)
 
 
@@ -121,3 +152,23 @@ def write_json(path: str, summary: dict, questions: Sequence[Question], sides: d
     """Summary and rows as one JSON file."""
     rows = [as_row(question) | {"split": sides[question.item.group]} for question in questions]
     write_json_atomic(path, {"summary": summary, "rows": rows})
+
+
+def write_preview(files: Files, questions: Sequence[Question], number: int, seed: int) -> None:
+    """So many pictures, drawn by the seed, with all their questions, on one page."""
+    by_picture: dict[str, list[Question]] = {}
+    for question in questions:
+        by_picture.setdefault(question.item.image_name, []).append(question)
+    shown = Random(seed).sample(sorted(by_picture), min(number, len(by_picture)))
+
+    def pictures() -> Iterator[tuple]:
+        for name in shown:
+            item = by_picture[name][0].item
+            try:
+                image = open_image(ImageSource(name, path=item.path))
+            except BadImage:  # gone since it was looked at
+                image = None
+            yield item, image, by_picture[name]
+
+    summary = f"{len(shown)} of {len(by_picture):,} pictures, drawn by seed {seed}; {len(questions):,} questions in all"
+    write_contact_sheet(files.preview, pictures(), f"{files.table.name}: a look", summary)

@@ -40,7 +40,7 @@ def choose_items(
     `counts` gets, for the funnel, why products and pictures were left out. The order of the products does not matter, except
     that of two listings with one main picture the first is taken.
     """
-    by_type = _by_type(products, image_dir, args.all_pictures, counts)
+    by_type, shared = _by_type(products, image_dir, args.all_pictures, counts)
     known = sum(map(len, by_type.values()))
     wanted = min(args.num_images or known, known)
     # Where there are few types, as many of each as it takes.
@@ -50,7 +50,7 @@ def choose_items(
     for product_type, listed in by_type.items():
         listed.sort(key=lambda item: item.image_name)
         Random(f"{seed} {product_type}").shuffle(listed)
-    taken, per_type, hashes, digests = [], Counter(), [], set()
+    taken, per_type, hashes, digests = [], Counter(), [], {}
 
     def turns() -> Iterator[Item]:
         for turn in zip_longest(*(by_type[name] for name in order)):
@@ -73,22 +73,24 @@ def choose_items(
                 counts["picture not usable"] += 1
             elif seen.digest in digests:
                 counts["picture already there"] += 1
+                shared.append((digests[seen.digest], item.item_id))
             else:
                 taken.append(_describe(item, seen, counts))
                 per_type[item.product_type] += 1
-                digests.add(seen.digest)
+                digests[seen.digest] = item.item_id
                 hashes.append(seen.hash)
                 bar.update()
     counts["pictures"] = len(taken)
-    groups = group_look_alikes(hashes, [item.item_id for item in taken])
+    groups = group_look_alikes(hashes, [item.item_id for item in taken], shared)
     items = [replace(item, group=group) for item, group in zip(taken, groups, strict=True)]
     return sorted(items, key=lambda item: item.image_name)
 
 
 def _by_type(
     products: Iterable[Product], image_dir: Path, all_pictures: bool, counts: Counter
-) -> dict[str, list[Item]]:
-    by_type, pictures = defaultdict(list), set()
+) -> tuple[dict[str, list[Item]], list[tuple[str, str]]]:
+    """Pictures by product type, each once, and the pairs of products that share one."""
+    by_type, owners, shared = defaultdict(list), {}, []
     for product in products:
         facts = facts_of(product)
         if "object" not in facts:
@@ -97,12 +99,13 @@ def _by_type(
         # A catalogue without types: by what the products are.
         kind = product.product_type or facts["object"]
         for name in product.images if all_pictures else product.images[:1]:
-            if name in pictures:
+            if name in owners:
                 counts["picture of another listing, too"] += 1
+                shared.append((owners[name], product.item_id))
                 continue
-            pictures.add(name)
+            owners[name] = product.item_id
             by_type[kind].append(Item(name, image_dir / name, "", product.item_id, kind, product.name[:NAME], facts))
-    return by_type
+    return by_type, shared
 
 
 def _looked_at(
@@ -146,20 +149,31 @@ def _is_seen(shares: dict[str, float], like: Sequence[str]) -> bool:
     return bool(like) and sum(shares.get(name, 0) for name in like) >= CONFIRMED and shares.get(like[0], 0) >= ITSELF
 
 
-def group_look_alikes(hashes: Sequence[int], item_ids: Sequence[str]) -> list[int]:
-    """A number for each picture: the same for those of one product and for those whose hashes differ in at most `LOOK_ALIKE`
-    bits, and for whatever these lead to in turn."""
+def group_look_alikes(
+    hashes: Sequence[int], item_ids: Sequence[str], shared: Iterable[tuple[str, str]] = ()
+) -> list[int]:
+    """A number for each picture: the same for those of one product, of products that share a picture (pairs of their ids), and
+    for those whose hashes differ in at most `LOOK_ALIKE` bits; and for whatever these lead to in turn."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    bits = np.array(hashes, dtype=np.uint64)
-    first: dict[str, int] = {}
-    pairs = [(first.setdefault(item_id, place), place) for place, item_id in enumerate(item_ids)]
+    # Nodes: the distinct hashes, then the products. A picture links its hash and its product.
+    bits, hash_of = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
+    nodes: dict[str, int] = {}
+
+    def product(item_id: str) -> int:
+        return len(bits) + nodes.setdefault(item_id, len(nodes))
+
+    links = [(int(node), product(item_id)) for node, item_id in zip(hash_of, item_ids, strict=True)]
+    links += [(product(one), product(other)) for one, other in shared]
     for place, own in enumerate(bits):
         near = np.flatnonzero(np.bitwise_count(bits[place + 1 :] ^ own) <= LOOK_ALIKE)
-        pairs += [(place, place + 1 + int(other)) for other in near]
-    if not pairs:
+        links += [(place, place + 1 + int(other)) for other in near]
+    if not links:
         return []
-    rows, columns = np.array(pairs).T
-    links = coo_array((np.ones(len(pairs), dtype=bool), (rows, columns)), shape=(len(hashes), len(hashes)))
-    return connected_components(links, directed=False)[1].tolist()
+    rows, columns = np.array(links).T
+    size = len(bits) + len(nodes)
+    graph = coo_array((np.ones(len(links), dtype=bool), (rows, columns)), shape=(size, size))
+    numbers: dict[int, int] = {}
+    groups = connected_components(graph, directed=False)[1][hash_of].tolist()
+    return [numbers.setdefault(group, len(numbers)) for group in groups]

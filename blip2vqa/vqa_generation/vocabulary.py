@@ -80,6 +80,16 @@ class Vocabulary:
     styles: dict[str, Phrases]
     """By category."""
 
+    def values(self, kind: str, text: str) -> list[str]:
+        """Values of a kind that a text names, in order; [] for a kind that has no vocabulary."""
+        if kind == "category":
+            return [word for word in words(text) if word in set(self.category_of.values())]
+        if kind == "style":
+            return list(dict.fromkeys(style for styles in self.styles.values() for style in styles.meanings(text)))
+        phrases = {"object": self.objects, "color": self.colors, "material": self.materials, "shape": self.shapes}
+        phrases["pattern"] = self.patterns
+        return [value for value in phrases[kind].meanings(text) if value != OTHER] if kind in phrases else []
+
     def could_both_be(self, kind: str, one: str, other: str) -> bool:
         """Whether a picture may be rightly called by both values, so that neither is a wrong answer for the other."""
         if one == other:

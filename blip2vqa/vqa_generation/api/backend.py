@@ -40,8 +40,9 @@ class Asked:
     """In the order of the pictures."""
     counts: dict
     """Of this run: `requests`, answers that came in it, and `from_ledger`, pictures for which none was needed. Of the data
-    set, whatever runs it took: pictures `answered`, `refused`, `malformed`, with `no_answer` and `unasked`; `input_tokens`,
-    `output_tokens` and `usd` of all answers to them; `stopped`, why asking ended early, or None."""
+    set, whatever runs it took: pictures `answered`, `refused`, `malformed`, with `no_answer` and `unasked`; the `answers` that
+    came about them, their `input_tokens`, `output_tokens` and `usd` (None without prices); `stopped`, why asking ended early,
+    or None."""
 
 
 def ask_api(
@@ -76,9 +77,11 @@ def ask_api(
     statuses = [outcomes[digest].status for digest in digests]
     counts |= {status: statuses.count(status) for status in STATUSES}
     records = [record for digest in outcomes for record in asked.records(digest)]
+    counts["answers"] = len(records)
     for name in ("input_tokens", "output_tokens", "usd"):
         counts[name] = sum(record[name] for record in records)
-    counts["usd"] = round(counts["usd"], 6)
+    priced = args.usd_per_million_input_tokens or args.usd_per_million_output_tokens
+    counts["usd"] = round(counts["usd"], 6) if priced else None
     source = f"api:{args.api_model}"
     questions = [
         Question(
