@@ -523,7 +523,7 @@ def test_no_permission(tmp_path, monkeypatch):
     def denied(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(gzip, "open", denied)
+    monkeypatch.setattr(abo.igzip, "open", denied)
     assert problem(folder) == f"{folder}/images/metadata/images.csv.gz: cannot be read (Permission denied)"
 
 
