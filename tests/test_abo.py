@@ -1,6 +1,5 @@
 """The product archive: found in every layout, its listings read as they are, and every kind of damage named."""
 
-import gzip
 import json
 import os
 import random
