@@ -75,6 +75,7 @@ class Vocabulary:
     """Colour of the catalogue → colours of pixels that it may look like, first the one that is never missing."""
     materials: Phrases
     material_groups: tuple[frozenset[str], ...]
+    textile_materials: frozenset[str]
     shapes: Phrases
     patterns: Phrases
     styles: dict[str, Phrases]
@@ -134,6 +135,7 @@ def vocabulary() -> Vocabulary:
         seen_as={color: tuple(seen) for color, seen in raw["seen_as"].items()},
         materials=Phrases(ignored | _spread(raw["materials"])),
         material_groups=tuple(map(frozenset, raw["material_groups"]["groups"])),
+        textile_materials=frozenset(raw["material_groups"]["textiles"]),
         shapes=Phrases(_spread(raw["shapes"]) | ignored),
         patterns=Phrases(_with_plurals(_spread(raw["patterns"])) | ignored),
         styles={category: Phrases(_spread(styles) | ignored) for category, styles in raw["styles"].items()},
@@ -166,6 +168,8 @@ def facts_of(product: Product) -> dict[str, str]:
     facts["category"] = category if category in known.clear_categories else None
     facts["color"] = _color(texts.get("color", ()) or (_without_nouns(product.name),))
     facts["material"] = _material(texts, name)
+    if category == "textiles" and facts["material"] not in known.textile_materials:
+        facts["material"] = None
     if category not in _NO_SHAPE:
         facts["shape"] = _one(known.shapes, texts.get("item_shape", ())) or _in_name(known.shapes, name)
     if category != "jewelry":
