@@ -81,8 +81,9 @@ def _cap_answers(state: Balance, share: float) -> None:
 
 
 def _pairs(state: Balance) -> list[dict[str, list[int]]]:
-    """Of each value asked about, places by answer, of the questions of two possible answers."""
-    about = state.groups(lambda q: (q.about or q.question.lower()) if two_answers(q) else None)
+    """Of each value asked about, places by answer, of the questions of two possible answers; those that a back end worded go
+    together, since few of them are asked twice."""
+    about = state.groups(lambda q: (q.about or q.question_type) if two_answers(q) else None)
     return [_by_answer(state, places) for places in about.values()]
 
 
