@@ -179,6 +179,55 @@ def test_an_endpoint_is_asked_once(archive, tmp_path):
         assert run(*argv, "--dry_run", "true") is None and len(server.requests) == 8
 
 
+def test_an_unfinished_data_set_goes_on_by_the_same_command(archive, tmp_path):
+    from chat_server import ChatServer, error, questions
+
+    asked = questions(("How many are there?", "two", "count"), ("What word is printed on it?", "hello", "other"))
+    with ChatServer([error(500)], reply=asked) as server:
+        argv = ["--abo_dir", archive, "--output_path", tmp_path / "vqa.csv", "--backend", "api", "--api_model", "seer",
+                "--api_base_url", server.url, "--num_images", 6, "--requests_per_minute", 100_000, "--max_retries", 0,
+                "--parallel_requests", 1, "--max_blind_accuracy", 1, "--max_answer_share", 1]  # fmt: skip
+        run(*argv)
+        note = tmp_path / "vqa.unfinished.txt"
+        assert note.read_text() == "1 of 6 pictures have no answer yet; the same command goes on\n"
+        assert len(rows(tmp_path / "vqa.csv")) == 10
+        run(*argv)
+        assert len(server.requests) == 7 and len(rows(tmp_path / "vqa.csv")) == 12 and not note.exists()
+        with pytest.raises(InputError, match="is already there, finished"):
+            run(*argv)
+
+
+@pytest.mark.parametrize("argv, line", [
+    (["--dry_run", "true"], "--dry_run: goes with --backend api, not with templates"),
+    (["--api_model", "seer"], "--api_model: goes with --backend api, not with templates"),
+    (["--base_model_id", "BASE"], "--base_model_id: goes with --backend model, not with templates"),
+    (["--backend", "model", "--lora_model_path", "A", "--spending_limit_usd", "1"],
+     "--spending_limit_usd: goes with --backend api, not with model"),
+])  # fmt: skip
+def test_an_option_that_would_do_nothing_is_told_of(argv, line, archive, tmp_path):
+    with pytest.raises(InputError) as caught:
+        run("--abo_dir", archive, "--output_path", tmp_path / "vqa.csv", *argv)
+    assert caught.value.problems == [line] and not list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_not_there_is_told_of_before_anything_is_asked(archive, tmp_path):
+    from chat_server import ChatServer
+
+    with ChatServer() as server, pytest.raises(InputError, match="no such folder"):
+        run("--abo_dir", archive, "--output_path", tmp_path / "vqa.csv", "--backend", "api", "--api_model", "seer",
+            "--api_base_url", server.url, "--check_model", tmp_path / "nothing")  # fmt: skip
+    assert not server.requests
+
+
+def test_products_too_much_alike_are_told_of(archive, tmp_path, caplog):
+    names = sorted(str(path.relative_to(archive / "images/small")) for path in archive.rglob("*.jpg"))
+    pd.DataFrame({"image_name": names, "name": "Chair"}).to_csv(tmp_path / "chairs.csv", index=False)
+    argv = ["--csv_path", tmp_path / "chairs.csv", "--image_dir", archive / "images/small"]
+    with suppress(InputError):  # where not one question is left
+        summary = run(*argv, "--output_path", tmp_path / "vqa.csv")
+        assert summary["blind"]["after"] <= 0.35 or "above --max_blind_accuracy 0.35" in caplog.text
+
+
 def test_a_base_answers_and_checks(archive, tiny_opt, tmp_path):
     argv = ["--abo_dir", archive, "--num_images", 6, "--quantization", "none", "--dtype", "float32"]
     for name, more in (("a", ["--backend", "model", "--base_model_id", tiny_opt]), ("b", ["--check_model", tiny_opt])):
