@@ -129,7 +129,7 @@ def test_inference_prints_a_table_and_the_profile(runs):
         assert f"{result['shape']}, 2 images × 3 questions" in printed
         assert f"{result['speedup_first']:.2f} ×" in printed and f"{result['speedup_seed']:.2f} ×" in printed
         assert "6 of 6 answers as plain" in printed
-        assert "aten::addmm" in printed and "Self CPU" in printed
+        assert "aten::" in printed and "Self CPU" in printed
 
 
 def test_scaling_reports_every_step_of_every_size(scaled):
