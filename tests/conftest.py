@@ -84,3 +84,29 @@ def store(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store_module, "SHARD_IMAGES", 4)
     return store_module.FeatureStore(tmp_path / "cache", SPACE)
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """The environment of the API back end: a key, no address, and short waits before it tries again."""
+    from api_run import KEY
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)  # of time-outs and broken connections
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Ask an endpoint about pictures with the ledger of tmp_path: `ask(server, number, **arguments)`."""
+    from api_run import make_args
+    from blip2vqa.vqa_generation.api.backend import ask_api
+    from blip2vqa.vqa_generation.ledger import Ledger
+    from chat_server import make_items
+
+    def ask(server, number=1, **changes):
+        items = make_items(tmp_path, number)
+        with Ledger(tmp_path / "ledger.jsonl") as ledger:
+            return ask_api(items, make_args(server, **changes), ledger, 5, seed=1, progress=False)
+
+    return ask

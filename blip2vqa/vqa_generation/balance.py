@@ -7,8 +7,6 @@ from random import Random
 
 from blip2vqa.vqa_generation.rows import Question
 
-YES_NO = "yes/no"
-
 
 class Balance:
     """Drops questions of a list, always from the pictures with the most left; among these the seed decides."""

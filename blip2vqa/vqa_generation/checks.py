@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.vqa_generation.ledger import Ledger
 from blip2vqa.vqa_generation.rows import Item, Question
-from blip2vqa.vqa_generation.vocabulary import KINDS, vocabulary, words
+from blip2vqa.vqa_generation.vocabulary import KINDS, plural, vocabulary, words
 
 if TYPE_CHECKING:
     from blip2vqa.vqa_arguments import WriterArguments
@@ -31,7 +31,7 @@ SAME = (
     {"tshirt", "tee"},
     {"woolen", "woollen", "wool"},
 )
-PLURALS = {
+IRREGULAR = {
     "child": "children", "foot": "feet", "man": "men", "mouse": "mice", "person": "people", "tooth": "teeth", "woman": "women",
 }  # fmt: skip
 _NAMES = ("object", "category")  # what a question calls the product by, whatever it asks
@@ -180,13 +180,9 @@ def _same_word(one: str, other: str) -> bool:
 
 
 def _plurals(noun: str) -> set[str]:
-    """What may be its plural. Crude: it only has to tell answers apart, and few nouns are another's wrong plural."""
-    found = {f"{noun}s", PLURALS.get(noun)}
-    if noun.endswith(("s", "x", "z", "ch", "sh")):
-        found = {f"{noun}es"}
-    elif noun.endswith("y"):
-        found.add(f"{noun[:-1]}ies")
-    elif noun.endswith(("f", "fe")):
+    """What may be its plural: it only has to tell answers apart, and few nouns are another's wrong plural."""
+    found = {plural(noun), IRREGULAR.get(noun, plural(noun))}
+    if noun.endswith(("f", "fe")):
         found.add(f"{noun.removesuffix('e')[:-1]}ves")
     return found
 

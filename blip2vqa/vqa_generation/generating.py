@@ -182,19 +182,13 @@ def _ask(
 
 def _check_by_model(funnel: Funnel, writer: WriterArguments, ledger: Ledger, seed: int) -> None:
     """Round trip and picture swap."""
-    from blip2vqa.vqa_generation.checks import PICTURE_SWAP, ROUND_TRIP, check_questions, verdicts
+    from blip2vqa.vqa_generation.checks import KEPT, PICTURE_SWAP, ROUND_TRIP, check_questions, verdicts
 
     checked = check_questions(funnel.left, writer, ledger, seed)
-    found = {id(question): verdicts(question, said) for question, said in zip(funnel.left, checked, strict=True)}
-    swapped = [
-        found[id(question)][PICTURE_SWAP] for question in funnel.left if found[id(question)][ROUND_TRIP] == "kept"
-    ]
-    funnel.pass_through(ROUND_TRIP, [_reason(found[id(question)][ROUND_TRIP]) for question in funnel.left])
-    funnel.pass_through(PICTURE_SWAP, map(_reason, swapped))
-
-
-def _reason(verdict: str) -> str | None:
-    return None if verdict == "kept" else verdict
+    found = [verdicts(question, said) for question, said in zip(funnel.left, checked, strict=True)]
+    reasons = [{step: None if said == KEPT else said for step, said in one.items()} for one in found]
+    funnel.pass_through(ROUND_TRIP, [one[ROUND_TRIP] for one in reasons])
+    funnel.pass_through(PICTURE_SWAP, [one[PICTURE_SWAP] for one in reasons if one[ROUND_TRIP] is None])
 
 
 def _balance(funnel: Funnel, asks: QuestionArguments) -> dict:

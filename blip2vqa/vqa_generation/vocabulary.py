@@ -148,11 +148,14 @@ def _spread(table: dict[str, list[str]]) -> dict[str, str | None]:
 
 def _with_plurals(phrases: dict[str, str | None]) -> dict[str, str | None]:
     """Regular plurals, too; others stand in the file."""
-    plurals = {}
-    for phrase, meaning in phrases.items():
-        ending = "es" if re.search(r"(s|x|z|ch|sh)$", phrase) else "s"
-        plurals[re.sub(r"(?<![aeiou])y$", "ie", phrase) + ("s" if phrase.endswith("y") else ending)] = meaning
-    return plurals | phrases
+    return {plural(phrase): meaning for phrase, meaning in phrases.items()} | phrases
+
+
+def plural(noun: str) -> str:
+    """The regular plural."""
+    if re.search(r"[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
 
 
 def facts_of(product: Product) -> dict[str, str]:

@@ -1,0 +1,119 @@
+"""A stopped run of the API back end goes on where it was, and nothing is paid for twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import chat_server
+from api_run import KEY, ROOT, kept, make_args
+from blip2vqa.errors import InputError
+from blip2vqa.vqa_generation.api.backend import ask_api
+from blip2vqa.vqa_generation.ledger import Ledger
+from chat_server import ChatServer, Reply, make_items, told
+
+pytestmark = pytest.mark.usefixtures("endpoint")
+
+
+CHILD = """
+import json, sys
+sys.path[:0] = sys.argv[4:]
+from pathlib import Path
+from types import SimpleNamespace
+from chat_server import make_items, told
+from blip2vqa.console import run_script
+from blip2vqa.vqa_generation.api.backend import ask_api
+from blip2vqa.vqa_generation.ledger import Ledger
+def main():
+    folder = Path(sys.argv[1])
+    with Ledger(folder / "ledger.jsonl") as ledger:
+        asked = ask_api(make_items(folder, 40), SimpleNamespace(**json.loads(sys.argv[2])), ledger, 5, seed=1)
+    Path(sys.argv[3]).write_text(json.dumps([told(asked), asked.counts]))
+run_script(main)
+"""
+
+
+def start(folder: Path, server: ChatServer, output: str) -> subprocess.Popen:
+    args = vars(make_args(server, parallel_requests=4))
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        str(folder),
+        json.dumps(args),
+        str(folder / output),
+        str(ROOT),
+        str(ROOT / "tests"),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch, ChatServer() as server, Ledger(folder / "ledger.jsonl") as ledger:
+        patch.setenv("OPENAI_API_KEY", KEY)
+        return ask_api(make_items(folder, 40), make_args(server), ledger, 5, seed=1, progress=False)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, uninterrupted, how):
+    slow = lambda request: replace(chat_server.seen(request), seconds=0.1)  # noqa: E731
+    with ChatServer(reply=slow) as server:
+        process = start(tmp_path, server, "first.json")
+        while len(server.requests) < 14 and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, how)
+        said, _ = process.communicate(timeout=30)
+        assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 1)
+        assert "Traceback" not in said and KEY not in said and not (tmp_path / "first.json").exists()
+        with Ledger(tmp_path / "ledger.jsonl") as ledger:  # drops half a line, as the next run does
+            paid = {record["image_name"] for record in ledger.records()}
+        before = server.pictures()
+        assert 8 <= len(paid) < 40
+        if how == signal.SIGINT:
+            assert "interrupted" in said and len(paid) == len(before), "what was under way has come"
+        server.reply = chat_server.seen
+        second = start(tmp_path, server, "second.json")
+        said, _ = second.communicate(timeout=60)
+        assert second.returncode == 0 and "asking: 100%" in said and "$0.0480" in said, said
+        pictures = server.pictures()
+    rows, counts = json.loads((tmp_path / "second.json").read_text())
+    assert [tuple(row) for row in rows] == told(uninterrupted)
+    assert counts["from_ledger"] == len(paid) and counts["requests"] == 40 - len(paid)
+    assert counts == uninterrupted.counts | {name: counts[name] for name in ("requests", "from_ledger")}
+    assert len(pictures) == len(before) + 40 - len(paid) and len(set(pictures)) == 40, "nothing is paid for twice"
+
+
+def test_ctrl_c_twice_leaves_what_is_under_way(tmp_path):
+    with ChatServer(reply=Reply(seconds=60)) as server:
+        process = start(tmp_path, server, "first.json")
+        while len(server.requests) < 4 and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=10)
+    assert process.returncode == 1 and "Ctrl-C again leaves them" in said and "Traceback" not in said
+
+
+def test_a_full_disk_stops_with_one_line(ask, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with ChatServer() as server:
+        ask(server, 2)
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"ledger\.jsonl: cannot be written: No space left on device"):
+            ask(server, 9)
+        monkeypatch.undo()
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        assert len(kept(tmp_path)) == 2
+        assert ask(server, 9).counts["from_ledger"] == 2
