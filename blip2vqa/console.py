@@ -28,3 +28,16 @@ def run_script(main: Callable[[], None]) -> None:
         if is_main:
             print("interrupted; files that were finished are kept", file=sys.stderr)
         sys.exit(1)
+    _leave_the_others()
+
+
+def _leave_the_others() -> None:
+    """End this process's part in a launch of several, after all its work is done.
+
+    Without it gloo's threads may still be letting go of tensors while the interpreter shuts down, which aborts the process
+    and fails the launch after its files were written. After a failure it is left out: ending a group is itself a meeting of
+    its processes, and some may be waiting for another one.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
