@@ -34,7 +34,9 @@ from blip2vqa.loading import (
 )
 from blip2vqa.lora import wrap
 from blip2vqa.micro_batches import split_by_tokens
-from blip2vqa.run import Run, Tables, ask_as, check, count_images
+from blip2vqa.run import Run
+from blip2vqa.run_checks import check
+from blip2vqa.run_tables import Tables, ask_as, count_images
 from blip2vqa.training import AnsweredQuestions, row_length, row_sampler
 
 CARDS = (8, 12, 24, 80)  # GiB

@@ -23,7 +23,10 @@ from blip2vqa.lora import LoraSummary, wrap
 from blip2vqa.metrics import bertscore_scorer
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.results import score_run, write_results
-from blip2vqa.run import BAD_IMAGES, TAUGHT, Run, Tables, check, checkpoint_to_resume, count_images, describe_taught
+from blip2vqa.resuming import TAUGHT, checkpoint_to_resume, describe_taught
+from blip2vqa.run import Run
+from blip2vqa.run_checks import check
+from blip2vqa.run_tables import BAD_IMAGES, Tables, count_images
 from blip2vqa.tasks import VQA
 from blip2vqa.training import VQATrainer, row_length
 

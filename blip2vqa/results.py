@@ -20,7 +20,8 @@ from blip2vqa.lora import LoraSummary
 from blip2vqa.metrics import BERTScore
 from blip2vqa.predictions import to_csv
 from blip2vqa.reporting.card import model_card
-from blip2vqa.run import Run, Tables, count_images
+from blip2vqa.run import Run
+from blip2vqa.run_tables import Tables, count_images
 from blip2vqa.tasks import VQA, Task
 
 

@@ -198,7 +198,7 @@ def test_captions_have_no_blind_score(tiny_opt, drawn, tmp_path, capsys):
 
 
 def test_both_sides_of_the_split_count_and_rows_without_an_answer_do_not():
-    from blip2vqa.run import Tables
+    from blip2vqa.run_tables import Tables
 
     def example(row: int, answers: tuple[str, ...]) -> SimpleNamespace:
         return SimpleNamespace(question="what?", answer=answers[0] if answers else "", digest=str(row))

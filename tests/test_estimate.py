@@ -17,7 +17,7 @@ from blip2vqa.finetuning import finetune
 from blip2vqa.generation import Answer
 from blip2vqa.loading import load_base, load_config, quantized_layers
 from blip2vqa.lora import wrap
-from blip2vqa.run import check
+from blip2vqa.run_checks import check
 from blip2vqa.training import VQATrainer
 from conftest import ROOT
 from runs import make_run

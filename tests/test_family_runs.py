@@ -18,7 +18,7 @@ from blip2vqa.families import family_of
 from blip2vqa.generation import Answer
 from blip2vqa.loading import find_device, load_config, quantized_layers
 from blip2vqa.lora import wrap
-from blip2vqa.run import check
+from blip2vqa.run_checks import check
 from blip2vqa.training import VQATrainer
 from conftest import ROOT
 from families import NEW, Bases, Watched, load_float32, watch

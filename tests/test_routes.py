@@ -13,7 +13,7 @@ from blip2vqa.arguments import FeatureArguments
 from blip2vqa.errors import InputError
 from blip2vqa.finetuning import finetune
 from blip2vqa.inference_arguments import InferenceArguments
-from blip2vqa.run import check
+from blip2vqa.run_checks import check
 from families import random_adapter
 from runs import make_run
 

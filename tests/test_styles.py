@@ -12,7 +12,8 @@ from blip2vqa.errors import InputError
 from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
 from blip2vqa.finetuning import finetune
 from blip2vqa.parsing import parse
-from blip2vqa.run import Run, check
+from blip2vqa.run import Run
+from blip2vqa.run_checks import check
 from blip2vqa.styles import known_styles, read_style, style_file
 from conftest import ROOT
 from runs import adapter_of, make_run

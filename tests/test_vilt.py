@@ -16,7 +16,7 @@ from blip2vqa.features import Pixels
 from blip2vqa.finetuning import finetune
 from blip2vqa.generation import answer_by_batch
 from blip2vqa.loading import load_config, load_processor
-from blip2vqa.run import check
+from blip2vqa.run_checks import check
 from blip2vqa.sources import find_source
 from families import QUESTIONS, examples_of, load_float32, random_adapter, watch
 from runs import adapter_of, make_run

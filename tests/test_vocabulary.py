@@ -9,7 +9,7 @@ import pytest
 
 from blip2vqa.vqa_generation import vocabulary as module
 from blip2vqa.vqa_generation.templates import wordings
-from blip2vqa.vqa_generation.vocabulary import KINDS, Phrases, facts_of, vocabulary, words
+from blip2vqa.vqa_generation.vocabulary import KINDS, Phrases, facts_of, named_in, vocabulary, words
 from catalogue import product
 
 RAW = tomllib.loads(Path(module.__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -159,6 +159,15 @@ def test_facts_stand_in_the_order_of_their_kinds_and_nothing_is_made_up():
     assert list(facts.values()) == ["table", "furniture", "brown", "wood", "round", "solid", "modern"]
     assert tuple(facts) == KINDS
     assert facts_of(product("", "")) == {}
+
+
+def test_what_the_words_of_a_catalogue_name_is_not_safely_wrong():
+    lamp = product(
+        "Floor Lamp with Bulb, Brass", "lamp", color="Gold", style="Modern",
+        item_keywords=["masala boxes", "leather couch", "efn_usca_", "red"], node=["Rooms", "Striped Pillow Covers"],
+    )  # fmt: skip
+    assert named_in(lamp) == {"lamp", "bulb", "metal", "box", "leather", "sofa", "striped", "pillowcase"}
+    assert named_in(product("Zebra")) == frozenset()
 
 
 def test_words_are_in_lower_case_and_parted_by_marks():

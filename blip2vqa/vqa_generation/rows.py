@@ -33,7 +33,7 @@ class Item:
     facts: dict[str, str]
     """Closed vocabulary, one word each, by kind: object, category, color, material, shape, pattern, style, proportion."""
     not_wrong: frozenset[str] = frozenset()
-    """Values that the picture may show as well, so that none of them is a wrong answer."""
+    """Values that the picture may show as well, or that the catalogue's words name: none of them is safely a wrong answer."""
     group: int = 0
     """Of the items that show one product or look alike: all of a group go to one side of a split."""
 

@@ -15,7 +15,7 @@ from blip2vqa.data.images import BadImage
 from blip2vqa.vqa_arguments import CatalogueArguments
 from blip2vqa.vqa_generation.pictures import Seen, look
 from blip2vqa.vqa_generation.rows import Item, Product
-from blip2vqa.vqa_generation.vocabulary import facts_of, vocabulary
+from blip2vqa.vqa_generation.vocabulary import facts_of, named_in, vocabulary
 
 AT_ONCE = 256  # pictures looked at between two looks at how many are still needed
 NAME = 200  # characters of a name that are kept
@@ -98,13 +98,16 @@ def _by_type(
             continue
         # A catalogue without types: by what the products are.
         kind = product.product_type or facts["object"]
+        named = named_in(product)
         for name in product.images if all_pictures else product.images[:1]:
             if name in owners:
                 counts["picture of another listing, too"] += 1
                 shared.append((owners[name], product.item_id))
                 continue
             owners[name] = product.item_id
-            by_type[kind].append(Item(name, image_dir / name, "", product.item_id, kind, product.name[:NAME], facts))
+            by_type[kind].append(
+                Item(name, image_dir / name, "", product.item_id, kind, product.name[:NAME], facts, named)
+            )
     return by_type, shared
 
 
@@ -138,10 +141,10 @@ def _describe(item: Item, seen: Seen, counts: Counter) -> Item:
     ratio = seen.height_to_width
     if ratio and not 1 / PROPORTION < ratio < PROPORTION:
         facts["proportion"] = "taller" if ratio > 1 else "wider"
-    visible = frozenset(name for name, share in seen.colors.items() if share > VISIBLE)
+    not_wrong = item.not_wrong | {name for name, share in seen.colors.items() if share > VISIBLE}
     if ratio is None:
-        visible |= known.around
-    return replace(item, digest=seen.digest, facts=facts, not_wrong=visible)
+        not_wrong |= known.around
+    return replace(item, digest=seen.digest, facts=facts, not_wrong=not_wrong)
 
 
 def _is_seen(shares: dict[str, float], like: Sequence[str]) -> bool:

@@ -183,6 +183,14 @@ def facts_of(product: Product) -> dict[str, str]:
     return {kind: facts[kind] for kind in KINDS if facts.get(kind)}
 
 
+def named_in(product: Product) -> frozenset[str]:
+    """What the catalogue's words name, whatever they say of it: the bulb of a lamp, the frame of a clock, what a seller wants
+    to be found by. None of it is safely a wrong answer. Without colours, which the picture shows better."""
+    text = "; ".join([product.name, *product.texts.get("item_keywords", ()), *product.texts.get("node", ())])
+    kinds = ("object", "material", "shape", "pattern", "style")
+    return frozenset(value for kind in kinds for value in vocabulary().values(kind, text))
+
+
 def _segments(name: str) -> list[list[str]]:
     """A name's parts, as words, without what the product goes with."""
     name = re.sub(r"\(.*?\)|\bby amazon\b", " ", name.lower())
