@@ -1,12 +1,11 @@
 """The benchmarks as a user runs them, at tiny sizes: every figure is there, and ours is exact."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from processes import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ("tiny", "tiny-t5")
@@ -29,20 +28,14 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[tuple[str, str], tuple[dict, str]]:
-    """Key of `COMMANDS` → (the JSON file's content, what was printed); all at once, as most of it is importing."""
+    """Key of `COMMANDS` → (the JSON file's content, what was printed)."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    started = {}
-    for (script, kind), options in COMMANDS.items():
-        command = [sys.executable, f"benchmarks/{script}.py", *options, "--output", str(folder / f"{script}-{kind}")]
-        started[script, kind] = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
     ended = {}
-    for (script, kind), process in started.items():
-        printed, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-        ended[script, kind] = json.loads((folder / f"{script}-{kind}").read_text()), printed
+    for (script, kind), options in COMMANDS.items():
+        output = folder / f"{script}-{kind}"
+        done = run_script(f"benchmarks/{script}.py", *options, "--output", output, CUDA_VISIBLE_DEVICES="")
+        assert done.returncode == 0, done.stderr
+        ended[script, kind] = json.loads(output.read_text()), done.stdout
     return ended
 
 

@@ -1,9 +1,6 @@
 """What a run would take: counted without weights as with them, for several bases, whatever the folder holds."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -19,7 +16,7 @@ from blip2vqa.loading import load_base, load_config, quantized_layers
 from blip2vqa.lora import wrap
 from blip2vqa.run_checks import check
 from blip2vqa.training import VQATrainer
-from conftest import ROOT
+from processes import run_script
 from runs import make_run
 
 CPU = torch.device("cpu")
@@ -126,16 +123,10 @@ def test_adapter_rank_and_optimizer(tiny_opt, drawn, tmp_path):
 def test_script_prints_and_writes_for_several_bases(tiny_opt, tiny_t5, drawn, tmp_path):
     images, table = drawn
     (tmp_path / "metrics.json").write_text("{}")  # a finished run's folder is not refused, nor changed
-    command = [sys.executable, "finetune.py", "--csv_path", table, "--image_dir", images, "--output_dir", tmp_path]
-    command += ["--dtype", "float32", *LENGTHS, "--base_model_id", "no/such-base", "--estimate", tiny_opt, tiny_t5]
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run_script(
+        "finetune.py", "--csv_path", table, "--image_dir", images, "--output_dir", tmp_path, "--dtype", "float32", *LENGTHS,
+        "--base_model_id", "no/such-base", "--estimate", tiny_opt, tiny_t5,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "estimate.json"}
     result = json.loads((tmp_path / "estimate.json").read_text())

@@ -22,26 +22,10 @@ from families import random_adapter
 from malformed import CONFIGS, FOLDERS, canary_of
 from malformed_archives import ARCHIVES
 from malformed_weights import TENSORS
+from processes import run_script
 from tiny import make_base
 
 ROOT = Path(__file__).resolve().parent.parent
-# One process for many commands, since what it imports takes seconds. A traceback ends it.
-MANY = """
-import contextlib, io, json, sys
-import exchange
-from blip2vqa.console import run_script
-
-done = []
-for argv in json.load(sys.stdin):
-    sys.argv, code, streams = ["exchange.py", *argv], 0, (io.StringIO(), io.StringIO())
-    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
-        try:
-            run_script(exchange.main)
-        except SystemExit as stop:
-            code = stop.code or 0
-    done.append([code, *(stream.getvalue() for stream in streams)])
-json.dump(done, sys.stdout)
-"""
 # Stands still in the middle of copying an adapter.
 SLOW = """
 import shutil, signal, sys, time
@@ -66,19 +50,8 @@ def environment(store: Path) -> dict[str, str]:
 
 def run(store: Path, *argv: object) -> Done:
     """One command, in a process of its own."""
-    command = [sys.executable, "exchange.py", *map(str, argv)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(store), capture_output=True, text=True, timeout=240)
+    done = run_script("exchange.py", *argv, BLIP2VQA_STORE=str(store))
     return Done(done.returncode, done.stdout, done.stderr)
-
-
-def run_all(store: Path, commands: list[list]) -> list[Done]:
-    """Several commands, one after the other in one process."""
-    given = json.dumps([[str(word) for word in argv] for argv in commands])
-    done = subprocess.run(
-        [sys.executable, "-c", MANY], cwd=ROOT, env=environment(store), input=given, capture_output=True, text=True, timeout=240
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return [Done(*one) for one in json.loads(done.stdout)]
 
 
 def pure_json(text: str) -> object:
@@ -122,7 +95,7 @@ def journey(place, tiny_opt) -> dict[str, Done]:
         "transfer": ["transfer", "again", place / "eyes", "--output", place / "moved", "--json"],
         "taken": ["merge", "--output", place / "merged", "again", place / "b"],
     }  # fmt: skip
-    return dict(zip(commands, run_all(place / "store", list(commands.values())), strict=True))
+    return {name: run(place / "store", *argv) for name, argv in commands.items()}
 
 
 def test_every_command_does_what_it_says(journey, place, tiny_opt):
@@ -211,13 +184,16 @@ def test_plain_transformers_loads_the_fused_base(journey, place, tiny_opt):
     torch.testing.assert_close(said, added(tiny_opt, {place / "a": 1.0}), rtol=1e-4, atol=1e-4)
 
 
-# Processes of their own
+# Interpreters of their own
 
 
 def test_list_prints_json_and_nothing_else(journey, place):
-    done = run(place / "store", "list", "--json")
-    (entry,) = pure_json(done.out)
-    assert done.code == 0 and done.err == ""
+    command = [sys.executable, "exchange.py", "list", "--json"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(place / "store"), capture_output=True, text=True, timeout=240
+    )
+    (entry,) = pure_json(done.stdout)
+    assert done.returncode == 0 and done.stderr == ""
     assert (entry["name"], entry["rank"], entry["problem"]) == ("again", 4, None)
     assert entry["score"] == {"metric": "accuracy", "adapter": 0.75, "blind": 0.25}
 
@@ -316,7 +292,8 @@ def test_wrong_input_is_one_line_and_leaves_nothing(place, tmp_path):
     commands += [["inspect", good, "--plot", tmp_path / "good"], *(line.split() for line in WRONG)]
     reasons += ["cannot be written", *WRONG.values()]
     before = everything(tmp_path)
-    for argv, reason, done in zip(commands, reasons, run_all(tmp_path / "store", commands), strict=True):
+    for argv, reason in zip(commands, reasons, strict=True):
+        done = run(tmp_path / "store", *argv)
         assert done.code == 2 and done.out == "", (argv, done)
         lines = done.err.splitlines()
         assert all(line.startswith("error: ") for line in lines) and len(lines) <= 2 and reason in done.err, (

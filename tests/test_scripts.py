@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from hub import serve
+from processes import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -96,14 +97,14 @@ def test_inference_answers_with_the_adapter_alone_named(tuned, drawn, tmp_path):
     out, _ = tuned
     images, table = drawn
     results = tmp_path / "results.csv"
-    done = run(
-        sys.executable, "inference.py", "--image_dir", images, "--csv_path", table, "--output_path", results,
+    done = run_script(
+        "inference.py", "--image_dir", images, "--csv_path", table, "--output_path", results,
         "--lora_model_path", out, "--batch_size", "16", "--bertscore_model", "none",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(results.read_text().splitlines()) == 37
     assert "adapter" in json.loads(results.with_suffix(".metrics.json").read_text())
-    again = run(sys.executable, "inference.py", "--score", results, "--csv_path", table, "--bertscore_model", "none")
+    again = run_script("inference.py", "--score", results, "--csv_path", table, "--bertscore_model", "none")
     assert again.returncode == 0, again.stderr
 
 
@@ -158,7 +159,7 @@ def test_base_and_adapter_by_hub_id(tuned, tiny_opt, drawn, tmp_path):
     for failed in (wrong, absent):
         assert failed.returncode == 2 and "Traceback" not in failed.stderr
         assert sum(line.startswith("error: ") for line in failed.stderr.splitlines()) == 1
-    assert run(*command[:-1], out, "--output_path", local).returncode == 0
+    assert run_script(*command[1:-1], out, "--output_path", local).returncode == 0
     assert results.read_text() == local.read_text()
 
 
@@ -170,7 +171,7 @@ def test_base_and_adapter_by_hub_id(tuned, tiny_opt, drawn, tmp_path):
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
-    done = run(sys.executable, "finetune.py", *arguments, "--output_dir", tmp_path / "out", "--base_model_id", tmp_path)
+    done = run_script("finetune.py", *arguments, "--output_dir", tmp_path / "out", "--base_model_id", tmp_path)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
     assert all(line.startswith("error: ") for line in done.stderr.splitlines())
@@ -178,5 +179,5 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
 
 @pytest.mark.parametrize("script", ["finetune.py", "inference.py"])
 def test_help(script):
-    done = run(sys.executable, script, "--help")
+    done = run_script(script, "--help")
     assert done.returncode == 0 and "--csv_path" in done.stdout
