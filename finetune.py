@@ -38,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "--resume_from_checkpoint goes on, if a checkpoint was saved")

@@ -14,6 +14,10 @@ FOLDS = 5
 MOST_ROWS = 100_000  # that are scored; of a larger table, a sample
 MOST_ANSWERS = 500  # that can be guessed; the rest of VQAv2's 5,500 hold 14% of its rows, and would cost minutes
 MOST_WORDS = 10_000  # and runs of words, that are told apart: more take longer and score no better
+MOST_READ = (
+    20_000  # distinct questions that are searched for these; of more, every so many: the runs of all would fill memory
+)
+AT_ONCE = 1_000_000  # probabilities computed at once, questions times answers: 8 MB, and as much for each step to them
 SMOOTHING = 0.03  # of the word counts; the best on questions about ABO and VQAv2 of 0.01, 0.03 and 0.1
 PRIOR = 5.0  # times that a question must have been asked for its own answers to count as much as its words
 
@@ -41,7 +45,7 @@ class BlindScore(NamedTuple):
 def blind_score(
     questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], folds: int = FOLDS, seed: int = 0
 ) -> BlindScore:
-    """Share of the answers that `blind_predictions` gets right after the official normalisation.
+    """Share of the answers that `blind_guesses` gets right after the official normalisation.
 
     Of more than `MOST_ROWS` rows a sample is scored, whole groups drawn by `seed`. A table with one answer scores 1.
     """
@@ -57,15 +61,8 @@ def blind_score(
     asked, truth, grouped = ([column[place] for place in taken] for column in (questions, answers, groups))
     if len(set(grouped)) < 2:
         return BlindScore(None, 0)
-    guessed, _ = blind_predictions(asked, truth, grouped, folds, seed)
+    guessed = blind_guesses(asked, truth, grouped, folds, seed).answers
     return BlindScore(float(np.mean(right(guessed, truth))), len(truth))
-
-
-def blind_predictions(
-    questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], folds: int = FOLDS, seed: int = 0
-) -> tuple[list[str], np.ndarray]:
-    """Answers guessed from the questions' text, and the confidence in each, as of `blind_guesses`."""
-    return blind_guesses(questions, answers, groups, folds, seed)[:2]
 
 
 def right(guessed: Sequence[str], answers: Sequence[str]) -> np.ndarray:
@@ -130,14 +127,19 @@ def _guess(
     # A naive Bayes knows sums alone: one row an answer, the mean of its questions, stands for all of them.
     means = sparse.diags_array(1 / count[common]) @ (counts[:, common].T @ words)
     bayes = MultinomialNB(alpha=smoothing).fit(means, np.arange(len(common)), sample_weight=count[common])
-    found = bayes.predict_proba(words[asked])
-    if prior < np.inf:
-        times = np.asarray(counts[asked].sum(axis=1)).reshape(-1, 1)
-        found = (prior * found + counts[asked][:, common].toarray()) / (prior + times)
-    best, place = found.argmax(axis=1), np.arange(len(asked))
-    first = found[place, best]
-    found[place, best] = 0
-    return common[best], first, found.max(axis=1)
+    bayes.feature_log_prob_ = np.asfortranarray(bayes.feature_log_prob_)  # else it is turned round for each batch
+    guessed = []
+    rows_at_once = max(AT_ONCE // len(common), 1)
+    for rows in (asked[start : start + rows_at_once] for start in range(0, len(asked), rows_at_once)):
+        found = bayes.predict_proba(words[rows])
+        if prior < np.inf:
+            times = np.asarray(counts[rows].sum(axis=1)).reshape(-1, 1)
+            found = (prior * found + counts[rows][:, common].toarray()) / (prior + times)
+        best, place = found.argmax(axis=1), np.arange(len(rows))
+        first = found[place, best]
+        found[place, best] = 0
+        guessed.append((common[best], first, found.max(axis=1)))
+    return tuple(map(np.concatenate, zip(*guessed, strict=True)))
 
 
 def _number(texts: list[str]) -> tuple[list[str], np.ndarray]:
@@ -159,7 +161,7 @@ def _runs_of(asked: Sequence[str]):
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer=lambda text: list(_runs(text)), max_features=MOST_WORDS, sublinear_tf=True)
-    return vectorizer.fit_transform(asked).tocsr()
+    return _read(asked, vectorizer)
 
 
 def _words_of(asked: Sequence[str]):
@@ -167,7 +169,14 @@ def _words_of(asked: Sequence[str]):
     from sklearn.feature_extraction.text import CountVectorizer
 
     vectorizer = CountVectorizer(analyzer=lambda text: ["^", *text.split()], max_features=MOST_WORDS, binary=True)
-    return vectorizer.fit_transform(asked).astype(float).tocsr()
+    return _read(asked, vectorizer).astype(float)
+
+
+def _read(asked: Sequence[str], vectorizer):
+    """What the vectorizer makes of the texts, sparse, (questions × words); of many, its words are those of a part of them."""
+    if len(asked) <= MOST_READ:
+        return vectorizer.fit_transform(asked).tocsr()
+    return vectorizer.fit(asked[:: -(-len(asked) // MOST_READ)]).transform(asked).tocsr()
 
 
 def _runs(text: str) -> Iterator[str]:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from blip2vqa.errors import InputError
 
 
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main` and exit with the house's codes."""
+def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:
+    """Run a script's `main` and exit with the house's codes. `go_on` tells what to do after Ctrl-C."""
     is_main = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
     # Of an unreachable Hub it reports every retry, twice; what follows from it is said in one line here.
@@ -26,7 +26,7 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         if is_main:
-            print("interrupted; files that were finished are kept", file=sys.stderr)
+            print(f"interrupted; files that were finished are kept; {go_on}", file=sys.stderr)
         sys.exit(1)
     _leave_the_others()
 

@@ -1,5 +1,6 @@
 """What generate_vqa.py takes."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,10 @@ class CatalogueArguments:
     all_pictures: bool = option(
         False, "Ask about every picture of a product, not its main one alone; others may show details or size charts."
     )
-    max_product_type_share: float = option(0.1, "Most pictures of one product type, as a share of all, above 0 to 1.")
+    max_product_type_share: float = option(
+        0.1,
+        "Most pictures of one product type, as a share of those asked for, above 0 to 1; of few types, each one's even part.",
+    )
 
     def check(self) -> list[str]:
         problems = []
@@ -110,12 +114,29 @@ class ApiArguments:
     requests_per_minute: float = option(60.0, "Most requests begun in a minute.")
     parallel_requests: int = option(4, "Requests under way at once.")
     request_seconds: float = option(60.0, "Longest wait for one answer, in seconds.")
-    max_retries: int = option(5, "Further tries after 429, 5xx or a timeout, waiting longer each time.")
+    max_retries: int = option(
+        5, "Further tries after 429, 5xx or a timeout, waiting longer each time; what timed out may be billed unseen."
+    )
     max_output_tokens: int = option(1000, "Longest answer, in tokens.")
     usd_per_million_input_tokens: float = option(0.0, "Price of what is sent, in US dollars.")
     usd_per_million_output_tokens: float = option(0.0, "Price of what comes back, in US dollars.")
     spending_limit_usd: float = option(None, "Never spend more on this output, in US dollars, earlier runs included.")
     dry_run: bool = option(False, "Print the prompt of the first picture and what the job would send, and stop.")
+
+    def check(self) -> list[str]:
+        problems = []
+        limit = self.spending_limit_usd
+        parallel, seconds = self.parallel_requests, self.request_seconds
+        check_range(problems, self.requests_per_minute > 0, "requests_per_minute", self.requests_per_minute, "above 0")
+        check_range(problems, 1 <= parallel <= 64, "parallel_requests", parallel, "between 1 and 64")
+        check_range(problems, 0 < seconds <= 86400, "request_seconds", seconds, "above 0 and at most 86400")
+        check_range(problems, 0 <= self.max_retries <= 20, "max_retries", self.max_retries, "between 0 and 20")
+        check_range(problems, self.max_output_tokens >= 1, "max_output_tokens", self.max_output_tokens, "at least 1")
+        for flag in ("usd_per_million_input_tokens", "usd_per_million_output_tokens"):
+            check_range(problems, 0 <= getattr(self, flag) < math.inf, flag, getattr(self, flag), "at least 0")
+        if limit is not None:
+            check_range(problems, 0 < limit < math.inf, "spending_limit_usd", limit, "above 0")
+        return problems
 
 
 VQA_ARGUMENTS = [CatalogueArguments, QuestionArguments, WriterArguments, ApiArguments]

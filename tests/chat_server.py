@@ -21,8 +21,8 @@ class Reply:
     """What comes back."""
 
     status: int = 200
-    body: dict | str = field(default_factory=dict)
-    """Sent as JSON; a str as it is."""
+    body: dict | str | bytes = field(default_factory=dict)
+    """Sent as JSON; text or bytes as they are."""
     headers: dict = field(default_factory=dict)
     seconds: float = 0.0
     """Silence before it."""
@@ -167,7 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.close:
             self.close_connection = True
             return
-        content = (reply.body if isinstance(reply.body, str) else json.dumps(reply.body)).encode()
+        content = json.dumps(reply.body) if isinstance(reply.body, dict) else reply.body
+        content = content.encode() if isinstance(content, str) else content
         self.send_response(reply.status)
         for name, value in {"Content-Type": reply.content_type, **reply.headers}.items():
             self.send_header(name, value)

@@ -1,5 +1,6 @@
 """The product archive's listings are read as they are."""
 
+import gzip
 import json
 import os
 import random
@@ -107,6 +108,14 @@ def test_a_listing_that_is_not_parsed_counts_as_one_that_is(tmp_path, monkeypatc
     parsed.clear()
     monkeypatch.setattr(abo, "FOREIGN_NAME", re.compile(rb"(?!)"))
     assert read(folder) == short and len(parsed) == 600
+
+
+def test_blank_lines_are_no_listings(tmp_path):
+    folder = write_archive(tmp_path, [[listing("B1", "m", item_name=text("Chair"))]], drawn(["m"]))
+    (packed,) = folder.rglob("listings_*.json.gz")
+    packed.write_bytes(gzip.compress(b"\n" + gzip.decompress(packed.read_bytes()) + b"\n\n \n"))
+    products, counts = read(folder)
+    assert len(products) == counts["listings"] == 1
 
 
 def test_standardized_colors_come_first(tmp_path):

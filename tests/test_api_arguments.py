@@ -6,13 +6,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+from blip2vqa.vqa_generation.api.endpoint import check_api, endpoint_problems, is_local
 
 import chat_server
 from api_run import KEY, ROOT, make_args
 from blip2vqa.errors import InputError
 from blip2vqa.vqa_arguments import ApiArguments
 from blip2vqa.vqa_generation.api.backend import ask_api, dry_run
-from blip2vqa.vqa_generation.api.checks import is_local, problems
 from blip2vqa.vqa_generation.ledger import Ledger
 from chat_server import ChatServer, make_items
 
@@ -79,11 +79,36 @@ def test_arguments_are_checked_together(monkeypatch):
         requests_per_minute=0, parallel_requests=0, request_seconds=float("nan"), max_retries=-1, max_output_tokens=0,
         usd_per_million_input_tokens=-1, usd_per_million_output_tokens=float("inf"), spending_limit_usd=0,
     )  # fmt: skip
-    found = problems(wrong)
+    with pytest.raises(InputError) as caught:
+        check_api(wrong)
+    found = caught.value.problems
     flags = ["requests_per_minute", "parallel_requests", "request_seconds", "max_retries", "max_output_tokens"]
     flags += ["usd_per_million_input_tokens", "usd_per_million_output_tokens", "spending_limit_usd", "api_model"]
     assert len(found) == 10 and all(any(f"--{flag}" in line for line in found) for flag in flags)
     assert "OPENAI_API_KEY: not set; api.openai.com needs a key" in found[-1]
+    assert wrong.check() == found[:8], "whatever the back end"
+    assert ApiArguments().check() == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "good", "bad"),
+    [
+        ("requests_per_minute", (0.01, float("inf")), (0.0, -5.0, float("nan"))),
+        ("parallel_requests", (1, 64), (0, 65)),
+        ("request_seconds", (0.1, 86400.0), (0.0, 1e12, float("nan"))),
+        ("max_retries", (0, 20), (-1, 999)),
+        ("max_output_tokens", (1, 10**6), (0, -1)),
+        ("usd_per_million_input_tokens", (0.0, 1e3), (-1.0, float("inf"), float("nan"))),
+        ("usd_per_million_output_tokens", (0.0, 1e3), (-1.0, float("inf"), float("nan"))),
+        ("spending_limit_usd", (None, 0.01), (0.0, -1.0, float("inf"), float("nan"))),
+    ],
+)
+def test_ranges(flag, good, bad):
+    priced = replace(GOOD, usd_per_million_input_tokens=1.0, usd_per_million_output_tokens=1.0)
+    assert all(replace(priced, **{flag: value}).check() == [] for value in good)
+    for value in bad:
+        (line,) = replace(priced, **{flag: value}).check()
+        assert line.startswith(f"--{flag}: {value!r} is out of range")
 
 
 GOOD = ApiArguments(api_model="seer")
@@ -107,9 +132,10 @@ GOOD = ApiArguments(api_model="seer")
 )
 def test_each_wrong_argument_is_one_line(monkeypatch, changes, key, why):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    assert problems(GOOD) == []
+    check_api(GOOD)
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    (line,) = problems(replace(GOOD, **changes))
+    wrong = replace(GOOD, **changes)
+    (line,) = wrong.check() + endpoint_problems(wrong)
     assert why in line and KEY not in line and "\n" not in line
 
 
@@ -122,7 +148,7 @@ def test_local_addresses():
 
 
 def test_arguments_are_checked_without_a_client():
-    code = "import sys; import blip2vqa.vqa_generation.api.checks, blip2vqa.vqa_generation.ledger; "
+    code = "import sys; import blip2vqa.vqa_generation.api.endpoint, blip2vqa.vqa_generation.ledger; "
     code += "print([name for name in ('openai', 'torch', 'PIL', 'transformers') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert run.stdout.strip() == "[]"

@@ -67,7 +67,9 @@ def test_the_reserve_is_above_what_a_prompt_takes(ask, tmp_path):
     # Output of more tokens than was asked for, of a server that passes over the limit: learned from.
     with ChatServer(reply=lambda request: chat_server.questions(("a?", "b", "color"), usage=(1000, 20_000))) as server:
         asked = ask(server, 20, spending_limit_usd=0.45)
-    assert asked.counts["usd"] == 0.405 and asked.counts["stopped"] and asked.counts["answered"] == 5
+        assert asked.counts["usd"] == 0.405 and asked.counts["stopped"] and asked.counts["answered"] == 5
+        ask(server, 20, spending_limit_usd=0.45)
+        assert len(server.requests) == 5, "the next run has learned it, too"
 
 
 def test_an_endpoint_that_counts_no_tokens(ask, tmp_path, caplog):

@@ -14,6 +14,7 @@ import pytest
 import chat_server
 from api_run import KEY, ROOT, kept, make_args
 from blip2vqa.errors import InputError
+from blip2vqa.vqa_generation.api import backend
 from blip2vqa.vqa_generation.api.backend import ask_api
 from blip2vqa.vqa_generation.ledger import Ledger
 from chat_server import ChatServer, Reply, make_items, told
@@ -25,15 +26,15 @@ CHILD = """
 import json, sys
 sys.path[:0] = sys.argv[4:]
 from pathlib import Path
-from types import SimpleNamespace
 from chat_server import make_items, told
 from blip2vqa.console import run_script
+from blip2vqa.vqa_arguments import ApiArguments
 from blip2vqa.vqa_generation.api.backend import ask_api
 from blip2vqa.vqa_generation.ledger import Ledger
 def main():
     folder = Path(sys.argv[1])
     with Ledger(folder / "ledger.jsonl") as ledger:
-        asked = ask_api(make_items(folder, 40), SimpleNamespace(**json.loads(sys.argv[2])), ledger, 5, seed=1)
+        asked = ask_api(make_items(folder, 40), ApiArguments(**json.loads(sys.argv[2])), ledger, 5, seed=1)
     Path(sys.argv[3]).write_text(json.dumps([told(asked), asked.counts]))
 run_script(main)
 """
@@ -110,10 +111,45 @@ def test_a_full_disk_stops_with_one_line(ask, tmp_path, monkeypatch):
 
     with ChatServer() as server:
         ask(server, 2)
+        judge = backend._judge
+        monkeypatch.setattr(backend, "_judge", lambda *args: (time.sleep(0.2), judge(*args)))
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(InputError, match=r"ledger\.jsonl: cannot be written: No space left on device"):
             ask(server, 9)
+        assert len(server.requests) == 3, "what cannot be kept is not paid for"
         monkeypatch.undo()
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         assert len(kept(tmp_path)) == 2
         assert ask(server, 9).counts["from_ledger"] == 2
+
+
+@pytest.mark.parametrize("removed", [[0], [1], [0, 1]])
+@pytest.mark.parametrize("reply", [chat_server.completion("nonsense"), chat_server.seen], ids=["nonsense", "answer"])
+def test_what_a_removed_line_held_is_asked_anew(ask, tmp_path, removed, reply):
+    nonsense = chat_server.completion("nonsense")
+    path = tmp_path / "ledger.jsonl"
+    with ChatServer([nonsense, nonsense]) as server:
+        ask(server)
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for place, line in enumerate(lines) if place not in removed))
+        server.requests.clear()
+        server.replies, server.reply = [reply] * 5, lambda request: pytest.fail("asked without end")
+        asked = ask(server)
+        expected = len(removed) if reply == nonsense else 1
+        assert len(server.requests) == asked.counts["requests"] == expected
+        assert asked.counts["malformed" if reply == nonsense else "answered"] == 1
+        written = kept(tmp_path)
+        assert len({record["key"] for record in written}) == len(written) == 2 - len(removed) + expected
+        assert asked.counts["usd"] == pytest.approx(sum(record["usd"] for record in written))
+        assert ask(server).counts == asked.counts | {"requests": 0, "from_ledger": 1}
+
+
+def test_a_run_without_an_answer_leaves_no_ledger(ask, tmp_path):
+    with ChatServer(reply=chat_server.error(401)) as server:
+        with pytest.raises(InputError, match="refuses the key"):
+            ask(server, 3)
+        assert not (tmp_path / "ledger.jsonl").exists()
+        server.replies = [chat_server.seen]
+        with pytest.raises(InputError, match="refuses the key"):
+            ask(server, 3)
+    assert len(kept(tmp_path)) == 1

@@ -126,6 +126,19 @@ def test_those_worded_by_a_back_end_are_evened_together():
     assert sorted(kept) == ["no", "no", "yes", "yes"]
 
 
+def test_of_those_worded_by_a_back_end_each_pair_of_answers_is_evened_by_itself():
+    sizes = {"taller": 50, "wider": 50, "width": 4, "height": 3, "no": 1}  # no partner: alone it would be guessed
+    rows = [
+        asked(answer, "comparison", picture=f"{answer}{number}", question=f"Which is {number}?")
+        for answer, size in sizes.items()
+        for number in range(size)
+    ]
+    kept = Counter(question.answer for question in left(rows))
+    assert kept == {"taller": 50, "wider": 50, "width": 3, "height": 3}
+    alone = [row for row in rows if row.answer != "width"]
+    assert Counter(question.answer for question in left(alone)) == {"taller": 50, "wider": 50}
+
+
 def test_two_answers_are_told_by_the_answer():
     assert all(two_answers(asked(answer)) for answer in POLAR)
     assert not any(two_answers(asked(answer, "yes/no")) for answer in ("red", "tall", "", "none"))

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.naive_bayes import MultinomialNB
 
 from blip2vqa import blind
-from blip2vqa.blind import BlindScore, blind_guesses, blind_predictions, blind_score, right
+from blip2vqa.blind import BlindScore, blind_guesses, blind_score, right
 from blip2vqa.comparison import blind_answers
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.data.examples import Example
@@ -35,17 +37,18 @@ def chairs_and_lamps(images: int = 60, seed: int = 0) -> tuple[list[str], list[s
 
 def test_a_question_often_asked_is_answered_by_its_most_common_answer():
     questions, answers, groups = chairs_and_lamps(400)
-    guessed, confidence = blind_predictions(questions, answers, groups)
+    guessed, confidence, runner_up = blind_guesses(questions, answers, groups)
     for question, likely in (("What color is the chair?", "black"), ("What color is the lamp?", "red")):
         rows = [row for row, text in enumerate(questions) if text == question]
         assert {guessed[row] for row in rows} == {likely}
         share = Counter(answers[row] for row in rows)[likely] / len(rows)
         assert np.allclose(confidence[rows], share, atol=0.08)
+        assert (runner_up[rows] < 0.2).all()
 
 
 def test_the_score_is_the_share_that_is_right():
     questions, answers, groups = chairs_and_lamps()
-    guessed, _ = blind_predictions(questions, answers, groups, seed=3)
+    guessed = blind_guesses(questions, answers, groups, seed=3).answers
     share = sum(guess == answer for guess, answer in zip(guessed, answers, strict=True)) / len(answers)
     assert blind_score(questions, answers, groups, seed=3) == BlindScore(share, 120)
 
@@ -84,7 +87,7 @@ def test_questions_and_answers_are_compared_normalised():
     rows = [("What COLOR is it?", "Red."), ("what color is it", "the red"), ("What color is it??", "red")] * 3
     questions, answers = zip(*rows, strict=True)
     groups = [str(row) for row in range(9)]
-    assert blind_predictions(questions, answers, groups)[0] == ["red"] * 9
+    assert blind_guesses(questions, answers, groups).answers == ["red"] * 9
     assert right(["red", "2"], ["a RED", "two"]).tolist() == [True, True]
 
 
@@ -113,12 +116,38 @@ def test_of_a_large_table_whole_groups_are_sampled(monkeypatch):
     assert backwards == sampled
 
 
+def test_many_questions_are_guessed_in_batches_that_change_nothing(monkeypatch):
+    questions, answers, groups = chairs_and_lamps()
+    questions = [f"{text} {number % 50}" for number, text in enumerate(questions)]
+    whole = blind_guesses(questions, answers, groups)
+    sizes, predict = [], MultinomialNB.predict_proba
+    monkeypatch.setattr(
+        MultinomialNB, "predict_proba", lambda self, rows: sizes.append(rows.shape[0]) or predict(self, rows)
+    )
+    monkeypatch.setattr(blind, "AT_ONCE", 7 * len(set(answers)))
+    again = blind_guesses(questions, answers, groups)
+    assert max(sizes) == 7 < len(set(questions)) / blind.FOLDS
+    assert again.answers == whole.answers
+    assert all(np.array_equal(one, other) for one, other in zip(again[1:], whole[1:], strict=True))
+
+
+def test_of_many_questions_some_are_searched_for_words(monkeypatch):
+    """What they have in common is in every part of them."""
+    questions, answers, groups = chairs_and_lamps(400)
+    questions = [f"{text} {number}" for number, text in enumerate(questions)]
+    score = blind_score(questions, answers, groups).score
+    fitted, fit = [], TfidfVectorizer.fit
+    monkeypatch.setattr(TfidfVectorizer, "fit", lambda self, texts: fitted.append(len(texts)) or fit(self, texts))
+    monkeypatch.setattr(blind, "MOST_READ", 300)
+    assert abs(blind_score(questions, answers, groups).score - score) < 0.05 and score > 0.5
+    assert fitted == [267]  # every third of 800
+
+
 def test_rare_answers_are_never_guessed(monkeypatch):
     monkeypatch.setattr(blind, "MOST_ANSWERS", 2)
     rows = [(f"What is {name}?", name, f"{name} {number}")
             for name, count in (("a1", 40), ("b1", 30), ("c1", 10)) for number in range(count)]  # fmt: skip
-    guessed, _ = blind_predictions(*zip(*rows, strict=True))
-    assert set(guessed) == {"a1", "b1"}
+    assert set(blind_guesses(*zip(*rows, strict=True)).answers) == {"a1", "b1"}
 
 
 def test_as_strong_as_the_lookup_on_the_quickstart_table():

@@ -17,6 +17,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from blip2vqa.blind import blind_score
+from blip2vqa.vqa_generation import blind_filter
 from blip2vqa.vqa_generation.blind_filter import FILTER, Thinned, thin
 from blip2vqa.vqa_generation.rows import Item, Question
 
@@ -70,14 +71,22 @@ def judge(questions: list[Question], name: str) -> float:
         [question.question for question in questions],
         np.array([question.answer for question in questions]),
     )
-    groups = [question.item.item_id for question in questions]
+    groups = products(questions)
     folds = GroupKFold(5, shuffle=True, random_state=7)
     return float(np.mean(cross_val_predict(JUDGES[name](), texts, answers, groups=groups, cv=folds) == answers))
 
 
-def score(questions: list[Question], seed: int) -> float:
-    columns = zip(*((one.question, one.answer, one.item.item_id) for one in questions), strict=True)
-    return blind_score(*columns, seed=seed).score
+def products(questions: list[Question]) -> list[str]:
+    return [question.item.item_id for question in questions]
+
+
+def thin_products(questions: list[Question], limit: float, seed: int = 0) -> Thinned:
+    return thin(questions, limit, seed, products(questions))
+
+
+def score(questions: list[Question], seed: int = 0) -> float:
+    asked, answers = [one.question for one in questions], [one.answer for one in questions]
+    return blind_score(asked, answers, products(questions), seed=seed).score
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +96,12 @@ def questions() -> list[Question]:
 
 @pytest.fixture(scope="module")
 def thinned(questions) -> Thinned:
-    return thin(questions, 0.35, 0)
+    return thin_products(questions, 0.35)
 
 
 def test_the_score_comes_down_and_is_the_one_reported(questions, thinned):
-    assert thinned.before == score(questions, 0) > 0.5
-    assert thinned.after == score(thinned.kept, 0) <= 0.35
-    assert 1 <= thinned.rounds <= 20
+    assert score(questions) > 0.5
+    assert thinned.after == score(thinned.kept) <= 0.35
     assert max(score(thinned.kept, seed) for seed in range(1, 4)) <= 0.36
 
 
@@ -106,12 +114,30 @@ def test_other_classifiers_guess_no_better(name, questions, thinned):
 
 def test_no_more_are_dropped_than_it_takes(questions, thinned):
     """Leaving out rows that are right, R of n, takes (R - tn) / (1 - t) of them, if all others stay right or wrong."""
-    enough = (thinned.before - 0.35) * len(questions) / (1 - 0.35)
+    enough = (score(questions) - 0.35) * len(questions) / (1 - 0.35)
     assert len(thinned.dropped) <= 1.2 * enough
     kinds, left = Counter(q.question_type for q in questions), Counter(q.question_type for q in thinned.kept)
     assert all(left[kind] >= 0.1 * count for kind, count in kinds.items())
     # What the text does not give away stays.
     assert left["object"] >= 0.9 * kinds["object"]
+
+
+@pytest.mark.parametrize(("large", "least", "most"), [(20_000, 0.4, 0.55), (3_000, 0.8, 0.95)])
+def test_a_round_drops_half_of_what_is_too_much_and_of_a_large_table_more(large, least, most, questions, monkeypatch):
+    """What is left is guessed otherwise than before, so that steps of all there is would drop too much."""
+    monkeypatch.setattr(blind_filter, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(blind_filter, "MOST_LARGE_ROUNDS", 1)
+    monkeypatch.setattr(blind_filter, "LARGE", large)
+    aim = 0.35 - 2 * blind_filter.MARGIN
+    enough = (score(questions) - aim) * len(questions) / (1 - aim)
+    assert least * enough <= len(thin_products(questions, 0.35).dropped) <= most * enough
+
+
+def test_a_large_table_comes_down_in_few_rounds(questions, thinned, monkeypatch):
+    monkeypatch.setattr(blind_filter, "LARGE", 1_000)
+    monkeypatch.setattr(blind_filter, "MOST_LARGE_ROUNDS", 5)
+    found = thin_products(questions, 0.35)
+    assert found.after <= 0.35 and len(found.dropped) <= 1.05 * len(thinned.dropped)
 
 
 def test_pictures_lose_questions_evenly(questions, thinned):
@@ -141,10 +167,10 @@ def _bare(question: Question) -> tuple:
 
 def test_the_order_of_questions_changes_nothing_and_the_seed_does():
     questions = catalogue(60)
-    backwards = thin(questions[::-1], 0.4, 5)
-    again = thin(questions, 0.4, 5)
+    backwards = thin_products(questions[::-1], 0.4, 5)
+    again = thin_products(questions, 0.4, 5)
     assert Counter(map(_bare, backwards.kept)) == Counter(map(_bare, again.kept)) and backwards.after == again.after
-    assert Counter(map(_bare, thin(questions, 0.4, 6).kept)) != Counter(map(_bare, again.kept))
+    assert Counter(map(_bare, thin_products(questions, 0.4, 6).kept)) != Counter(map(_bare, again.kept))
 
 
 def test_fair_two_answer_questions_lose_their_share_instead(questions):
@@ -152,8 +178,8 @@ def test_fair_two_answer_questions_lose_their_share_instead(questions):
     rng = random.Random(1)
     mixed = [replace(q, answer=rng.choice(["yes", "no"])) for q in questions if q.question_type == "yes/no"]
     mixed += [question for question in questions if question.question_type == "object"]
-    found = thin(mixed, 0.35, 0)
-    assert found.before > 0.36 and found.after <= 0.35
+    found = thin_products(mixed, 0.35)
+    assert score(mixed) > 0.36 and found.after <= 0.35
     left = Counter(question.question_type for question in found.kept)
     assert left["yes/no"] < 0.75 * sum(q.question_type == "yes/no" for q in mixed)
     assert left["object"] > 0.8 * sum(q.question_type == "object" for q in mixed)
@@ -165,29 +191,72 @@ def test_fair_two_answer_questions_lose_their_share_instead(questions):
 
 def test_what_cannot_be_reached_ends_and_keeps_what_is_left(questions):
     alone = [question for question in questions if question.question_type == "yes/no"]
-    found = thin(alone, 0.2, 0)
+    found = thin_products(alone, 0.2)
     assert found.after > 0.2 and len(found.kept) > 0.2 * len(alone)
     one = [replace(question, answer="same") for question in questions[:50]]
-    assert thin(one, 0.35, 0) == Thinned(thin(one, 1, 0).kept, [], 1.0, 1.0, 0)
-    found = thin(catalogue(30), 0.0, 0)
-    assert found.kept and found.after < found.before
+    assert thin_products(one, 0.35) == Thinned(thin_products(one, 1).kept, [], 1.0)
+    few = catalogue(30)
+    found = thin_products(few, 0.0)
+    assert found.kept and found.after < score(few)
 
 
 def test_nothing_is_dropped_where_nothing_is_given_away(questions):
     for some, limit in ((questions, 1.0), (questions, 0.999), ([], 0.3), (questions[:1], 0.0)):
-        found = thin(some, limit, 0)
-        assert len(found.kept) == len(some) and not found.dropped and found.rounds == 0
-        assert found.before == found.after
+        found = thin_products(some, limit)
+        assert len(found.kept) == len(some) and not found.dropped
+        assert found.after == score(some)
+
+
+def of_type(kind: str, answers: str, first: int = 0) -> list[Question]:
+    """A question of one wording about each of so many products."""
+    items = [Item(f"{n}.jpg", Path("x"), str(n), str(n), "t", "t", {}) for n in range(first, first + len(answers))]
+    return [Question(item, f"What {kind}?", answer, kind, "t") for item, answer in zip(items, answers, strict=True)]
+
+
+def test_at_or_below_the_limit_nothing_is_dropped():
+    """Each answer is of one product alone, so that none is guessed; that a single one has its type to itself says nothing."""
+    few = of_type("color", "a") + of_type("shape", "bc") + of_type("object", "defg")
+    assert score(few) == blind_filter._look(few, products(few), 0).score == 0
+    for limit in (0.0, 0.35):
+        assert not thin_products(few, limit).dropped
+    # Of the commonest answer there is more than the limit allows, but it is not the one guessed.
+    even = of_type("color", "ab" * 20)
+    assert score(even) <= 0.5
+    assert not thin_products(even, score(even)).dropped
+
+
+def test_types_of_a_handful_of_rows_are_not_judged():
+    enough, rng = blind_filter.FEWEST, random.Random(0)
+    others = of_type("object", "".join(rng.choice("abcdefghij") for _ in range(300)), first=100)
+    for number, given_up in ((enough, True), (enough - 1, False)):
+        mixed = of_type("color", "x" * number) + others
+        found = thin_products(mixed, 0.15)
+        lost = [reason for _, reason in found.dropped if reason.startswith("questions of type color")]
+        assert bool(lost) is given_up
+        assert score(mixed) > 0.15
+
+
+def test_no_type_is_given_up_where_that_does_not_reach_the_limit(questions):
+    """Two kinds of questions with two answers each, one of them guessed a little better."""
+    rng = random.Random(3)
+    mixed = of_type("color", "".join(rng.choice("aaab") for _ in range(200)))
+    mixed += of_type("shape", "".join(rng.choice("cd") for _ in range(200)), first=200)
+    found = thin_products(mixed, 0.2)
+    assert {question.question_type for question in found.kept} == {"color", "shape"} and found.after > 0.2
+    # With a third that is seldom guessed, it is reached.
+    mixed += of_type("object", "".join(rng.choice("efghijklmnop") for _ in range(200)), first=400)
+    found = thin_products(mixed, 0.2)
+    assert {question.question_type for question in found.kept} >= {"object"} and found.after <= 0.2
 
 
 def test_groups_are_held_out_whole(questions):
     """In one group there is nothing to guess from; a group a row makes two views of a product give each other away."""
-    assert thin(questions, 0.1, 0, ["all"] * len(questions)).before is None
+    assert thin(questions, 0.1, 0, ["all"] * len(questions)).after is None
     rng = random.Random(0)
     item = questions[0].item
     known = [
         Question(replace(item, item_id=name, image_name=f"{name}{view}"), f"What is {name}?", answer, "object", "templates")
         for name in map(str, range(100, 160)) for answer in [rng.choice("abcdef")] for view in range(5)
     ]  # fmt: skip
-    assert thin(known, 1.0, 0).before < 0.4
-    assert thin(known, 1.0, 0, [question.item.image_name for question in known]).before == 1.0
+    assert thin_products(known, 1.0).after < 0.4
+    assert thin(known, 1.0, 0, [question.item.image_name for question in known]).after == 1.0

@@ -193,7 +193,11 @@ def test_odd_summaries_are_drawn():
 def test_the_screen_shows_the_summary(capsys, monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "100")
-    summary = changed(cost={"answers": 3, "input_tokens": 40, "output_tokens": 5, "usd": None})
+    left_out = {"not English": 3, "no usable picture": 12}
+    summary = changed(
+        catalogue=SUMMARY["catalogue"] | {"left_out": left_out},
+        cost={"answers": 3, "input_tokens": 40, "output_tokens": 5, "usd": None},
+    )
     summary["question_types"]["[bold]odd[/bold]"] = {"n": 1, "answers": {"[red]x": 1}}
     print_summary(summary)
     output = capsys.readouterr().out
@@ -206,6 +210,8 @@ def test_the_screen_shows_the_summary(capsys, monkeypatch):
         ["[bold]odd[/bold]", "1", "1", "100.0 %", "[red]x"],
     ]  # fmt: skip
     assert "after 33.3 %, before 48.1 %, limit 35.0 %" in output
+    assert "from 14,702 listings" in output and "no usable picture 12; not English 3" in output
+    assert "/home/someone/out/vqa.csv; train, val and test beside it" in " ".join(output.split())
     assert "9,003, 5.6 a picture" in output and "3 answers, 40 tokens sent, 5 received\n" in output
     assert max(map(len, output.splitlines())) <= 100
 

@@ -154,6 +154,51 @@ def test_a_full_disk_is_one_line(archive, tmp_path, monkeypatch):
     assert not (tmp_path / "vqa.csv").exists()
 
 
+FULL = OSError(28, "No space left on device", "vqa.png")
+
+
+@pytest.mark.parametrize("at, stop", [
+    ("write_provenance", KeyboardInterrupt()), ("draw_distributions", FULL), ("write_tables", KeyboardInterrupt()),
+])  # fmt: skip
+def test_stopped_while_the_files_are_written_the_same_command_goes_on(archive, made, tmp_path, monkeypatch, at, stop):
+    def stopped(*_):
+        raise stop
+
+    argv = [
+        "--abo_dir",
+        archive,
+        "--output_path",
+        tmp_path / "vqa.csv",
+        "--json_output",
+        tmp_path / "all.json",
+        "--preview",
+        4,
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"blip2vqa.vqa_generation.generating.{at}", stopped)
+        with pytest.raises((KeyboardInterrupt, InputError)):
+            run(*argv)
+    assert not (tmp_path / "vqa.csv").exists() and (tmp_path / "vqa.unfinished.txt").exists()
+    run(*argv)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in made[0].parent.iterdir()}
+    for ending in (".csv", ".train.csv", ".val.csv", ".test.csv", ".jsonl", ".html", ".png"):
+        assert (tmp_path / f"vqa{ending}").read_bytes() == made[0].with_suffix(ending).read_bytes()
+
+
+def test_a_data_set_to_be_written_over_stands_until_the_other_is_made(archive, tmp_path, monkeypatch):
+    argv = ["--abo_dir", archive, "--output_path", tmp_path / "vqa.csv", "--num_images", 20]
+    run(*argv, "--preview", 4)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.csv")}
+    with monkeypatch.context() as patch:
+        patch.setattr("blip2vqa.vqa_generation.generating.draw_distributions", lambda _: (_ for _ in ()).throw(FULL))
+        with pytest.raises(InputError, match=r"vqa\.png: cannot be written: No space left on device; make room"):
+            run(*argv, "--overwrite", "true", "--test_split", 0, "--val_split", 0)
+    assert len(before) == 4 and all(path.read_bytes() == text for path, text in before.items())
+    run(*argv, "--test_split", 0, "--val_split", 0)
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"vqa.csv", "vqa.train.csv"}
+    assert not (tmp_path / "vqa.html").exists() and not (tmp_path / "vqa.unfinished.txt").exists()
+
+
 def test_an_endpoint_is_asked_once(archive, tmp_path):
     from chat_server import ChatServer, questions
 

@@ -88,7 +88,10 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(ledger_module.fcntl, "flock", refuse)
-    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path).close()
+    assert path.exists(), "another run may be writing to it"
+    with Ledger(path) as ledger:
         ledger.add("a", {})
 
 
@@ -120,6 +123,56 @@ def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
         ledger._file = real
         ledger.add("b", {})
     assert path.read_text() == LINE + '{"key": "b"}\n'
+
+
+def test_an_empty_one_is_not_left(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path) as ledger:
+        assert path.exists()
+    assert not path.exists()
+    ledger.close()
+    path.write_text('{"key": "a')  # a kill left half of the first line
+    Ledger(path).close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", [LINE, LINE.rstrip(), "nonsense\n"])
+def test_one_with_a_line_is_left(tmp_path, text):
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(text)
+    try:
+        Ledger(path).close()
+    except InputError:
+        assert text.startswith("nonsense")
+    assert path.read_text().rstrip() == text.rstrip()
+
+
+def test_only_its_own_file_is_removed(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path):
+        (tmp_path / "other").write_text(LINE)
+        os.replace(tmp_path / "other", path)
+    assert path.read_text() == LINE
+    path.unlink()
+    with Ledger(path):
+        with pytest.raises(InputError, match="another run is writing to it"):
+            Ledger(path)
+        assert path.exists()
+        path.unlink()  # by the user
+
+
+def test_one_that_another_run_removes_while_it_is_opened_is_made_anew(tmp_path, monkeypatch):
+    path, flock = tmp_path / "ledger.jsonl", ledger_module.fcntl.flock
+
+    def end_of_another(*args):
+        monkeypatch.undo()
+        path.unlink()
+        flock(*args)
+
+    monkeypatch.setattr(ledger_module.fcntl, "flock", end_of_another)
+    with Ledger(path) as ledger:
+        ledger.add("a", {"usd": 1.5})
+    assert path.read_text() == LINE
 
 
 def test_a_folder_is_refused(tmp_path):

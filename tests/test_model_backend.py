@@ -13,8 +13,9 @@ from transformers import Blip2VisionModel
 from blip2vqa import load
 from blip2vqa.errors import InputError
 from blip2vqa.sources import Source
-from blip2vqa.vqa_arguments import WriterArguments
+from blip2vqa.vqa_arguments import ApiArguments, CatalogueArguments, QuestionArguments, WriterArguments
 from blip2vqa.vqa_generation import model_backend
+from blip2vqa.vqa_generation.generating import generate
 from blip2vqa.vqa_generation.ledger import Ledger
 from blip2vqa.vqa_generation.model_backend import WRITE, WRITE_INSTRUCTBLIP, as_question, ask_model, find_answerer
 from blip2vqa.vqa_generation.rows import Item, Question
@@ -245,6 +246,29 @@ def test_questions_are_those_of_the_model_alone(kind, bases, questions, ledger):
         assert (row.question, row.answer, row.source) == (question, asked.answer, f"model:{kind}")
         assert row.about == "" != asked.about
         assert row.verdicts == ({"form": problem} if problem else {})
+
+
+def test_questions_are_written_for_open_answers_alone(drawn, tiny_opt, tmp_path, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def ask(wanted, *_):
+        raise Asked(wanted)
+
+    monkeypatch.setattr(model_backend, "ask_model", ask)
+    table = tmp_path / "catalogue.csv"
+    rows = [f"{number}.png,sofa,{list(COLORS)[number % len(COLORS)]},leather\n" for number in range(8)]
+    table.write_text("image_name,product_type,color,material\n" + "".join(rows))
+    wanted = {}
+    for writes in ("answers", "questions"):
+        catalogue = CatalogueArguments(csv_path=str(table), image_dir=str(drawn[0]), max_product_type_share=1.0)
+        asks = QuestionArguments(output_path=str(tmp_path / "vqa.csv"), backend="model")
+        with pytest.raises(Asked) as caught:
+            generate(catalogue, asks, arguments(tiny_opt, model_writes=writes), ApiArguments(), {})
+        wanted[writes] = caught.value.args[0]
+    assert {"yes/no", "color"} <= {row.question_type for row in wanted["answers"]}
+    assert "color" in {row.about for row in wanted["questions"]}
+    assert all(row.about == row.question_type and row.answer for row in wanted["questions"])
 
 
 @pytest.mark.parametrize(

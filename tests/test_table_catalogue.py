@@ -25,15 +25,15 @@ def problems(path: str, image_dir: str) -> list[str]:
 def test_every_column(write, image_dir):
     path = write(
         "t.csv",
-        "image_name,item_id,product_type,name,color,material,fabric,finish,shape,pattern,style,keywords\n"
-        '0.png,A1,Cell Phone Case,"Back Cover, red",Red,Rubber,Felt,Matte,Square,Plain,Modern,"cover; case, cover, "\n',
+        "image_name,item_id,product_type,name,color,material,fabric,shape,pattern,style,keywords\n"
+        '0.png,A1,Cell Phone Case,"Back Cover, red",Red,Rubber,Felt,Square,Plain,Modern,"cover; case, cover, "\n',
     )
     assert read(path, image_dir) == (
         [
             Product(
                 "A1", "cell_phone_case", "Back Cover, red", ("0.png",),
                 {
-                    "color": ("Red",), "material": ("Rubber",), "fabric_type": ("Felt",), "finish_type": ("Matte",),
+                    "color": ("Red",), "material": ("Rubber",), "fabric_type": ("Felt",),
                     "item_shape": ("Square",), "pattern": ("Plain",), "style": ("Modern",), "item_keywords": ("cover", "case"),
                 },
             )

@@ -150,6 +150,14 @@ def test_what_the_picture_may_show_as_well_is_no_wrong_answer():
     assert {q.about for q in questions if q.question_type == "yes/no"} == {f"color={value}" for value in left}
 
 
+def test_what_the_catalogue_names_is_no_wrong_answer():
+    others = [item(f"{n}.png", object=("lamp", "bulb", "boot", "ring", "clock")[n % 5]) for n in range(50)]
+    one = replace(item("x.png", object="lamp"), named=frozenset({"bulb", "lamp"}))
+    questions = [q for seed in range(30) for q in ask_templates([one, *others], seed) if q.item is one]
+    left = {"lamp", "boot", "ring", "clock"}
+    assert {q.about for q in questions if q.question_type == "yes/no"} == {f"object={value}" for value in left}
+
+
 # The draw
 
 

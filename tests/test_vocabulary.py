@@ -37,10 +37,13 @@ def fact(kind: str, name: str, product_type: str = "", **texts) -> str | None:
 @pytest.mark.parametrize(
     "name, product_type, noun",
     [
-        # The type beats the name where it is specific …
-        ("Leather Sandal", "boot", "boot"), ("Ottoman", "bench", "bench"), ("Lamp Shade 5", "table_lamp", "lamp"),
-        # … and is refined by a noun of its category where it is generic, by no other.
-        ("Leather Sandal", "shoes", "sandal"), ("Derby Shoe", "shoes", "oxford"), ("Oak Chair", "shoes", "shoe"),
+        # Where type and name say two things, there is no telling …
+        ("Leather Sandal", "boot", None), ("Oak Chair", "shoes", None), ("Area Rug", "lamp", None),
+        ("Speaker Wall Mount", "speaker", None), ("Battery Charger", "battery", None), ("Grill Cover", "pan", None),
+        # … unless the name has the type's word, too, or both may be said, or one is the other's wider word.
+        ("Towel Hook and Hanger", "storage_hook", "hook"), ("Ottoman", "bench", "ottoman"), ("Cabinet Knob", "handle", "knob"),
+        ("Leather Sandal", "shoes", "sandal"), ("Derby Shoe", "shoes", "oxford"), ("Tote Bag", "handbag", "handbag"),
+        ("Gladiator Sandal Flat", "sandal", "sandal"), ("Lamp Shade 5", "table_lamp", "lamp"),
         ("", "shoes", "shoe"), ("Men's 8", "shoes", "shoe"), ("Spinner", "luggage", "suitcase"),
         # Types that are read as another text, or not at all.
         ("", "fineearring", "earring"), ("Gold Band", "finering", "ring"), ("", "screen_protector", "protector"),
@@ -136,6 +139,9 @@ def test_the_material_of_a_product(name, texts, expected):
         ("shape", "Rug", {"item_shape": "Circular"}, "round"), ("shape", "Round Table", {}, "round"),
         ("shape", "Round Square Rug", {}, None),
         ("shape", "Oval Table", {"item_shape": "Round"}, "round"), ("shape", "Round Toe Boot", {}, None),
+        ("shape", "Round Tufted Wood Table", {}, "round"), ("shape", "Triangle Foot Handle", {}, None),
+        ("shape", "Round Ring Binder", {}, None), ("shape", "Wall Clock Heart", {}, None),
+        ("color", "Earring", {"color": "White"}, None), ("color", "Chair", {"color": "White"}, "white"),
         ("shape", "Earring", {"item_shape": "Round"}, None), ("shape", "Pocket Square", {}, None),
         ("pattern", "Rug", {"pattern": "Stripes"}, "striped"),
         ("pattern", "Rug", {"color": "Blue Plaid"}, "plaid"), ("pattern", "Floral Rug", {}, "floral"),

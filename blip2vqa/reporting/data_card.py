@@ -31,7 +31,8 @@ def data_card(summary: dict, plot: str | None = None) -> str:
 
     Args:
         summary: of plain JSON types. What is None or missing is left out of the text, or said not to have been measured.
-            `output_path`; `catalogue`: `kind` ("abo" or "table"), `path`, `listings` read, `left_out` {reason: number};
+            `output_path`; `catalogue`: `kind` ("abo" or "table"), `path`, `listings` read,
+            `left_out` {reason: listings or pictures}, `unsaid` {reason: facts that are not asked about};
             `backend`, `model` (None for templates), `check_model`, `seed`, `command`, `versions` {package: version};
             `counts`: `pictures`, `products`, `questions` of the result;
             `splits`: {"train", "val", "test": {`questions`, `pictures`, `products`}};
@@ -142,7 +143,8 @@ def _making(summary: dict) -> str:
     lines = {
         "catalogue": catalogue.get("path") and _code(Path(str(catalogue["path"])).name),
         "listings read": None if listings is None else f"{listings:,}",
-        "of which": "; ".join(f"{_plain(reason)} {n:,}" for reason, n in (catalogue.get("left_out") or {}).items()),
+        "left out": _reasons(catalogue.get("left_out")),
+        "not asked about": _reasons(catalogue.get("unsaid")),
         "back end": summary["backend"],
         "model": summary.get("model") and _code(_without_folders(summary["model"])),
         "checked by": summary.get("check_model") and _code(_without_folders(summary["check_model"])),
@@ -153,6 +155,10 @@ def _making(summary: dict) -> str:
     listed = "\n".join(f"- {name}: {value}" for name, value in lines.items() if value not in (None, ""))
     command = f"{_block(_public(summary['command']))}\n\n" if summary.get("command") else ""
     return f"## How it was made\n\n{command}{listed}"
+
+
+def _reasons(counts: dict[str, int] | None) -> str:
+    return "; ".join(f"{_plain(reason)} {n:,}" for reason, n in ranked(counts or {}))
 
 
 def _funnel(summary: dict) -> str:

@@ -1,6 +1,7 @@
 """What a made data set holds and what was dropped on the way, on the screen and in words."""
 
 import re
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +13,7 @@ REASONS_SHOWN = 5
 
 
 def print_summary(summary: dict) -> None:
-    """Print what was made: the filters, the question types, and what is right without the picture; `summary` as above."""
+    """Print what was made and where: filters, types, what is right without the picture; `summary` as for `data_card`."""
     console = terminal()
     funnel, types, blind = summary.get("funnel") or [], types_by_size(summary), summary.get("blind") or {}
     steps = [[step["step"], f"{step['left']:,}", f"{step['dropped']:,}", reasons_line(step)] for step in funnel]
@@ -26,12 +27,22 @@ def print_summary(summary: dict) -> None:
         console.print(_screen_table("Questions", ["question type", "n", "answers", "share", "commonest answer"], rows))
     counts, cost = summary["counts"], summary.get("cost")
     known = [f"{key} {percent(blind[key])}" for key in ("after", "before", "limit") if blind.get(key) is not None]
+    catalogue, table = summary["catalogue"], Path(summary["output_path"])
+    left_out = [f"{reason} {n:,}" for reason, n in ranked(catalogue.get("left_out") or {})]
     pairs = [
-        ("pictures", f"{counts['pictures']:,} of {counts['products']:,} products"),
+        (
+            "pictures",
+            f"{counts['pictures']:,} of {counts['products']:,} products, from {catalogue['listings']:,} listings",
+        ),
+        ("left out", "; ".join(left_out)),
         ("questions", f"{counts['questions']:,}, {counts['questions'] / (counts['pictures'] or 1):.1f} a picture"),
         ("right without the picture", ", ".join(known) or "not measured"),
+        ("cost", cost and cost_line(cost)),
+        ("table", f"{table}; train, val and test beside it"),
+        ("card", f"{table.with_suffix('.md')}; every question with its verdicts in {table.with_suffix('.jsonl')}"),
+        ("preview", summary.get("preview")),
     ]
-    pairs += [("cost", cost_line(cost))] if cost else []
+    pairs = [(name, value) for name, value in pairs if value]
     console.print(Text(format_block("Made", pairs)))
 
 

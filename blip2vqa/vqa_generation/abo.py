@@ -22,7 +22,7 @@ from blip2vqa.vqa_generation.abo_layout import Archive
 from blip2vqa.vqa_generation.rows import Product
 
 ENGLISH = ("en_us", "en_gb", "en_ca", "en_au", "en_in", "en_sg", "en_ae")  # the first is preferred; then any other
-FIELDS = ("color", "material", "fabric_type", "finish_type", "item_shape", "pattern", "style", "item_keywords")
+FIELDS = ("color", "material", "fabric_type", "item_shape", "pattern", "style", "item_keywords")
 ANY_ENGLISH = len(ENGLISH)
 MAX_KEYWORDS = 50
 FOREIGN_NAME = re.compile(
@@ -41,7 +41,7 @@ def read_products(archive: Archive, counts: Counter) -> Iterator[Product]:
     paths = read_images_table(archive.images_table)
     for file in archive.listings:
         for number, line in enumerate(_lines(file), 1):
-            if line.isspace():
+            if not line.strip():
                 continue
             counts["listings"] += 1
             # A name, and no English anywhere: a whole line like that is not parsed, which would take half of its time.

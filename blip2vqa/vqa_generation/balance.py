@@ -1,11 +1,13 @@
 """No answer, and no kind of question, has more than its share: what is too much is dropped, evenly over the pictures."""
 
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from random import Random
 
 from blip2vqa.vqa_generation.rows import Question
+
+PAIRS = {answer: pair for pair in (("yes", "no"), ("taller", "wider"), ("height", "width")) for answer in pair}
+"""Answer of a question that has two possible ones → both."""
 
 
 class Balance:
@@ -15,7 +17,8 @@ class Balance:
         self.questions = questions
         self.dropped: dict[int, str] = {}
         """Place in the list → why."""
-        self._left = Counter(question.item.image_name for question in questions)
+        self._pictures = [question.item.image_name for question in questions]
+        self._left = Counter(self._pictures)
         # By content, so that the order of the questions decides nothing.
         self._key = [Random(f"{seed} {q.item.image_name} {q.question} {q.answer}").random() for q in questions]
 
@@ -25,19 +28,8 @@ class Balance:
 
     def drop(self, places: Sequence[int], number: int, reason: str) -> None:
         """Drop so many of the questions at these places."""
-        heap = [(-self._count(place), self._key[place], place) for place in places]
-        heapq.heapify(heap)
-        while number > 0 and heap:
-            count, key, place = heapq.heappop(heap)
-            if -count != self._count(place):  # its picture has lost others since
-                heapq.heappush(heap, (-self._count(place), key, place))
-                continue
-            self.dropped[place] = reason
-            self._left[self.questions[place].item.image_name] -= 1
-            number -= 1
-
-    def _count(self, place: int) -> int:
-        return self._left[self.questions[place].item.image_name]
+        order = sorted(places, key=lambda place: (self._key[place], place))
+        self.dropped |= dict.fromkeys(take_evenly(order, max(number, 0), self._pictures, self._left), reason)
 
     def groups(self, key: Callable[[Question], Hashable]) -> dict[Hashable, list[int]]:
         """Places of the questions left, by key; None leaves a question out."""
@@ -48,9 +40,24 @@ class Balance:
         return dict(sorted(found.items()))  # by name: what one group loses decides what the next does
 
 
+def take_evenly(rows: Sequence[int], number: int, pictures: Sequence[str], left: Counter) -> list[int]:
+    """So many of the rows, each time one of the picture with the most questions left, the first of these.
+
+    `pictures` has every row's; `left`, the number of questions by picture, loses those taken.
+    """
+    room, before = {}, Counter()
+    for row in rows:
+        picture = pictures[row]
+        room[row] = left[picture] - before[picture]
+        before[picture] += 1
+    taken = sorted(rows, key=lambda row: -room[row])[:number]
+    left.subtract(pictures[row] for row in taken)
+    return taken
+
+
 def two_answers(question: Question) -> bool:
     """Whether half of its answers can be guessed: yes or no, taller or wider."""
-    return question.answer in ("yes", "no", "taller", "wider", "height", "width")
+    return question.answer in PAIRS
 
 
 def balance(
@@ -58,8 +65,9 @@ def balance(
 ) -> dict[int, str]:
     """Places of the questions to drop, and why.
 
-    As many stay with yes as with no about each value; no answer has more than `max_answer_share` of its type, no picture more
-    than `num_questions`; those of two possible answers are at most `max_yes_no_share` of all. All of it holds of what is left.
+    As many stay with yes as with no about each value; no answer has more than `max_answer_share` of its type, or, where the
+    type has too few answers for that, each of them the same share (a single one all of it); no picture has more than
+    `num_questions`; those of two possible answers are at most `max_yes_no_share` of all. All of it holds of what is left.
     """
     state = Balance(questions, seed)
     _cap_answers(state, max_answer_share)
@@ -79,14 +87,14 @@ def _cap_answers(state: Balance, share: float) -> None:
 
 
 def _pairs(state: Balance) -> list[dict[str, list[int]]]:
-    """Of each value asked about, places by answer, of the questions of two possible answers; those that a back end worded go
-    together, since few of them are asked twice."""
-    about = state.groups(lambda q: (q.about or q.question_type) if two_answers(q) else None)
+    """Of each value asked about and pair of answers, places by answer; questions that a back end worded go together by type,
+    since few of them are asked twice."""
+    about = state.groups(lambda q: (q.about or q.question_type, PAIRS[q.answer]) if two_answers(q) else None)
     return [_by_answer(state, places) for places in about.values()]
 
 
 def _even_pairs(state: Balance) -> None:
-    """As many of each answer as of the rarest."""
+    """As many with one answer as with the other, none where only one is given."""
     for by_answer in _pairs(state):
         least = min(map(len, by_answer.values())) if len(by_answer) > 1 else 0
         for same in by_answer.values():
@@ -116,7 +124,8 @@ def _by_answer(state: Balance, places: list[int]) -> dict[str, list[int]]:
 
 
 def _cap(state: Balance, places: list[int], share: float, reason: str) -> None:
-    """Bring every answer to at most `share` of them all, or, with fewer answers than that takes, to the same number."""
+    """Bring every answer to at most `share` of them all; with fewer answers than that takes, to the same number, so that a
+    single answer stays as it is."""
     by_answer = _by_answer(state, places)
     sizes = [len(same) for same in by_answer.values()]
     share = max(share, 1 / len(sizes))

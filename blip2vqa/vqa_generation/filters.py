@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from blip2vqa.data.answers import CHOICE, normalize_answer, question_type
-from blip2vqa.vqa_generation.rows import Question
-from blip2vqa.vqa_generation.vocabulary import vocabulary
+from blip2vqa.vqa_generation.agreement import agrees
+from blip2vqa.vqa_generation.rows import Item, Question
+from blip2vqa.vqa_generation.vocabulary import KINDS, vocabulary, words
 
 LONGEST_ANSWER = 24  # characters
 ALIKE = 90  # of 100: similarity of two questions about one picture from which on they ask the same, if the answer is the same
 THE_SAME = 95  # from which on they do whatever their answers: "left" and "right" make a larger difference
-OPEN_KINDS = ("category", "color", "material", "shape", "pattern", "style")  # whose answers are of the vocabulary
 PROPORTIONS = {"taller": "taller", "wider": "wider", "height": "taller", "width": "wider"}
 Verdicts = Iterator[str | None]
 """One a question, in order: None keeps it, else why it is dropped."""
@@ -51,8 +51,8 @@ def single_word(questions: Sequence[Question]) -> Verdicts:
 
 
 def fits_form(questions: Sequence[Question]) -> Verdicts:
-    """Yes or no to what asks for it and to nothing else, a number to "how many", one of those offered to a choice, a colour to
-    "what color", and no question that names its own answer."""
+    """Yes or no to what asks for it and to nothing else, a number to "how many" alone, one of those offered to a choice, a
+    colour to "what color", no shape to "what is this", and no question that names its own answer."""
     for question in questions:
         yield _misfit(question)
 
@@ -75,10 +75,29 @@ def _misfit(question: Question) -> str | None:
         return "the question names the answer"
     if form == "count":
         return None if normalize_answer(answer).isdigit() else "not a number"
-    kind = question.about or ("color" if form == "color" else "")  # of other kinds a back end may know more words
-    if kind in OPEN_KINDS and not vocabulary().values(kind, answer):
-        return f"not a {kind}"
+    kind = _kind(question)
+    if kind in KINDS and not _could_be(kind, answer, open_to_others=form != "color" and not question.about):
+        return f"not {'an' if kind == 'object' else 'a'} {kind}"
     return None
+
+
+def _kind(question: Question) -> str:
+    """Of fact that it asks for: as the templates say; of a back end's, by its words, or else by the type that it was given."""
+    about = question.about.partition("=")[0].partition(" ")[0]  # of "color", "color=black" and "color of 4"
+    form = question_type(question.question)
+    return about if about in KINDS else question.question_type if form in ("what", "other") else form
+
+
+def _could_be(kind: str, answer: str, open_to_others: bool) -> bool:
+    """Whether an answer is of a kind: of its vocabulary, or else, where it is open to other words, neither a number nor of the
+    vocabulary of another kind. Of objects more have a name than the vocabulary knows."""
+    known = vocabulary()
+    if known.values(kind, answer):
+        return True
+    if normalize_answer(answer).isdigit() or not (open_to_others or kind == "object"):
+        return False
+    forms = answer, answer.removesuffix("s")  # shapes and materials are there in the singular alone
+    return not any(known.values(other, form) for other in KINDS for form in forms if other != kind)
 
 
 def not_repeated(questions: Sequence[Question]) -> Verdicts:
@@ -110,23 +129,33 @@ def _similarity(one: Question, two: Question, of_texts: float) -> float:
 
 
 def agrees_with_listing(questions: Sequence[Question]) -> Verdicts:
-    """An answer that contradicts what the catalogue says, where it says anything of what is asked."""
+    """An answer that contradicts what the catalogue says, where it says anything of what is asked: another value, or a word
+    that stands neither in the vocabulary nor in the listing's name and product type."""
     for question in questions:
         yield "the catalogue says otherwise" if _contradicts(question) else None
 
 
 def _contradicts(question: Question) -> bool:
     known, facts, answer = vocabulary(), question.item.facts, question.answer
-    kind, _, value = question.about.partition("=")
-    if value and kind in facts and answer in ("yes", "no"):
-        return value == facts[kind] if answer == "no" else not known.could_both_be(kind, facts[kind], value)
+    about, _, value = question.about.partition("=")
+    if value and about in facts and answer in ("yes", "no"):
+        return value == facts[about] if answer == "no" else not known.could_both_be(about, facts[about], value)
     if answer in PROPORTIONS:
         return PROPORTIONS[answer] != facts.get("proportion", PROPORTIONS[answer])
-    kind = kind.split(" of ")[0] or question.question_type
-    if kind not in facts:
-        kind = question_type(question.question)  # a back end may call it by another name
-    said = known.values(kind, answer) if kind in facts else []
-    return bool(said) and not known.could_both_be(kind, facts[kind], said[0])
+    kind = _kind(question)
+    # Also where the category is no fair question: an answer may be right.
+    fact = facts.get(kind) or (kind == "category" and known.category_of.get(facts.get("object", "")))
+    if not fact:
+        return False
+    if said := known.values(kind, answer):
+        return not known.could_both_be(kind, fact, said[0])
+    return not agrees(answer, fact) and not _is_named(answer, question.item)
+
+
+def _is_named(answer: str, item: Item) -> bool:
+    """Whether the name of a listing or its product type has the answer, in singular or plural."""
+    listed = words(f"{item.name} {item.product_type}")
+    return all(any(agrees(part, word) for word in listed) for part in words(answer))
 
 
 FILTERS: dict[str, Callable[[Sequence[Question]], Verdicts]] = {

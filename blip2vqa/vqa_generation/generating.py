@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 
 from blip2vqa import __version__
@@ -17,7 +18,7 @@ from blip2vqa.reporting.distributions import draw_distributions
 from blip2vqa.vqa_arguments import ApiArguments, CatalogueArguments, QuestionArguments, WriterArguments
 from blip2vqa.vqa_generation.abo import read_products
 from blip2vqa.vqa_generation.abo_layout import find_archive
-from blip2vqa.vqa_generation.api.checks import problems as api_problems
+from blip2vqa.vqa_generation.api.endpoint import endpoint_problems
 from blip2vqa.vqa_generation.balance import balance
 from blip2vqa.vqa_generation.blind_filter import FILTER, thin
 from blip2vqa.vqa_generation.filters import FILTERS
@@ -25,7 +26,7 @@ from blip2vqa.vqa_generation.funnel import Funnel, summarize
 from blip2vqa.vqa_generation.ledger import Ledger
 from blip2vqa.vqa_generation.outputs import Files, split_of, write_json, write_preview, write_provenance, write_tables
 from blip2vqa.vqa_generation.rows import Item, Question
-from blip2vqa.vqa_generation.selecting import choose_items
+from blip2vqa.vqa_generation.selecting import ABOVE_SHARE, UNSAID, choose_items
 from blip2vqa.vqa_generation.table_catalogue import read_table_products
 from blip2vqa.vqa_generation.templates import ask_templates, ask_unknown
 
@@ -40,8 +41,8 @@ def generate(
     Raises `InputError`, with every problem found, before anything is asked. What a back end has said stands in the file of
     responses whatever happens later: the same command goes on from there.
     """
-    problems = [problem for part in (catalogue, asks, writer) for problem in part.check()]
-    raise_all(problems + _misplaced(asks, writer, api) + (api_problems(api) if asks.backend == "api" else []))
+    problems = [problem for part in (catalogue, asks, writer, api) for problem in part.check()]
+    raise_all(problems + _misplaced(asks, writer, api) + (endpoint_problems(api) if asks.backend == "api" else []))
     files = Files.of(asks.output_path)
     if not api.dry_run:
         files.check(asks.overwrite, asks.json_output, [catalogue.csv_path])
@@ -70,6 +71,7 @@ def generate(
         "output_path": str(files.table), "catalogue": read, "backend": asks.backend, "seed": asks.seed,
         "model": {"api": api.api_model, "model": writer.lora_model_path or writer.base_model_id}.get(asks.backend),
         "check_model": writer.check_model, "blind": blind, "cost": cost,
+        "preview": str(files.preview) if asks.preview else None,
         "command": shlex.join(["generate_vqa.py", *sys.argv[1:]]),
         "versions": {"blip2vqa": __version__},
     })  # fmt: skip
@@ -85,10 +87,14 @@ def generate(
 
 def _misplaced(asks: QuestionArguments, writer: WriterArguments, api: ApiArguments) -> list[str]:
     """Options of a back end that is not asked, which would do nothing."""
+    of_model = ["base_model_id", "base_model_revision", "lora_model_path", "model_writes"]
+    if not writer.check_model:
+        of_model += ["quantization", "dtype", "batch_size"]
     given = {
-        "api": [name for name in ("api_model", "api_base_url", "spending_limit_usd", "dry_run") if getattr(api, name)],
-        "model": [name for name in ("base_model_id", "lora_model_path") if getattr(writer, name)],
+        backend: [field.name for field in fields(part) if getattr(part, field.name) != field.default]
+        for backend, part in (("api", api), ("model", writer))
     }
+    given["model"] = [name for name in given["model"] if name in of_model]
     return [
         f"--{name}: goes with --backend {backend}, not with {asks.backend}"
         for backend, names in given.items()
@@ -113,12 +119,10 @@ def _write(
     files: Files, asks: QuestionArguments, resolved: dict, summary: dict, kept: list[Question], funnel: Funnel,
     sides: dict[int, str],
 ) -> None:  # fmt: skip
-    """All files, the table last: where it stands, the others stand, too, and are of the same run."""
-    for path in (files.table, files.preview, files.train, files.val, files.test):
-        path.unlink(missing_ok=True)
+    """All files, the tables last: where `vqa.csv` stands and nothing says unfinished, all are there, and of one run."""
     unfinished = summary["cost"] and summary["cost"]["unfinished"]
-    if unfinished:
-        write_text_atomic(files.unfinished, f"{unfinished}; the same command goes on\n")
+    why = unfinished or "stopped while the files were written"
+    write_text_atomic(files.unfinished, f"{why}; the same command goes on\n")
     # Another run of the same has other places to write to.
     settings = {name: value for name, value in resolved.items() if name not in ("json_output", "overwrite")}
     write_json_atomic(files.run, settings)
@@ -129,6 +133,8 @@ def _write(
         write_preview(files, kept, asks.preview, asks.seed)
     if asks.json_output:
         write_json(asks.json_output, summary, kept, sides)
+    for path in (files.table, files.train, files.val, files.test, *([] if asks.preview else [files.preview])):
+        path.unlink(missing_ok=True)  # of a data set that was there: not every split has questions again
     write_tables(files, kept, sides)
     if not unfinished:
         files.unfinished.unlink(missing_ok=True)
@@ -148,12 +154,19 @@ def read_items(catalogue: CatalogueArguments, seed: int) -> tuple[list[Item], di
     if not items:
         why = "; ".join(f"{reason}: {number:,}" for reason, number in counts.items() if number)
         advice = f"check the folder of the pictures, {image_dir}"
-        if counts["no object of the vocabulary"] >= counts["read"] > 0:
+        if counts["not clear what it is"] >= counts["read"] > 0:
             advice = "give columns such as name or product_type, in English, that say what the pictures show"
         raise InputError(f"{source}: no usable picture ({why}); {advice}")
-    listings = counts.pop("listings")
+    numbers = {name: counts.pop(name, 0) for name in ("listings", "read", "pictures")}
+    unsaid = {reason: counts.pop(reason) for reason in UNSAID if counts[reason]}
+    if unbalanced := counts[ABOVE_SHARE]:
+        logger.warning(
+            "%d of the pictures of %d products are of product types above --max_product_type_share %g, and left out",
+            unbalanced, numbers["read"], catalogue.max_product_type_share,
+        )  # fmt: skip
     return items, {
-        "kind": kind, "path": str(source), "image_dir": str(image_dir), "listings": listings, "left_out": dict(counts)
+        "kind": kind, "path": str(source), "image_dir": str(image_dir), "listings": numbers["listings"],
+        "products": numbers["read"], "left_out": dict(counts), "unsaid": unsaid,
     }  # fmt: skip
 
 
@@ -206,12 +219,12 @@ def _balance(funnel: Funnel, asks: QuestionArguments) -> dict:
     funnel.pass_through("balance", [dropped.get(place) for place in range(len(funnel.left))])
     thinned = thin(funnel.left, asks.max_blind_accuracy, asks.seed, groups())
     funnel.record(FILTER, thinned.kept, thinned.dropped)
-    if thinned.after is None:
+    if thinned.after is None and funnel.left:
         logger.warning("blind score: not measured; that takes questions about two products")
-    elif thinned.after > asks.max_blind_accuracy:
+    elif thinned.after and thinned.after > asks.max_blind_accuracy:
         logger.warning(
-            "blind score %.2f, above --max_blind_accuracy %.2f: these products are too much alike for their questions to need "
-            "the pictures", thinned.after, asks.max_blind_accuracy,
+            "blind score %.2f, above --max_blind_accuracy %.2f: dropping more brings it no lower; allow more, or name products "
+            "that differ more", thinned.after, asks.max_blind_accuracy,
         )  # fmt: skip
     return {"before": before, "after": thinned.after, "limit": asks.max_blind_accuracy}
 
@@ -221,6 +234,8 @@ def _nothing_left(funnel: Funnel, files: Files, cost: dict | None) -> str:
     why, advice = "none was asked", "name more pictures or other limits"
     if worst and worst["dropped"]:
         why = f"the step {worst['step']} dropped {worst['dropped']:,}"
+        if any(question.source != "templates" for question in funnel.dropped):
+            advice = "the model does not answer as it should: try another"
     elif cost:
         named = ("refused", "malformed", "no_answer", "unasked")
         why = ", ".join(f"{cost[name]:,} pictures {name.replace('_', ' ')}" for name in named if cost[name]) or why

@@ -13,6 +13,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+TRIES = 3  # at opening a file that another run may be removing
 # File systems that know no locks, some NFS among them: one goes on without.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
@@ -21,7 +22,8 @@ class Ledger:
     """A file of one JSON object a line, added to and never rewritten: `{"key": ..., ...}`.
 
     What `add` has written survives a kill and a power cut once it returns. Opened, it drops what a kill left of the last
-    line. Threads may share it, processes may not: the second is refused. `with Ledger(path) as ledger:` closes it.
+    line. Threads may share it, processes may not: the second is refused. `with Ledger(path) as ledger:` closes it; empty, its
+    file is removed then.
 
     Raises `InputError`: cannot be opened, in use by another process, or a line that is not one of its own.
     """
@@ -30,28 +32,44 @@ class Ledger:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._records: dict[str, dict] = {}
+        for _ in range(TRIES):
+            self._open()
+            if self._is_in_place():
+                break
+            self._file.close()  # another run ended, and removed it, between opening and locking
+        else:
+            raise InputError(f"{self.path}: is removed again and again; name another --output_path")
+        try:
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b", buffering=0)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be opened for writing: {error.strerror or error}") from error
         try:
-            self._keep_others_out()
-            self._read()
+            self._locked = self._keep_others_out()
         except BaseException:
             self._file.close()
             raise
 
-    def _keep_others_out(self) -> None:
+    def _keep_others_out(self) -> bool:
+        """Whether nobody else can write to it. Raises `InputError` where another run does."""
         if fcntl is None:
-            return
+            return False
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            return True
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise InputError(
                     f"{self.path}: another run is writing to it; wait for its end, or name another --output_path"
                 ) from error
+            return False
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -124,8 +142,26 @@ class Ledger:
         return len(self._records)
 
     def close(self) -> None:
-        """Close the file and let others in. Twice is harmless."""
-        self._file.close()
+        """Close the file, or remove it while it is empty, and let others in. Twice is harmless."""
+        with self._lock:
+            if not self._file.closed:
+                self._remove_if_empty()
+                self._file.close()
+
+    def _remove_if_empty(self) -> None:
+        """Before it is closed, and only where it is locked: no other run may be about to write to it."""
+        try:
+            if self._locked and not self._size() and self._is_in_place():
+                self.path.unlink()
+        except OSError:  # of a folder that is not written to: an empty file harms nobody
+            pass
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file is the one of that name."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def __enter__(self) -> "Ledger":
         return self

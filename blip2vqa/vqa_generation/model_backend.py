@@ -19,7 +19,6 @@ from tqdm.auto import tqdm
 from blip2vqa.api import is_adapter
 from blip2vqa.data.answers import AUXILIARY
 from blip2vqa.data.examples import Example
-from blip2vqa.data.images import ImageSource
 from blip2vqa.errors import InputError
 from blip2vqa.features import Pixels, look_once
 from blip2vqa.generation import answer_examples
@@ -27,9 +26,10 @@ from blip2vqa.loading import remembered
 from blip2vqa.sources import ONLY, Source, check_asks, find_source
 from blip2vqa.voices import Voice
 from blip2vqa.vqa_arguments import WriterArguments
-from blip2vqa.vqa_generation.checks import agrees
+from blip2vqa.vqa_generation.agreement import agrees
 from blip2vqa.vqa_generation.ledger import Ledger
 from blip2vqa.vqa_generation.prompts import clean_answer
+from blip2vqa.vqa_generation.reading import read_picture
 from blip2vqa.vqa_generation.rows import Item, Question
 
 logger = logging.getLogger(__name__)
@@ -214,7 +214,9 @@ def _compute(
         for start in range(0, len(missing), PICTURES_TOGETHER):
             rows = {key: row for one in missing[start : start + PICTURES_TOGETHER] for key, row in one.items()}
             items = {item.digest: item for item, _ in rows.values()}
-            pixels = Pixels({digest: _read(item) for digest, item in items.items()}, loaded.processor.image_processor)
+            pixels = Pixels(
+                {digest: read_picture(item) for digest, item in items.items()}, loaded.processor.image_processor
+            )
             features = look_once(loaded, pixels, model.source.scopes, batch_size)
             put = {key: row for key, row in rows.items() if row[1] not in too_long}
             examples = [_example(text, item) for item, text in put.values()]
@@ -241,19 +243,6 @@ def _too_long(voice: Voice, texts: set[str]) -> set[str]:
         except InputError:
             found.add(text)
     return found
-
-
-def _read(item: Item) -> ImageSource:
-    """The picture's bytes, if they are still those that were checked: what is said is kept under their digest."""
-    try:
-        data = item.path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"image {item.path}: cannot be read any more: {error.strerror}; put it back and go on"
-        ) from error
-    if hashlib.sha256(data).hexdigest() != item.digest:
-        raise InputError(f"image {item.path}: its file has changed since it was checked; start again")
-    return ImageSource(item.digest, data=data)
 
 
 def as_question(raw: str, answer: str) -> tuple[str, str | None]:

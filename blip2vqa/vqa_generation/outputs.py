@@ -42,7 +42,7 @@ class Files:
     responses: Path
     """What a back end said; added to by every run."""
     unfinished: Path
-    """Why pictures are still to be asked about; there only as long as they are."""
+    """Why the same command would go on; there while files are written, and as long as pictures are still to be asked about."""
 
     @classmethod
     def of(cls, table: str | Path) -> "Files":

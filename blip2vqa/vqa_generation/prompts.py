@@ -7,13 +7,14 @@ import json
 import random
 from collections.abc import Sequence
 
-from blip2vqa.data.images import ImageSource, open_image
+from blip2vqa.data.images import open_image
+from blip2vqa.vqa_generation.reading import read_picture
 from blip2vqa.vqa_generation.rows import Item
 
 TYPES = ("object", "color", "material", "shape", "pattern", "style", "count", "yes/no", "comparison", "other")
 LONGEST_SIDE = 512  # pixels of the picture as sent
 QUALITY = 90  # of the JPEG, 0 to 95
-NAME_CHARACTERS, FACT_CHARACTERS, FACTS = 200, 60, 12  # most of the listing that is quoted
+MOST_CHARACTERS = 200  # of a name or a product type, as quoted
 
 SYSTEM = """\
 You write questions for visual question answering. You see a product photograph, and what a catalogue says about the product. \
@@ -59,9 +60,9 @@ def build_messages(item: Item, num_questions: int, seed: int, picture_url: str) 
     types = list(TYPES[:-1])
     random.Random(f"{seed}:{item.digest}").shuffle(types)
     listing = {
-        "name": _cut(item.name, NAME_CHARACTERS),
-        "product_type": _cut(item.product_type, FACT_CHARACTERS),
-        "facts": {kind: _cut(item.facts[kind], FACT_CHARACTERS) for kind in sorted(item.facts)[:FACTS]},
+        "name": _cut(item.name),
+        "product_type": _cut(item.product_type),
+        "facts": dict(sorted(item.facts.items())),
     }
     text = (
         f"Write {num_questions} questions about this picture, of different types. Types, tried in this order where the "
@@ -75,10 +76,10 @@ def build_messages(item: Item, num_questions: int, seed: int, picture_url: str) 
     ]
 
 
-def _cut(text: str, characters: int) -> str:
-    """One line of at most so many characters; what UTF-8 cannot say becomes "?"."""
+def _cut(text: str) -> str:
+    """One line of at most `MOST_CHARACTERS`; what UTF-8 cannot say becomes "?"."""
     text = " ".join(text.encode("utf-8", "replace").decode().split())
-    return text if len(text) <= characters else text[: characters - 1] + "…"
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
 
 
 def digest_url(item: Item) -> str:
@@ -93,8 +94,11 @@ def prompt_hash(model: str, messages: list[dict], schema: dict, settings: dict) 
 
 
 def encode_picture(item: Item) -> tuple[bytes, tuple[int, int]]:
-    """The picture as a JPEG of at most `LONGEST_SIDE` pixels, and its width and height. Raises BadImage."""
-    image = open_image(ImageSource(item.image_name, item.path))
+    """The picture as a JPEG of at most `LONGEST_SIDE` pixels, and its width and height.
+
+    Raises `InputError` where it is gone or has changed, and BadImage where it cannot be decoded.
+    """
+    image = open_image(read_picture(item))
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)

@@ -15,7 +15,7 @@ class Product:
     images: tuple[str, ...]
     """Names of its pictures inside the image folder (`00/000f953e.jpg`), the main one first; at least one."""
     texts: dict[str, tuple[str, ...]]
-    """What the catalogue says, by field: color, material, fabric_type, finish_type, item_shape, pattern, style,
+    """What the catalogue says, by field: color, material, fabric_type, item_shape, pattern, style,
     item_keywords, node; each value as it stands there. Fields without a value are left out."""
 
 
@@ -33,7 +33,9 @@ class Item:
     facts: dict[str, str]
     """Closed vocabulary, one word each, by kind: object, category, color, material, shape, pattern, style, proportion."""
     not_wrong: frozenset[str] = frozenset()
-    """Values that the picture may show as well, or that the catalogue's words name: none of them is safely a wrong answer."""
+    """Values that the picture may show as well, so that none of them is a wrong answer."""
+    named: frozenset[str] = frozenset()
+    """Values that the catalogue's words name, whatever they say of it: none is safely a wrong answer, and none a right one."""
     group: int = 0
     """Of the items that show one product or look alike: all of a group go to one side of a split."""
 

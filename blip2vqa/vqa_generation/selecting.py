@@ -23,6 +23,8 @@ CONFIRMED = 0.5  # share of the product that must look like the catalogue's colo
 ITSELF = 0.2  # share of it that must look like the first of those that the colour may look like
 VISIBLE = 0.15  # share from which on another colour would not be a wrong answer
 PROPORTION = 1.25  # height to width, or width to height, from which on one is plainly larger
+ABOVE_SHARE = "more of a product type than its share"  # why a picture is left out
+UNSAID = (OF_PATTERN, NOT_SEEN) = ("color of a pattern", "color not seen in the picture")  # why a fact is
 LOOK_ALIKE = 4  # bits of 64 in which the perceptual hashes of look-alikes differ at the most
 
 
@@ -58,7 +60,7 @@ def choose_items(
                 if per_type[item.product_type] < most:
                     yield item
                 else:
-                    counts["more of a product type than its share"] += 1
+                    counts[ABOVE_SHARE] += 1
 
     with (
         ThreadPool() as pool,
@@ -68,7 +70,7 @@ def choose_items(
             if len(taken) == wanted:
                 break  # the rest was looked at in one batch with the last that was wanted
             if per_type[item.product_type] == most:
-                counts["more of a product type than its share"] += 1
+                counts[ABOVE_SHARE] += 1
             elif isinstance(seen, BadImage):
                 counts["picture not usable"] += 1
             elif seen.digest in digests:
@@ -94,7 +96,7 @@ def _by_type(
     for product in products:
         facts = facts_of(product)
         if "object" not in facts:
-            counts["no object of the vocabulary"] += 1
+            counts["not clear what it is"] += 1
             continue
         # A catalogue without types: by what the products are.
         kind = product.product_type or facts["object"]
@@ -105,9 +107,8 @@ def _by_type(
                 shared.append((owners[name], product.item_id))
                 continue
             owners[name] = product.item_id
-            by_type[kind].append(
-                Item(name, image_dir / name, "", product.item_id, kind, product.name[:NAME], facts, named)
-            )
+            item = Item(name, image_dir / name, "", product.item_id, kind, product.name[:NAME], facts, named=named)
+            by_type[kind].append(item)
     return by_type, shared
 
 
@@ -133,15 +134,15 @@ def _describe(item: Item, seen: Seen, counts: Counter) -> Item:
     facts, known = dict(item.facts), vocabulary()
     color = facts.pop("color", None)
     if color and facts.get("pattern", "solid") != "solid":
-        counts["color of a pattern"] += 1
+        counts[OF_PATTERN] += 1
     elif color and _is_seen(seen.colors, known.seen_as.get(color, ())):
         facts["color"] = color
     elif color:
-        counts["color not seen in the picture"] += 1
+        counts[NOT_SEEN] += 1
     ratio = seen.height_to_width
     if ratio and not 1 / PROPORTION < ratio < PROPORTION:
         facts["proportion"] = "taller" if ratio > 1 else "wider"
-    not_wrong = item.not_wrong | {name for name, share in seen.colors.items() if share > VISIBLE}
+    not_wrong = frozenset(name for name, share in seen.colors.items() if share > VISIBLE)
     if ratio is None:
         not_wrong |= known.around
     return replace(item, digest=seen.digest, facts=facts, not_wrong=not_wrong)

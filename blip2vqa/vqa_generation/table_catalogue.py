@@ -21,13 +21,12 @@ COLUMNS = {
     "color": ("color", "colour"),
     "material": ("material",),
     "fabric_type": ("fabric", "fabric_type"),
-    "finish_type": ("finish", "finish_type"),
     "item_shape": ("shape", "item_shape"),
     "pattern": ("pattern",),
     "style": ("style",),
     "item_keywords": ("keywords", "item_keywords"),
 }  # what a product has → the columns that may hold it, in capitals or small letters; the first that says something counts
-TEXTS = ("color", "material", "fabric_type", "finish_type", "item_shape", "pattern", "style", "item_keywords")
+TEXTS = ("color", "material", "fabric_type", "item_shape", "pattern", "style", "item_keywords")
 NAMED = 3  # rows without a picture that the log names
 
 

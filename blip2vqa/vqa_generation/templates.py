@@ -105,7 +105,7 @@ def _wrong(item: Item, kind: str, counts: Counter, rng: random.Random, number: i
     left = {
         value: count
         for value, count in sorted(counts.items())
-        if not could(kind, item.facts[kind], value) and value not in item.not_wrong
+        if not could(kind, item.facts[kind], value) and value not in item.not_wrong | item.named
     }
     drawn = []
     while left and len(drawn) < number:

@@ -20,6 +20,7 @@ _BESIDE = re.compile(
 # "oak finish" is a colour and no wood, "marble print" no stone.
 _LOOKS = set("finish effect color colour look print printed texture pattern style tone design".split())
 COLORS_TOO = frozenset({"silver", "gold", "stone"})  # a material only in a phrase: "sterling silver"
+_PIECES = set("cut foot feet heel leg neck ring toe top".split())
 _NO_SHAPE = {"jewelry", "footwear", "clothing"}  # there it is the shape of a stone or of a toe
 
 
@@ -60,6 +61,8 @@ class Vocabulary:
     """Noun → category."""
     generic: frozenset[str]
     """Nouns that stand for several others."""
+    hypernyms: frozenset[str]
+    """Generic ones that a name may end in while the product type has the proper word."""
     ambiguous: frozenset[str]
     """Nouns only where the product type is of their category."""
     overlapping: frozenset[frozenset[str]]
@@ -84,7 +87,8 @@ class Vocabulary:
     def values(self, kind: str, text: str) -> list[str]:
         """Values of a kind that a text names, in order; [] for a kind that has no vocabulary."""
         if kind == "category":
-            return [word for word in words(text) if word in set(self.category_of.values())]
+            categories = set(self.category_of.values())
+            return [word for word in words(text) if word in categories]
         if kind == "style":
             return list(dict.fromkeys(style for styles in self.styles.values() for style in styles.meanings(text)))
         phrases = {"object": self.objects, "color": self.colors, "material": self.materials, "shape": self.shapes}
@@ -125,6 +129,7 @@ def vocabulary() -> Vocabulary:
         objects=Phrases(_with_plurals(_spread(nouns) | dict.fromkeys(raw["other_things"]["nouns"], OTHER)) | ignored),
         category_of={noun: category for category, group in raw["objects"].items() for noun in group},
         generic=frozenset(raw["generic"]["nouns"]),
+        hypernyms=frozenset(raw["generic"]["hypernyms"]),
         ambiguous=frozenset(raw["generic"]["ambiguous"]),
         overlapping=frozenset(map(frozenset, raw["overlaps"]["pairs"])),
         clear_categories=frozenset(raw["categories"]["clear"]),
@@ -170,11 +175,13 @@ def facts_of(product: Product) -> dict[str, str]:
     category = known.category_of.get(facts["object"] or "", "")
     facts["category"] = category if category in known.clear_categories else None
     facts["color"] = _color(texts.get("color", ()) or (_without_nouns(product.name),))
+    if category == "jewelry" and facts["color"] == "white":  # of stones or of gold, which looks like silver
+        facts["color"] = None
     facts["material"] = _material(texts, name)
     if category == "textiles" and facts["material"] not in known.textile_materials:
         facts["material"] = None
     if category not in _NO_SHAPE:
-        facts["shape"] = _one(known.shapes, texts.get("item_shape", ())) or _in_name(known.shapes, name)
+        facts["shape"] = _one(known.shapes, texts.get("item_shape", ())) or _shape(name)
     if category != "jewelry":
         facts["pattern"] = _pattern(texts, name)
     if category in known.styles:
@@ -186,9 +193,10 @@ def facts_of(product: Product) -> dict[str, str]:
 def named_in(product: Product) -> frozenset[str]:
     """What the catalogue's words name, whatever they say of it: the bulb of a lamp, the frame of a clock, what a seller wants
     to be found by. None of it is safely a wrong answer. Without colours, which the picture shows better."""
-    text = "; ".join([product.name, *product.texts.get("item_keywords", ()), *product.texts.get("node", ())])
-    kinds = ("object", "material", "shape", "pattern", "style")
-    return frozenset(value for kind in kinds for value in vocabulary().values(kind, text))
+    text = words("; ".join([product.name, *product.texts.get("item_keywords", ()), *product.texts.get("node", ())]))
+    known = vocabulary()
+    found = {value for phrases in (known.objects, known.materials, known.patterns) for *_, value in phrases.find(text)}
+    return frozenset(found - {OTHER})
 
 
 def _segments(name: str) -> list[list[str]]:
@@ -207,10 +215,27 @@ def _object(product: Product, name: list[list[str]]) -> str | None:
     text = known.product_types.get(product.product_type, product.product_type.replace("_", " "))
     typed, named = _noun([words(text)]), _noun(name) or _noun([words(product.name)])
     if named == "swatch" or not typed:
-        typed = None if named in known.ambiguous else named
-    elif typed in known.generic and known.category_of.get(named) == known.category_of[typed]:
-        typed = named
-    return None if typed == OTHER else typed
+        noun = None if named in known.ambiguous else named
+    elif named in (None, typed) or typed == OTHER:
+        noun = typed
+    else:
+        noun = _settle(typed, named, product.name)
+    return None if noun == OTHER else noun
+
+
+def _settle(typed: str, named: str, name: str) -> str | None:
+    """The noun where the type says one and the end of the name another; None where either may be wrong."""
+    known = vocabulary()
+    alike = known.category_of.get(named) == known.category_of[typed]
+    if alike and typed in known.generic:
+        return named
+    if named in known.ambiguous or (alike and named in known.hypernyms):
+        return typed
+    if frozenset((typed, named)) in known.overlapping:
+        return named
+    if named == OTHER or named in known.generic:  # the mount of a speaker, a battery's charger
+        return None
+    return typed if typed in known.objects.meanings(name) else None  # sold as a rug, under lighting
 
 
 def _one(phrases: Phrases, texts: Iterable[str]) -> str | None:
@@ -234,6 +259,20 @@ def _in_name(phrases: Phrases, name: list[list[str]], alone: frozenset[str] = fr
             if start not in inside
             and not _LOOKS.intersection(part[end : end + 1])
             and not (end == start + 1 and part[start] in alone)
+        }
+    return found.pop() if len(found) == 1 else None
+
+
+def _shape(name: list[list[str]]) -> str | None:
+    """The one shape that stands before the last noun of a part, and not before a word for a piece of the product: a "wall
+    clock, heart emoji" is no heart, a "triangle foot handle" no triangle."""
+    known, found = vocabulary(), set()
+    for part in name:
+        last = max((start for start, *_ in known.objects.find(part)), default=0)
+        found |= {
+            shape
+            for _, end, shape in known.shapes.find(part)
+            if end <= last and not _PIECES.intersection(part[end : end + 1])
         }
     return found.pop() if len(found) == 1 else None
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from blip2vqa.data.images import BadImage
 from blip2vqa.vqa_generation import prompts
-from blip2vqa.vqa_generation.api.checks import OPENAI_URL, endpoint_url
-from blip2vqa.vqa_generation.api.client import Stopped, first_choice, open_client, refuses_field
+from blip2vqa.vqa_generation.api.client import NotAnAnswer, Stopped, complete, first_choice, open_client, refuses_field
+from blip2vqa.vqa_generation.api.endpoint import OPENAI_URL, endpoint_url
 from blip2vqa.vqa_generation.api.limits import Budget, Pace, most_input_tokens
 from blip2vqa.vqa_generation.ledger import Ledger
 from blip2vqa.vqa_generation.rows import Item
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from blip2vqa.vqa_arguments import ApiArguments
 
 ATTEMPTS = 2  # at an answer that can be read
+MOST_TOKENS = 10**9  # of one answer; a larger count is nonsense
 RESPONSE_FORMAT = {
     "type": "json_schema",
     "json_schema": {"name": "questions", "strict": True, "schema": prompts.SCHEMA},
@@ -63,19 +64,25 @@ class Prompts:
         messages = self.messages(item, prompts.digest_url(item))
         return prompts.prompt_hash(self.args.api_model, messages, prompts.SCHEMA, settings)
 
+    def _attempts(self, digest: str) -> dict[int, dict | None]:
+        """What is kept of each attempt, from 1: any may lack, since a user may have taken out its line."""
+        ledger = {} if self._ledger is None else self._ledger
+        return {attempt: ledger.get(_key(digest, attempt)) for attempt in range(1, ATTEMPTS + 1)}
+
     def records(self, digest: str) -> list[dict]:
         """The answers to a prompt, of one attempt after the other."""
-        if self._ledger is None:
-            return []
-        records = (self._ledger.get(_key(digest, attempt)) for attempt in range(1, ATTEMPTS + 1))
-        return [record for record in records if record is not None]
+        return [record for record in self._attempts(digest).values() if record is not None]
+
+    def missing(self, digest: str) -> list[int]:
+        """The attempts of which nothing is kept."""
+        return [attempt for attempt, record in self._attempts(digest).items() if record is None]
 
     def outcome(self, digest: str) -> Outcome | None:
         """What became of a picture by the ledger alone; None if the endpoint has yet to be asked."""
         records = self.records(digest)
         outcomes = [_read(record, self.args.max_output_tokens) for record in records]
         final = next((outcome for outcome in outcomes if outcome.status != "malformed"), None)
-        return final or (outcomes[-1] if len(outcomes) == ATTEMPTS else None)
+        return final or (None if self.missing(digest) else outcomes[-1])
 
 
 class Asker:
@@ -94,19 +101,26 @@ class Asker:
         self._client = open_client(args, Pace(args.requests_per_minute), self.stop)
         # OpenAI's newer models refuse max_tokens; Mistral refuses the newer name, and Ollama passes over it.
         self._limit_field = "max_completion_tokens" if endpoint_url(args) == OPENAI_URL else "max_tokens"
-        self._seen = {"input_tokens": 0, "output_tokens": 0}  # most of one answer so far
+        self._seen = {  # most of one answer so far
+            name: max((record.get(name, 0) for record in ledger.records()), default=0)
+            for name in ("input_tokens", "output_tokens")
+        }
 
     def ask(self, item: Item, digest: str) -> Outcome:
-        """Ask until the ledger tells what became of the picture, or there is nothing more to do about it."""
+        """Ask until the ledger tells what became of the picture, or there is nothing more to do about it.
+
+        Raises `InputError` for a picture that is gone or has changed since it was looked at.
+        """
         requests = 0
-        while (outcome := self._prompts.outcome(digest)) is None:
+        for attempt in self._prompts.missing(digest):  # as they were before: so many requests at most, whatever comes
             if self.stop.is_set() or self.limit_reached:
                 outcome = Outcome("unasked")
-            else:
-                outcome = self._ask_once(item, digest, len(self._prompts.records(digest)) + 1)
+                break
+            failed = self._ask_once(item, digest, attempt)
+            requests += failed is None
+            outcome = failed or self._prompts.outcome(digest)
             if outcome is not None:
                 break
-            requests += 1
         outcome.requests = requests
         return outcome
 
@@ -150,16 +164,24 @@ class Asker:
 
     def _create(self, messages: list[dict], limit_field: str):
         limit = {limit_field: self.args.max_output_tokens}
-        return self._client.chat.completions.create(
-            model=self.args.api_model, messages=messages, response_format=RESPONSE_FORMAT, **limit
+        return complete(
+            self._client, model=self.args.api_model, messages=messages, response_format=RESPONSE_FORMAT, **limit
         )
 
     def _record(self, completion, most_input: int) -> dict:
-        choice, usage = first_choice(completion), getattr(completion, "usage", None)
-        content, refusal = choice.message.content, getattr(choice.message, "refusal", None)
+        usage = getattr(completion, "usage", None)
         counts = {"input_tokens": getattr(usage, "prompt_tokens", None)}
         counts["output_tokens"] = getattr(usage, "completion_tokens", None)
-        if all(isinstance(count, int) and count >= 0 for count in counts.values()):
+        counted = all(isinstance(count, int) and 0 <= count < MOST_TOKENS for count in counts.values())
+        try:
+            choice = first_choice(completion)
+        except NotAnAnswer:
+            if not counted:
+                raise
+            choice = None  # but billed, as some do where a filter stops a prompt: kept, as what cannot be read
+        message = getattr(choice, "message", None)
+        content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
+        if counted:
             self._seen = {name: max(self._seen[name], count) for name, count in counts.items()}
         else:
             self.estimated = True

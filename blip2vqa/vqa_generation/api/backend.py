@@ -15,8 +15,8 @@ from blip2vqa.data.images import BadImage
 from blip2vqa.errors import InputError
 from blip2vqa.vqa_generation import prompts
 from blip2vqa.vqa_generation.api.asking import RESPONSE_FORMAT, Asker, Outcome, Prompts
-from blip2vqa.vqa_generation.api.checks import check_api, endpoint_url
 from blip2vqa.vqa_generation.api.client import explain, give_up
+from blip2vqa.vqa_generation.api.endpoint import check_api, endpoint_url
 from blip2vqa.vqa_generation.api.limits import likely_input_tokens, most_input_tokens
 from blip2vqa.vqa_generation.ledger import Ledger
 from blip2vqa.vqa_generation.rows import Item, Question
@@ -60,8 +60,8 @@ def ask_api(
     number of questions or `max_output_tokens` a prompt is another one, asked anew.
 
     Raises `InputError`: wrong arguments; an endpoint that cannot be reached, refuses the key, does not know the model, has
-    no credit left, fails for five pictures in a row, or whose answers cannot be read; a full disk. On Ctrl-C, answers under
-    way are waited for before KeyboardInterrupt is raised.
+    no credit left, fails for five pictures in a row, or whose answers cannot be read; a picture that has changed; a
+    full disk. On Ctrl-C, answers under way are waited for before KeyboardInterrupt is raised.
     """
     check_api(args)
     asked = Prompts(args, ledger, num_questions, seed)
@@ -117,8 +117,11 @@ def _lead(asker: Asker, waiting: dict[str, Item], outcomes: dict[str, Outcome | 
                     continue
                 bar.set_postfix_str(f"${asker.budget.spent:.4f}", refresh=False)
                 bar.update()
-                failures = failures + 1 if outcome.error is not None else 0
-                nonsense = nonsense + 1 if outcome.status == "malformed" else 0
+                # What says nothing of the endpoint, or nothing of its answers, ends neither row.
+                if outcome.came:
+                    failures, nonsense = 0, nonsense + 1 if outcome.status == "malformed" else 0
+                elif outcome.error is not None:
+                    failures += 1
                 _judge(asker, outcome, failures, nonsense)
         except BaseException:
             _wait_for(asker, threads)
@@ -139,13 +142,15 @@ def _work(asker: Asker, jobs: queue.SimpleQueue, done: queue.SimpleQueue) -> Non
             return
         try:
             outcome = asker.ask(item, digest)
-        except Exception as error:  # a bug: raised where the answers are gathered
+        except Exception as error:  # a picture that has changed, or a bug: raised where the answers are gathered
             outcome = Outcome("no_answer", error=error)
+        if isinstance(outcome.error, InputError):  # a full disk, say: the next answer would be paid for and lost
+            asker.stop.set()
         done.put((digest, outcome))
 
 
 def _judge(asker: Asker, outcome: Outcome, failures: int, nonsense: int) -> None:
-    """Raise `InputError` where it makes no sense to go on after this picture."""
+    """Raise `InputError` where it makes no sense to go on after this picture, and what is no fault of the endpoint."""
     if isinstance(outcome.error, InputError):
         raise outcome.error
     if outcome.error is not None:

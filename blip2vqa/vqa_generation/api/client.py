@@ -4,7 +4,7 @@ import threading
 from typing import TYPE_CHECKING, NoReturn
 
 from blip2vqa.errors import InputError
-from blip2vqa.vqa_generation.api.checks import KEY_VARIABLE, NO_KEY, api_key, endpoint_url
+from blip2vqa.vqa_generation.api.endpoint import KEY_VARIABLE, NO_KEY, api_key, endpoint_url
 from blip2vqa.vqa_generation.api.limits import Pace
 
 if TYPE_CHECKING:
@@ -48,12 +48,22 @@ def open_client(args: "ApiArguments", pace: Pace, stop: threading.Event) -> "ope
     )
 
 
+def complete(client: "openai.OpenAI", **body):
+    """What the endpoint makes of a request: a chat completion, or any text. Raises the client's errors, and `NotAnAnswer` for
+    a body that cannot be read."""
+    response = client.chat.completions.with_raw_response.create(**body)
+    try:
+        return response.parse()
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, numbers without end, lists in lists
+        raise NotAnAnswer("answers what is not JSON") from error
+
+
 def first_choice(completion):
     """The choice of a chat completion. Raises `NotAnAnswer` where there is none: proxies and error pages answer 200 too."""
     try:
         choice = completion.choices[0]
         choice.message.content  # noqa: B018
-    except (AttributeError, IndexError, TypeError):
+    except (AttributeError, LookupError, TypeError):
         said = completion if isinstance(completion, str) else getattr(completion, "error", None) or "no choices in it"
         raise NotAnAnswer(
             f"answers what is no chat completion ({_line(str(said))}); does its address end in /v1?"
@@ -87,8 +97,6 @@ def explain(error: Exception, args: "ApiArguments") -> str:
         return f"the connection broke off ({_line(str(cause or error))})"
     if isinstance(error, openai.APIStatusError):
         return _explain_status(error, args)
-    if isinstance(error, (openai.APIResponseValidationError, ValueError)):
-        return "answers what is not JSON"
     raise error
 
 

@@ -1,13 +1,14 @@
-"""What is wrong with the arguments of --backend api, before anything is sent. No client is imported for it."""
+"""The endpoint of --backend api: its address, its key, and what is wrong with them before anything is sent.
+
+No client is imported for it.
+"""
 
 import ipaddress
-import math
 import os
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from blip2vqa.errors import raise_all
-from blip2vqa.options import check_range
 
 if TYPE_CHECKING:
     from blip2vqa.vqa_arguments import ApiArguments
@@ -16,7 +17,6 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 URL_VARIABLE = "OPENAI_BASE_URL"
 OPENAI_URL = "https://api.openai.com/v1"
 NO_KEY = "none"  # sent to a local server, which asks for none; the client insists on something
-MOST_PARALLEL = 64
 
 
 def endpoint_url(args: "ApiArguments") -> str:
@@ -39,34 +39,15 @@ def is_local(url: str) -> bool:
     return address.is_loopback or address.is_private
 
 
-def range_problems(args: "ApiArguments") -> list[str]:
-    """Numbers out of their range, whatever the back end."""
+def endpoint_problems(args: "ApiArguments") -> list[str]:
+    """What keeps the endpoint from being asked, one line each; ranges are `ApiArguments.check`'s. A dry run needs no key."""
     problems = []
-    checks = [
-        ("requests_per_minute", args.requests_per_minute > 0, "above 0"),
-        ("parallel_requests", 1 <= args.parallel_requests <= MOST_PARALLEL, f"between 1 and {MOST_PARALLEL}"),
-        ("request_seconds", 0 < args.request_seconds < math.inf, "above 0"),
-        ("max_retries", 0 <= args.max_retries <= 20, "between 0 and 20"),
-        ("max_output_tokens", args.max_output_tokens >= 1, "at least 1"),
-        ("usd_per_million_input_tokens", 0 <= args.usd_per_million_input_tokens < math.inf, "at least 0"),
-        ("usd_per_million_output_tokens", 0 <= args.usd_per_million_output_tokens < math.inf, "at least 0"),
-    ]
     limit = args.spending_limit_usd
-    if limit is not None:
-        checks.append(("spending_limit_usd", 0 < limit < math.inf, "above 0"))
-        if not (args.usd_per_million_input_tokens or args.usd_per_million_output_tokens):
-            problems.append(
-                f"--spending_limit_usd {limit}: cannot be kept without prices; give --usd_per_million_input_tokens and "
-                "--usd_per_million_output_tokens"
-            )
-    for flag, ok, must in checks:
-        check_range(problems, ok, flag, getattr(args, flag), must)
-    return problems
-
-
-def problems(args: "ApiArguments") -> list[str]:
-    """All that keeps --backend api from being run with these arguments, one line each. A dry run needs no key."""
-    problems = range_problems(args)
+    if limit is not None and not (args.usd_per_million_input_tokens or args.usd_per_million_output_tokens):
+        problems.append(
+            f"--spending_limit_usd {limit}: cannot be kept without prices; give --usd_per_million_input_tokens and "
+            "--usd_per_million_output_tokens"
+        )
     if not args.api_model:
         problems.append("--api_model: missing; --backend api needs the name of a model that the endpoint serves")
     url = endpoint_url(args)
@@ -96,5 +77,5 @@ def problems(args: "ApiArguments") -> list[str]:
 
 
 def check_api(args: "ApiArguments") -> None:
-    """Raise `InputError` with all `problems`, or return."""
-    raise_all(problems(args))
+    """Raise `InputError` with all that is wrong with the arguments, or return."""
+    raise_all(args.check() + endpoint_problems(args))
