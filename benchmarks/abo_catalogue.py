@@ -159,6 +159,8 @@ def main() -> None:
         return
     if not args.output:
         parser.error("the following arguments are required: --output")
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         result = measure(args, Path(folder))
     print(

@@ -210,8 +210,8 @@ def test_the_screen_shows_the_summary(capsys, monkeypatch):
         ["[bold]odd[/bold]", "1", "1", "100.0 %", "[red]x"],
     ]  # fmt: skip
     assert "after 33.3 %, before 48.1 %, limit 35.0 %" in output
-    assert "from 14,702 listings" in output and "no usable picture 12; not English 3" in output
-    assert "/home/someone/out/vqa.csv; train, val and test beside it" in " ".join(output.split())
+    assert "from 14,702 listings" in output and "12 no usable picture\n" in output
+    assert "3 not English\n" in output and "/home/someone/out/vqa.csv, and train, val and test beside it\n" in output
     assert "9,003, 5.6 a picture" in output and "3 answers, 40 tokens sent, 5 received\n" in output
     assert max(map(len, output.splitlines())) <= 100
 

@@ -28,22 +28,23 @@ def print_summary(summary: dict) -> None:
     counts, cost = summary["counts"], summary.get("cost")
     known = [f"{key} {percent(blind[key])}" for key in ("after", "before", "limit") if blind.get(key) is not None]
     catalogue, table = summary["catalogue"], Path(summary["output_path"])
-    left_out = [f"{reason} {n:,}" for reason, n in ranked(catalogue.get("left_out") or {})]
+    left_out = [f"{n:,} {reason}" for reason, n in ranked(catalogue.get("left_out") or {})]
     pairs = [
         (
             "pictures",
             f"{counts['pictures']:,} of {counts['products']:,} products, from {catalogue['listings']:,} listings",
         ),
-        ("left out", "; ".join(left_out)),
+        ("left out", "\n".join(left_out)),
         ("questions", f"{counts['questions']:,}, {counts['questions'] / (counts['pictures'] or 1):.1f} a picture"),
         ("right without the picture", ", ".join(known) or "not measured"),
         ("cost", cost and cost_line(cost)),
-        ("table", f"{table}; train, val and test beside it"),
-        ("card", f"{table.with_suffix('.md')}; every question with its verdicts in {table.with_suffix('.jsonl')}"),
+        ("table", f"{table}, and train, val and test beside it"),
+        ("every question", f"{table.with_suffix('.jsonl')}, with what the filters said"),
+        ("data card", table.with_suffix(".md")),
         ("preview", summary.get("preview")),
     ]
     pairs = [(name, value) for name, value in pairs if value]
-    console.print(Text(format_block("Made", pairs)))
+    print(format_block("Made", pairs))  # by itself, as rich would break the paths
 
 
 def _screen_table(title: str, header: list[str], rows: list[list[str]]) -> Table:
