@@ -113,7 +113,7 @@ class ApiArguments:
     )
     requests_per_minute: float = option(60.0, "Most requests begun in a minute.")
     parallel_requests: int = option(4, "Requests under way at once.")
-    request_seconds: float = option(60.0, "Longest wait for one answer, in seconds.")
+    request_seconds: float = option(60.0, "Longest silence while waiting for an answer, in seconds.")
     max_retries: int = option(
         5, "Further tries after 429, 5xx or a timeout, waiting longer each time; what timed out may be billed unseen."
     )

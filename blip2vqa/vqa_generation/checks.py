@@ -107,7 +107,7 @@ def holds_for(question: Question, other: Item) -> bool:
     "no" is taken to be right wherever the facts do not say yes: what it denies is false of most things.
     """
     own = question.item.facts
-    if question.question_type == "comparison" and question.about and _kind(question) not in KINDS:
+    if question.question_type == "comparison" and question.about and question.kind not in KINDS:
         # Of height and width, in words of its own.
         return "proportion" in own and own["proportion"] == other.facts.get("proportion")
     asked, answer = _asked(question, other), normalize_answer(question.answer)
@@ -121,8 +121,8 @@ def holds_for(question: Question, other: Item) -> bool:
 def _asked(question: Question, other: Item) -> dict[str, str]:
     """The facts that an answer speaks of, {kind: value}; where only the question's words tell, those that they name."""
     own, answer = question.item.facts, normalize_answer(question.answer)
-    if _kind(question) in KINDS:
-        return {_kind(question): question.about.partition("=")[2] or question.answer}
+    if question.kind in KINDS:
+        return {question.kind: question.about.partition("=")[2] or question.answer}
     if answer in YES | NO:
         named, there = _named(question.question, own), _named(question.question, other.facts)
         if answer in NO:
@@ -131,11 +131,6 @@ def _asked(question: Question, other: Item) -> dict[str, str]:
     if question.question_type in own:
         return {question.question_type: question.answer}
     return {kind: question.answer for kind, fact in own.items() if agrees(question.answer, fact)}
-
-
-def _kind(question: Question) -> str:
-    """Of what it asks about: color, of "color", "color=black" and "color of 4"."""
-    return question.about.partition("=")[0].partition(" ")[0]
 
 
 def _named(question: str, facts: dict[str, str]) -> dict[str, str]:

@@ -83,9 +83,8 @@ def _misfit(question: Question) -> str | None:
 
 def _kind(question: Question) -> str:
     """Of fact that it asks for: as the templates say; of a back end's, by its words, or else by the type that it was given."""
-    about = question.about.partition("=")[0].partition(" ")[0]  # of "color", "color=black" and "color of 4"
     form = question_type(question.question)
-    return about if about in KINDS else question.question_type if form in ("what", "other") else form
+    return question.kind if question.kind in KINDS else question.question_type if form in ("what", "other") else form
 
 
 def _could_be(kind: str, answer: str, open_to_others: bool) -> bool:

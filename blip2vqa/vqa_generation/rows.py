@@ -59,3 +59,8 @@ class Question:
     """SHA-256 of all that was sent to the back end, hexadecimal; "" for templates."""
     verdicts: dict[str, str] = field(default_factory=dict)
     """Filter → what it said: "kept", or why not."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of fact that it asks for: color, of "color", "color=black" and "color of 4"; "" where a back end worded it."""
+        return self.about.partition("=")[0].partition(" ")[0]

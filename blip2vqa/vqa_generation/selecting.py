@@ -13,9 +13,10 @@ from tqdm.auto import tqdm
 
 from blip2vqa.data.images import BadImage
 from blip2vqa.vqa_arguments import CatalogueArguments
+from blip2vqa.vqa_generation.facts import facts_of, named_in
 from blip2vqa.vqa_generation.pictures import Seen, look
 from blip2vqa.vqa_generation.rows import Item, Product
-from blip2vqa.vqa_generation.vocabulary import facts_of, named_in, vocabulary
+from blip2vqa.vqa_generation.vocabulary import vocabulary
 
 AT_ONCE = 256  # pictures looked at between two looks at how many are still needed
 NAME = 200  # characters of a name that are kept
