@@ -90,7 +90,8 @@ def _settle(typed: str, named: str, name: str) -> str | None:
         return named
     if named == OTHER or named in known.generic:  # the mount of a speaker, a battery's charger
         return None
-    return typed if typed in known.objects.meanings(name) else None  # sold as a rug, under lighting
+    # "Stud earrings, cushion cut" under earrings are earrings; an "area rug" under lighting is no lamp.
+    return typed if typed in known.objects.meanings(name) else None
 
 
 def _one(phrases: Phrases, texts: Iterable[str]) -> str | None:
