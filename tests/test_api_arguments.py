@@ -6,13 +6,13 @@ import sys
 from dataclasses import replace
 
 import pytest
-from blip2vqa.vqa_generation.api.endpoint import check_api, endpoint_problems, is_local
 
 import chat_server
 from api_run import KEY, ROOT, make_args
 from blip2vqa.errors import InputError
 from blip2vqa.vqa_arguments import ApiArguments
 from blip2vqa.vqa_generation.api.backend import ask_api, dry_run
+from blip2vqa.vqa_generation.api.endpoint import check_api, endpoint_problems, is_local
 from blip2vqa.vqa_generation.ledger import Ledger
 from chat_server import ChatServer, make_items
 
