@@ -23,8 +23,9 @@ pytestmark = pytest.mark.usefixtures("endpoint")
 
 
 CHILD = """
-import json, sys
+import json, signal, sys
 sys.path[:0] = sys.argv[4:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are started without
 from pathlib import Path
 from chat_server import make_items, told
 from blip2vqa.console import run_script
