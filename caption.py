@@ -7,16 +7,16 @@ Writes one row for each picture and style; with --compare also a page with pictu
 looked at once, whatever the number of styles. Pictures that cannot be used are named in their rows.
 """
 
-from blip2vqa.console import run_script
+from blip2vqa.utils.console import run_script
 
 
 def main() -> None:
-    from blip2vqa.arguments import FeatureArguments
-    from blip2vqa.caption_arguments import CaptionArguments
-    from blip2vqa.parsing import parse
+    from blip2vqa.config.caption import CaptionArguments
+    from blip2vqa.config.common import FeatureArguments
+    from blip2vqa.config.parser import parse
 
     (args, features), _ = parse([CaptionArguments, FeatureArguments], __doc__)
-    from blip2vqa.captioning import caption_images
+    from blip2vqa.inference.captioning import caption_images
 
     done = caption_images(args, features)
     if done is None:

@@ -21,21 +21,21 @@ prints its result as JSON.
 import json
 import sys
 
-from blip2vqa.console import run_script
+from blip2vqa.utils.console import run_script
 
 
 def main() -> None:
-    from blip2vqa.errors import InputError, raise_all
+    from blip2vqa.utils.errors import InputError, raise_all
 
     name, *argv = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(__doc__)
         return
-    from blip2vqa.exchange_arguments import COMMANDS
+    from blip2vqa.config.exchange import COMMANDS
 
     if name not in COMMANDS:
         raise InputError(f"command {name!r}: not known; choose from {', '.join(COMMANDS)}")
-    from blip2vqa.parsing import parse_command
+    from blip2vqa.config.parser import parse_command
 
     args = parse_command(name, COMMANDS[name], argv)
     raise_all(args.check())

@@ -11,25 +11,25 @@ Writes into --output_dir: the adapter (plain PEFT), blip2vqa.json (prompt, decod
 predictions.csv, run.json, split.json, README.md (model card) and checkpoints/.
 """
 
-from blip2vqa.console import run_script
+from blip2vqa.utils.console import run_script
 
 
 def main() -> None:
-    from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
-    from blip2vqa.parsing import parse
+    from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
+    from blip2vqa.config.parser import parse
 
     parts, resolved = parse(FINETUNE_ARGUMENTS, __doc__)
-    from blip2vqa.run import Run
+    from blip2vqa.training.run import Run
 
     run = Run(*parts, resolved)
     if run.model.estimate is not None:
-        from blip2vqa.estimate import estimate
+        from blip2vqa.estimate.estimate import estimate
         from blip2vqa.reporting.estimates import print_estimates
 
         print_estimates(estimate(run))
         return
-    from blip2vqa.finetuning import finetune
     from blip2vqa.reporting.tables import format_block, print_score_table
+    from blip2vqa.training.recipe import finetune
 
     metrics = finetune(run)
     if metrics:  # the main process alone has them

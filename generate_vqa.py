@@ -12,16 +12,16 @@ the filters said), vqa.md and vqa.png (data card), and with --preview vqa.html. 
 asks nothing twice.
 """
 
-from blip2vqa.console import run_script
+from blip2vqa.utils.console import run_script
 
 
 def main() -> None:
-    from blip2vqa.parsing import parse
-    from blip2vqa.vqa_arguments import VQA_ARGUMENTS
+    from blip2vqa.config.generate import VQA_ARGUMENTS
+    from blip2vqa.config.parser import parse
 
     parts, resolved = parse(VQA_ARGUMENTS, __doc__)
-    from blip2vqa.reporting.data_summary import print_summary
-    from blip2vqa.vqa_generation.generating import generate
+    from blip2vqa.generate.generating import generate
+    from blip2vqa.generate.report.data_summary import print_summary
 
     summary = generate(*parts, resolved)
     if summary:

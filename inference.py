@@ -10,25 +10,25 @@ Writes the input's columns with generated_answer, confidence and status (with --
 answer column also the metrics, to RESULTS.metrics.json. Interrupted and started again, it goes on where it was.
 """
 
-from blip2vqa.console import run_script
+from blip2vqa.utils.console import run_script
 
 
 def main() -> None:
-    from blip2vqa.arguments import FeatureArguments
-    from blip2vqa.inference_arguments import InferenceArguments
-    from blip2vqa.parsing import parse
+    from blip2vqa.config.common import FeatureArguments
+    from blip2vqa.config.inference import InferenceArguments
+    from blip2vqa.config.parser import parse
 
     (args, features), _ = parse([InferenceArguments, FeatureArguments], __doc__)
     if args.systems:
+        from blip2vqa.inference.systems import compare_systems
         from blip2vqa.reporting.systems import print_systems
-        from blip2vqa.systems import compare_systems
 
         compared = compare_systems(args, features)
         if compared:  # the main process alone has it
             print_systems(compared[0])
             print("Written:", *compared[1])
         return
-    from blip2vqa.answering import answer_table, metrics_path, score_path, score_table
+    from blip2vqa.inference.answering import answer_table, metrics_path, score_path, score_table
     from blip2vqa.reporting.tables import print_score_table
 
     if args.score:

@@ -94,8 +94,8 @@ def _listing(draw: random.Random, number: int, ids: list[str], words: list[str],
 
 def read(folder: Path, repeats: int) -> dict:
     """Go through the archive: seconds of each pass, what was counted, and peak memory of this process in bytes."""
-    from blip2vqa.vqa_generation.abo import read_products
-    from blip2vqa.vqa_generation.abo_layout import find_archive
+    from blip2vqa.generate.catalogue.abo import read_products
+    from blip2vqa.generate.catalogue.abo_layout import find_archive
 
     times, processor = [], []
     for _ in range(repeats):

@@ -17,13 +17,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import peak_bytes
 
-from blip2vqa.console import run_script
-from blip2vqa.estimate import estimate
-from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
-from blip2vqa.finetuning import finetune
-from blip2vqa.parsing import parse
-from blip2vqa.run import Run
-from blip2vqa.training import VQATrainer
+from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
+from blip2vqa.config.parser import parse
+from blip2vqa.estimate.estimate import estimate
+from blip2vqa.training.recipe import finetune
+from blip2vqa.training.run import Run
+from blip2vqa.training.trainer import VQATrainer
+from blip2vqa.utils.console import run_script
 
 STEPS = "--max_steps 6 --eval_strategy no --bertscore_model none --use_cpu true --disable_tqdm true".split()
 
@@ -46,9 +46,9 @@ class _Measured(VQATrainer):
 
 
 def main() -> None:
-    import blip2vqa.finetuning
+    import blip2vqa.training.recipe
 
-    blip2vqa.finetuning.VQATrainer = _Measured
+    blip2vqa.training.recipe.VQATrainer = _Measured
     parts, resolved = parse(FINETUNE_ARGUMENTS, __doc__, [*sys.argv[1:], *STEPS])
     run = Run(*parts, resolved)
     (base,) = estimate(run)["bases"]

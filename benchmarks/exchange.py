@@ -27,15 +27,15 @@ from rich.console import Console
 from rich.table import Table
 from shapes import circumstances, configuration
 
-from blip2vqa.exchange.adapter import PREFIX, open_adapter, save_adapter
-from blip2vqa.exchange.archive import export, import_adapter
+from blip2vqa.adapters.base.checkpoints import Stored, upstream_class, write_tensors
+from blip2vqa.adapters.base.fingerprints import fingerprint_base
+from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
+from blip2vqa.adapters.storage.archive import export, import_adapter
+from blip2vqa.adapters.storage.local import add, list_store
 from blip2vqa.exchange.checking import check
-from blip2vqa.exchange.checkpoints import Stored, upstream_class, write_tensors
-from blip2vqa.exchange.fingerprints import fingerprint_base
 from blip2vqa.exchange.inspecting import inspect
 from blip2vqa.exchange.merging import merge_adapters, resize_adapter
-from blip2vqa.exchange.shelf import add, list_store
-from blip2vqa.memory import peak_memory, reset_peak_memory
+from blip2vqa.utils.memory import peak_memory, reset_peak_memory
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"
 LAYERS, HIDDEN, FEED_FORWARD, RANK = 32, 2560, 10240, 16

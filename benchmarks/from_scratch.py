@@ -14,14 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from blip2vqa import finetuning
-from blip2vqa.console import run_script
-from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
-from blip2vqa.loading import LoadedModel
-from blip2vqa.lora import LoraSummary
-from blip2vqa.parsing import parse
+from blip2vqa.adapters.lora import LoraSummary
+from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
+from blip2vqa.config.parser import parse
+from blip2vqa.models.loading import LoadedModel
 from blip2vqa.reporting.tables import format_block, print_score_table
-from blip2vqa.run import Run
+from blip2vqa.training import recipe
+from blip2vqa.training.run import Run
+from blip2vqa.utils.console import run_script
 
 
 def train_everything(loaded: LoadedModel, *args, **kwargs) -> LoraSummary:
@@ -34,8 +34,8 @@ def train_everything(loaded: LoadedModel, *args, **kwargs) -> LoraSummary:
 def main() -> None:
     parts, resolved = parse(FINETUNE_ARGUMENTS, __doc__, [*sys.argv[1:], "--feature_cache", "none"])
     run = Run(*parts, resolved)
-    finetuning.wrap = train_everything
-    metrics = finetuning.finetune(run)
+    recipe.wrap = train_everything
+    metrics = recipe.finetune(run)
     if metrics:
         print_score_table(metrics, f"Validation: {metrics['adapter']['n']} {run.task.unit}s")
         print(format_block("Done", run.results(metrics)), flush=True)

@@ -39,14 +39,14 @@ from shapes import (
 )
 from torch.nn.utils.rnn import pad_sequence
 
-from blip2vqa.arguments import LoraArguments
-from blip2vqa.families import family_of, stage_shape
-from blip2vqa.feature_space import Space
-from blip2vqa.generation import answer_by_batch
-from blip2vqa.loading import LoadedModel, find_device, suit_generation
-from blip2vqa.lora import wrap
-from blip2vqa.store import FeatureStore
-from blip2vqa.voices import Decoding, Voice
+from blip2vqa.adapters.lora import wrap
+from blip2vqa.config.common import LoraArguments
+from blip2vqa.features.cache import FeatureStore
+from blip2vqa.features.key import Space
+from blip2vqa.inference.generation import answer_by_batch
+from blip2vqa.inference.request import Decoding, Voice
+from blip2vqa.models.families import family_of, stage_shape
+from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4

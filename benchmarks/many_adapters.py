@@ -35,15 +35,15 @@ from shapes import (
     text_encoder,
 )
 
-from blip2vqa.exchange.adapter import PREFIX, open_adapter, save_adapter
-from blip2vqa.families import ROLES, family_of, stage_shape
-from blip2vqa.features import Looked
-from blip2vqa.generation import answer_by_batch
-from blip2vqa.loading import LoadedModel, find_device, suit_generation
-from blip2vqa.lora import modules_to_adapt
-from blip2vqa.memory import peak_memory, reset_peak_memory
-from blip2vqa.side_by_side import Adapters
-from blip2vqa.voices import AS_IT_IS, BASE, Decoding, Voice, speaking
+from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
+from blip2vqa.adapters.lora import modules_to_adapt
+from blip2vqa.adapters.multi import Adapters
+from blip2vqa.features.encode import Looked
+from blip2vqa.inference.generation import answer_by_batch
+from blip2vqa.inference.request import AS_IT_IS, BASE, Decoding, Voice, speaking
+from blip2vqa.models.families import ROLES, family_of, stage_shape
+from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
+from blip2vqa.utils.memory import peak_memory, reset_peak_memory
 
 WAYS = ("base", "one", "held", "all")
 

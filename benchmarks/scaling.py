@@ -33,17 +33,17 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import circumstances, free_unused, peak_bytes
 
-from blip2vqa.collate import TextEncoder, TrainingCollator
+from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.data.examples import check_examples
 from blip2vqa.data.splits import split_by_image
 from blip2vqa.data.tables import load_table
-from blip2vqa.families import DEFAULT_PROMPT
-from blip2vqa.feature_space import Space
-from blip2vqa.finetune_arguments import FinetuneArguments
-from blip2vqa.loading import load_config, load_processor
-from blip2vqa.store import FeatureStore
-from blip2vqa.tasks import VQA
-from blip2vqa.training import AnsweredQuestions, RowSampler
+from blip2vqa.evaluation.tasks import VQA
+from blip2vqa.features.cache import FeatureStore
+from blip2vqa.features.key import Space
+from blip2vqa.models.families import DEFAULT_PROMPT
+from blip2vqa.models.loading import load_config, load_processor
+from blip2vqa.models.text import TextEncoder, TrainingCollator
+from blip2vqa.training.trainer import AnsweredQuestions, RowSampler
 
 CPU = torch.device("cpu")
 BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"  # for its tokenizer alone

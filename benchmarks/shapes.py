@@ -34,9 +34,9 @@ from transformers import (
     T5Config,
 )
 
-from blip2vqa.collate import TextEncoder
-from blip2vqa.families import family_of
-from blip2vqa.memory import peak_memory, reset_peak_memory
+from blip2vqa.models.families import family_of
+from blip2vqa.models.text import TextEncoder
+from blip2vqa.utils.memory import peak_memory, reset_peak_memory
 
 _OPT = {
     "blip2-opt-2.7b": {"hidden_size": 2560, "ffn_dim": 10240, "num_hidden_layers": 32, "num_attention_heads": 32},

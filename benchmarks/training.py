@@ -38,14 +38,14 @@ from shapes import (
     tiny_like,
 )
 
-from blip2vqa.arguments import LoraArguments
-from blip2vqa.attention import suit_training
-from blip2vqa.families import family_of
-from blip2vqa.finetune_arguments import FinetuneArguments
-from blip2vqa.fused_lora import fuse
-from blip2vqa.loading import LoadedModel, find_device
-from blip2vqa.lora import wrap
-from blip2vqa.losses import AnswerLoss
+from blip2vqa.adapters.fused_lora import fuse
+from blip2vqa.adapters.lora import wrap
+from blip2vqa.config.common import LoraArguments
+from blip2vqa.config.finetune import FinetuneArguments
+from blip2vqa.models.attention import suit_training
+from blip2vqa.models.families import family_of
+from blip2vqa.models.loading import LoadedModel, find_device
+from blip2vqa.training.losses import AnswerLoss
 
 MAX_GRADIENT_NORM = 1.0  # Trainer's default
 TIMES = ("reference_seconds_per_question", "seconds_per_question", "gemm_floor_seconds_per_question")

@@ -23,18 +23,18 @@ from transformers import BertTokenizerFast, ViltConfig, ViltForQuestionAnswering
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import build, circumstances, free_unused, peak_bytes, print_profile, seconds
 
-from blip2vqa.arguments import LoraArguments
-from blip2vqa.classification import class_encoder
+from blip2vqa.adapters.fused_lora import fuse
+from blip2vqa.adapters.lora import wrap
+from blip2vqa.config.common import LoraArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource, open_image
-from blip2vqa.families import family_of
-from blip2vqa.features import Pixels
-from blip2vqa.fused_lora import fuse
-from blip2vqa.generation import answer_by_batch
-from blip2vqa.loading import LoadedModel, find_device, remove_dropout
-from blip2vqa.lora import wrap
-from blip2vqa.losses import ClassLoss
-from blip2vqa.voices import Voice
+from blip2vqa.features.encode import Pixels
+from blip2vqa.inference.generation import answer_by_batch
+from blip2vqa.inference.request import Voice
+from blip2vqa.models.classes import class_encoder
+from blip2vqa.models.families import family_of
+from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
+from blip2vqa.training.losses import ClassLoss
 
 SIZES = {
     "vilt-b32": {},

@@ -20,7 +20,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from shapes import circumstances
 
-from blip2vqa.loading import find_device
+from blip2vqa.models.loading import find_device
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,20 +6,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from blip2vqa.captioning import parse_styles, voice_of
-from blip2vqa.collate import TextEncoder
+from blip2vqa.adapters.multi import MEMORY_GB
+from blip2vqa.adapters.storage.local import find_on_shelf
+from blip2vqa.adapters.validation.safety import CONFIG
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
-from blip2vqa.errors import InputError
-from blip2vqa.exchange.safety import CONFIG
-from blip2vqa.exchange.shelf import find_on_shelf
-from blip2vqa.features import Pixels, look_once
-from blip2vqa.generation import Answer, answer_examples
-from blip2vqa.loading import LoadedModel, load_base
-from blip2vqa.side_by_side import MEMORY_GB
-from blip2vqa.sources import ONLY, Source, check_asks, find_source
-from blip2vqa.tasks import CAPTION
-from blip2vqa.voices import Voice
+from blip2vqa.evaluation.tasks import CAPTION
+from blip2vqa.features.encode import Pixels, look_once
+from blip2vqa.inference.captioning import parse_styles, voice_of
+from blip2vqa.inference.generation import Answer, answer_examples
+from blip2vqa.inference.model_spec import ONLY, Source, check_asks, find_source
+from blip2vqa.inference.request import Voice
+from blip2vqa.models.loading import LoadedModel, load_base
+from blip2vqa.models.text import TextEncoder
+from blip2vqa.utils.errors import InputError
 
 Picture = Image.Image | str | Path
 

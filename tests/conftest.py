@@ -1,7 +1,6 @@
 """Shared fixtures: tiny bases, a drawn table, no network."""
 
 import os
-import sys
 from pathlib import Path
 
 # Before any Hugging Face import: tests never reach out, and small tensors are fastest on one thread.
@@ -11,9 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -27,7 +23,7 @@ def own_feature_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_opt(tmp_path_factory) -> Path:
     """A random BLIP-2 with OPT, in the Hub's layout."""
-    from tiny import make_base
+    from helpers.tiny_blip2 import make_base
 
     return make_base(tmp_path_factory.mktemp("tiny") / "opt")
 
@@ -35,7 +31,7 @@ def tiny_opt(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_t5(tmp_path_factory) -> Path:
     """A random BLIP-2 with T5, in the Hub's layout."""
-    from tiny import make_base
+    from helpers.tiny_blip2 import make_base
 
     return make_base(tmp_path_factory.mktemp("tiny") / "t5", seq2seq=True)
 
@@ -49,7 +45,7 @@ def tiny_base(request, tiny_opt, tiny_t5) -> Path:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> tuple[Path, Path]:
     """(image folder, table) of drawn squares."""
-    from tiny import make_table
+    from helpers.tiny_blip2 import make_table
 
     return make_table(tmp_path_factory.mktemp("drawn"))
 
@@ -79,8 +75,8 @@ def image_dir(tmp_path):
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """An empty store with shards of four images."""
-    from blip2vqa import store as store_module
-    from stores import SPACE
+    from blip2vqa.features import cache as store_module
+    from helpers.feature_stores import SPACE
 
     monkeypatch.setattr(store_module, "SHARD_IMAGES", 4)
     return store_module.FeatureStore(tmp_path / "cache", SPACE)
@@ -89,7 +85,7 @@ def store(tmp_path, monkeypatch):
 @pytest.fixture
 def endpoint(monkeypatch):
     """The environment of the API back end: a key, no address, and short waits before it tries again."""
-    from api_run import KEY
+    from helpers.api_runs import KEY
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
@@ -99,10 +95,10 @@ def endpoint(monkeypatch):
 @pytest.fixture
 def ask(tmp_path):
     """Ask an endpoint about pictures with the ledger of tmp_path: `ask(server, number, **arguments)`."""
-    from api_run import make_args
-    from blip2vqa.vqa_generation.api.backend import ask_api
-    from blip2vqa.vqa_generation.ledger import Ledger
-    from chat_server import make_items
+    from blip2vqa.generate.ask.api.backend import ask_api
+    from blip2vqa.generate.ledger import Ledger
+    from helpers.api_runs import make_args
+    from helpers.chat_server import make_items
 
     def ask(server, number=1, **changes):
         items = make_items(tmp_path, number)

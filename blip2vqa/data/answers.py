@@ -7,7 +7,7 @@ Normalisation follows the official VQA evaluator, `vqaEvaluation/vqaEval.py` of 
 import re
 from collections.abc import Sequence
 
-from blip2vqa.errors import InputError
+from blip2vqa.utils.errors import InputError
 
 NUMBER_WORDS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from blip2vqa.data.examples import BadRow, Example, check_examples
 from blip2vqa.data.readers import RawTable
 from blip2vqa.data.tables import check_table, read_raw
-from blip2vqa.errors import InputError, gather
+from blip2vqa.utils.errors import InputError, gather
 
 CAPTION = "caption"  # the column, and the question type of rows without a style
 CHOICES = ("all", "style", "shortest", "longest")

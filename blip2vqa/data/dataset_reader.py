@@ -7,7 +7,7 @@ import datasets
 import pandas as pd
 
 from blip2vqa.data.readers import RawTable, as_text, clean_names
-from blip2vqa.errors import InputError
+from blip2vqa.utils.errors import InputError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -14,8 +14,8 @@ from blip2vqa.data.answers import QUESTION_TYPES, question_type
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
 from blip2vqa.data.readers import name_rows
 from blip2vqa.data.tables import Table, load_table, most_common, read_table
-from blip2vqa.errors import InputError
-from blip2vqa.files import write_text_atomic
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
 

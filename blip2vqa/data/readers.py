@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from blip2vqa.errors import InputError
+from blip2vqa.utils.errors import InputError
 
 if TYPE_CHECKING:
     import datasets

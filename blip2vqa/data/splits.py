@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blip2vqa.data.examples import Example
-from blip2vqa.errors import InputError
-from blip2vqa.files import write_json_atomic
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import write_json_atomic
 
 
 def split_by_image(examples: Sequence[Example], val_split: float, seed: int) -> tuple[list[Example], list[Example]]:

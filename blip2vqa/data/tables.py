@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from blip2vqa.data.readers import RawTable, name_rows, read_csv, read_json, read_jsonl
-from blip2vqa.errors import InputError
+from blip2vqa.utils.errors import InputError
 
 if TYPE_CHECKING:
     import datasets

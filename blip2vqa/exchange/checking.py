@@ -8,15 +8,15 @@ from functools import partial
 import torch
 from PIL import Image
 
-from blip2vqa.adapters import FoundAdapter, add_adapters, misfit_of, same_place
-from blip2vqa.classification import class_scores, text_encoder
-from blip2vqa.errors import InputError
-from blip2vqa.exchange.adapter import PREFIX, Adapter, open_adapter
-from blip2vqa.exchange.checkpoints import Checkpoint, open_checkpoint
-from blip2vqa.exchange.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base, part_of
-from blip2vqa.features import Pixels
-from blip2vqa.loading import LoadedModel, load_base
-from blip2vqa.voices import AS_IT_IS, BASE, speaking
+from blip2vqa.adapters.attach import FoundAdapter, add_adapters, misfit_of, same_place
+from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
+from blip2vqa.adapters.base.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base, part_of
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.features.encode import Pixels
+from blip2vqa.inference.request import AS_IT_IS, BASE, speaking
+from blip2vqa.models.classes import class_scores, text_encoder
+from blip2vqa.models.loading import LoadedModel, load_base
+from blip2vqa.utils.errors import InputError
 
 OK, CONVERTIBLE, INCOMPATIBLE = "ok", "convertible", "incompatible"
 TEXT_PARTS = {"language_model", "token_embeddings"}

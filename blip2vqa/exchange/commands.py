@@ -7,25 +7,25 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from blip2vqa.errors import InputError
+from blip2vqa.utils.errors import InputError
 
 
 def list_store(store: str | None = None) -> list[dict]:
     """Adapters in a store: name, task, base, rank, roles, score, size, date."""
-    from blip2vqa.exchange import shelf
+    from blip2vqa.adapters.storage import local
 
-    return shelf.list_store(store)
+    return local.list_store(store)
 
 
 def inspect(adapter: str, plot: str | None = None) -> dict:
     """Manifest, layers, shapes, norms of ΔW by layer and role, untrained parts; `plot`: a PNG of the norms to write."""
+    from blip2vqa.adapters.files.adapter import open_adapter
     from blip2vqa.exchange import inspecting
-    from blip2vqa.exchange.adapter import open_adapter
 
     report = inspecting.inspect(open_adapter(adapter))
     if plot:
-        from blip2vqa.files import write_bytes_atomic
         from blip2vqa.reporting.norms import draw_norms
+        from blip2vqa.utils.files import write_bytes_atomic
 
         try:
             write_bytes_atomic(plot, draw_norms(report))
@@ -43,22 +43,22 @@ def check(adapter: str, base_model_id: str, revision: str | None = None, *, quic
 
 def add(adapter: str, name: str | None = None, store: str | None = None, *, convert_pickle: bool = False) -> Path:
     """Copy an adapter into the store; where it lies now."""
-    from blip2vqa.exchange import shelf
+    from blip2vqa.adapters.storage import local
 
-    return shelf.add(adapter, name, store, convert_pickle=convert_pickle)
+    return local.add(adapter, name, store, convert_pickle=convert_pickle)
 
 
 def remove(name: str, store: str | None = None) -> None:
     """Delete an adapter of the store."""
-    from blip2vqa.exchange import shelf
+    from blip2vqa.adapters.storage import local
 
-    shelf.remove(name, store)
+    local.remove(name, store)
 
 
 def export(adapter: str, output: str | None = None) -> Path:
     """Write an adapter as one file with checksums; default: NAME.zip here."""
-    from blip2vqa.exchange import archive
-    from blip2vqa.exchange.adapter import open_adapter
+    from blip2vqa.adapters.files.adapter import open_adapter
+    from blip2vqa.adapters.storage import archive
 
     opened = open_adapter(adapter)
     return archive.export(opened, Path(output or f"{Path(opened.name).resolve().name}.zip"))
@@ -66,7 +66,7 @@ def export(adapter: str, output: str | None = None) -> Path:
 
 def import_adapter(path: str, name: str | None = None, store: str | None = None) -> Path:
     """Put an adapter that `export` wrote into the store; where it lies now."""
-    from blip2vqa.exchange import archive
+    from blip2vqa.adapters.storage import archive
 
     return archive.import_adapter(Path(path), name, store)
 
@@ -94,9 +94,9 @@ def extract(base: str, tuned: str, output: str, **options) -> dict:
 
 def fuse(adapter: str, output: str, base_model_id: str | None = None) -> dict:
     """Write the base with the adapter in its weights."""
-    from blip2vqa.adapters import find_adapter
+    from blip2vqa.adapters.attach import find_adapter
+    from blip2vqa.adapters.files.adapter import open_adapter
     from blip2vqa.exchange import fusing
-    from blip2vqa.exchange.adapter import open_adapter
 
     opened = open_adapter(adapter)
     if base_model_id:
@@ -105,30 +105,30 @@ def fuse(adapter: str, output: str, base_model_id: str | None = None) -> dict:
 
 
 def transfer(adapter: str, target: str, output: str, **options) -> dict:
-    """Move an adapter to another base; `options` and result: see `blip2vqa.exchange.moves.transfer`."""
-    from blip2vqa.exchange import moves
+    """Move an adapter to another base; `options` and result: see `blip2vqa.exchange.transfer.transfer`."""
+    from blip2vqa.exchange import transfer as moves
 
     return moves.transfer(adapter, target, output, **options)
 
 
 def swap(first: str, second: str, output: str, **options) -> dict:
-    """Try each of two adapters on the other's base; `options` and result: see `blip2vqa.exchange.moves.swap`."""
-    from blip2vqa.exchange import moves
+    """Try each of two adapters on the other's base; `options` and result: see `blip2vqa.exchange.transfer.swap`."""
+    from blip2vqa.exchange import transfer as moves
 
     return moves.swap(first, second, output, **options)
 
 
 def push(adapter: str, hub_model_id: str, **options) -> str:
     """Publish an adapter; `options`: private, token, licence, base_model_id. Returns its address."""
-    from blip2vqa.exchange import hub
-    from blip2vqa.exchange.adapter import open_adapter
+    from blip2vqa.adapters.files.adapter import open_adapter
+    from blip2vqa.adapters.storage import hub
 
     return hub.push(open_adapter(adapter), hub_model_id, **options)
 
 
 def pull(name: str, as_name: str | None = None, store: str | None = None) -> Path:
     """Fetch an adapter, `USER/NAME[@REVISION]`, into the store; where it lies now."""
-    from blip2vqa.exchange import hub
+    from blip2vqa.adapters.storage import hub
 
     name, _, revision = name.partition("@")
     return hub.pull(name, revision or None, as_name=as_name, store=store)

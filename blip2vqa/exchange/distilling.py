@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from blip2vqa.adapters.base.checkpoints import Checkpoint
+from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.config.exchange import TransferArguments
+from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
+from blip2vqa.config.parser import parse
 from blip2vqa.data.examples import Example
-from blip2vqa.errors import InputError
-from blip2vqa.exchange.adapter import Adapter
-from blip2vqa.exchange.checkpoints import Checkpoint
+from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.exchange.measuring import Asking
-from blip2vqa.exchange_arguments import TransferArguments
-from blip2vqa.files import write_text_atomic
-from blip2vqa.finetune_arguments import FINETUNE_ARGUMENTS
-from blip2vqa.finetuning import finetune
-from blip2vqa.parsing import parse
-from blip2vqa.predictions import to_csv
-from blip2vqa.run import Run
-from blip2vqa.sources import ONLY, find_source
+from blip2vqa.inference.model_spec import ONLY, find_source
+from blip2vqa.training.recipe import finetune
+from blip2vqa.training.run import Run
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import write_text_atomic
 
 TAUGHT, HELD_OUT = "distilled.csv", "held-out.csv"
 

@@ -9,14 +9,14 @@ from peft import LoraConfig
 from torch import nn
 from tqdm.auto import tqdm
 
-from blip2vqa.errors import InputError
-from blip2vqa.exchange.adapter import Adapter, check_output
-from blip2vqa.exchange.checkpoints import Checkpoint, open_checkpoint
-from blip2vqa.exchange.deltas import Deltas, Factors, derive, write_adapter
-from blip2vqa.exchange.fingerprints import fingerprint_base
+from blip2vqa.adapters.algebra import Deltas, Factors, derive, write_adapter
+from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
+from blip2vqa.adapters.base.fingerprints import fingerprint_base
+from blip2vqa.adapters.files.adapter import Adapter, check_output
+from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.exchange.inspecting import scopes_and_roles
-from blip2vqa.families import ROLES
-from blip2vqa.lora import modules_to_adapt
+from blip2vqa.models.families import ROLES
+from blip2vqa.utils.errors import InputError
 
 _EXACT = 1024  # up to this many rows or columns, all singular vectors cost less than the product that finds them
 _OVERSAMPLED, _POWERS = 16, 4

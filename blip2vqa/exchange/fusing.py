@@ -19,12 +19,12 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from blip2vqa.errors import InputError, raise_all
-from blip2vqa.exchange.adapter import PREFIX, Adapter, check_output
-from blip2vqa.exchange.checkpoints import Checkpoint, Stored, open_checkpoint, write_tensors
-from blip2vqa.files import write_json_atomic, write_text_atomic
-from blip2vqa.loading import first_line
-from blip2vqa.reporting.card import is_hub_id
+from blip2vqa.adapters.base.checkpoints import Checkpoint, Stored, open_checkpoint, write_tensors
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
+from blip2vqa.adapters.files.card import is_hub_id
+from blip2vqa.models.loading import first_line
+from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 COPIED = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*", "vocab*",

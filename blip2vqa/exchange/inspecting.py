@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from blip2vqa.exchange.adapter import Adapter
-from blip2vqa.exchange.deltas import A, B, Factors, more_than_deltas, norm, rank_and_scaling, split_weights
-from blip2vqa.families import FAMILIES, ROLE_ALIASES, ROLES, SCOPES, Family
-from blip2vqa.threads import one_thread
+from blip2vqa.adapters.algebra import A, B, Factors, more_than_deltas, norm, rank_and_scaling, split_weights
+from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.models.families import FAMILIES, ROLE_ALIASES, ROLES, SCOPES, Family
+from blip2vqa.utils.threads import one_thread
 
 _FACTS = (
     "task", "family", "base_model_id", "base_model_revision", "prompt", "decoding", "style", "end_token", "dtype",

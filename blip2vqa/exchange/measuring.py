@@ -8,16 +8,16 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from blip2vqa.arguments import FeatureArguments
-from blip2vqa.comparison import BLIND, SystemRun, compare
+from blip2vqa.adapters.algebra import Deltas, Factors, norm, read_deltas, write_adapter
+from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.config.common import FeatureArguments
 from blip2vqa.data.examples import Example
-from blip2vqa.errors import InputError
-from blip2vqa.evaluation import swap_images
-from blip2vqa.exchange.adapter import Adapter
-from blip2vqa.exchange.deltas import Deltas, Factors, norm, read_deltas, write_adapter
-from blip2vqa.generation import Answer, answer_examples
-from blip2vqa.sources import Source, find_source
-from blip2vqa.voices import Voice
+from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
+from blip2vqa.evaluation.scores import swap_images
+from blip2vqa.inference.generation import Answer, answer_examples
+from blip2vqa.inference.model_spec import Source, find_source
+from blip2vqa.inference.request import Voice
+from blip2vqa.utils.errors import InputError
 
 BASE, MOVED, DIRECT = "target base", "moved adapter", "trained directly"
 SWAPPED = "moved, images swapped"

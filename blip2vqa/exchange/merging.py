@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from blip2vqa.errors import InputError, gather, raise_all
-from blip2vqa.exchange.adapter import Adapter, check_output, open_adapter
-from blip2vqa.exchange.deltas import Deltas, derive, read_deltas, whole_modules, write_adapter
-from blip2vqa.exchange.fingerprints import compare_parts
+from blip2vqa.adapters.algebra import Deltas, derive, read_deltas, whole_modules, write_adapter
+from blip2vqa.adapters.base.fingerprints import compare_parts
+from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter
+from blip2vqa.config.exchange import MERGES
+from blip2vqa.config.fields import check_range
 from blip2vqa.exchange.inspecting import family_named, scopes_and_roles
-from blip2vqa.exchange.sums import Error, Parts, approximate, concatenate, dare, lower, ties
-from blip2vqa.exchange_arguments import MERGES
-from blip2vqa.options import check_range
+from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, lower, ties
+from blip2vqa.utils.errors import InputError, gather, raise_all
 
 Weighted = Sequence[tuple[Adapter, float]]
 

@@ -3,7 +3,7 @@
 import io
 import warnings
 
-from blip2vqa.comparison import BLIND
+from blip2vqa.evaluation.compare import BLIND
 from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, in_seconds, labels, percent, types_of
 from blip2vqa.reporting.tables import MISSING
 

@@ -1,4 +1,4 @@
-"""Estimates of `blip2vqa.estimate` for the terminal."""
+"""Estimates of `blip2vqa.estimate.estimate` for the terminal."""
 
 from rich.table import Table
 from rich.text import Text
@@ -7,7 +7,7 @@ from blip2vqa.reporting.tables import terminal
 
 
 def print_estimates(result: dict) -> None:
-    """One table a base, memory in GiB, then what was assumed; `result` as `blip2vqa.estimate.estimate` returns it."""
+    """One table a base, memory in GiB, then what was assumed; `result` as `blip2vqa.estimate.estimate.estimate` returns it."""
     console = terminal()
     for base in result["bases"]:
         longest, found = base["longest_batch"], base["quantization"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from blip2vqa.reporting.card import is_hub_id
+from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.reporting.labels import as_text, percent
 from blip2vqa.reporting.tables import MISSING, format_block, terminal
 

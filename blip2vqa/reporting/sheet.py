@@ -10,7 +10,7 @@ from string import Template
 from PIL import Image
 
 from blip2vqa.data.images import as_seen
-from blip2vqa.files import write_text_atomic
+from blip2vqa.utils.files import write_text_atomic
 
 THUMBNAIL = 512  # pixels, the longer side; STYLE has it too
 QUALITY = 85  # of the JPEG, 0 to 95

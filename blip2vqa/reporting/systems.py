@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from blip2vqa.comparison import BLIND
-from blip2vqa.files import write_bytes_atomic, write_json_atomic, write_text_atomic
-from blip2vqa.predictions import to_csv
+from blip2vqa.data.prediction_table import to_csv
+from blip2vqa.evaluation.compare import BLIND
 from blip2vqa.reporting.charts import draw_systems
 from blip2vqa.reporting.labels import as_text, in_seconds, labels, percent, types_of, wrap
 from blip2vqa.reporting.tables import MISSING, terminal
+from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 
 ABREAST = 6  # columns of systems in one table
 
@@ -23,7 +23,7 @@ ABREAST = 6  # columns of systems in one table
 
 
 def print_systems(result: dict) -> None:
-    """Print what `blip2vqa.comparison.compare` returns: scores, question types, differences, agreement, notes."""
+    """Print what `blip2vqa.evaluation.compare.compare` returns: scores, question types, differences, agreement, notes."""
     console = terminal()
     _print_scores(console, result)
     if any(row["by_question_type"] for row in result["systems"]):
@@ -151,7 +151,7 @@ def output_paths(output_path: str | Path) -> list[Path]:
 
 
 def write_systems(result: dict, output_path: str | Path) -> list[Path]:
-    """Write what `blip2vqa.comparison.compare` returns to `output_paths`, the table last; each whole or not at all.
+    """Write what `blip2vqa.evaluation.compare.compare` returns to `output_paths`, the table last; each whole or not at all.
 
     Returns the paths. Raises OSError when the folder cannot be written to.
     """

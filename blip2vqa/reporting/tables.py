@@ -27,7 +27,7 @@ def print_score_table(metrics: dict, title: str) -> None:
 
     Args:
         metrics: {"base": …, "adapter": …, "blind": …, "swapped": …}, or {"predictions": …}, each as
-            `blip2vqa.evaluation.score` returns it.
+            `blip2vqa.evaluation.scores.score` returns it.
         title: stands above the table.
     """
     present = {key: metrics[key] for key in ROWS if metrics.get(key)}

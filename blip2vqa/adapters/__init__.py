@@ -1,0 +1,1 @@
+"""What an adapter is, on disk and in a model."""

@@ -1,0 +1,266 @@
+"""What LoRA adds to a weight, ΔW = scaling · B·A, as a pair of factors, never as the full matrix; and adapters made of it."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from peft.utils.other import get_pattern_key
+
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter, save_adapter
+from blip2vqa.adapters.files.manifest import versions
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.threads import one_thread
+
+A, B = "lora_A.weight", "lora_B.weight"
+_LORA = re.compile(r"\.(lora_\w+(?:\.\w+)?)$")
+
+# Initialisations that leave the base's weights as they are, so that B·A is all that an adapter adds. The others (PiSSA,
+# OLoRA, CorDA, LoftQ, LoRA-GA) move a part of W into B·A first, or quantize W.
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+_REMEDY = "fuse it into its base (fuse), then take the difference to the base (extract)"
+
+# Of the manifest, what holds of an adapter made from another as it held of that.
+_LASTING = (
+    "task", "family", "base_model_id", "base_model_revision", "base", "prompt", "decoding", "style", "question_types",
+    "answers", "end_token", "scopes", "roles",
+)  # fmt: skip
+
+ROUNDING = 4 * torch.finfo(torch.float32).eps
+"""Singular values below this share of the largest are what float32 factors leave of zeros."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """ΔW = b @ a of one linear layer; its scaling is in b."""
+
+    a: torch.Tensor
+    """[rank, in], float32."""
+    b: torch.Tensor
+    """[out, rank], float32."""
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of ΔW: (out, in)."""
+        return self.b.shape[0], self.a.shape[1]
+
+    def dense(self) -> torch.Tensor:
+        """ΔW [out, in] itself."""
+        return self.b @ self.a
+
+
+Deltas = dict[str, Factors]
+"""Module's name in the base → what is added to its weight."""
+
+
+def split_weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """(module → its LoRA tensors by the end of their keys, such as `lora_A.weight`; key without prefix → any other tensor)."""
+    lora: dict[str, dict[str, torch.Tensor]] = {}
+    others = {}
+    for key, weight in adapter.weights.items():
+        key = key.removeprefix(PREFIX)
+        if found := _LORA.search(key):
+            lora.setdefault(key[: found.start()], {})[found[1]] = weight
+        else:
+            others[key] = weight
+    return lora, others
+
+
+def rank_and_scaling(config: LoraConfig, module: str) -> tuple[int, float]:
+    """Of one module, as PEFT finds them (`LoraModel._create_and_replace`, `LoraLayer.update_layer`)."""
+    ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
+    rank = ranks.get(get_pattern_key(ranks, module), config.r)
+    alpha = alphas.get(get_pattern_key(alphas, module), config.lora_alpha)
+    return rank, alpha / (math.sqrt(rank) if config.use_rslora else rank)
+
+
+@one_thread()
+def read_deltas(adapter: Adapter) -> Deltas:
+    """What the adapter adds to each weight. Raises `InputError` for one that does more than that, or is damaged."""
+    lora, _ = split_weights(adapter)
+    more = more_than_deltas(adapter.config)
+    problems = [f"adapter {adapter.name}: it is more than a sum of ΔW: {found}; {_REMEDY}" for found in more]
+    deltas = {}
+    for module, tensors in lora.items():
+        rank, scaling = rank_and_scaling(adapter.config, module)
+        if set(tensors) != {A, B} or tensors[A].ndim != 2 or tensors[B].ndim != 2:
+            if not problems:
+                found = ", ".join(sorted(tensors))
+                problems.append(f"adapter {adapter.name}: {module} holds {found}, not the A and B of a linear layer")
+        elif not tensors[A].shape[0] == tensors[B].shape[1] == rank:
+            problems.append(
+                f"adapter {adapter.name}: {module} has A {list(tensors[A].shape)} and B {list(tensors[B].shape)}, but rank "
+                f"{rank} in its configuration"
+            )
+        else:
+            deltas[module] = Factors(tensors[A].float(), tensors[B].float() * scaling)
+    if not lora:
+        problems.append(f"adapter {adapter.name}: holds no LoRA weights")
+    if problems:
+        raise InputError(*problems)
+    return deltas
+
+
+def more_than_deltas(config: LoraConfig) -> list[str]:
+    """What an adapter does beside adding scaling · B·A to weights."""
+    found = []
+    if config.use_dora:
+        found.append("DoRA's magnitudes rescale the base's weights beside adding ΔW")
+    if config.init_lora_weights not in _PLAIN_STARTS:
+        found.append(f"it started with {config.init_lora_weights}, which changes the base's own weights")
+    if config.bias != "none" or config.lora_bias:
+        found.append("it has biases of its own")
+    variants = [field.name for field in fields(config) if field.metadata.get("is_lora_variant")]
+    rebuilt = ("layer_replication", "target_parameters", "trainable_token_indices")
+    used = [name for name in (*variants, *rebuilt) if getattr(config, name) and name != "use_dora"]
+    if used:
+        found.append(f"it uses {', '.join(used)} of PEFT")
+    return found
+
+
+def whole_modules(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """Weights that the adapter holds as they are, such as ViLT's head, by their names in the base.
+
+    Raises `InputError` for some that PEFT was not told to save: parts of the base that came along.
+    """
+    _, others = split_weights(adapter)
+    saved = adapter.config.modules_to_save or []
+    strays = [name for name in others if not any(re.match(rf"(?:.*\.)?{re.escape(part)}\.", name) for part in saved)]
+    if strays:
+        raise InputError(
+            f"adapter {adapter.name}: holds weights of the base beside LoRA ({strays[0]}, {len(strays)} in all); {_REMEDY}"
+        )
+    return others
+
+
+def norm(factors: Factors) -> float:
+    """‖ΔW‖ of Frobenius, through the rank × rank Gram matrices in float64: ‖BA‖² = Σ (BᵀB) ∘ (AAᵀ)."""
+    a, b = factors.a.double(), factors.b.double()
+    return math.sqrt(((b.T @ b) * (a @ a.T)).sum().clamp(min=0))
+
+
+def add(parts: list[tuple[Factors, float]]) -> Factors:
+    """Σ weight · ΔW, exactly: factors side by side, of the sum of the ranks."""
+    return Factors(
+        torch.cat([factors.a for factors, _ in parts]),
+        torch.cat([factors.b * weight for factors, weight in parts], dim=1),
+    )
+
+
+def distance(one: Factors, other: Factors) -> float:
+    """‖ΔW − ΔW'‖ of Frobenius; below 1e-8 of their norms it is rounding."""
+    return norm(add([(one, 1.0), (other, -1.0)]))
+
+
+def decompose(factors: Factors) -> tuple[Factors, torch.Tensor]:
+    """The same ΔW with its singular values split evenly between b and a, the largest first → (factors, singular values).
+
+    The first k columns of b and rows of a are then the best approximation of rank k (Eckart and Young). QR of both factors, SVD
+    of the small product of the triangles, in float64. Of min(rank, in, out) values.
+    """
+    left, left_small = torch.linalg.qr(factors.b.double())
+    right, right_small = torch.linalg.qr(factors.a.T.double())
+    u, values, v = torch.linalg.svd(left_small @ right_small.T, full_matrices=False)
+    roots = values.sqrt()
+    return Factors(((roots[:, None] * v) @ right.T).float(), (left @ (u * roots)).float()), values
+
+
+def singular_values(factors: Factors) -> torch.Tensor:
+    """Of ΔW, the largest first: float64 [min(rank, in, out)]."""
+    left, right = torch.linalg.qr(factors.b.double(), mode="r")[1], torch.linalg.qr(factors.a.T.double(), mode="r")[1]
+    return torch.linalg.svdvals(left @ right.T)
+
+
+def truncate(factors: Factors, rank: int) -> Factors:
+    """The first `rank` pairs of columns and rows."""
+    return Factors(factors.a[:rank].clone(), factors.b[:, :rank].clone())
+
+
+def compress(factors: Factors, rank: int | None = None) -> Factors:
+    """The best approximation of that rank; None: of ΔW's own rank, so that nothing is lost but rounding."""
+    split, values = decompose(factors)
+    return truncate(split, numerical_rank(values) if rank is None else rank)
+
+
+def numerical_rank(values: torch.Tensor) -> int:
+    """How many singular values [n], the largest first, are more than rounding; 1 at least."""
+    return max(1, int((values > values[0] * ROUNDING).sum()))
+
+
+def derive(manifest: Mapping, origin: dict, **changes) -> dict:
+    """The manifest of an adapter made from the one that `manifest` describes.
+
+    Base, prompt, decoding and answers stay. What was measured or trained does not hold any more: scores, data, seed, dtype.
+
+    Args:
+        origin: {"command": "merge", "of": [{"name": …, "sha256": …, "weight": …}], …}.
+        changes: keys that have other values now, such as rank.
+    """
+    lasting = {key: manifest[key] for key in _LASTING if key in manifest}
+    return {**lasting, "scaling": "alpha / rank", **changes, "origin": origin, "versions": versions()}
+
+
+def write_adapter(
+    folder: Path,
+    deltas: Deltas,
+    *,
+    like: Adapter | None = None,
+    manifest: dict,
+    whole: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a plain PEFT adapter that adds `deltas`: float32, scaling 1, its modules by their full names.
+
+    Args:
+        like: the adapter that it is made from; its base is remembered where the manifest names none, and its modules to save.
+        whole: weights to hold as they are, as `whole_modules` gives them.
+
+    Raises `InputError` where the folder exists. It is written whole or not at all.
+    """
+    deltas, ranks = _plain_ranks(deltas)
+    base = manifest.get("base_model_id") or (like.base_model_id if like else None)
+    revision = manifest.get("base_model_revision") or (like.base_model_revision if like else None)
+    rank = max(factors.rank for factors in deltas.values())
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern=ranks,
+        alpha_pattern=dict(ranks),
+        lora_dropout=0.0,
+        modules_to_save=like.config.modules_to_save if whole and like else None,
+        base_model_name_or_path=base,
+        revision=revision,
+        task_type=like.config.task_type if like else None,
+        inference_mode=True,
+    )
+    config.target_modules = sorted(deltas)  # a list, since PEFT would write a set in another order every time
+    weights = {f"{PREFIX}{name}": weight for name, weight in (whole or {}).items()}
+    for module, factors in deltas.items():
+        weights[f"{PREFIX}{module}.{A}"] = factors.a
+        weights[f"{PREFIX}{module}.{B}"] = factors.b
+    save_adapter(folder, config, weights, manifest)
+
+
+def _plain_ranks(deltas: Deltas) -> tuple[Deltas, dict[str, int]]:
+    """(deltas, the ranks that differ from the largest), such that PEFT finds each module's own.
+
+    It takes the first name in the pattern that is the end of a module's. Where that would be another's, all get the same rank,
+    filled up with zeros.
+    """
+    largest = max(factors.rank for factors in deltas.values())
+    ranks = {module: factors.rank for module, factors in deltas.items() if factors.rank != largest}
+    ends = {module: [module[dot.end() :] for dot in re.finditer(r"\.", module)] for module in deltas}
+    if any(ranks.get(end, deltas[module].rank) != deltas[module].rank for module in deltas for end in ends[module]):
+        return {module: _widen(factors, largest) for module, factors in deltas.items()}, {}
+    return deltas, ranks
+
+
+def _widen(factors: Factors, rank: int) -> Factors:
+    more = rank - factors.rank
+    return Factors(torch.nn.functional.pad(factors.a, (0, 0, 0, more)), torch.nn.functional.pad(factors.b, (0, more)))

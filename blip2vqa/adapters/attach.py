@@ -1,0 +1,169 @@
+"""Adapters → found to fit a base before its weights are read, then put on it, one or several."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+
+from blip2vqa.adapters.base.fingerprints import DIFFERENT, UNKNOWN, compare_parts, fingerprint_base
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.adapters.lora import widen_trained_modules
+from blip2vqa.adapters.multi import MEMORY_GB, Adapters
+from blip2vqa.models.families import SCOPES, family_of
+from blip2vqa.models.loading import LoadedModel, load_config
+from blip2vqa.utils.errors import InputError, gather, raise_all
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundAdapter:
+    """An adapter with the base that it goes on, found to fit before the base's weights are read."""
+
+    adapter: Adapter
+    base_model_id: str
+    base_model_revision: str | None
+    scopes: tuple[str, ...]
+    """What it is put on."""
+
+    @property
+    def path(self) -> str:
+        """As the user called it."""
+        return self.adapter.name
+
+    @property
+    def manifest(self) -> dict:
+        return self.adapter.manifest
+
+    @property
+    def answers(self) -> tuple[str, ...] | None:
+        return self.adapter.answers
+
+    @property
+    def digest(self) -> str:
+        return self.adapter.digest
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.adapter.weights.values())
+
+
+def find_adapter(
+    path: str, revision: str | None = None, base_model_id: str | None = None, base_model_revision: str | None = None
+) -> FoundAdapter:
+    """Open an adapter and check its weights against the base's shapes.
+
+    The base is the one given, else the one the adapter remembers. PEFT only warns about weights that fit no module, and
+    such an adapter changes nothing; here that is an `InputError`, as is a path that holds no adapter.
+    """
+    adapter = open_adapter(path, revision)
+    remembered = adapter.base_model_id
+    if not base_model_id:
+        if not remembered:
+            raise InputError(f"adapter {path}: does not say what its base model is; name it with --base_model_id")
+        base_model_id = remembered
+        base_model_revision = base_model_revision or adapter.base_model_revision
+    try:
+        base_config = load_config(base_model_id, base_model_revision)
+    except InputError as error:
+        hint = f"adapter {path} asks for it; where the base lies elsewhere, name it with --base_model_id"
+        raise InputError(*error.problems, hint) from error
+    if not adapter.manifest:
+        logger.warning("adapter %s has no blip2vqa.json: prompt and decoding are the defaults unless given", path)
+    family = family_of(base_config)
+    if family.answers == "classes" and adapter.answers:
+        base_config.id2label = dict(enumerate(adapter.answers))
+    misfit = misfit_of(adapter, partial(family.model_class, base_config))
+    if misfit:
+        raise InputError(
+            f"adapter {path}: does not fit base model {base_model_id} (it was made for {remembered}): {misfit}"
+        )
+    if remembered and not same_place(remembered, base_model_id):
+        _warn_of_another(adapter, base_model_id, base_model_revision)
+    found = {family.scope_of(key.removeprefix(PREFIX)) for key in adapter.weights}
+    scopes = tuple(scope for scope in SCOPES if scope in found)
+    return FoundAdapter(adapter, base_model_id, base_model_revision, scopes)
+
+
+def _warn_of_another(adapter: Adapter, base_model_id: str, revision: str | None) -> None:
+    """Say so, unless the base is by its fingerprints the one that the adapter was made for, under another name."""
+    doubt = "right only if both hold the same weights"
+    if adapter.manifest.get("base"):
+        parts = compare_parts(adapter.manifest["base"], fingerprint_base(base_model_id, revision))
+        unlike = sorted(part for part, how in parts.items() if how in (DIFFERENT, UNKNOWN))
+        if not unlike:
+            return
+        doubt = f"by their fingerprints these differ: {', '.join(unlike)}; `exchange.py check` says what that means"
+    logger.warning(
+        "adapter %s was made for %s and is put on %s: %s", adapter.name, adapter.base_model_id, base_model_id, doubt
+    )
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two names are those of one base: the same Hub id, or the same folder."""
+    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
+
+
+def misfit_of(adapter: Adapter, build: Callable) -> str | None:
+    """Why PEFT would not find a place for every weight of an adapter, and a weight for every place, in the model that `build`
+    makes; None where it would."""
+    try:
+        with torch.device("meta"):
+            model = PeftModel(build(), adapter.config)
+    except ValueError:  # PEFT's own words list hundreds of modules
+        return f"none of its {len(adapter.modules)} layers is there"
+    expected = {key: tensor.shape for key, tensor in get_peft_model_state_dict(model).items()}
+    found = {key: tensor.shape for key, tensor in adapter.weights.items()}
+    missing, foreign = expected.keys() - found.keys(), found.keys() - expected.keys()
+    unlike = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
+    if not (missing or foreign or unlike):
+        return None
+    return (
+        f"{len(foreign)} of its weights have no place there, {len(missing)} places have no weight, "
+        f"{len(unlike)} differ in shape"
+    )
+
+
+ALONE = "alone"
+
+
+def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
+    """Put one adapter on its loaded base (in place), for inference: the model as it is then speaks by it.
+
+    Into the base's own weights, so that the adapter's products cost nothing; beside them where they are quantized.
+    """
+    if loaded.quantization != "none":
+        add_adapters(loaded, {ALONE: adapter})
+        loaded.adapters.default = ALONE
+        return
+    classes = loaded.family.answers == "classes"
+    head = loaded.base.own_head() if classes else None
+    adapter.adapter.config.inference_mode = True
+    if classes and adapter.answers:  # the adapter's copy of the head is made for them
+        loaded.base.answer_with(adapter.answers)
+    loaded.model = PeftModel(loaded.model, adapter.adapter.config)
+    widen_trained_modules(loaded.model)
+    set_peft_model_state_dict(loaded.model, adapter.adapter.weights)
+    if classes:
+        loaded.base.set_own_head(head)
+    loaded.model = loaded.model.merge_and_unload()
+    loaded.model.requires_grad_(False).eval()
+
+
+def add_adapters(loaded: LoadedModel, adapters: Mapping[str, FoundAdapter], memory_gb: float = MEMORY_GB) -> None:
+    """Put adapters side by side on their loaded base (in place), for inference, under these names; see `voices.speaking`.
+
+    `memory_gb`: what their weights may take of memory. Raises `InputError`, with every problem found, for those that can only
+    be loaded alone.
+    """
+    if loaded.adapters is None:
+        loaded.adapters = Adapters(loaded, memory_gb)
+    problems: list[str] = []
+    for name, adapter in adapters.items():
+        gather(problems, loaded.adapters.add, name, adapter.adapter)
+    raise_all(problems)

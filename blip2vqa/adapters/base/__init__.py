@@ -1,0 +1,1 @@
+"""Files and fingerprints of a base model."""

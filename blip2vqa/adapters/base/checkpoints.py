@@ -1,0 +1,292 @@
+"""A base's weights on disk, read tensor by tensor in bounded memory, under the names that its model has."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import bitsandbytes.functional as bnb
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoConfig, LlamaForCausalLM, OPTForCausalLM, T5ForConditionalGeneration
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+)
+from transformers.utils.hub import get_checkpoint_shard_files
+
+from blip2vqa.features.key import raw_bytes
+from blip2vqa.models.families import Family, family_of
+from blip2vqa.models.loading import first_line, reach, stored_quantization
+from blip2vqa.utils.errors import InputError
+
+TEXT_MODELS = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration, "llama": LlamaForCausalLM}
+"""Language models that stand alone, by their configuration's `model_type`."""
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MAPPED_BYTES = 256 * 2**20  # read of a pickled file before it is mapped anew
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+class SafetensorsFile:
+    """Tensors of a safetensors file: `stored`, by their keys in it, and `read`."""
+
+    pickled = False
+
+    def __init__(self, path: Path):
+        self.path = path
+        # Of a mapped file every page that was read counts as this process's memory: at the end, all of them.
+        self._file = safe_open(path, "pt", backend="pread")
+        slices = {key: self._file.get_slice(key) for key in self._file.keys()}
+        self.stored = {key: Stored(_DTYPES[s.get_dtype()], tuple(s.get_shape())) for key, s in slices.items()}
+
+    def read(self, key: str) -> torch.Tensor:
+        return self._file.get_tensor(key)
+
+
+class PickledFile:
+    """Tensors of a `.bin` of `torch.save`, of which nothing but tensors is unpickled; otherwise as `SafetensorsFile`."""
+
+    pickled = True
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._map()
+        self.stored = {key: Stored(tensor.dtype, tuple(tensor.shape)) for key, tensor in self._tensors.items()}
+
+    def _map(self) -> None:
+        self._tensors, self._seen = {}, 0  # the old mapping goes first
+        loaded = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_zipfile(self.path))
+        self._tensors = {key: tensor for key, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
+
+    def read(self, key: str) -> torch.Tensor:
+        if self._seen > _MAPPED_BYTES:
+            self._map()
+        tensor = self._tensors[key].clone(memory_format=torch.contiguous_format)
+        self._seen += tensor.nbytes
+        return tensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A base's weights, none of them in memory yet."""
+
+    base_model_id: str
+    revision: str | None
+    config: Any
+    family: Family | None
+    """None for a language model alone."""
+    model: nn.Module
+    """Upstream's, without content, on the device `meta`."""
+    readers: tuple[SafetensorsFile | PickledFile, ...]
+    """One for each file."""
+    places: dict[str, tuple[SafetensorsFile | PickledFile, str]]
+    """The model's parameters, in its order, each once where some are tied → where they are: the file, and the key in it."""
+    doubles: frozenset[str]
+    """Keys of tied parameters' second copies."""
+    quantized: str | None
+    """How bitsandbytes stored it: `4bit`, `8bit`, or None."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(reader.path for reader in self.readers)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are; in the Hub's cache, of one revision."""
+        return self.files[0].parent
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the model's parameters that the files hold."""
+        return tuple(self.places)
+
+    @property
+    def language_model(self) -> str | None:
+        """How the names of its language model begin; None where the text layers are none that stands alone."""
+        if self.family is None:
+            return ""
+        return "language_model." if self.family.image_tokens else None
+
+    @cached_property
+    def stored_dtype(self) -> torch.dtype:
+        """What most of its numbers are in; of a quantized one, most of those that are not quantized."""
+        sizes = Counter()
+        for reader, key in self.places.values():
+            stored = reader.stored[key]
+            if stored.dtype.is_floating_point:
+                sizes[stored.dtype] += torch.Size(stored.shape).numel()
+        return sizes.most_common(1)[0][0]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """As the model has it, also where it is stored in 4 bits."""
+        return tuple(self.model.get_parameter(name).shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Of what `tensor` returns."""
+        reader, key = self.places[name]
+        dtype = reader.stored[key].dtype
+        return dtype if dtype.is_floating_point else torch.float32
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """A parameter as stored; a quantized one in float32."""
+        reader, key = self.places[name]
+        weight = reader.read(key)
+        return weight if weight.is_floating_point() else self._dequantize(weight, key)
+
+    def _dequantize(self, weight: torch.Tensor, key: str) -> torch.Tensor:
+        """As bitsandbytes' own layers do: 8 bits with a scale for each row, 4 bits with one for each block."""
+        where = {stored: reader for reader in self.readers for stored in reader.stored}
+        if weight.dtype == torch.int8:
+            scales = f"{key.removesuffix('weight')}SCB"
+            return bnb.int8_vectorwise_dequant(weight, where[scales].read(scales).float())
+        beside = {k.removeprefix(f"{key}."): where[k].read(k) for k in where if k.startswith(f"{key}.")}
+        state = bnb.QuantState.from_dict(beside, device=torch.device("cpu"))
+        return bnb.dequantize_4bit(weight, state).float()
+
+
+def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoint:
+    """Find a base's weights, in a folder or on the Hub, and which file holds what; none of them is kept in memory.
+
+    The names are those after `from_pretrained`, also for old layouts. Raises `InputError` for what is no base of a known
+    architecture, not reachable, or incomplete.
+    """
+    base_model_id = str(base_model_id)
+    config = reach(AutoConfig.from_pretrained, base_model_id, revision)
+    family = None if config.model_type in TEXT_MODELS else family_of(config)
+    files = reach(_weight_files, base_model_id, revision)
+    with torch.device("meta"):
+        model = upstream_class(config)(config)
+    try:
+        readers = tuple((SafetensorsFile if f.suffix == ".safetensors" else PickledFile)(f) for f in files)
+    except Exception as error:  # unpickling damaged bytes raises whatever it likes
+        raise InputError(f"base model {base_model_id}: its weights are not readable: {first_line(error)}") from error
+    places, doubles = _places(model, readers)
+    quantized = _quantized(base_model_id, config)
+    _check_complete(base_model_id, model, places, family.trained_whole if family else (), quantized)
+    return Checkpoint(base_model_id, revision, config, family, model, readers, places, doubles, quantized)
+
+
+def upstream_class(config) -> type:
+    """The class of transformers that a base of this configuration is loaded with."""
+    if config.model_type in TEXT_MODELS:
+        return TEXT_MODELS[config.model_type]
+    ours = family_of(config).model_class
+    return next(cls for cls in ours.__mro__ if cls.__module__.startswith("transformers."))
+
+
+def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], torch.Tensor]) -> None:
+    """Write a safetensors file, holding one tensor at a time in memory; the library's own writer takes all at once.
+
+    The format is 8 bytes of header length, a header in JSON, then the numbers:
+    https://github.com/huggingface/safetensors#format
+    """
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for key, entry in stored.items():
+        begin, end = end, end + torch.Size(entry.shape).numel() * entry.dtype.itemsize
+        header[key] = {
+            "dtype": _DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end],
+        }  # fmt: skip
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for key, entry in stored.items():
+            tensor = read(key)
+            if (tensor.dtype, tuple(tensor.shape)) != (entry.dtype, entry.shape):
+                raise ValueError(f"{key}: is {tensor.dtype} {list(tensor.shape)}, not as announced")
+            file.write(raw_bytes(tensor))
+
+
+def _weight_files(base_model_id: str, revision: str | None) -> list[Path]:
+    """The files that `from_pretrained` would read, in its order of preference."""
+    for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
+        found = cached_file(base_model_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if found is None:
+            continue
+        if name in (SAFE_WEIGHTS_NAME, WEIGHTS_NAME):
+            return [Path(found)]
+        return [Path(f) for f in get_checkpoint_shard_files(base_model_id, found, revision=revision)[0]]
+    raise OSError(f"there is no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME} in it, nor an index of their parts")
+
+
+def _quantized(base_model_id: str, config) -> str | None:
+    bits = stored_quantization(config)
+    if bits is None and getattr(config, "quantization_config", None):
+        raise InputError(
+            f"base model {base_model_id}: is quantized in a way that is not read here; name the unquantized base"
+        )
+    return bits
+
+
+def _places(model: nn.Module, readers: Iterable) -> tuple[dict, frozenset[str]]:
+    """Parameter → its reader and key, and the keys of second copies; renamed as transformers renames when it loads."""
+    known = model.state_dict()
+    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    found = {}
+    for reader in readers:
+        for key in reader.stored:
+            name, _ = rename_source_key(key, renamings, [], model.base_model_prefix, known)
+            if name not in known and key in known:
+                name = key
+            found.setdefault(name, (reader, key))
+    doubles = set()
+    # Tied parameters are one only where the files hold one of them, or both alike: FLAN-T5's configuration and class tie
+    # a head that has weights of its own. `tie_weights` of transformers decides in the same way.
+    for second, first in model.all_tied_weights_keys.items():
+        if second in found and first not in found:
+            found[first] = found.pop(second)
+        elif second in found and _alike(found[first], found[second]):
+            doubles.add(found.pop(second)[1])
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False) if name in found]
+    return {name: found[name] for name in names}, frozenset(doubles)
+
+
+def _alike(one: tuple, other: tuple) -> bool:
+    (reader, key), (other_reader, other_key) = one, other
+    if reader.stored[key].shape != other_reader.stored[other_key].shape:
+        return False
+    return torch.equal(reader.read(key), other_reader.read(other_key))
+
+
+def _check_complete(
+    base_model_id: str, model: nn.Module, places: dict, new: tuple[str, ...], quantized: str | None
+) -> None:
+    problems = []
+    missing = [name for name, _ in model.named_parameters() if name not in places and not name.startswith(new)]
+    if missing:
+        problems.append(
+            f"base model {base_model_id}: its files lack {len(missing)} of the weights that {type(model).__name__} has, "
+            f"such as {missing[0]}"
+        )
+    for name, (reader, key) in places.items():
+        stored, shape = reader.stored[key], tuple(model.get_parameter(name).shape)
+        if stored.shape != shape and not (quantized and not stored.dtype.is_floating_point):
+            problems.append(
+                f"base model {base_model_id}: {name} is {list(stored.shape)} in its file and {list(shape)} by its config.json"
+            )
+    if problems:
+        raise InputError(*problems)
+
+
+__all__ = ["Checkpoint", "Stored", "open_checkpoint", "upstream_class", "write_tensors"]

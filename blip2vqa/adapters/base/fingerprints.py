@@ -1,0 +1,223 @@
+"""What a base's frozen parts are, whatever files, precision and name they come in: a hash for equal, a sketch for close."""
+
+import hashlib
+import json
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer
+
+from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
+from blip2vqa.models.loading import IMAGE_TOKEN, load_processor
+from blip2vqa.utils.files import write_json_atomic
+
+FORMAT = 1  # another number for another way to compute any of it: results of two formats are not compared
+
+SAME, CAST, QUANTIZED, DIFFERENT, UNKNOWN = "same", "cast", "quantized", "different", "unknown"
+CAST_DISTANCE = 0.0025
+"""Two copies are no further apart when one was cast: rounding to bfloat16 moves a number by at most 2⁻⁹ = 0.00195 of itself,
+and a sketch may say 30 % more. Measured: 0.0015 in bfloat16, 0.0002 in float16 (normal weights of opt-2.7b's shapes, and
+the trained ones of MiniLM). A copy that was fine-tuned by less than that cannot be told from a cast one."""
+QUANTIZED_DISTANCE = {"8bit": 0.03, "4bit": 0.2}
+"""The same for bitsandbytes' quantization. Measured, in the same places: 0.009 and 0.011 in 8 bits (a scale for each row; rows
+with outliers do worse), 0.09 in 4 bits of nf4, 0.13 of fp4. A copy that was fine-tuned a little and then quantized cannot be
+told from one that was not."""
+
+_PARTS = {
+    "vision_model.": "vision_model", "qformer.": "qformer", "query_tokens": "qformer",
+    "language_projection": "projection", "classifier": "classifier",
+}  # fmt: skip
+_TOKENS = ("embed_tokens", "shared", "lm_head")  # of OPT, LLaMA and T5: input embeddings and output head
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_BINS, _ROW, _BLOCK = 64, 4096, 2**22
+_PROBE = "Question: What's in the photo, 3 red cars or <b>naïve</b> boats?\nAnswer: 2"
+_NO_SETTING = {
+    "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "transformers_version", "auto_map",
+}  # fmt: skip
+
+
+def part_of(name: str, checkpoint: Checkpoint) -> str:
+    """Which part a parameter or module belongs to, by its name in the model.
+
+    "vision_model", "qformer" (with its query tokens), "projection", "classifier", "token_embeddings" (and output head, where
+    the language model could stand alone), or "language_model": all else.
+    """
+    part = next((part for begin, part in _PARTS.items() if name.startswith(begin)), "language_model")
+    if part == "language_model" and checkpoint.language_model is not None:
+        return "token_embeddings" if name.removesuffix(".weight").endswith(_TOKENS) else part
+    return part
+
+
+def fingerprint_base(base_model_id: str, revision: str | None = None, *, progress: bool = False) -> dict:
+    """What identifies a base, computed once for its files.
+
+    Returns `{"parts": {part: {"sha256", "sketch"}}, "dtype", "quantization", "tokenizer", "image_processor"}`. A part's hash
+    is over names, shapes and content rounded to bfloat16: the same for a float32 copy and its bfloat16 cast. Its names begin
+    inside the part, so that the language model of a BLIP-2 is the one that stands alone. Hashes are None for what the base
+    does not have. Raises `InputError` as `open_checkpoint` does.
+    """
+    checkpoint = open_checkpoint(base_model_id, revision)
+    known = _cached(checkpoint)
+    if known is not None:
+        return known
+    tokenizer, image_processor = _processor(checkpoint)
+    found = {
+        "format": FORMAT,
+        "parts": _fingerprint_parts(checkpoint, None if tokenizer is None else tokenizer.vocab_size, progress),
+        "dtype": str(checkpoint.stored_dtype).removeprefix("torch."),
+        "quantization": checkpoint.quantized,
+        "tokenizer": None if tokenizer is None else _tokenizer_hash(tokenizer),
+        "image_processor": None if image_processor is None else _image_processor_hash(image_processor),
+    }
+    if tokenizer is not None:  # it may only be out of reach for now
+        with suppress(OSError):  # a cache that cannot be written costs time, and nothing else
+            write_json_atomic(_cache_file(checkpoint), found)
+    return found
+
+
+def compare_parts(mine: dict, theirs: dict) -> dict[str, str]:
+    """How each part of one base is to another's, of two results of `fingerprint_base`.
+
+    "same": to the last bit of bfloat16; "cast": apart by no more than a cast does; "quantized-8bit", "quantized-4bit": no more
+    than quantizing does, and one of them is; "different"; "unknown": not in both.
+    """
+    if mine.get("format") != theirs.get("format"):
+        return dict.fromkeys({**mine.get("parts", {}), **theirs.get("parts", {})}, UNKNOWN)
+    bits = {base.get("quantization") for base in (mine, theirs)}
+    # The coarser of the two decides. Copies in one precision have no reason to differ.
+    limits = [(CAST, CAST_DISTANCE)] * (mine.get("dtype") != theirs.get("dtype")) + [
+        (f"{QUANTIZED}-{kind}", limit) for kind, limit in QUANTIZED_DISTANCE.items() if kind in bits
+    ]
+    found = {}
+    for part in {**mine.get("parts", {}), **theirs.get("parts", {})}:
+        one, other = mine.get("parts", {}).get(part), theirs.get("parts", {}).get(part)
+        if not one or not other:
+            found[part] = UNKNOWN
+        elif one["sha256"] == other["sha256"]:
+            found[part] = SAME
+        else:
+            apart = distance(one, other)
+            found[part] = next((how for how, limit in limits if apart <= limit), DIFFERENT)
+    return found
+
+
+def distance(one: dict, other: dict) -> float:
+    """About ‖W − W'‖ / ‖W‖ of two copies of a part, from their sketches: some 10 % wrong, as 64 numbers are."""
+    if len(one["sketch"]) != len(other["sketch"]):
+        return math.inf
+    apart, long = math.dist(one["sketch"], other["sketch"]), math.hypot(*one["sketch"])
+    return 0.0 if not apart else apart / long if long else math.inf
+
+
+def sketch(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """64 numbers (float64) that are as far apart, for two tensors, as the tensors themselves on average.
+
+    Every element goes with a sign into one of 64 bins, both drawn from a hash of the name: the sparse form of Johnson and
+    Lindenstrauss' projection, whose squared length is right in expectation (Charikar, Chen, Farach-Colton, "Finding frequent
+    items in data streams", 2002; Weinberger et al., "Feature hashing for large scale multitask learning", 2009, arXiv
+    0902.2206). The sign is a product of one for the row of 4096 elements and one for the place in it, so that rows are summed
+    first. Elements of a matrix [out, in] count √in times: else norms, whose weights are near 1, would hide the matrices.
+    """
+    flat = tensor.reshape(-1)
+    rows = -(-flat.numel() // _ROW)
+    draws = torch.tensor(list(hashlib.shake_256(name.encode()).digest(_ROW + rows)), dtype=torch.uint8)
+    signs = 1 - 2 * (draws >> 7).float()
+    total = torch.zeros(_ROW)
+    for start in range(0, rows, _BLOCK // _ROW):
+        block = flat[start * _ROW : start * _ROW + _BLOCK].float()
+        block = torch.nn.functional.pad(block, (0, -len(block) % _ROW)).view(-1, _ROW)
+        total += signs[_ROW + start : _ROW + start + len(block)] @ block
+    signed = total.double() * signs[:_ROW] * math.sqrt(math.prod(tensor.shape[1:]))
+    return torch.zeros(_BINS, dtype=torch.float64).index_add_(0, draws[:_ROW].long() % _BINS, signed)
+
+
+def _fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: bool) -> dict[str, dict]:
+    """Part → its fingerprint; `tokens`: rows of the vocabulary that count, None where no tokenizer says so."""
+    jobs = {}
+    for name in checkpoint.names:
+        part = part_of(name, checkpoint)
+        if part == "token_embeddings" and tokens is None:
+            continue  # padding rows, which copies do not share, cannot be told from words
+        jobs[name] = part
+
+    def examine(name: str) -> tuple[str, str, str, torch.Tensor]:
+        tensor, short = checkpoint.tensor(name), name.removeprefix(checkpoint.language_model or "")
+        if jobs[name] == "token_embeddings":
+            tensor = tensor[:tokens]
+        return jobs[name], short, _digest(tensor), sketch(tensor, short)
+
+    lines, sketches = {}, {}
+    # Hashing and reading both leave the interpreter to others.
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        results = pool.map(examine, jobs)
+        for part, short, digest, part_sketch in tqdm(
+            results, "fingerprint", len(jobs), unit="weight", disable=not progress, leave=False
+        ):
+            lines.setdefault(part, []).append([short, digest])
+            sketches[part] = sketches.get(part, 0) + part_sketch
+    return {
+        part: {"sha256": _hash(sorted(entries)), "sketch": [float(f"{x:.6g}") for x in sketches[part].tolist()]}
+        for part, entries in lines.items()
+    }
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of shape and content, the numbers rounded to bfloat16."""
+    digest = hashlib.sha256(json.dumps(list(tensor.shape)).encode())
+    for block in tensor.reshape(-1).split(_BLOCK):
+        digest.update(block.to(torch.bfloat16).view(torch.int16).numpy().data)
+    return digest.hexdigest()
+
+
+def _hash(facts) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _processor(checkpoint: Checkpoint) -> tuple:
+    """(tokenizer, image processor); None for those that a language model alone does not have."""
+    if checkpoint.family is not None:
+        processor = load_processor(checkpoint.base_model_id, checkpoint.config, checkpoint.revision)
+        return processor.tokenizer, processor.image_processor
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.base_model_id, revision=checkpoint.revision)
+    except (OSError, ValueError):
+        return None, None
+    # Where there are no files, some classes make one up, of a few special tokens.
+    found = any((checkpoint.folder / name).is_file() for name in _TOKENIZER_FILES)
+    return (tokenizer if found else None), None
+
+
+def _tokenizer_hash(tokenizer) -> str:
+    """Of the words and their numbers, and of what becomes of a sentence; <image>, which only BLIP-2 needs, left out."""
+    words = {word: number for word, number in tokenizer.get_vocab().items() if word != IMAGE_TOKEN}
+    return _hash([words, tokenizer(_PROBE, verbose=False)["input_ids"]])
+
+
+def _image_processor_hash(image_processor) -> str:
+    settings = image_processor.to_dict()
+    return _hash({k: v for k, v in settings.items() if k not in _NO_SETTING and v is not None})
+
+
+def _cache_file(checkpoint: Checkpoint) -> Path:
+    """Named by the files that the result depends on: place, size, time of the last change."""
+    beside = [path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".model", ".txt")]
+    files = [path.resolve() for path in sorted({*checkpoint.files, *beside})]
+    facts = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "blip2vqa" / "fingerprints" / f"{_hash([FORMAT, facts])[:32]}.json"
+
+
+def _cached(checkpoint: Checkpoint) -> dict | None:
+    """What is known of these files; None where that is nothing, or damaged."""
+    try:
+        found = json.loads(_cache_file(checkpoint).read_text(encoding="utf-8"))
+        whole = all(part["sha256"] and len(part["sketch"]) == _BINS for part in found["parts"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    expected = {"format", "parts", "dtype", "quantization", "tokenizer", "image_processor"}
+    return found if whole and found.keys() == expected else None

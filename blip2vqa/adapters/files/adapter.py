@@ -1,0 +1,132 @@
+"""An adapter's files: where they are, found to be safe before anything of them is loaded, and what they hold."""
+
+import copy
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save, save_file
+
+from blip2vqa.adapters.files.manifest import read_manifest, write_manifest
+from blip2vqa.adapters.storage.hub import fetch_adapter
+from blip2vqa.adapters.storage.local import find_on_shelf
+from blip2vqa.adapters.validation.safety import WEIGHTS, check_folder
+from blip2vqa.utils.errors import InputError
+
+PREFIX = "base_model.model."
+"""Of every key of PEFT's files, in front of the module's own name."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter as it lies on disk, found to be safe to read; what base it fits is another question."""
+
+    name: str
+    """As the user called it: a folder, a Hub id, or a name in the store."""
+    folder: Path
+    revision: str | None
+    """Of the Hub, when it came from there."""
+    config: LoraConfig
+    manifest: dict
+    """`{}` for an adapter of other tools."""
+
+    @cached_property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """As stored, under PEFT's keys. Raises `InputError` for a damaged file."""
+        try:
+            return load_file(self.folder / WEIGHTS)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(f"adapter {self.name}: its weights are not readable: {error}") from error
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+        return hashlib.sha256(save(dict(sorted(self.weights.items())))).hexdigest()
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the adapted layers, as the base names them."""
+        end = ".lora_A.weight"
+        return tuple(key.removeprefix(PREFIX).removesuffix(end) for key in self.weights if key.endswith(end))
+
+    def renamed(self, names: Mapping[str, str]) -> "Adapter":
+        """The same adapter, its layers `{name: name in another base}`; not a number of it changes."""
+        config, weights = copy.deepcopy(self.config), {}
+        for key, tensor in self.weights.items():
+            module, sign, rest = key.removeprefix(PREFIX).rpartition(".lora_")
+            weights[f"{PREFIX}{names[module]}{sign}{rest}" if sign else key] = tensor
+        config.target_modules = set(names.values())
+        config.layers_to_transform = config.layers_pattern = config.exclude_modules = None  # the names say it all
+        for pattern in ("rank_pattern", "alpha_pattern"):
+            given = getattr(config, pattern)
+            setattr(config, pattern, {names.get(name, name): value for name, value in given.items()})
+        made = replace(self, config=config)
+        vars(made)["weights"] = weights
+        return made
+
+    def forget_weights(self) -> None:
+        """Let them leave memory; they are read again when they are asked for."""
+        vars(self).pop("weights", None)
+
+    @property
+    def base_model_id(self) -> str | None:
+        """The base that it remembers."""
+        return self.manifest.get("base_model_id") or self.config.base_model_name_or_path
+
+    @property
+    def base_model_revision(self) -> str | None:
+        return self.manifest.get("base_model_revision") or self.config.revision
+
+    @property
+    def answers(self) -> tuple[str, ...] | None:
+        """The only ones it gives; None: any."""
+        return tuple(self.manifest["answers"]) if self.manifest.get("answers") else None
+
+
+def open_adapter(name: str | Path, revision: str | None = None) -> Adapter:
+    """Find an adapter: a folder, else a name in the store, else a Hub id, at a revision behind `@` if you like.
+
+    Raises `InputError`, with every problem found, for what is no adapter, not reachable, or not safe to load.
+    """
+    name = str(name)
+    folder = Path(name) if Path(name).is_dir() else find_on_shelf(name)
+    if folder is None:
+        name, _, at = name.partition("@")
+        revision = at or revision
+        folder = fetch_adapter(name, revision)
+    else:
+        revision = None
+    check_folder(folder, name)
+    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), read_manifest(folder, name))
+
+
+def check_output(folder: Path) -> None:
+    """Raise `InputError` where a new folder cannot be made: before the work, rather than after it."""
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"--output {folder}: is already there; choose another name, or remove it first")
+    if not folder.parent.is_dir():
+        raise InputError(f"--output {folder}: there is no folder {folder.parent} to put it in; make it first")
+
+
+def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.Tensor], manifest: dict) -> None:
+    """Write an adapter, whole or not at all; `weights` under PEFT's keys. Raises `InputError` where `folder` is there."""
+    check_output(folder)
+    making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        making.mkdir()
+        config.save_pretrained(making)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, making / WEIGHTS, {"format": "pt"})
+        write_manifest(making, manifest)
+        making.rename(folder)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)

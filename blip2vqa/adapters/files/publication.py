@@ -1,0 +1,77 @@
+"""What is published of an adapter: its files, with a card for strangers and without this machine's paths."""
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+from blip2vqa.adapters.files.card import is_hub_id, model_card
+from blip2vqa.adapters.files.manifest import FORMAT
+from blip2vqa.adapters.validation.safe_manifest import check_scores
+from blip2vqa.adapters.validation.safety import CONFIG, MANIFEST, WEIGHTS
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from blip2vqa.adapters.files.adapter import Adapter
+
+CARD, METRICS = "README.md", "metrics.json"
+WORDS = ("prompt", "answers", "end_token", "metrics")  # of the manifest: never a path, whatever they look like
+
+
+def published(
+    adapter: "Adapter", repo_id: str, licence: str | None, base_model_id: str | None
+) -> dict[str, bytes | Path]:
+    """File → what is published of an adapter under this name.
+
+    Raises `InputError` for one whose base has no name on the Hub.
+    """
+    base = base_model_id or adapter.base_model_id
+    if not base or not is_hub_id(base):
+        where = f"its base is a local folder, {base}" if base else "it does not say what its base is"
+        raise InputError(
+            f"adapter {adapter.name}: {where}; name the Hub's with --base_model_id, or others cannot load it"
+        )
+    revision = None if base_model_id else adapter.base_model_revision
+    manifest = _without_paths({**adapter.manifest, "base_model_id": base, "base_model_revision": revision})
+    metrics = manifest.get("metrics") or {}
+    files = {WEIGHTS: adapter.folder / WEIGHTS}
+    config = json.loads((adapter.folder / CONFIG).read_text(encoding="utf-8"))
+    files[CONFIG] = _json({**config, "base_model_name_or_path": base, "revision": revision})
+    if (adapter.folder / METRICS).is_file():
+        files[METRICS] = (adapter.folder / METRICS).read_bytes()
+        scores = parse_json(files[METRICS], finite=False)
+        metrics = metrics or ({} if check_scores(scores) else scores)
+    files[CARD] = model_card(manifest, metrics, repo_id=repo_id, licence=licence).encode()
+    if adapter.manifest:
+        sums = {file: _sha256(files[file]) for file in manifest.get("files", {}) if file in files}
+        files[MANIFEST] = _json({"format": FORMAT, **manifest, **({"files": sums} if sums else {})})
+    return files
+
+
+def _without_paths(manifest: dict) -> dict:
+    """A manifest that says nothing of the folders of this machine."""
+
+    def last_part(value):
+        if isinstance(value, dict):
+            return {key: last_part(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [last_part(part) for part in value]
+        if not isinstance(value, str):
+            return value
+        kinds = (PurePosixPath, PureWindowsPath)
+        local = value.startswith(("~", "./", "../")) or any(kind(value).is_absolute() for kind in kinds)
+        return PureWindowsPath(value).name if local else value  # which takes both kinds of stroke
+
+    clean = {**last_part(manifest), **{key: manifest[key] for key in WORDS if key in manifest}}
+    if (clean.get("data") or {}).get("table"):
+        clean["data"]["table"] = Path(clean["data"]["table"]).name
+    return clean
+
+
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _sha256(content: bytes | Path) -> str:
+    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).hexdigest()

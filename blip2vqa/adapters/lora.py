@@ -1,0 +1,147 @@
+"""Scopes and roles → modules, wrapping with PEFT, and a summary of what matched."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from peft import LoraConfig, get_peft_model
+from peft.utils import ModulesToSaveWrapper, set_peft_model_state_dict
+from torch import nn
+from transformers import set_seed
+
+from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.fused_lora import fuse
+from blip2vqa.config.common import CHANGE_THE_BASE, LoraArguments
+from blip2vqa.models.families import Family, parse_roles, parse_scopes
+from blip2vqa.models.loading import LoadedModel
+from blip2vqa.utils.errors import InputError, raise_all
+
+
+@dataclass(frozen=True)
+class LoraSummary:
+    """What the adapter covers."""
+
+    modules: dict[str, int]
+    """Role → how many modules it matched; 0 where the architecture has no such layer."""
+    trainable: int
+    total: int
+
+    def lines(self) -> list[tuple[str, str]]:
+        """`(label, text)` pairs for the summary block."""
+        matched = ", ".join(f"{role} {count}" if count else f"{role} –" for role, count in self.modules.items())
+        share = 100 * self.trainable / self.total
+        return [
+            ("LoRA modules by role", matched),
+            ("parameters", f"{self.trainable:,} train of {self.total:,} ({share:.2f} %)"),
+        ]
+
+
+def modules_to_adapt(
+    model: nn.Module, family: Family, roles: tuple[str, ...], scopes: tuple[str, ...]
+) -> dict[str, list[str]]:
+    """What it covers (a role, of another scope than the language model with the scope in front) → names of its linear layers.
+
+    Raises `InputError` when a role that the architecture has matches nothing, or when no role matches at all.
+    """
+    absent = [scope for scope in scopes if scope not in family.places]
+    if absent:
+        raise InputError(f"--lora_scope: {family.name} has no {', '.join(absent)}; it has {', '.join(family.places)}")
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]  # bitsandbytes' are, too
+    found: dict[str, list[str]] = {}
+    for scope in scopes:
+        here = [name for name in linear if family.scope_of(name) == scope]
+        if scope == "projection":
+            found["projection"] = here
+            continue
+        for role in roles:
+            ends = family.role_modules[scope].get(role, ())
+            label = role if scope == "language_model" else f"{scope} {role}"
+            pattern = re.compile(rf"\.(?:{'|'.join(ends)})$")
+            found[label] = [name for name in here if ends and pattern.search(name)]
+            if ends and not found[label]:
+                raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {', '.join(ends)})")
+    if not any(found.values()):
+        known = ", ".join(dict.fromkeys(role for scope in scopes for role in family.role_modules[scope]))
+        raise InputError(f"--lora_roles: {family.name} has no {', '.join(roles)} layers; it has {known}")
+    return found
+
+
+def widen_trained_modules(model: nn.Module) -> None:
+    """Put what an adapter holds whole into float32 (in place), as PEFT does with LoRA's own weights.
+
+    In 16 bits most steps of AdamW are too small to change a weight, and in float16 its denominator is 0.
+    """
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save.float()
+
+
+def check_start(arguments: LoraArguments, names: Iterable[str]) -> None:
+    """Raise `InputError` unless the adapter to start from is one of this rank, scale and kind on just these layers."""
+    adapter = open_adapter(arguments.start_from)
+    config, said = adapter.config, f"--start_from {arguments.start_from}"
+    asked = {
+        "r": arguments.lora_r,
+        "lora_alpha": arguments.lora_alpha,
+        "use_rslora": arguments.use_rslora,
+        "use_dora": arguments.use_dora,
+    }
+    flags = {"r": "lora_r"}
+    problems = [
+        f"{said}: has {name} {getattr(config, name)}, not {value}; give --{flags.get(name, name)} {getattr(config, name)}"
+        for name, value in asked.items() if getattr(config, name) != value
+    ]  # fmt: skip
+    ranks = {weight.shape[0] for key, weight in adapter.weights.items() if key.endswith(".lora_A.weight")}
+    if not problems and ranks != {arguments.lora_r}:
+        problems.append(f"{said}: its layers have ranks of their own; exchange.py resize gives them one")
+    if arguments.lora_init() is not True:
+        problems.append(f"{said}: does not go with --init_lora_weights {arguments.init_lora_weights}")
+    missing, more = {*names} - {*adapter.modules}, {*adapter.modules} - {*names}
+    if missing or more:
+        problems.append(
+            f"{said}: {len(missing)} of the layers to adapt are not in it, and it has {len(more)} others; give the "
+            "--lora_roles and --lora_scope that it has, or exchange.py transfer it to this base first"
+        )
+    raise_all(problems)
+
+
+def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool = True) -> LoraSummary:
+    """Put a fresh adapter on the loaded base (in place), drawn from `seed`; only the adapter trains.
+
+    `fused`: see `fused_lora`; a compiler wants PEFT's own code, which it can trace.
+    """
+    if arguments.init_lora_weights in CHANGE_THE_BASE and loaded.quantization != "none":
+        raise InputError(
+            f"--init_lora_weights {arguments.init_lora_weights}: changes the base's weights, which {loaded.quantization} ones "
+            "do not allow; use default or gaussian, or --quantization none"
+        )
+    roles, scopes = parse_roles(arguments.lora_roles), parse_scopes(arguments.lora_scope)
+    found = modules_to_adapt(loaded.model, loaded.family, roles, scopes)
+    # The ViT's q, k and v are one layer.
+    names = list(dict.fromkeys(name for named in found.values() for name in named))
+    config = LoraConfig(
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        target_modules=names,
+        modules_to_save=list(loaded.family.trained_whole) or None,
+        use_rslora=arguments.use_rslora,
+        use_dora=arguments.use_dora,
+        init_lora_weights=arguments.lora_init(),
+        base_model_name_or_path=loaded.where,
+        revision=loaded.revision,
+    )
+    set_seed(seed)
+    loaded.model.name_or_path = loaded.where  # PEFT writes this into adapter_config.json, whatever `config` says
+    loaded.model = get_peft_model(loaded.model, config)
+    widen_trained_modules(loaded.model)
+    # PEFT has shortened long lists of names to endings that tell these layers from the others of this model. The whole base
+    # has more of them: the ViT's fc1, which is no part of a model that reads features, would be adapted, too.
+    loaded.model.peft_config["default"].target_modules = set(names)
+    if arguments.start_from:
+        set_peft_model_state_dict(loaded.model, open_adapter(arguments.start_from).weights)
+        widen_trained_modules(loaded.model)
+    if fused:
+        fuse(loaded.model)
+    trainable, total = loaded.model.get_nb_trainable_parameters()
+    return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total)

@@ -1,0 +1,307 @@
+"""Several adapters of one base in use at once: every row of a batch goes through its own, or through none.
+
+One hook on each adapted linear layer adds s·B·A·x to the rows of each adapter, into the layer's output and in the base's own
+precision. The base's weights stay as they are, 4-bit and 8-bit ones, too. Adapters wait on disk until they are first needed;
+the least recently used leave memory at a limit.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from itertools import groupby
+from threading import RLock
+
+import torch
+from peft import LoraConfig
+from peft.tuners import lora
+from peft.utils.integrations import dequantize_bnb_weight, get_bnb_param_type
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from blip2vqa.adapters.algebra import A, B, rank_and_scaling, split_weights
+from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.config.common import CHANGE_THE_BASE
+from blip2vqa.models.loading import LoadedModel
+from blip2vqa.utils.errors import InputError
+
+MEMORY_GB = 4.0
+"""What adapters may take by default."""
+_MAGNITUDE = "lora_magnitude_vector"
+_NOT_REPEATED = ("pissa_niter", "corda", "loftq", "lora_ga")
+"""Initialisations that change the base's weights by random numbers, or by data that the adapter does not hold."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an adapter makes of one linear layer: y ← gain ∘ y + shift + B A x, in place."""
+
+    a: torch.Tensor
+    """[rank, in]"""
+    b: torch.Tensor
+    """[out, rank], with the scaling."""
+    gain: torch.Tensor | None = None
+    """[out], DoRA's m / ‖W + s·B·A‖ (arXiv 2402.09353, eq. 5), which is in `b`, too; None: 1."""
+    shift: torch.Tensor | None = None
+    """[out]: the bias has no part in the gain."""
+
+    def apply(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """To the layer's input [rows, …, in] and output [rows, …, out]."""
+        x, y = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
+        if self.gain is not None:
+            y.mul_(self.gain)
+        if self.shift is not None:
+            y.add_(self.shift)
+        if y.dtype == self.b.dtype:
+            y.addmm_(x @ self.a.t(), self.b.t())
+        else:  # a quantized layer, which takes and gives any precision
+            y.add_(x.to(self.a.dtype) @ self.a.t() @ self.b.t())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in vars(self).values() if tensor is not None)
+
+
+@dataclass(frozen=True)
+class Held:
+    """An adapter in memory, on the base's device."""
+
+    updates: dict[str, Update]
+    """By the name of the layer."""
+    whole: dict[str, nn.Module]
+    """Modules that stand in place of the base's: a head for the adapter's own answers."""
+
+    @cached_property
+    def nbytes(self) -> int:
+        heads = (weight.nbytes for module in self.whole.values() for weight in module.parameters())
+        return sum(update.nbytes for update in self.updates.values()) + sum(heads)
+
+
+class Adapters:
+    """Adapters by name beside one loaded base; outside `speaking` they do nothing.
+
+    At most `memory_gb` (10⁹ bytes) of them are held in memory between batches, and always those of the last batch.
+    """
+
+    def __init__(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB):
+        self.loaded, self.limit = loaded, int(memory_gb * 1e9)
+        self._one_at_a_time = (
+            RLock()
+        )  # what the rows of a batch are is told to the layers' hooks, which all threads share
+        self.default: str | None = None
+        """The one that the model speaks by where none is named; None: the base alone."""
+        self._known: dict[str, Adapter] = {}
+        self._layers: dict[str, frozenset[str]] = {}  # by adapter
+        self._held: dict[str, Held] = {}  # the least recently used first
+        self._hooks: dict[str, RemovableHandle] = {}  # by layer
+        self._runs: list[tuple[int, int, Held]] = []  # rows from, to
+        self._rows = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(self._known)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Those in memory, the least recently used first."""
+        return tuple(self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """What they take of memory."""
+        return sum(held.nbytes for held in self._held.values())
+
+    def add(self, name: str, adapter: Adapter) -> None:
+        """Make an adapter known; its weights are read when it is first needed.
+
+        Raises `InputError`, with every problem found, for one that holds more than updates of linear layers and a head, or
+        that asks for other weights of the base.
+        """
+        if name in self._known:
+            raise InputError(
+                f"adapter {adapter.name}: the name {name} is taken; choose another, or drop that one first"
+            )
+        modules = dict(self.loaded.base.named_modules())
+        updates, others = _weights(adapter)
+        problems = _unserved(self.loaded, adapter, updates, others, modules)
+        if problems:
+            raise InputError(*problems)
+        self._known[name], self._layers[name] = adapter, frozenset(updates)
+        for layer in updates.keys() - self._hooks.keys():
+            self._hooks[layer] = modules[layer].register_forward_hook(partial(self._update, layer))
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter. Raises `InputError` for an unknown name."""
+        self._check([name])
+        del self._known[name], self._layers[name]
+        self._held.pop(name, None)
+        for layer in self._hooks.keys() - frozenset().union(*self._layers.values()):
+            self._hooks.pop(layer).remove()
+
+    @contextmanager
+    def speaking(self, names: Sequence[str | None]) -> Iterator[None]:
+        """Inside, row i of every batch goes through adapter `names[i]`; None: through the base alone.
+
+        Rows that stand for several beams or tokens count for their own. Least work where equal names follow each other. An
+        adapter with a head of its own shares no batch. Raises `InputError` for an unknown name, or a damaged file.
+        """
+        with self._one_at_a_time:
+            yield from self._speaking(names)
+
+    def _speaking(self, names: Sequence[str | None]) -> Iterator[None]:
+        needed = dict.fromkeys(name for name in names if name is not None)
+        self._check(needed)
+        self._hold(needed)
+        runs, start = [], 0
+        for name, group in groupby(names):
+            stop = start + len(list(group))
+            if name is not None:
+                runs.append((start, stop, self._held[name]))
+            start = stop
+        heads = {place: module for _, _, held in runs for place, module in held.whole.items()}
+        if heads and len(set(names)) > 1:
+            raise ValueError("an adapter with a head of its own shares no batch")
+        before = {place: self.loaded.base.get_submodule(place) for place in heads}
+        self._runs, self._rows = runs, len(names)
+        try:
+            self._put(heads)
+            yield
+        finally:
+            self._put(before)
+            self._runs = []
+
+    def _check(self, names) -> None:
+        unknown = [name for name in names if name not in self._known]
+        if unknown:
+            there = ", ".join(self._known) or "none"
+            raise InputError(*(f"adapter {name}: is not loaded; there is {there}" for name in unknown))
+
+    def _put(self, modules: Mapping[str, nn.Module]) -> None:
+        for place, module in modules.items():
+            self.loaded.base.set_submodule(place, module)
+
+    def _hold(self, needed) -> None:
+        """Bring these into memory, and let others leave it."""
+        for name in needed:
+            self._held[name] = self._held.pop(name, None) or _read(self.loaded, self._known[name])
+        for name in [name for name in self._held if name not in needed]:
+            if self.nbytes > self.limit:
+                del self._held[name]
+
+    def _update(self, layer: str, module: nn.Module, args: tuple, y: torch.Tensor) -> None:
+        """The hook on one layer."""
+        if not self._runs:
+            return
+        each, odd = divmod(len(args[0]), self._rows)
+        if odd:
+            raise ValueError(f"{layer} is given {len(args[0])} rows of a batch of {self._rows}")
+        for start, stop, held in self._runs:
+            update = held.updates.get(layer)
+            if update is not None:
+                update.apply(args[0][start * each : stop * each], y[start * each : stop * each])
+
+
+def _weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """As `split_weights`. What was not in memory before does not stay there: many adapters would not fit together."""
+    was_there = "weights" in vars(adapter)
+    found = split_weights(adapter)
+    if not was_there:
+        adapter.forget_weights()
+    return found
+
+
+def _whole(loaded: LoadedModel, name: str) -> str | None:
+    """Which of the modules that an adapter may hold whole a weight belongs to."""
+    return next((place for place in loaded.family.trained_whole if name.startswith(f"{place}.")), None)
+
+
+def _unserved(loaded: LoadedModel, adapter: Adapter, updates, others, modules: Mapping[str, nn.Module]) -> list[str]:
+    """What of an adapter is no update of a linear layer and no head: a line each."""
+    config, init, found = adapter.config, str(adapter.config.init_lora_weights), []
+    variants = [option.name for option in fields(LoraConfig) if option.metadata.get("is_lora_variant")]
+    used = [name for name in variants if name != "use_dora" and getattr(config, name)]
+    if used:
+        found.append(f"{', '.join(used)} of PEFT is not served beside other adapters; load it alone")
+    if init.startswith(_NOT_REPEATED):
+        found.append(
+            f"{init} has changed its base's weights, which cannot be repeated beside other adapters; load it alone"
+        )
+    if init in CHANGE_THE_BASE and loaded.quantization != "none":
+        found.append(
+            f"{init} takes parts of the base's weights, which {loaded.quantization} ones do not allow; use --quantization none"
+        )
+    odd = [name for name in others if not _whole(loaded, name)]
+    for layer, tensors in updates.items():
+        if not (isinstance(modules.get(layer), nn.Linear) and {A, B} <= tensors.keys() <= {A, B, _MAGNITUDE}):
+            odd += [f"{layer}.{end}" for end in tensors]
+    if odd:
+        found.append(
+            f"{len(odd)} of its weights, {odd[0]} the first, are more than updates of linear layers, which alone are served "
+            "beside other adapters; load it alone"
+        )
+    return [f"adapter {adapter.name}: {problem}" for problem in found]
+
+
+# Outside inference mode, whose tensors PEFT's initialisation cannot change in place.
+@torch.inference_mode(False)
+@torch.no_grad()
+def _read(loaded: LoadedModel, adapter: Adapter) -> Held:
+    """An adapter's weights from its file onto the device, in the precision of the layers that they belong to."""
+    updates, others = _weights(adapter)
+    whole: dict[str, nn.Module] = {}
+    for name, tensor in others.items():
+        place = _whole(loaded, name)
+        if place not in whole:
+            whole[place] = copy.deepcopy(loaded.base.get_submodule(place))
+        owner, _, last = name.removeprefix(f"{place}.").rpartition(".")
+        # In float32, as it was trained; of another shape than the base's for other answers.
+        value = nn.Parameter(tensor.to(loaded.device, torch.float32, copy=True), requires_grad=False)
+        setattr(whole[place].get_submodule(owner), last, value)
+    made = {layer: _update_of(loaded, adapter.config, layer, tensors) for layer, tensors in updates.items()}
+    return Held(made, whole)
+
+
+def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Mapping[str, torch.Tensor]) -> Update:
+    module = loaded.base.get_submodule(layer)
+    dtype = module.weight.dtype if module.weight.is_floating_point() else loaded.dtype
+    rank, scaling = rank_and_scaling(config, layer)
+    # Copies, also where nothing changes: the tensors of a file are parts of it, and would keep all of it.
+    a, b = (tensors[end].to(loaded.device, torch.float32, copy=True) for end in (A, B))
+    b *= scaling
+    if config.init_lora_weights in CHANGE_THE_BASE:
+        taken_a, taken_b = _taken_out(module, config, rank, scaling)
+        a, b = torch.cat([a, taken_a]), torch.cat([b, -taken_b], dim=1)
+    gain = shift = None
+    if _MAGNITUDE in tensors:
+        gain = tensors[_MAGNITUDE].to(loaded.device, torch.float32) / torch.addmm(_dense(module), b, a).norm(dim=1)
+        b *= gain[:, None]
+        if module.bias is not None:
+            shift = (module.bias.float() * (1 - gain)).to(dtype)
+        gain = gain.to(dtype)
+    return Update(a.to(dtype), b.to(dtype), gain, shift)
+
+
+def _taken_out(module: nn.Linear, config: LoraConfig, rank: int, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A₀ and s·B₀, whose product PEFT takes out of a layer's weight before it puts a PiSSA or OLoRA adapter there."""
+    spare = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+    spare.weight = nn.Parameter(module.weight.clone(), requires_grad=False)
+    plain = copy.copy(config)
+    plain.use_dora = plain.use_rslora = False
+    with torch.random.fork_rng():  # it draws what it overwrites
+        made = lora.Linear(spare, "taken", plain, r=rank, lora_alpha=scaling * rank)
+    return made.lora_A["taken"].weight.float(), made.lora_B["taken"].weight.float() * scaling
+
+
+def _dense(module: nn.Linear) -> torch.Tensor:
+    """A layer's weight [out, in] in float32; of a quantized layer, what it stands for."""
+    state = getattr(module.weight, "quant_state", None)
+    if getattr(state, "packing_format_for_cpu", False):
+        # bitsandbytes has repacked it for this CPU, in an order of its own: the layer itself says what it multiplies by.
+        ones = torch.eye(module.in_features, dtype=state.dtype, device=module.weight.device)
+        return (module(ones).float() - (0.0 if module.bias is None else module.bias.float())).t()
+    if get_bnb_param_type(module.weight):
+        # Not PEFT's `dequantize_module_weight`: on a CPU that puts a copy in the layer, and an 8-bit one has lost its scales.
+        return dequantize_bnb_weight(module.weight, getattr(module, "state", None)).float()
+    return module.weight.float()

@@ -1,0 +1,1 @@
+"""Where adapters are kept: a local store, archives, the Hub."""

@@ -1,0 +1,217 @@
+"""One adapter in one file, to hand on: a zip with its files and their checksums, the same bytes for the same adapter."""
+
+import hashlib
+import json
+import os
+import re
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.adapters.storage.local import folder_of, own_name, placing
+from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS
+from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, MAX_TEXT, WEIGHTS, check_name
+from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.strict_json import parse_json, shown
+
+CHECKSUMS = "checksums.json"
+FORMAT = 1
+_DATE = (1980, 1, 1, 0, 0, 0)
+_BLOCK = 1 << 20
+_MAX_ENTRIES = 100
+_FOLDER = 0x10
+"""MS-DOS's attribute of one."""
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, IndexError,
+)  # fmt: skip
+"""What `zipfile` raises for a file that is not what it says."""
+
+
+def export(adapter: Adapter, output: str | Path) -> Path:
+    """Write an adapter to one file, `output`, or to NAME.zip in the folder `output`; returns the file.
+
+    Raises `InputError` when there is such a file already, or it cannot be written; half a file is never left.
+    """
+    name, output = own_name(adapter.name), Path(output)
+    output = output / f"{name}.zip" if output.is_dir() else output
+    temporary = None
+    try:
+        if os.path.lexists(output):
+            raise FileExistsError
+        if not output.parent.is_dir():
+            raise InputError(f"archive {output}: there is no folder {output.parent} to put it in; make it first")
+        number, temporary = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent)
+        with os.fdopen(number, "wb") as file:
+            _pack(adapter.folder, name, file)
+            file.flush()
+            os.fsync(file.fileno())  # without it a power cut may keep the name and lose the contents
+        os.chmod(temporary, 0o644)
+        _name_once(temporary, output)
+    except FileExistsError as error:
+        raise InputError(f"archive {output}: exists already; choose another name, or remove it") from error
+    except OSError as error:
+        raise InputError(f"archive {output}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+    return output
+
+
+def import_adapter(archive: str | Path, name: str | None = None, store: str | Path | None = None) -> Path:
+    """Put the adapter in an archive into a store, under its own name if no other is given; returns its folder there.
+
+    Raises `InputError` for an archive that is not what `export` writes, for an adapter that is refused, or for a name that
+    is taken. All of the archive is read and compared with its checksums before anything is written, and what is written once
+    more.
+    """
+    archive = Path(archive)
+    what = f"archive {archive if str(archive).isprintable() else shown(str(archive))}"
+    if not archive.is_file():
+        raise InputError(f"{what}: there is no such file")
+    try:
+        with open(archive, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                raise InputError(f"{what}: does not begin as a zip file")
+        with zipfile.ZipFile(archive) as opened:
+            entries = _check_entries(opened, what)
+            own, sums = _read_checksums(opened, entries, what)
+            wrong = [file for file, digest in sums.items() if _unpack(opened, entries[file]) != digest]
+            raise_all([f"{what}: {file} is not what {CHECKSUMS} says; fetch the archive anew" for file in wrong])
+            with placing(name or own, store) as folder:
+                for file, digest in sums.items():
+                    with open(folder / file, "xb") as output:
+                        if _unpack(opened, entries[file], output) != digest:
+                            raise InputError(f"{what}: {file} changed while it was read; try again")
+    except OSError as error:
+        raise InputError(f"{what}: is not readable: {error.strerror or error}") from error
+    except _DAMAGED as error:
+        reason = shown((str(error).splitlines() or [type(error).__name__])[0])
+        raise InputError(f"{what}: is damaged, or no archive of an adapter: {reason}") from error
+    return folder_of(name or own, store)
+
+
+def _pack(folder: Path, name: str, output: BinaryIO) -> None:
+    sums = {}
+    with zipfile.ZipFile(output, "w") as archive:
+        for file in ADAPTER_FILES:
+            if not (folder / file).is_file():
+                continue
+            digest = hashlib.sha256()
+            with open(folder / file, "rb") as source:
+                with archive.open(_entry(file, os.fstat(source.fileno()).st_size), "w") as packed:
+                    while block := source.read(_BLOCK):
+                        digest.update(block)
+                        packed.write(block)
+            sums[file] = digest.hexdigest()
+        listed = json.dumps({"format": FORMAT, "name": name, "files": sums}, indent=2).encode()
+        archive.writestr(_entry(CHECKSUMS, len(listed)), listed)
+
+
+def _entry(name: str, size: int) -> zipfile.ZipInfo:
+    """Stored as it is: weights hardly shrink, and compressors of other versions would make other bytes."""
+    entry = zipfile.ZipInfo(name, _DATE)
+    entry.create_system, entry.external_attr, entry.file_size = 3, (stat.S_IFREG | 0o644) << 16, size
+    return entry
+
+
+def _name_once(temporary: str, output: Path) -> None:
+    """Raises FileExistsError rather than replacing a file that came meanwhile."""
+    try:
+        os.link(temporary, output)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if os.path.lexists(output):
+            raise FileExistsError from None
+        os.rename(temporary, output)
+
+
+def _check_entries(archive: zipfile.ZipFile, what: str) -> dict[str, zipfile.ZipInfo]:
+    """Name → entry, each a plain file that an adapter may have, and none beyond its limit."""
+    listed = archive.infolist()
+    if len(listed) > _MAX_ENTRIES:
+        raise InputError(f"{what}: has {len(listed)} entries; an adapter has at most {len(ADAPTER_FILES) + 1} files")
+    entries, problems = {}, []
+    for entry in listed:
+        problem = _entry_problem(entry) or ("stands there twice" if entry.filename in entries else None)
+        entries[entry.filename] = entry
+        if problem:
+            # Of the name in the file; zipfile ends it at a zero byte.
+            problems.append(f"{what}: its entry {shown(entry.orig_filename)} {problem}")
+    problems += [f"{what}: has no {name}" for name in (CONFIG, WEIGHTS, CHECKSUMS) if name not in entries]
+    raise_all(problems)
+    return entries
+
+
+def _entry_problem(entry: zipfile.ZipInfo) -> str | None:
+    name, mode = entry.orig_filename, entry.external_attr >> 16
+    limit = MAX_WEIGHTS if name == WEIGHTS else MAX_TEXT
+    if name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name):
+        return "is an absolute path"
+    if ".." in re.split(r"[/\\]", name):
+        return "leads out of the store"
+    if stat.S_ISLNK(mode):
+        return "is a link"
+    if name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & _FOLDER:
+        return "is a folder"
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        return "is no plain file"
+    if name not in (*ADAPTER_FILES, CHECKSUMS):
+        return f"is no file of an adapter; those are {', '.join(ADAPTER_FILES)} and {CHECKSUMS}"
+    if entry.flag_bits & 1:
+        return "is encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"is compressed in a way ({entry.compress_type}) that is not read; store or deflate it"
+    if entry.file_size > limit:
+        return f"has {entry.file_size:,} bytes; at most {limit:,} are read"
+    if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
+        return f"is stored as it is, but has sizes of {entry.compress_size:,} and {entry.file_size:,} bytes"
+    return None
+
+
+def _read_checksums(
+    archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], what: str
+) -> tuple[str, dict[str, str]]:
+    """→ (the adapter's name, file → SHA-256)."""
+    try:
+        listed = parse_json(archive.read(entries[CHECKSUMS]))
+    except ValueError as error:
+        raise InputError(f"{what}: {CHECKSUMS} is not readable as JSON: {error}") from error
+    if not isinstance(listed, dict) or listed.get("format") != FORMAT:
+        raise InputError(f"{what}: {CHECKSUMS} has to be an object with format {FORMAT}")
+    name, sums = listed.get("name"), listed.get("files")
+    if not isinstance(name, str) or not isinstance(sums, dict):
+        raise InputError(f"{what}: {CHECKSUMS} has to have the adapter's name and its files")
+    try:
+        check_name(name)
+    except InputError as error:
+        raise InputError(*(f"{what}: {problem}" for problem in error.problems)) from error
+    problems = [f"{what}: {CHECKSUMS} has no {file}" for file in entries.keys() - sums.keys() - {CHECKSUMS}]
+    problems += [f"{what}: has no {shown(file)}, which {CHECKSUMS} has" for file in sums.keys() - entries.keys()]
+    problems += [
+        f"{what}: the checksum of {shown(file)} is {shown(digest)}; it has to be a SHA-256 in hexadecimal digits"
+        for file, digest in sums.items()
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest)
+    ]
+    problems += [f"{what}: {CHECKSUMS} has itself"] if CHECKSUMS in sums else []
+    raise_all(sorted(problems))
+    return name, sums
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, output: BinaryIO | None = None) -> str:
+    """SHA-256 of an entry's contents, also written to `output`. Raises ValueError when they are not as long as it says."""
+    digest, size = hashlib.sha256(), 0
+    with archive.open(entry) as source:
+        while block := source.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+            if output:
+                output.write(block)
+    if size != entry.file_size:
+        raise ValueError(f"{entry.filename} has {size:,} bytes instead of {entry.file_size:,}")
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What is refused before anything of an adapter is loaded."""

@@ -1,0 +1,180 @@
+"""An adapter's safetensors file, found to be what its header says before it is loaded: places, shapes, finite values.
+
+The format: 8 bytes with the header's length, the header in JSON (name → dtype, shape, place), then the tensors' bytes.
+https://huggingface.co/docs/safetensors/index#format
+"""
+
+import math
+import mmap
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from blip2vqa.adapters.validation.safe_config import PLAIN
+from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.strict_json import parse_json, shown
+from blip2vqa.utils.threads import one_thread
+
+MAX_WEIGHTS = 4 << 30
+MAX_HEADER = 4 << 20
+"""In bytes; an adapter of every layer of a base has a header of some 100 KB."""
+FLOATS = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
+"""The format's name → torch's, and bytes."""
+SIZES = {name: size for name, (_, size) in FLOATS.items()} | {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_BLOCK = 1 << 18
+_BIAS = re.compile(r"(.+)\.lora_B\.bias")
+_FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
+_MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(?:\.weight)?")
+_ENTRY = {"dtype", "shape", "data_offsets"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """One tensor in a file; its bytes begin at `begin`, counted from the file's beginning."""
+
+    dtype: str
+    """As the format calls it; one of `SIZES`."""
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+
+
+def read_header(file: Path) -> dict[str, Place]:
+    """Name → place of every tensor, none overlapping, no byte unaccounted for. Raises `InputError` for each lie."""
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        first = stream.read(8)
+        if size > MAX_WEIGHTS:
+            raise InputError(f"has {size:,} bytes; at most {MAX_WEIGHTS:,} are read")
+        if size < 8:
+            raise InputError(f"has {size} bytes, too few for a header")
+        length = struct.unpack("<Q", first)[0]
+        if length > min(MAX_HEADER, size - 8):
+            if first[:4] == b"PK\x03\x04" or re.match(rb"\x80[\x02-\x05]", first):
+                raise InputError("is a pickle by its first bytes, whatever its name says")
+            raise InputError(
+                f"says that its header has {length:,} bytes, of {size:,} in the file (at most {MAX_HEADER:,} are read)"
+            )
+        data = stream.read(length)
+    try:
+        header = parse_json(data)
+    except ValueError as error:
+        raise InputError(f"its header is not readable as JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise InputError(f"its header is {shown(header)}, not an object")
+    notes = header.pop("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise InputError(f"its __metadata__ is {shown(notes)}; it has to be an object of texts")
+    start = 8 + length
+    places, problems = {}, []
+    for name, entry in header.items():
+        place = _place(entry, start, size)
+        if not PLAIN.fullmatch(name):
+            problems.append(f"{shown(name)} is no tensor's name (letters, digits, '.', '_', '-')")
+        elif isinstance(place, str):
+            problems.append(f"{name}: {place}")
+        else:
+            places[name] = place
+    raise_all(problems)
+    end = start
+    for name, place in sorted(places.items(), key=lambda item: (item[1].begin, item[1].size)):
+        if place.begin != end:
+            kind = "overlap" if place.begin < end else "leave a gap"
+            raise InputError(
+                f"{name}: its bytes begin at {place.begin - start}, after {end - start}: the tensors {kind}"
+            )
+        end = place.begin + place.size
+    if end != size:
+        raise InputError(f"has {size - end:,} bytes that belong to no tensor")
+    return places
+
+
+def _place(entry: object, start: int, size: int) -> Place | str:
+    """The place, or what is wrong with it."""
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY:
+        return f"is {shown(entry)}; it has to have dtype, shape and data_offsets"
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in SIZES:
+        return f"its dtype is {shown(dtype)}; known are {', '.join(SIZES)}"
+    if not _are_counts(shape) or len(shape) > 8:
+        return f"its shape is {shown(shape)}; it has to be a list of whole numbers"
+    if not _are_counts(offsets) or len(offsets) != 2:
+        return f"its data_offsets are {shown(offsets)}; they have to be two whole numbers"
+    begin, end = offsets
+    if not begin <= end <= size - start:
+        return f"its data_offsets {shown(offsets)} are no part of the {size - start:,} bytes in the file"
+    needed = math.prod(shape) * SIZES[dtype]
+    if needed != end - begin:
+        return f"{dtype} {shown(shape)} is not {end - begin:,} bytes"
+    return Place(dtype, tuple(shape), start + begin, end - begin)
+
+
+def _are_counts(values: object) -> bool:
+    # Sizes beyond 63 bits overflow in the libraries that read them.
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
+
+
+def check_shapes(places: dict[str, Place], config: dict) -> list[str]:
+    """What does not fit the (checked) configuration: A is [r, in], B is [out, r], in pairs; magnitudes and biases [out]."""
+    problems, factors, magnitudes, biases = [], {"A": {}, "B": {}}, {}, {}
+    for key, place in places.items():
+        factor, magnitude, bias = (kind.fullmatch(key) for kind in (_FACTOR, _MAGNITUDE, _BIAS))
+        if factor:
+            factors[factor[2]][factor[1]] = place
+        elif magnitude:
+            magnitudes[magnitude[1]] = place
+        elif bias and config.get("lora_bias"):
+            biases[bias[1]] = place
+        elif "lora_" in key:
+            problems.append(
+                f"{key}: is a kind of LoRA weight that is not supported, or that the configuration does not have"
+            )
+        if "lora_" in key and place.dtype not in FLOATS:
+            problems.append(f"{key}: holds whole numbers; LoRA needs fractions")
+    down, up = factors["A"], factors["B"]
+    if not down and not up:
+        problems.append("holds no LoRA weights")
+    problems += [f"{name}: has A without B" for name in down.keys() - up.keys()]
+    problems += [f"{name}: has B without A" for name in up.keys() - down.keys()]
+    order = {name: number for number, name in enumerate(config.get("rank_pattern") or ())}
+    for name in down.keys() & up.keys():
+        rank, a, b = _rank(name, order, config), down[name].shape, up[name].shape
+        if len(a) != 2 or a[0] != rank or a[1] == 0:
+            problems.append(f"{name}: A is {list(a)}; with the configuration's rank it has to be [{rank}, in]")
+        elif len(b) != 2 or b[1] != rank or b[0] == 0:
+            problems.append(f"{name}: B is {list(b)}; with the configuration's rank it has to be [out, {rank}]")
+        elif name in magnitudes and magnitudes[name].shape != b[:1]:
+            problems.append(f"{name}: DoRA's magnitudes are {list(magnitudes[name].shape)}; they have to be [{b[0]}]")
+        elif name in biases and biases[name].shape != b[:1]:
+            problems.append(f"{name}: the bias of B is {list(biases[name].shape)}; it has to be [{b[0]}]")
+    dora = (down.keys() & up.keys()) if config.get("use_dora") else set()
+    problems += [f"{name}: has no magnitudes, although use_dora is true" for name in dora - magnitudes.keys()]
+    problems += [f"{name}: has magnitudes of DoRA, although use_dora is not true" for name in magnitudes.keys() - dora]
+    return sorted(problems)
+
+
+def _rank(module: str, order: dict[str, int], config: dict) -> int:
+    """As PEFT's `get_pattern_key`: the first entry that is the module's name or a dotted end of it."""
+    parts = module.split(".")
+    ends = [".".join(parts[start:]) for start in range(len(parts))] if order else []
+    found = min((end for end in ends if end in order), key=order.get, default=None)
+    return config["r"] if found is None else config["rank_pattern"][found]
+
+
+def not_finite(file: Path, places: dict[str, Place]) -> list[str]:
+    """The names of the tensors that hold NaN or infinity, read block by block."""
+    import torch  # whose import takes a second, which a list of adapters has no use for
+
+    found = []
+    with one_thread(), open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) as data:
+        for name, place in places.items():
+            if not place.size or place.dtype not in FLOATS:
+                continue
+            kind, size = FLOATS[place.dtype]
+            values = torch.frombuffer(data, dtype=getattr(torch, kind), count=place.size // size, offset=place.begin)
+            # Smallest and largest are NaN where one value is; several times as fast as asking every value.
+            if not all(torch.stack(block.aminmax()).isfinite().all() for block in values.split(_BLOCK)):
+                found.append(name)
+            del values  # which holds on to the file
+    return found

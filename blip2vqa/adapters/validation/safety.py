@@ -1,0 +1,160 @@
+"""What is refused, with the reason, before anything of an adapter is loaded.
+
+Nothing in an adapter's folder is ever run, by PEFT or here. Refused is what could do harm, what says that its maker
+expected code to be run (Python files, classes of its own), and what two readers might understand differently.
+
+Beside an adapter may lie what a training run leaves: tables, checkpoints, an optimizer's pickles. None of it is opened,
+so it may stay; a pickle is refused where it stands for the adapter's weights. Python files and links that lead out of the
+folder are refused at any depth, since a folder is often copied or sent as a whole. The links of a Hub cache, from a
+snapshot to the blobs of the same repository, are its way to keep files.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from blip2vqa.adapters.files.manifest import NAME as MANIFEST
+from blip2vqa.adapters.validation.pickles import pickled_weights
+from blip2vqa.adapters.validation.safe_config import check_config, check_with_peft
+from blip2vqa.adapters.validation.safe_manifest import check_manifest
+from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
+from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.strict_json import parse_json, shown
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, "README.md", "metrics.json")
+"""All that is copied, packed or sent."""
+MAX_TEXT = 4 << 20
+"""In bytes, of every file but the weights."""
+MAX_FILES = 10_000
+_SHOWN = 8
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])(\..*)?", re.IGNORECASE)
+"""What Windows takes for one, whatever stands behind the first dot; it also drops a dot at the end."""
+_PYTHON = (".py", ".pyc", ".pyo", ".pyw", ".pyi", ".pyx", ".pyd", ".pyz", ".so", ".dll", ".dylib", ".egg", ".whl")
+
+
+def check_name(name: str) -> str:
+    """`name`, when an adapter in the store may be called so. Raises `InputError` otherwise."""
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        raise InputError(
+            f"adapter name {shown(name)}: may have at most 100 letters, digits, '.', '_' and '-', "
+            "the first of them neither '.' nor '-', the last not '.'; choose another name"
+        )
+    if _DEVICE.fullmatch(name):
+        raise InputError(f"adapter name {name}: is a device's on Windows, which could not hold it; choose another name")
+    return name
+
+
+def check_folder(folder: Path, name: str, weights: str = "values") -> None:
+    """Raise `InputError`, with the problems found, unless `folder` holds an adapter that is safe to load.
+
+    Files are opened only where what lies in the folder is in order, and values read only where the header is.
+
+    name: what its user calls it.
+    weights: how closely they are looked at: their `values`, their `header` alone (quick: without torch and PEFT), or
+        not at all, `pickled`, since they are still to be converted.
+    """
+    folder, problems = Path(folder), []
+    try:
+        gather(problems, _check_entries, folder, weights == "pickled")
+        if not problems:
+            config = gather(problems, _read_config, folder, weights != "header")
+            gather(problems, _check_manifest, folder)
+            gather(problems, _read_json, folder / "metrics.json", False)
+            places = None if weights == "pickled" else gather(problems, _read_header, folder)
+            if config is not None and places is not None:
+                problems += [f"{WEIGHTS}: {problem}" for problem in check_shapes(places, config)]
+    except OSError as error:
+        problems.append(f"{shown(error.filename)} is not readable: {error.strerror}")
+    raise_all(_lines(name, problems))
+    if weights == "values":
+        check_values(folder, name)
+
+
+def check_values(folder: Path, name: str) -> None:
+    """Raise `InputError` where a weight is NaN or infinite, or the header is not sound."""
+    folder, problems = Path(folder), []
+    places = gather(problems, _read_header, folder)
+    found = not_finite(folder / WEIGHTS, places) if places is not None else []
+    problems += [f"{WEIGHTS}: {key} has NaN or infinite values, so it is of no use" for key in found]
+    raise_all(_lines(name, problems))
+
+
+def _lines(name: str, problems: list[str]) -> list[str]:
+    name = name if name.isprintable() else shown(name)
+    lines = [f"adapter {name}: {problem}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"adapter {name}: {len(problems) - _SHOWN} more problems like these")
+    return lines
+
+
+def _check_entries(folder: Path, pickled: bool) -> None:
+    """What lies in the folder, by names and sizes."""
+    # Not Path.resolve, which raises for a link to itself.
+    problems, count, home = [], 0, Path(os.path.realpath(folder))
+    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    for place, folders, files in os.walk(home):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            label = shown(str(path.relative_to(home)))
+            if path.is_symlink() and not any(Path(os.path.realpath(path)).is_relative_to(near) for near in homes):
+                problems.append(f"{label} is a link that leads out of the folder; put the file itself there")
+            if path.name.lower().endswith(_PYTHON):
+                problems.append(f"{label} is a Python file; an adapter needs none, so remove it")
+        count += len(folders) + len(files)
+        if count > MAX_FILES:
+            raise InputError(f"the folder holds more than {MAX_FILES:,} files, so it is not an adapter's")
+    for name in ADAPTER_FILES:
+        file, limit = folder / name, MAX_WEIGHTS if name == WEIGHTS else MAX_TEXT
+        if os.path.lexists(file) and not file.is_file():
+            problems.append(f"{name} is no file")
+        elif file.is_file() and file.stat().st_size > limit:
+            problems.append(f"{name} has {file.stat().st_size:,} bytes; at most {limit:,} are read")
+    if not os.path.lexists(folder / CONFIG):
+        problems.append(f"the folder holds no {CONFIG}, so it is not an adapter")
+    if not pickled:
+        problems += _pickle_problems(folder)
+    raise_all(problems)
+
+
+def _pickle_problems(folder: Path) -> list[str]:
+    pickle, has_weights = pickled_weights(folder), os.path.lexists(folder / WEIGHTS)
+    if pickle and has_weights:
+        return [f"{pickle.name} is a pickle, which can run code, beside {WEIGHTS}; remove it"]
+    if pickle:
+        return [
+            f"its weights are a pickle, {pickle.name}, which can run code when it is read; "
+            "exchange.py add with --convert_pickle reads nothing but tensors from it and keeps them without"
+        ]
+    return [] if has_weights else [f"the folder holds no {WEIGHTS}"]
+
+
+def _read_json(file: Path, finite: bool) -> object:
+    """The value; None where there is no such file."""
+    try:
+        return parse_json(file.read_bytes(), finite) if file.is_file() else None
+    except ValueError as error:
+        raise InputError(f"{file.name} is not readable as JSON: {error}; restore or remove it") from error
+
+
+def _read_config(folder: Path, with_peft: bool) -> dict:
+    config = _read_json(folder / CONFIG, finite=True)
+    problems = check_config(config)
+    if with_peft and not problems:
+        problems = check_with_peft(config)
+    raise_all([f"{CONFIG}: {problem}" for problem in problems])
+    return config
+
+
+def _check_manifest(folder: Path) -> None:
+    # Scores may be NaN in it, and in the metrics: Python's writer writes them so.
+    manifest = _read_json(folder / MANIFEST, finite=False)
+    if (folder / MANIFEST).is_file():
+        raise_all([f"{MANIFEST} {problem}" for problem in check_manifest(manifest)])
+
+
+def _read_header(folder: Path) -> dict:
+    try:
+        return read_header(folder / WEIGHTS)
+    except InputError as error:
+        raise InputError(*(f"its weights are not readable: {WEIGHTS}: {line}" for line in error.problems)) from error

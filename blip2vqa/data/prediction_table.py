@@ -1,0 +1,279 @@
+"""The table of predictions: filled batch by batch, resumed after an interruption, written whole or not at all."""
+
+import csv
+import hashlib
+import json
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from blip2vqa.data.examples import Example
+from blip2vqa.data.readers import read_csv
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import write_text_atomic
+
+logger = logging.getLogger(__name__)
+
+RESULT_COLUMNS = ("generated_answer", "confidence", "status")
+RANKED_COLUMN = "ranked_answers"
+ADAPTER_COLUMN = "adapter"
+SHOWN = 5  # mistakes named in an error; the rest is counted
+
+
+def partial_path(output_path: str | Path) -> Path:
+    """`RESULTS.csv` → `RESULTS.csv.partial`, the journal of a run that is not finished."""
+    return Path(output_path).with_name(Path(output_path).name + ".partial")
+
+
+class PredictionsTable:
+    """Results of `inference.py`, kept in a journal beside the output until every row has one.
+
+    The journal, `RESULTS.csv.partial`, holds one JSON object a line: first what was run, then one result each. It is
+    flushed with every batch, so that a killed run goes on where it was.
+
+    Args:
+        output_path: the CSV to write.
+        table: the input table; its columns and cells stand in the output as they are, its index names the rows as
+            `Example.row` does. A column named like one of `RESULT_COLUMNS` is written as `input_<name>`, with a warning.
+        run_key: what the results depend on (model, adapter, prompt, decoding, …), in JSON's types. A hash of `table`
+            is added.
+        overwrite: start anew. A finished output stays in place until the new one replaces it.
+
+    Raises `InputError` when a finished output stands there, or the journal is of another run, unless `overwrite`.
+    """
+
+    def __init__(self, output_path: str | Path, table: pd.DataFrame, run_key: dict, overwrite: bool = False):
+        self.output_path = Path(output_path)
+        self.journal_path = partial_path(output_path)
+        self._table = table
+        # Through JSON, so that a tuple equals the list it comes back as.
+        self._run = json.loads(json.dumps(run_key | {"input_table": _table_hash(table)}))
+        self._results: dict[int, dict] = {}
+        ours = (*RESULT_COLUMNS, RANKED_COLUMN, ADAPTER_COLUMN)
+        renamed = {name: f"input_{name}" for name in table.columns if name in ours}
+        clash = sorted(set(renamed.values()) & set(table.columns))
+        if clash:
+            raise InputError(f"table: columns {clash} are in the way of the results' own; rename them")
+        for old, new in renamed.items():
+            logger.warning("%s: the table's own column %s is written as %s", self.output_path, old, new)
+        self._columns = [renamed.get(name, name) for name in table.columns]
+        self._open_journal(overwrite)
+
+    def _open_journal(self, overwrite: bool) -> None:
+        header, entries, size = (None, [], 0) if overwrite else _read_journal(self.journal_path)
+        # An interrupted --overwrite may go on without saying so again: the journal remembers.
+        self._replaces = overwrite or bool(header and header["overwrite"])
+        if self.output_path.is_dir():
+            raise InputError(f"{self.output_path}: is a folder; --output_path names the CSV to write")
+        self._keep_what_is_finished()
+        if header is not None:
+            before, now = header["run"], self._run
+            changed = [
+                "another table" if key == "input_table" else f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+                for key in sorted(before | now)
+                if before.get(key) != now.get(key)
+            ]
+            if changed:
+                raise InputError(
+                    f"{self.journal_path}: begun with other settings ({'; '.join(changed)}); repeat that run to finish "
+                    "it, name another --output_path, or start anew with --overwrite"
+                )
+        self._results = {entry["row"]: entry for entry in entries}
+        try:
+            self.output_path.parent.mkdir(parents=True, exist_ok=True)
+            self._journal = open(self.journal_path, "a" if header else "w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.journal_path}: cannot be written: {error.strerror}") from error
+        if header is None:
+            self._append([{"run": self._run, "overwrite": self._replaces}])
+        else:
+            self._journal.truncate(size)  # what a kill left of the last line
+
+    def _keep_what_is_finished(self) -> None:
+        if self.output_path.exists() and not self._replaces:
+            raise InputError(
+                f"{self.output_path}: is already there, finished; score it with --score, name another --output_path, "
+                "or start anew with --overwrite"
+            )
+
+    @property
+    def done(self) -> set[int]:
+        """Rows (as in `Example.row`) answered before; one whose image was bad is left out, to be tried again."""
+        return {row for row, entry in self._results.items() if entry["status"] == "ok"}
+
+    def add(self, results: Iterable[dict]) -> None:
+        """Keep results: `row`, `status` ("ok", or why there is no answer), `answer`, `confidence`; if given also `adapter`,
+        which one answered, and `ranked`, the likeliest answers of a list with their probabilities.
+
+        They survive a kill once this returns. A row given twice keeps the later result.
+        """
+        entries = [
+            {"answer": "", **result, "row": int(result["row"]), "confidence": _finite(result.get("confidence"))}
+            | ({"ranked": [(name, round(value, 6)) for name, value in result["ranked"]]} if "ranked" in result else {})
+            for result in results
+        ]
+        self._append(entries)
+        self._results |= {entry["row"]: entry for entry in entries}
+
+    def _append(self, lines: list[dict]) -> None:
+        self._journal.writelines(json.dumps(line) + "\n" for line in lines)
+        self._journal.flush()
+
+    def finish(self) -> pd.DataFrame:
+        """Write the output, remove the journal, and return the table written.
+
+        The columns of the input in their order, then `generated_answer`, `confidence` (0 to 1, empty without an answer)
+        and `status`; where types of questions have adapters of their own also `adapter`, and where answers were ranked
+        `ranked_answers`, JSON of [answer, probability] pairs.
+        Raises ValueError when rows are missing, `InputError` when the output has appeared in the meantime.
+        """
+        rows = self._table.index.tolist()
+        missing = [row for row in rows if row not in self._results]
+        if missing:
+            raise ValueError(f"{len(missing)} rows have no result yet, the first {missing[:SHOWN]}")
+        entries = [self._results[row] for row in rows]
+        output = self._table.set_axis(self._columns, axis="columns").reset_index(drop=True)
+        output["generated_answer"] = [entry["answer"] for entry in entries]
+        confidences = [entry["confidence"] for entry in entries]
+        output["confidence"] = ["" if value is None else f"{value:.6f}" for value in confidences]
+        output["status"] = [entry["status"] for entry in entries]
+        if any("adapter" in entry for entry in entries):
+            output[ADAPTER_COLUMN] = [entry.get("adapter", "") for entry in entries]
+        if any("ranked" in entry for entry in entries):
+            output[RANKED_COLUMN] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
+        self._keep_what_is_finished()  # written by another process in the meantime
+        write_text_atomic(self.output_path, to_csv(output))
+        self.close()
+        self.journal_path.unlink()
+        return output
+
+    def close(self) -> None:
+        """Close the journal, which stays for the next run."""
+        self._journal.close()
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """A table of text as CSV that reads back the same with `pandas.read_csv(dtype=str, keep_default_na=False)`."""
+    # The csv module leaves a lone carriage return unquoted, which readers take for the end of the row.
+    carriage_return = any("\r" in str(text) for text in [*table.columns, *table.to_numpy().ravel()])
+    return table.to_csv(index=False, quoting=csv.QUOTE_ALL if carriage_return else csv.QUOTE_MINIMAL)
+
+
+def _table_hash(table: pd.DataFrame) -> str:
+    cells = [list(map(str, table.columns)), table.index.tolist(), table.astype(str).to_numpy().tolist()]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+
+
+def _finite(confidence: float | None) -> float | None:
+    return None if confidence is None or not math.isfinite(confidence) else float(confidence)
+
+
+def _read_journal(path: Path) -> tuple[dict | None, list[dict], int]:
+    """Header, results and length in bytes of a journal's whole lines; no header when there is nothing to go on from."""
+    if not path.exists():
+        return None, [], 0
+    data = path.read_bytes()
+    size = data.rfind(b"\n") + 1  # a line is whole when its end is there
+    try:
+        lines = [json.loads(line) for line in data[:size].splitlines()]
+        header, entries = (lines[0], lines[1:]) if lines else (None, [])
+        ours = header is None or {"run", "overwrite"} <= header.keys()
+        if not ours or not all({"row", "answer", "confidence", "status"} <= entry.keys() for entry in entries):
+            raise ValueError("not a journal of predictions")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error}); remove it, or start anew with --overwrite") from error
+    return header, entries, size
+
+
+def read_predictions(path: str | Path, examples: Sequence[Example]) -> list[str]:
+    """What any system predicted for `examples`, one text each in their order.
+
+    `path` is the official results JSON, `[{"question_id": …, "answer": …}]`, matched to `example.extra["question_id"]`;
+    or a CSV with `generated_answer`: matched by `question_id` where both sides have it, else row by row, with
+    `image_name` and `question` compared where the CSV has them. A CSV with more rows than `examples`, some having been
+    left out for their images, is matched by these two columns. Raises `InputError` with how many do not match, and the
+    first few.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"predictions {path}: no such file")
+    ids = [example.extra.get("question_id", "") for example in examples]
+    try:
+        if path.suffix.lower() == ".json":
+            return _match_by_id(path, _read_results_json(path), ids)
+        table = read_csv(path).frame
+    except (ValueError, OSError) as error:
+        raise InputError(f"predictions {path}: cannot be read: {' '.join(str(error).split())}") from error
+    if "generated_answer" not in table:
+        raise InputError(f"predictions {path}: no column generated_answer; it has {', '.join(table.columns)}")
+    results = table["generated_answer"].tolist()
+    if "question_id" in table and any(ids):
+        return _match_by_id(path, list(zip(table["question_id"], results, strict=True)), ids)
+    return _match_by_row(path, table, examples)
+
+
+def _read_results_json(path: Path) -> list[tuple[str, str]]:
+    results = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(results, list):
+        raise InputError(f'predictions {path}: must be a list of {{"question_id", "answer"}}')
+    for position, result in enumerate(results):
+        if not isinstance(result, dict) or not {"question_id", "answer"} <= result.keys():
+            raise InputError(f'predictions {path}: entry {position} is not an object with "question_id" and "answer"')
+        if not isinstance(result["answer"], str | int | float):
+            raise InputError(f"predictions {path}: entry {position} has answer {result['answer']!r}; it must be text")
+    return [(str(result["question_id"]), str(result["answer"])) for result in results]
+
+
+def _match_by_id(path: Path, results: list[tuple[str, str]], ids: list[str]) -> list[str]:
+    if not all(ids):
+        raise InputError(f"predictions {path}: are matched by question_id, which the table of questions does not have")
+    answers = dict(results)
+    repeated = [name for name, count in Counter(name for name, _ in results).items() if count > 1]
+    repeated_in_table = [name for name, count in Counter(ids).items() if count > 1]
+    known = set(ids)
+    problems = {
+        "given more than once": repeated,
+        "more than once in the table of questions": repeated_in_table,
+        "missing from the predictions": [name for name in ids if name not in answers],
+        "unknown to the table of questions": [name for name in answers if name not in known],
+    }
+    problems = [
+        f"predictions {path}: {len(names)} question_id {what}: {', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}"
+        for what, names in problems.items()
+        if names
+    ]
+    if problems:
+        raise InputError(*problems)
+    return [answers[name] for name in ids]
+
+
+def _match_by_row(path: Path, table: pd.DataFrame, examples: Sequence[Example]) -> list[str]:
+    columns = [name for name in ("image_name", "question") if name in table]
+    given = [tuple(" ".join(row[name].split()) for name in columns) for row in table[columns].to_dict("records")]
+    wanted = [tuple(" ".join(getattr(example, name).split()) for name in columns) for example in examples]
+    if len(given) != len(wanted) and len(columns) < 2:
+        raise InputError(
+            f"predictions {path}: {len(given)} rows for {len(wanted)} questions; without image_name and question in it, "
+            "there must be one row for each, in the same order"
+        )
+    if len(given) == len(wanted):
+        unlike = [position for position, pair in enumerate(zip(given, wanted, strict=True)) if pair[0] != pair[1]]
+        order = range(len(given))
+        if unlike:
+            shown = "; ".join(f"{', '.join(given[i])} for {', '.join(wanted[i])}" for i in unlike[:SHOWN])
+            raise InputError(f"predictions {path}: {len(unlike)} rows are of other questions or out of order: {shown}")
+    else:
+        # The predictions also cover rows left out for their images: a question asked twice is taken in its order.
+        positions = defaultdict(list)
+        for position, key in reversed(list(enumerate(given))):
+            positions[key].append(position)
+        order = [positions[key].pop() if positions[key] else None for key in wanted]
+        missing = [key for key, position in zip(wanted, order, strict=True) if position is None]
+        if missing:
+            shown = "; ".join(", ".join(key) for key in missing[:SHOWN])
+            raise InputError(f"predictions {path}: {len(missing)} questions are not among them: {shown}")
+    return [table["generated_answer"].iloc[position] for position in order]

@@ -1,0 +1,285 @@
+"""What a run would take, before any weight is loaded: parameters, peak memory and time, for several bases.
+
+What can be counted is not guessed: a training step runs on the run's own longest batch, with tensors that have a shape and
+no contents. Times are the counted operations at the rate of a layer of the base's own size, measured on this device.
+"""
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import psutil
+import torch
+from accelerate import PartialState
+
+from blip2vqa.adapters.lora import wrap
+from blip2vqa.estimate.memory_tracker import Memory, count_step, counted, layer_rate, materialise
+from blip2vqa.features.encode import DECODING_THREADS
+from blip2vqa.models.attention import suit_training
+from blip2vqa.models.families import Family, family_of, parse_scopes, stage_shape
+from blip2vqa.models.loading import (
+    BYTES_PER_WEIGHT,
+    LoadedModel,
+    choose_dtype,
+    choose_quantization,
+    find_device,
+    load_config,
+    load_processor,
+    quantized_layers,
+    remove_dropout,
+)
+from blip2vqa.models.text import TextEncoder
+from blip2vqa.training.checks import check
+from blip2vqa.training.data import Tables, ask_as, count_images
+from blip2vqa.training.micro_batches import split_by_tokens
+from blip2vqa.training.run import Run
+from blip2vqa.training.trainer import AnsweredQuestions, row_length, row_sampler
+from blip2vqa.utils.errors import gather, raise_all
+from blip2vqa.utils.files import write_json_atomic
+
+CARDS = (8, 12, 24, 80)  # GiB
+CONTEXT = 2**29  # bytes that CUDA and its libraries take of a card
+LATER = 0.2 * 2**30  # bytes of libraries that a CPU's first step brings into memory
+# Bytes that an allocator holds above each byte it was asked for: CUDA's for all tensors, glibc's for those that come and go.
+CUDA_SPARE, CPU_SPARE = 0.05, {"none": 0.3, "8bit": 0.65, "4bit": 0.65}
+EFFICIENCY = 0.7  # of a layer's rate, reached by a whole step
+BATCHES = 64  # of an epoch, spread evenly over it, among which the longest is looked for
+KINDS = ("weights", "adapter", "activations", "logits", "other")
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Features for the collator: a shape and no contents."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def of(self, digests: Iterable[str]) -> torch.Tensor:
+        return torch.empty(len(list(digests)), *self.shape, dtype=self.dtype, device="meta")
+
+    def padded(self, digests: Iterable[str]) -> dict[str, torch.Tensor]:
+        pixels = self.of(digests)
+        # The mask decides how many patches there are.
+        return {"pixel_values": pixels, "pixel_mask": torch.ones(len(pixels), *self.shape[1:], dtype=torch.long)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run on one base: all but the weights."""
+
+    run: Run
+    tables: Tables
+    base_model_id: str
+    config: object
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.config)
+
+    @property
+    def text(self) -> TextEncoder:
+        """What turns the tables into tensors."""
+        return self.tables.text
+
+    @cached_property
+    def stage(self) -> str:
+        """What a training batch starts from, of `families.STAGES`."""
+        stage, _ = self.family.last_frozen_stage(parse_scopes(self.run.lora.lora_scope))
+        return stage if self.run.features.kept() else "pixel_values"
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """What runs once for each image."""
+        return self.family.stages[self.stage][0]
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """What is in memory during training."""
+        return self.family.rest(self.stage)
+
+    def outline(self, parts: tuple[str, ...]) -> LoadedModel:
+        """As `load_base` with `parts`, unquantized and with no contents."""
+        config, family = copy.deepcopy(self.config), self.family
+        remove_dropout(config)
+        with torch.device("meta"):
+            model = family.model_class(config, parts)
+            if self.text.classes:
+                model.answer_with(self.text.answers)
+            model = model.to(self.dtype).requires_grad_(False).eval()
+        if "language_model" in parts:
+            suit_training(model.language_model, self.device)
+        return LoadedModel(model, None, family, self.base_model_id, None, self.device, self.dtype, "none", [])
+
+    def features(self) -> _Shapes:
+        """What batches start from."""
+        shape = stage_shape(self.config, self.stage)
+        return _Shapes(self.stage, shape, torch.float32 if self.stage == "pixel_values" else self.dtype)
+
+    @cached_property
+    def batches(self) -> list[list[dict[str, torch.Tensor]]]:
+        """Up to `BATCHES` of the first epoch, drawn as `VQATrainer` draws them, each in the parts that it is computed in."""
+        args, train, text = self.run.training, self.tables.train, self.text
+        tokens_per_row = row_length(train, text, args)
+        collate = text.collator(self.features(), tokens_per_row)
+        order = list(row_sampler(train, text, args, tokens_per_row))
+        items, size = AnsweredQuestions(train, args.seed), args.train_batch_size
+        starts = range(0, len(order), size)
+        drawn = [
+            collate([items[index] for index in order[start : start + size]])
+            for start in starts[:: math.ceil(len(starts) / BATCHES)]
+        ]
+        return [split_by_tokens(batch, args.tokens_per_batch) if args.tokens_per_batch else [batch] for batch in drawn]
+
+    @cached_property
+    def longest(self) -> dict[str, torch.Tensor]:
+        """Of the parts that are computed at once, the one with most tokens."""
+        return max(
+            (part for parts in self.batches for part in parts), key=lambda part: (_tokens(part), _supervised(part))
+        )
+
+    @cached_property
+    def accumulates(self) -> bool:
+        """Whether gradients of several parts add up to those of a step."""
+        return self.run.training.gradient_accumulation_steps > 1 or any(len(parts) > 1 for parts in self.batches)
+
+
+def _tokens(part: dict[str, torch.Tensor]) -> int:
+    """Of a batch, padding and the decoder's included."""
+    return sum(part[name].numel() for name in ("input_ids", "decoder_input_ids") if name in part)
+
+
+def _supervised(part: dict[str, torch.Tensor]) -> int:
+    """Positions whose logits are computed."""
+    return int(part["keep"].sum()) if "keep" in part else len(part["labels"])
+
+
+def count_encoding(plan: Plan, images: int) -> Memory:
+    """Memory and operations of the frozen parts alone on `images` images at once."""
+    loaded, memory = plan.outline(plan.towers), Memory()
+    _, _, size = stage_shape(plan.config, "pixel_values")
+    with counted(memory), torch.no_grad():
+        materialise(loaded, memory)
+        memory.forget_peak()
+        pixels = torch.empty(images, 3, size, size, dtype=plan.dtype, device=plan.device)
+        (loaded.base.see if plan.stage == "image_embeds" else loaded.base.encode)(pixels)
+    if plan.device.type == "cpu":  # decoded pictures of the next batches, in float32
+        memory.peak["other"] += (DECODING_THREADS + 1) * images * 3 * size * size * 4
+    return memory
+
+
+def estimate_base(plan: Plan, process: int) -> dict:
+    """The figures of one base; memory in bytes, times in seconds; `process`: what a process takes without a model."""
+    run, args, state = plan.run, plan.run.training, PartialState()
+    longest = plan.longest
+    loaded = plan.outline(plan.parts)
+    layers = quantized_layers(loaded.base, plan.family)
+    numel, largest = sum(layer.weight.numel() for layer in layers), max(layer.weight.numel() for layer in layers)
+    shape = next(layer.weight.shape for layer in layers if layer.weight.numel() == largest)
+
+    images = count_images(plan.tables.train + plan.tables.val)
+    encoding, encode_flops = None, 0
+    if plan.towers:
+        batch = min(args.per_device_eval_batch_size, images)
+        encoding = count_encoding(plan, batch)
+        encode_flops = encoding.operations * images / batch / state.num_processes
+    steps = math.ceil(len(plan.tables.train) / (args.train_batch_size * state.num_processes))
+    tokens = sum(_tokens(part) for parts in plan.batches for part in parts) / len(plan.batches)
+    width, variants = plan.dtype.itemsize, {}
+    rates = {
+        kind: layer_rate(kind, *shape, _tokens(longest), plan.dtype, plan.device)
+        for kind in ("none", *BYTES_PER_WEIGHT)
+    }
+    chosen = choose_quantization(run.model.quantization, plan.config, plan.dtype, plan.device, plan.parts)[0]
+    with torch.device("meta"):
+        lora = wrap(loaded, replace(run.lora, init_lora_weights="default"), args.seed)
+    memory = count_step(loaded, longest, args, gradients=plan.accumulates)
+    for kind in rates:
+        training = dict(memory.peak)
+        if kind != "none":
+            training["weights"] -= round(numel * (width - BYTES_PER_WEIGHT[kind]))
+            training["activations"] += largest * width  # one weight at a time in its full width
+        phases = {"training": training} | ({"encoding": dict(encoding.peak)} if encoding else {})
+        phase = max(phases, key=lambda name: sum(phases[name].values()))
+        tensors = {name: phases[phase].get(name, 0) for name in KINDS}
+        held = sum(tensors.values())
+        if plan.device.type == "cpu":
+            runtime = round(process + CPU_SPARE[kind] * (tensors["activations"] + tensors["logits"]))
+        else:
+            runtime = round(CONTEXT + CUDA_SPARE * held)
+        variants[kind] = {
+            "memory": tensors | {"runtime": runtime},
+            "peak": held + runtime,
+            "peak_during": phase,
+            "fits": {str(card): held * (1 + CUDA_SPARE) + CONTEXT <= card * 2**30 for card in CARDS},
+            "encode_seconds": encode_flops / rates["none"] / EFFICIENCY,
+            "epoch_seconds": steps * memory.operations / _tokens(longest) * tokens / rates[kind] / EFFICIENCY,
+            "chosen": kind == chosen,
+        }
+    return {
+        "base_model_id": plan.base_model_id,
+        "parameters": sum(weight.numel() for weight in plan.outline(plan.family.parts).model.parameters()),
+        "trainable": lora.trainable,
+        "dtype": str(plan.dtype).removeprefix("torch."),
+        "starts_from": plan.stage,
+        "longest_batch": {"rows": len(longest["input_ids"]), "tokens": longest["input_ids"].shape[1]},
+        "batches_per_epoch": steps,
+        "images": images,
+        "quantization": variants,
+    }
+
+
+def estimate(run: Run) -> dict:
+    """Figures for the run on each base of `--estimate` (none: its own), written to `estimate.json` in its folder.
+
+    Raises `InputError` as `run.check` does, but whatever the folder holds.
+    """
+    bases = run.model.estimate or [run.model.base_model_id]
+    aside = copy.copy(run)
+    aside.folder, aside.training = run.folder / "estimate", copy.copy(run.training)
+    aside.training.resume_from_checkpoint = None
+    aside.model = replace(run.model, base_model_id=bases[0])
+    tables = check(aside)
+    problems, device = [], find_device(run.training.use_cpu)
+    process = psutil.Process().memory_info().rss + LATER
+    plans = [gather(problems, _plan, run, tables, base, device) for base in bases]
+    raise_all(problems)
+    result = {
+        "device": _device_name(device),
+        "assumed": _assumed(device),
+        "batch_size": run.training.train_batch_size,
+        "bases": [estimate_base(plan, process) for plan in plans],
+    }
+    if PartialState().is_main_process:
+        write_json_atomic(run.folder / "estimate.json", result)
+    return result
+
+
+def _plan(run: Run, tables: Tables, base: str, device: torch.device) -> Plan:
+    revision = run.model.base_model_revision
+    config = load_config(base, revision)
+    asked = copy.copy(tables)
+    ask_as(run, asked, load_processor(base, config, revision), config)
+    dtype, _ = choose_dtype(run.model.dtype, family_of(config), device)
+    return Plan(run, asked, base, config, dtype, device)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type.upper()}, {torch.get_num_threads()} threads"
+
+
+def _assumed(device: torch.device) -> list[str]:
+    card = f"{CONTEXT / 2**30:g} GiB for CUDA, and {CUDA_SPARE:.0%} that its allocator holds unused"
+    spare = f"{CPU_SPARE['none']:.0%} (quantized: {CPU_SPARE['4bit']:.0%}) of activations and logits"
+    here = f"this process without a model, and {spare} that the allocator holds unused"
+    return [
+        f"runtime: {here}; on a card {card}" if device.type == "cpu" else f"runtime: {card}",
+        f"time: a whole step reaches {EFFICIENCY:.0%} of a layer's rate here; evaluation is not counted",
+        "optimizer: AdamW, two float32 numbers a trained weight",
+    ]

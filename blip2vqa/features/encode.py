@@ -1,0 +1,271 @@
+"""What the frozen stage makes of images: computed once for each distinct image, kept on disk, used by every run.
+
+What is frozen never changes what it sees in an image, so training, evaluation and inference read it from the store, and the
+towers leave memory before the language model comes.
+"""
+
+import gc
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import PIL.Image
+import torch
+import transformers
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from blip2vqa.config.common import KeptFeatures
+from blip2vqa.data.images import BadImage, ImageSource, open_image
+from blip2vqa.features.cache import FeatureStore, StoredFeatures
+from blip2vqa.features.key import Space, fingerprint
+from blip2vqa.models.families import Family, stage_shape
+from blip2vqa.models.loading import LoadedModel
+from blip2vqa.utils.distributed import together
+from blip2vqa.utils.errors import InputError
+
+DECODING_THREADS = 4
+
+
+class Features(Protocol):
+    """What a batch starts from, by image; `name` is its name in the batch, one of `families.STAGES`."""
+
+    name: str
+
+    def of(self, digests: Iterable[str]) -> torch.Tensor:
+        """Of these images, in this order: [n, ...]. Raises `KeyError` for unknown ones."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Nothing is kept: pictures are opened anew for every batch, and every part of the model runs in every step."""
+
+    images: Mapping[str, ImageSource | PIL.Image.Image]
+    image_processor: Callable
+    name: str = "pixel_values"
+
+    def of(self, digests: Iterable[str]) -> torch.Tensor:
+        """`pixel_values` [n, 3, height, width]."""
+        return self.padded(digests)["pixel_values"]
+
+    def padded(self, digests: Iterable[str]) -> dict[str, torch.Tensor]:
+        """`pixel_values` [n, 3, height, width]; where pictures keep their proportions also `pixel_mask` [n, height, width]."""
+        digests = list(digests)
+        rows = {digest: row for row, digest in enumerate(dict.fromkeys(digests))}  # each is opened once
+        pictures = [self.images[digest] for digest in rows]
+        opened = [one if isinstance(one, PIL.Image.Image) else open_image(one) for one in pictures]
+        found = self.image_processor(opened, return_tensors="pt")
+        index = [rows[digest] for digest in digests]
+        return {name: tensor[index] for name, tensor in found.items()}
+
+
+def pixel_values(pictures: Sequence, image_processor) -> torch.Tensor:
+    """Opened pictures → [n, 3, height, width] in float32."""
+    return image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+
+
+def encode_images(
+    encoder: LoadedModel,
+    images: Mapping[str, ImageSource],
+    stage: str,
+    kept: KeptFeatures,
+    *,
+    batch_size: int,
+    progress: bool = True,
+) -> tuple[Features, list[tuple[str, str]]]:
+    """Features of all images, `{digest: source}`, from the store; `encoder` computes and adds those that are missing.
+
+    Processes of one launch share the work. Returns the features, and `(label, text)` lines that say how many were there and
+    how large the store is. Raises `InputError` when the store's folder cannot be written or its disk is too small.
+    """
+    state, space = PartialState(), _space(encoder, stage)
+    store = FeatureStore(kept.folder, space)
+
+    def encode(digests: list[str]) -> None:
+        _encode(encoder, {digest: images[digest] for digest in digests}, stage, store, batch_size, progress)
+
+    def encode_share() -> None:
+        _check_room(kept.folder, len(missing) * torch.Size(space.shape).numel() * space.dtype.itemsize)
+        encode(missing[state.process_index :: state.num_processes])
+
+    def open_all() -> StoredFeatures:
+        try:
+            return store.open(images)
+        except KeyError:  # a slow disk does not show all yet, or another run has dropped some: each process for itself
+            encode(store.missing(images))
+        try:
+            return store.open(images)
+        except KeyError as error:
+            raise InputError(
+                f"features in {kept.folder}: {error.args[0]}: another run, with a lower --feature_cache_limit, drops them "
+                "while they are computed; name another --feature_cache, or raise that limit"
+            ) from error
+
+    missing = store.missing(images)
+    # Every process lists what is missing before any of them adds to it, or their shares would not be of one list.
+    state.wait_for_everyone()
+    together(encode_share)
+    here = _processes_here(state)
+    if here < state.num_processes:
+        # Machines that do not share the folder have only their own share of it so far.
+        rest = store.missing(images)
+        state.wait_for_everyone()
+        together(lambda: encode(rest[state.local_process_index :: here]))
+    features = together(open_all)
+    if state.is_local_main_process:
+        store.evict(int(kept.limit_gb * 1e9), keep=[features])
+    held = store.nbytes
+    size = f"{held / 1e6:,.1f} MB" if held < 1e9 else f"{held / 1e9:,.1f} GB"
+    note = ", which this run alone needs more of" if held > kept.limit_gb * 1e9 else ""
+    return features, [
+        ("features", f"{stage} of {len(images):,} images, {len(missing):,} of them new"),
+        ("feature cache", f"{kept.folder} holds {size} of at most {kept.limit_gb:g} GB{note}"),
+    ]
+
+
+def load_with_features(
+    load: Callable[..., LoadedModel],
+    images: Mapping[str, ImageSource],
+    family: Family,
+    scopes: Iterable[str],
+    kept: KeptFeatures | None,
+    *,
+    batch_size: int,
+    progress: bool = True,
+) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
+    """The parts of a base that a run needs, what its batches start from, and `(label, text)` lines that say which and why.
+
+    `load(parts=…)` loads parts of the base; `scopes` are what is adapted; `kept` is None to keep nothing. The towers are
+    loaded first, alone, and leave memory before the rest comes, so that a run needs the larger of the two and not both.
+    """
+    stage, why = family.last_frozen_stage(scopes)
+    if kept is None or stage == "pixel_values":
+        loaded = load(parts=None)
+        why = why if stage == "pixel_values" else "as asked"
+        line = ("features", f"none kept, every part runs in every step: {why}")
+        return loaded, Pixels(images, loaded.processor.image_processor), [line]
+    encoder = load(parts=family.stages[stage][0])
+    features, lines = encode_images(encoder, images, stage, kept, batch_size=batch_size, progress=progress)
+    device = encoder.device
+    del encoder
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    loaded = load(parts=family.rest(stage))
+    lines[0] = (lines[0][0], f"{lines[0][1]}: {why}")
+    return loaded, features, lines
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the frozen stage made of pictures, by name."""
+
+    name: str
+    values: dict[str, torch.Tensor]
+
+    def of(self, digests: Iterable[str]) -> torch.Tensor:
+        return torch.stack([self.values[digest] for digest in digests])
+
+
+@torch.inference_mode()
+def look_once(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str], batch_size: int) -> Features:
+    """What the frozen stage makes of a few pictures, held in memory: they are looked at once, whoever is asked about them."""
+    stage, _ = loaded.family.last_frozen_stage(scopes)
+    if stage == "pixel_values":
+        return pixels
+    look, names, values = stage_maker(loaded, stage), list(pixels.images), {}
+    for start in range(0, len(names), batch_size):
+        batch = names[start : start + batch_size]
+        values |= zip(batch, look(pixels.of(batch).to(loaded.device, loaded.dtype)).cpu(), strict=True)
+    return Looked(stage, values)
+
+
+def stage_maker(loaded: LoadedModel, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes a stage's output of `pixel_values`."""
+    return loaded.base.see if stage == "image_embeds" else loaded.base.encode
+
+
+def _space(encoder: LoadedModel, stage: str) -> Space:
+    config, base = encoder.base.config, encoder.base
+    frozen = {name for part in encoder.family.stages[stage][0] for name in base.PARTS[part]}
+    weights = {name: tensor for name, tensor in base.state_dict().items() if name.split(".")[0] in frozen}
+    towers = [getattr(config, name) for name in ("vision_config", "qformer_config") if hasattr(config, name)]
+    settings = {
+        "image_processor": encoder.processor.image_processor.to_dict(),
+        "towers": [json.loads(tower.to_json_string(use_diff=False)) for tower in towers],
+        # They stand for the code that opens, resizes and encodes pictures.
+        "versions": {"transformers": transformers.__version__, "pillow": PIL.__version__},
+    }
+    for part in settings["towers"]:
+        for name in ("dtype", "_name_or_path", "transformers_version"):
+            part.pop(name, None)
+    return Space(stage, fingerprint(weights), settings, encoder.dtype, stage_shape(config, stage))
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise InputError(
+            f"--feature_cache {folder}: the features need {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free there; "
+            "name a folder on another disk, or none"
+        )
+
+
+def _open_unchanged(digest: str, source: ImageSource):
+    """The picture, if its bytes are still those that were checked: what is kept under `digest` is kept for good."""
+    try:
+        data = source.read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise BadImage("its file has changed since it was checked; start again")
+        return open_image(data)
+    except BadImage as bad:
+        raise InputError(f"image {source.name}: {bad.reason}") from bad
+
+
+def _processes_here(state: PartialState) -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+
+
+def _encode(
+    encoder: LoadedModel,
+    images: Mapping[str, ImageSource],
+    stage: str,
+    store: FeatureStore,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Compute features of `images` in batches and add them to the store, the next batch's pictures being opened meanwhile."""
+    if not images:
+        return  # a store that holds all need not be writable
+    digests, run = list(images), stage_maker(encoder, stage)
+
+    def opened(batch: list[str]) -> torch.Tensor:
+        pictures = [_open_unchanged(digest, images[digest]) for digest in batch]
+        return pixel_values(pictures, encoder.processor.image_processor)
+
+    batches = [digests[start : start + batch_size] for start in range(0, len(digests), batch_size)]
+    hidden = not progress or not PartialState().is_main_process
+    with (
+        tqdm(total=len(digests), desc="encoding images", unit="image", disable=hidden) as bar,
+        ThreadPoolExecutor(DECODING_THREADS) as pool,
+        store.writer() as writer,
+        torch.inference_mode(),
+    ):
+        # A few batches ahead and no more: decoded pictures are large.
+        ahead = [pool.submit(opened, batch) for batch in batches[:DECODING_THREADS]]
+        for number, batch in enumerate(batches):
+            pixels = ahead.pop(0).result()
+            if number + DECODING_THREADS < len(batches):
+                ahead.append(pool.submit(opened, batches[number + DECODING_THREADS]))
+            writer.add(batch, run(pixels.to(encoder.device, encoder.dtype)).to("cpu", encoder.dtype))
+            bar.update(len(batch))

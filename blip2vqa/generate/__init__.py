@@ -1,0 +1,1 @@
+"""Making VQA data from a catalogue of products."""

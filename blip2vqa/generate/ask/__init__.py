@@ -1,0 +1,1 @@
+"""Questions: by templates, a model or a chat endpoint."""

@@ -1,0 +1,1 @@
+"""Which questions are dropped, and why."""

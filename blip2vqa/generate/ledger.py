@@ -1,0 +1,178 @@
+"""Answers that were paid for, or took long to compute: kept line by line, never asked for twice."""
+
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+
+from blip2vqa.utils.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+TRIES = 3  # at opening a file that another run may be removing
+# File systems that know no locks, some NFS among them: one goes on without.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+
+
+class Ledger:
+    """A file of one JSON object a line, added to and never rewritten: `{"key": ..., ...}`.
+
+    What `add` has written survives a kill and a power cut once it returns. Opened, it drops what a kill left of the last
+    line. Threads may share it, processes may not: the second is refused. `with Ledger(path) as ledger:` closes it; empty, its
+    file is removed then.
+
+    Raises `InputError`: cannot be opened, in use by another process, or a line that is not one of its own.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._records: dict[str, dict] = {}
+        for _ in range(TRIES):
+            self._open()
+            if self._is_in_place():
+                break
+            self._file.close()  # another run ended, and removed it, between opening and locking
+        else:
+            raise InputError(f"{self.path}: is removed again and again; name another --output_path")
+        try:
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a+b", buffering=0)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be opened for writing: {error.strerror or error}") from error
+        try:
+            self._locked = self._keep_others_out()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _keep_others_out(self) -> bool:
+        """Whether nobody else can write to it. Raises `InputError` where another run does."""
+        if fcntl is None:
+            return False
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            return True
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise InputError(
+                    f"{self.path}: another run is writing to it; wait for its end, or name another --output_path"
+                ) from error
+            return False
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        *lines, rest = self._file.read().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            record = _parse(line)
+            if record is None:
+                raise InputError(
+                    f"{self.path}, line {number}: not a JSON object with a key; remove the line, and what it held is asked anew"
+                )
+            self._records[record["key"]] = record
+        if rest:
+            last = _parse(rest)
+            try:
+                if last is None:
+                    self._file.truncate(self._size() - len(rest))
+                else:  # all of it but the line's end
+                    self._append(b"\n")
+                    self._records[last["key"]] = last
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+    def get(self, key: str) -> dict | None:
+        """What was added under `key` (the later one, if twice), with the key itself; None if nothing was."""
+        with self._lock:
+            return self._records.get(key)
+
+    def add(self, key: str, record: dict) -> None:
+        """Keep `record`, in JSON's types; see `add_all`."""
+        self.add_all({key: record})
+
+    def add_all(self, records: dict[str, dict]) -> None:
+        """Keep records by key, in JSON's types; they are on the disk when this returns.
+
+        Raises `InputError` when the disk is full or cannot be written to: the file then ends as it did before.
+        """
+        records = {key: {"key": key, **record} for key, record in records.items()}
+        # Escaped to ASCII: an answer may hold half of a surrogate pair, which UTF-8 cannot say.
+        lines = b"".join(json.dumps(record).encode("ascii") + b"\n" for record in records.values())
+        with self._lock:
+            try:
+                self._append(lines)
+            except OSError as error:
+                raise InputError(
+                    f"{self.path}: cannot be written: {error.strerror or error}; what it holds is kept: make room and run "
+                    "the same command again"
+                ) from error
+            self._records |= records
+
+    def _append(self, line: bytes) -> None:
+        size = self._size()
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except BaseException:  # Ctrl-C too: half a line would spoil the next one
+            self._file.truncate(size)
+            raise
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    def records(self) -> list[dict]:
+        """All that it holds, in the order added."""
+        with self._lock:
+            return list(self._records.values())
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def close(self) -> None:
+        """Close the file, or remove it while it is empty, and let others in. Twice is harmless."""
+        with self._lock:
+            if not self._file.closed:
+                self._remove_if_empty()
+                self._file.close()
+
+    def _remove_if_empty(self) -> None:
+        """Before it is closed, and only where it is locked: no other run may be about to write to it."""
+        try:
+            if self._locked and not self._size() and self._is_in_place():
+                self.path.unlink()
+        except OSError:  # of a folder that is not written to: an empty file harms nobody
+            pass
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file is the one of that name."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _parse(line: bytes) -> dict | None:
+    try:
+        record = json.loads(line)
+    except ValueError:  # of JSON, or of UTF-8
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("key"), str) else None

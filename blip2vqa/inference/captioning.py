@@ -1,0 +1,224 @@
+"""Pictures in, captions in several styles out: every picture is looked at once, whatever the number of styles."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from blip2vqa.config.caption import CaptionArguments
+from blip2vqa.config.common import FeatureArguments
+from blip2vqa.config.styles import known_styles, read_style
+from blip2vqa.data.collect import Picture, gather_images
+from blip2vqa.data.examples import Example
+from blip2vqa.data.images import BadImage, open_image
+from blip2vqa.data.prediction_table import to_csv
+from blip2vqa.evaluation.tasks import CAPTION
+from blip2vqa.features.encode import Pixels, look_once
+from blip2vqa.inference.answering import start_pairs
+from blip2vqa.inference.generation import Answer, answer_examples
+from blip2vqa.inference.model_spec import Source, find_source
+from blip2vqa.inference.request import Decoding, Voice
+from blip2vqa.reporting.sheet import write_sheet
+from blip2vqa.reporting.tables import format_block
+from blip2vqa.utils.distributed import on_main, start
+from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.files import write_text_atomic
+
+COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
+ALONE = "prompt and decoding alone"
+DEFAULT_STYLES = ("detailed", "concise", "creative")
+SHOWN = 3  # pictures whose captions are printed at the end
+NO_QUESTION = Example(0, None, "", "", "", (), "", {})
+
+
+@dataclass(frozen=True)
+class Style:
+    """A way to write captions."""
+
+    name: str
+    adapter: str | None
+    """Path or Hub id; None: the style acts by its prompt and decoding alone."""
+    options: dict
+    """Of its JSON; `{}` for an adapter's own way under a name that is no style."""
+
+
+def parse_styles(given: Sequence[str]) -> list[Style]:
+    """`["detailed=ADAPTER", "concise", "mine.json"]` → styles. Raises `InputError` with every problem found."""
+    problems, styles = [], []
+    for item in given:
+        name, sign, adapter = item.partition("=")
+        known = name in known_styles() or name.endswith(".json")
+        # An adapter remembers its own prompt: any name will do for it.
+        options = gather(problems, read_style, name) if name and (known or not adapter) else {}
+        label = Path(name).stem if name.endswith(".json") else name
+        if not name or (sign and not adapter):
+            problems.append(f"--styles {item}: is STYLE=ADAPTER, as in concise=runs/concise, or STYLE alone")
+        if label in [style.name for style in styles]:
+            problems.append(f"--styles: {label} is given twice; keep one")
+        styles.append(Style(label, adapter or None, options or {}))
+    raise_all(problems)
+    return styles
+
+
+def styles_of(args: CaptionArguments) -> list[Style]:
+    """The styles asked for, and --prompt as one more."""
+    styles = parse_styles(args.styles or ([] if args.prompt else DEFAULT_STYLES))
+    if args.prompt:
+        options = {"prompt": args.prompt, "max_new_tokens": CAPTION.max_new_tokens}
+        styles.append(Style("prompt", None, options))
+    return styles
+
+
+def voice_of(source: Source, style: Style) -> Voice:
+    """Who writes captions in a style: its adapter as it was trained, or the base by the style's prompt and decoding.
+
+    Raises `InputError` where the base has no room for prompt and caption.
+    """
+    voice, problems = _voice_of(source, style), []
+    gather(problems, voice.text.check_lengths, [NO_QUESTION], voice.decoding.max_new_tokens)
+    raise_all([f"style {style.name}: {problem.removeprefix('row 0: ')}" for problem in problems])
+    return voice
+
+
+def _voice_of(source: Source, style: Style) -> Voice:
+    options = {name: style.options[name] for name in Decoding.__dataclass_fields__ if name in style.options}
+    if style.name not in source.adapters:
+        return source.voice(prompt=style.options["prompt"], decoding=options)
+    manifest = source.adapters[style.name].manifest
+    if manifest.get("task") == "caption":
+        return source.voice(style.name)
+    # Of another task, or of other tools: what it was trained with does not write captions.
+    prompt = style.options.get("prompt") or source.family.caption_prompt
+    return source.voice(style.name, prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens} | options)
+
+
+def find_styles(
+    styles: Sequence[Style], base_model_id: str | None, revision: str | None, dtype: str = "auto"
+) -> tuple[Source, list[Voice]]:
+    """The base of all styles with their adapters, and a voice for each style. Raises `InputError`."""
+    adapters = {style.name: (style.adapter, None) for style in styles if style.adapter}
+    alone = len(adapters) < len(styles)
+    source = find_source(base_model_id, revision, adapters, with_base=alone, dtype=dtype)
+    if source.family.caption_prompt is None:
+        raise InputError(f"base model {source.base_model_id}: {source.family.name} cannot write captions")
+    problems: list[str] = []
+    voices = [gather(problems, voice_of, source, style) for style in styles]
+    raise_all(problems)
+    return source, voices
+
+
+def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict | None:
+    """Caption pictures and write the table, and the sheet if asked for; returns what was done, None but in the main process.
+
+    Raises `InputError`, with every problem found, before any weight is loaded; pictures that cannot be used are left out, with
+    the reason in their rows, unless none is left.
+    """
+    state = start()
+    problems = args.check() + features.check()
+    styles = gather(problems, styles_of, args)
+    found = (
+        gather(problems, find_styles, styles, args.base_model_id, args.base_model_revision, args.dtype)
+        if styles
+        else None
+    )
+    raise_all(problems)
+    source, voices = found
+    pictures, bad = on_main(lambda: _gather(args))
+    began = time.monotonic()
+    loaded, kept, lines = source.load(
+        {picture.digest: picture.source for picture in pictures},
+        features.kept(),
+        dtype=args.dtype,
+        quantization=args.quantization,
+        batch_size=args.batch_size,
+    )
+    if state.is_main_process:
+        print(_start_block(args, source, styles, voices, loaded, lines, len(pictures), bad), flush=True)
+    examples, asked = [], []
+    for picture in pictures:
+        for voice in voices:
+            examples.append(Example(len(examples), picture.source, picture.source.name, picture.digest, "", (), "", {}))
+            asked.append(voice)
+    if isinstance(kept, Pixels):
+        kept = look_once(loaded, kept, source.scopes, args.batch_size)
+    said = answer_examples(loaded, kept, examples, asked, batch_size=args.batch_size, progress="captioning")
+    if not state.is_main_process:
+        return None
+    names = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad])
+    rows = _rows(styles, pictures, said, bad)
+    write_text_atomic(args.output_path, to_csv(pd.DataFrame(rows, columns=COLUMNS)))
+    if args.compare:
+        _write_sheet(args.compare, styles, pictures, names, said, bad)
+    return {
+        "captions": len(examples),
+        "images": len(pictures),
+        "bad": bad,
+        "seconds": time.monotonic() - began,
+        "shown": [(names[image], style, caption) for image, style, caption, *_ in rows[: SHOWN * len(styles)]],
+        "more": max(0, len(pictures) - SHOWN),
+    }
+
+
+def _rows(styles: list[Style], pictures: list[Picture], said: list[Answer], bad: list[tuple[str, str]]) -> list[tuple]:
+    """`COLUMNS` for every picture and style; `said` by picture, then by style."""
+    asked = [(picture.source.name, style) for picture in pictures for style in styles]
+    rows = [
+        (image, style.name, answer.text, f"{answer.confidence:.6f}", style.adapter or "", "ok")
+        for (image, style), answer in zip(asked, said, strict=True)
+    ]
+    refused = [(place, style, reason) for place, reason in bad for style in styles]
+    return rows + [
+        (place, style.name, "", "", style.adapter or "", f"bad image: {reason}") for place, style, reason in refused
+    ]
+
+
+def short_names(places: Sequence[str]) -> dict[str, str]:
+    """Place → its file's name alone, where no other has it: a page made to be shown does not tell the user's folders."""
+    last = {place: PurePosixPath(urlsplit(place).path or place).name or place for place in places}
+    counts = Counter(last.values())
+    return {place: name if counts[name] == 1 else place for place, name in last.items()}
+
+
+def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]]]:
+    pictures, bad = gather_images(
+        args.images,
+        allow_private=args.allow_private_addresses,
+        seconds=args.download_seconds,
+        max_bytes=int(args.download_mb * 1e6),
+    )
+    if not pictures:
+        raise InputError(*[f"--images {place}: {reason}" for place, reason in bad[:10]], "--images: no usable picture")
+    return pictures, bad
+
+
+def _start_block(args, source: Source, styles, voices, loaded, lines, images: int, bad) -> str:
+    pairs = [
+        ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
+        *start_pairs(loaded, lines),
+        ("images", f"{images:,}, {args.batch_size} captions at once"),
+    ]
+    for style, voice in zip(styles, voices, strict=True):
+        by = f"adapter {style.adapter}" if style.adapter else ALONE
+        pairs.append((style.name, f"{by}; {voice.text.prompt!r}, {voice.decoding.describe()}"))
+    for place, reason in bad:
+        pairs.append(("left out", f"{place}: {reason}"))
+    return format_block("Captioning", pairs)
+
+
+def _write_sheet(path: str, styles: list[Style], pictures: list[Picture], names: dict[str, str], said, bad) -> None:
+    def rows():
+        for number, picture in enumerate(pictures):
+            mine = said[number * len(styles) : (number + 1) * len(styles)]
+            captions = {style.name: answer.text for style, answer in zip(styles, mine, strict=True)}
+            try:
+                yield names[picture.source.name], open_image(picture.source), captions, None
+            except BadImage as gone:
+                yield names[picture.source.name], None, captions, gone.reason
+        for place, reason in bad:
+            yield names[place], None, dict.fromkeys(style.name for style in styles), reason
+
+    write_sheet(path, rows(), [(s.name, f"adapter {s.adapter}" if s.adapter else ALONE) for s in styles])

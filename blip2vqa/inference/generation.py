@@ -1,0 +1,295 @@
+"""Answers from features, in batches; a causal model's keys and values of an image are computed once for all its questions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import DynamicCache
+
+from blip2vqa.data.examples import Example
+from blip2vqa.features.encode import Features
+from blip2vqa.inference.request import Decoding, Voice, speaking
+from blip2vqa.models.answer_lists import RANKED, AnswerTree
+from blip2vqa.models.classes import class_scores
+from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.text import TextEncoder
+
+# Questions are sorted by length among so many batches, or among those of as many images as a batch has questions: the keys
+# and values of these images are in memory together.
+BATCHES_TOGETHER = 4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said."""
+
+    text: str
+    confidence: float
+    """Probability of the answer's tokens, end token included: their product, from 0 to 1; of a head, that of its output."""
+    ranked: tuple[tuple[str, float], ...] = ()
+    """With a list of answers, the likeliest of them and their probabilities."""
+
+
+@torch.inference_mode()
+def answer_batch(
+    loaded: LoadedModel,
+    text: TextEncoder,
+    vision: torch.Tensor,
+    questions: Sequence[str],
+    decoding: Decoding,
+    tree: AnswerTree | None = None,
+    prompts: Sequence[str] | None = None,
+) -> list[Answer]:
+    """Answer `questions` about images given as what the base's `encode` returns [batch, …]: the plain way, image and question
+    through the language model together. `prompts`: one for each question instead of `text`'s own."""
+    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
+    # BLIP-2's own `generate` always runs the vision tower, and ignores the model's generation_config.
+    inputs = loaded.base.generation_inputs(vision.to(loaded.device), **batch)
+    # With embeddings as input a causal model returns the new tokens alone; a seq2seq one starts with its start token.
+    prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else int(text.seq2seq)
+    return _generate(loaded, text, decoding, tree, prompt=prompt, **inputs)
+
+
+@torch.inference_mode()
+def image_memory(loaded: LoadedModel, query_output: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """A causal model's keys and values of images alone, by layer: [images, heads, num_query_tokens, head size] each."""
+    decoder = loaded.base.language_model.get_decoder()
+    embeddings = loaded.base.project(query_output.to(loaded.device)).to(decoder.dtype)
+    return [
+        (layer.keys, layer.values) for layer in decoder(inputs_embeds=embeddings, use_cache=True).past_key_values.layers
+    ]
+
+
+@torch.inference_mode()
+def answer_remembered(
+    loaded: LoadedModel,
+    text: TextEncoder,
+    memory: list[tuple[torch.Tensor, torch.Tensor]],
+    rows: Sequence[int],
+    questions: Sequence[str],
+    decoding: Decoding,
+    tree: AnswerTree | None = None,
+    prompts: Sequence[str] | None = None,
+) -> list[Answer]:
+    """As `answer_batch` of a causal model, `questions[i]` about image `rows[i]` of `memory`, whose tokens are not run again."""
+    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
+    index = torch.tensor(rows, device=loaded.device).repeat_interleave(_beams(decoding, tree))
+    cache = DynamicCache([(keys[index], values[index]) for keys, values in memory])
+    return _generate(loaded, text, decoding, tree, prompt=batch["input_ids"].shape[1], past_key_values=cache, **batch)
+
+
+def _beams(decoding: Decoding, tree: AnswerTree | None) -> int:
+    return max(decoding.num_beams, tree.beams) if tree else decoding.num_beams
+
+
+def _generate(
+    loaded: LoadedModel, text: TextEncoder, decoding: Decoding, tree: AnswerTree | None, prompt: int, **inputs
+) -> list[Answer]:
+    """`prompt` is how many columns of the generated sequences stand in front of the answer."""
+    language_model, beams = loaded.base.language_model, _beams(decoding, tree)
+    options = {"max_new_tokens": decoding.max_new_tokens, "do_sample": decoding.do_sample}
+    if decoding.min_new_tokens:
+        options["min_new_tokens"] = decoding.min_new_tokens
+    if decoding.do_sample:
+        options |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+    if tree:
+        options = {
+            "max_new_tokens": tree.longest,
+            "do_sample": False,
+            "prefix_allowed_tokens_fn": lambda _, ids: tree.allowed(ids[prompt:].tolist()),
+            "num_return_sequences": beams,
+            "length_penalty": 0.0,  # ranked by probability, not by probability for each token
+        }
+    with torch.random.fork_rng(enabled=decoding.do_sample):  # training draws on as if nobody had asked
+        if decoding.do_sample:
+            torch.manual_seed(decoding.sampling_seed)
+        output = language_model.generate(
+            **inputs,
+            **options,
+            num_beams=beams,
+            eos_token_id=text.end_token_id,
+            pad_token_id=text.pad_token_id,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+    new_tokens = output.sequences[:, prompt:]
+    scores = language_model.compute_transition_scores(
+        output.sequences,
+        output.scores,
+        getattr(output, "beam_indices", None),
+        normalize_logits=beams == 1,  # beam search has done it by itself
+    )
+    # Columns behind the end token are padding: they say nothing about the answer.
+    ended = (new_tokens == text.end_token_id).cumsum(1)
+    counted = (ended == 0) | ((ended == 1) & (new_tokens == text.end_token_id))
+    scores = scores[:, : new_tokens.shape[1]].float().masked_fill(~counted[:, : scores.shape[1]], 0.0)
+    confidences = scores.sum(1).exp().tolist()
+    if tree:
+        return _ranked(tree, new_tokens.tolist(), confidences, beams)
+    texts = text.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+    return [Answer(said.strip(), confidence) for said, confidence in zip(texts, confidences, strict=True)]
+
+
+def _ranked(tree: AnswerTree, tokens: list[list[int]], confidences: list[float], beams: int) -> list[Answer]:
+    """`beams` sequences a question → one answer each, with the others behind it."""
+    answers = []
+    for start in range(0, len(tokens), beams):
+        said = {
+            tree.answer(tokens[beam]): confidences[beam]
+            for beam in range(start, start + beams)
+            if confidences[beam] > 0
+        }
+        said.pop(None, None)  # a beginning that the list does not hold as a whole
+        ranked = sorted(said.items(), key=lambda item: -item[1])
+        answers.append(Answer(*ranked[0], tuple(ranked)) if ranked else Answer("", 0.0))
+    return answers
+
+
+def choose(scores: torch.Tensor, answers: Sequence[str], allowed: Sequence[int] | None = None) -> list[Answer]:
+    """Probabilities [questions, answers] of a head → the likeliest answer to each question, the next ones behind it.
+
+    `allowed`: the outputs to choose among; None: all.
+    """
+    columns = torch.arange(len(answers)) if allowed is None else torch.tensor(allowed)
+    best = scores[:, columns].topk(min(RANKED, len(columns)), dim=1)
+    found = []
+    for values, places in zip(best.values.tolist(), columns[best.indices].tolist(), strict=True):
+        ranked = tuple((answers[place], value) for place, value in zip(places, values, strict=True))
+        found.append(Answer(*ranked[0], ranked))
+    return found
+
+
+def answer_by_batch(
+    loaded: LoadedModel,
+    features: Features,
+    examples: Sequence[Example],
+    voices: Sequence[Voice],
+    *,
+    batch_size: int,
+) -> Iterator[list[tuple[int, Answer]]]:
+    """Answers as they come, each with its index among `examples`, which `voices[i]` answers: every example once, in an order
+    that costs least.
+
+    Voices that decode alike share batches, whatever their adapters; an adapter's questions follow each other, so that few
+    need be in memory at a time. Processes of one launch share the work, and each gets the answers of all.
+    """
+    state = PartialState()
+    keys = [(example.digest, voice.adapter) for example, voice in zip(examples, voices, strict=True)]
+    by_kind: dict[tuple, dict[tuple, list[int]]] = {}
+    for index, voice in enumerate(voices):
+        alone = voice.adapter if voice.text.classes else None  # a head with other outputs has batches of its own
+        kind = by_kind.setdefault((voice.decoding, id(voice.tree), alone), {})
+        kind.setdefault(keys[index], []).append(index)
+    turns = {name: turn for turn, name in enumerate(dict.fromkeys(voice.adapter for voice in voices))}
+    for by_image in by_kind.values():
+        in_turn = sorted(by_image, key=lambda key: turns[key[1]])
+        order = [index for key in in_turn for index in by_image[key]]
+        share = -(-len(order) // state.num_processes)
+        mine = order[state.process_index * share : (state.process_index + 1) * share]
+        batches = _my_batches(loaded, features, examples, voices, keys, mine, batch_size)
+        for _ in range(-(-share // batch_size)):
+            found = next(batches, [])
+            yield gather_object(found) if state.num_processes > 1 else found
+
+
+def _my_batches(loaded, features, examples, voices, keys, mine, batch_size) -> Iterator[list[tuple[int, Answer]]]:
+    """Batches of `mine`, which are all of one kind; `keys` are the image and the adapter of every example."""
+    for chunk in _chunks(mine, keys, batch_size):
+        voice = voices[chunk[0]]
+        images = {key: row for row, key in enumerate(dict.fromkeys(keys[index] for index in chunk))}
+        memory = _remember(loaded, voice.text, features, list(images), batch_size)
+        lengths = _prompt_lengths(chunk, examples, voices)
+        chunk.sort(key=lengths.__getitem__, reverse=True)
+        for first in range(0, len(chunk), batch_size):
+            batch = sorted(chunk[first : first + batch_size], key=lambda index: voices[index].adapter)
+            rows = [images[keys[index]] for index in batch]
+            asked = [(examples[index].question, voices[index].text.prompt) for index in batch]
+            with speaking(loaded, [voices[index].adapter for index in batch]):
+                said = _say(loaded, voice, features, memory, rows, [examples[i].digest for i in batch], asked)
+            yield list(zip(batch, said, strict=True))
+
+
+def _say(loaded, voice: Voice, features: Features, memory, rows, digests, asked) -> list[Answer]:
+    """One batch: `asked` are questions with their prompts, about images `digests`, which are `rows` of `memory`."""
+    questions, prompts = [question for question, _ in asked], [prompt for _, prompt in asked]
+    if voice.text.classes:
+        allowed = [voice.text.row(answer) for answer in voice.tree.answers] if voice.tree else None
+        scores = class_scores(loaded, voice.text, features, digests, questions, prompts)
+        return choose(scores, voice.text.answers, allowed)
+    given = loaded, voice.text
+    if voice.text.shares_image:
+        return answer_remembered(*given, memory, rows, questions, voice.decoding, voice.tree, prompts)
+    return answer_batch(*given, memory[rows], questions, voice.decoding, voice.tree, prompts)
+
+
+def _prompt_lengths(chunk: list[int], examples: Sequence[Example], voices: Sequence[Voice]) -> dict[int, int]:
+    """Tokens of each prompt, by index."""
+    by_text: dict[int, list[int]] = {}
+    for index in chunk:
+        by_text.setdefault(id(voices[index].text), []).append(index)
+    lengths = {}
+    for indices in by_text.values():
+        counted = voices[indices[0]].text.prompt_lengths([examples[index].question for index in indices])
+        lengths |= dict(zip(indices, counted, strict=True))
+    return lengths
+
+
+def _chunks(mine: list[int], keys: list[tuple], batch_size: int) -> Iterator[list[int]]:
+    """`mine` in whole batches, at most `BATCHES_TOGETHER` at once, and no more than one with images enough for a batch."""
+    chunk: list[int] = []
+    for start in range(0, len(mine), batch_size):
+        batch = mine[start : start + batch_size]
+        images = len({keys[index] for index in chunk + batch})
+        if chunk and (images > batch_size or len(chunk) >= batch_size * BATCHES_TOGETHER):
+            yield chunk
+            chunk = []
+        chunk = chunk + batch
+    if chunk:
+        yield chunk
+
+
+@torch.inference_mode()
+def _remember(loaded: LoadedModel, text: TextEncoder, features: Features, images: list[tuple], batch_size: int):
+    """What the questions of these (image, adapter) share: `image_memory` of a causal model that begins with the image, else
+    what `encode` returns; nothing where picture and question are read together."""
+    if text.classes:
+        return None
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        given = features.of([digest for digest, _ in batch]).to(loaded.device, loaded.dtype)
+        with speaking(loaded, [adapter for _, adapter in batch]):
+            vision = loaded.base.encode(**{features.name: given})
+            parts.append(image_memory(loaded, vision) if text.shares_image else vision)
+    if not text.shares_image:
+        return torch.cat(parts)
+    layers = zip(*parts, strict=True)  # of each layer, (keys, values) of every part
+    return [(torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer])) for layer in layers]
+
+
+def answer_examples(
+    loaded: LoadedModel,
+    features: Features,
+    examples: Sequence[Example],
+    voices: Voice | Sequence[Voice],
+    *,
+    batch_size: int,
+    progress: str | None = None,
+) -> list[Answer]:
+    """Answers in the order of `examples`, all by one voice or each by its own; `progress` names the bar, or none is shown. See
+    `answer_by_batch`."""
+    hidden = progress is None or not PartialState().is_main_process
+    was_training = loaded.model.training
+    loaded.model.eval()
+    answers: list[Answer] = [None] * len(examples)
+    voices = [voices] * len(examples) if isinstance(voices, Voice) else voices
+    with tqdm(total=len(examples), desc=progress, unit="row", disable=hidden, leave=False) as bar:
+        for batch in answer_by_batch(loaded, features, examples, voices, batch_size=batch_size):
+            for index, answer in batch:
+                answers[index] = answer
+            bar.update(len(batch))
+    loaded.model.train(was_training)
+    return answers

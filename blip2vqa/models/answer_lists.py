@@ -1,0 +1,78 @@
+"""Answers from a list and no others: a prefix tree of their tokens that generation may not leave."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from blip2vqa.models.text import TextEncoder
+from blip2vqa.utils.errors import InputError, raise_all
+
+RANKED = 5
+"""How many of the list are named for a question, the likeliest first."""
+
+
+def read_answers(path: str) -> list[str]:
+    """One answer a line, in the file's order, blank lines and repetitions left out. Raises `InputError`."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--answers {path}: cannot be read as text: {error}") from error
+    answers = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not answers:
+        raise InputError(f"--answers {path}: holds no answer; write one a line")
+    return answers
+
+
+@dataclass(frozen=True)
+class AnswerTree:
+    """A list of answers as this base's tokens."""
+
+    answers: tuple[str, ...]
+    text: TextEncoder
+
+    @cached_property
+    def by_tokens(self) -> dict[tuple[int, ...], str]:
+        """Each answer by its tokens, end token included."""
+        return dict(zip(map(tuple, self.text.answer_ids(self.answers)), self.answers, strict=True))
+
+    @cached_property
+    def _next(self) -> dict[tuple[int, ...], list[int]]:
+        """Beginning → the tokens that may follow it."""
+        following: dict[tuple[int, ...], dict[int, None]] = {}
+        for tokens in self.by_tokens:
+            for place, token in enumerate(tokens):
+                following.setdefault(tokens[:place], {})[token] = None
+        return {beginning: list(tokens) for beginning, tokens in following.items()}
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest answer, end token included."""
+        return max(map(len, self.by_tokens))
+
+    @property
+    def beams(self) -> int:
+        """So many are followed at once: answers of one token each are ranked exactly, and so is a list no longer than this.
+
+        Two at least: with one, `generate` does not search, and counts in other units.
+        """
+        return max(2, min(RANKED, len(self.by_tokens)))
+
+    def check(self) -> None:
+        """Raise `InputError` for answers that this base cannot tell apart, or cannot end."""
+        seen: dict[tuple[int, ...], str] = {}
+        problems = []
+        for answer, tokens in zip(self.answers, map(tuple, self.text.answer_ids(self.answers)), strict=True):
+            if seen.setdefault(tokens, answer) != answer:
+                problems.append(f"--answers: {answer!r} and {seen[tokens]!r} are the same to this base; keep one")
+            if self.text.end_token_id in tokens[:-1]:
+                problems.append(f"--answers: {answer!r} contains the sign that ends an answer; leave it out")
+        raise_all(problems[:10])
+
+    def allowed(self, generated: list[int]) -> list[int]:
+        """Tokens that may follow; behind a whole answer, where generation has ended, the end token again."""
+        return self._next.get(tuple(generated), [self.text.end_token_id])
+
+    def answer(self, generated: list[int]) -> str | None:
+        """The answer that these tokens spell, padding behind its end left out; None for a beginning only."""
+        end = self.text.end_token_id
+        return self.by_tokens.get(tuple(generated[: generated.index(end) + 1])) if end in generated else None

@@ -1,0 +1,298 @@
+"""Base model, processor, quantization → one loaded model, checked before any weight is read."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes.nn as bnb
+import psutil
+import torch
+from huggingface_hub.errors import HFValidationError
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    ProcessorMixin,
+)
+
+from blip2vqa.models.attention import suit_training
+from blip2vqa.models.families import Family, family_of
+from blip2vqa.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+IMAGE_TOKEN = "<image>"
+_DROPOUTS = {
+    "dropout", "attention_dropout", "activation_dropout", "dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob",
+}  # fmt: skip
+BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.56}  # 4 bits, and a doubly quantized scale for every 64 weights
+
+
+@dataclass
+class LoadedModel:
+    """A base with its processor, on its device; `model` is a `PeftModel` once an adapter is in place."""
+
+    model: Any
+    processor: ProcessorMixin
+    family: Family
+    base_model_id: str
+    revision: str | None
+    device: torch.device
+    dtype: torch.dtype
+    quantization: str
+    notes: list[str]
+    """What was decided by itself, in words: precision, quantization."""
+    adapters: Any = None
+    """`side_by_side.Adapters` in use beside the base, if any."""
+
+    @property
+    def where(self) -> str:
+        """The base as an adapter remembers it."""
+        return remembered(self.base_model_id)
+
+    @property
+    def base(self):
+        """The base itself, of `models`, also under an adapter."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+
+def remembered(base_model_id: str) -> str:
+    """A base as an adapter remembers it: a Hub id, or an absolute path that holds from any working folder."""
+    return str(Path(base_model_id).resolve()) if Path(base_model_id).is_dir() else base_model_id
+
+
+def find_device(use_cpu: bool = False) -> torch.device:
+    """The accelerator of this process where there is one, else the CPU."""
+    if not use_cpu and torch.accelerator.is_available():
+        return torch.device(torch.accelerator.current_accelerator().type, torch.accelerator.current_device_index())
+    return torch.device("cpu")
+
+
+def load_config(base_model_id: str, revision: str | None = None):
+    """The base's configuration. Raises `InputError` when the base is neither there nor reachable, or of no known kind."""
+    config = reach(AutoConfig.from_pretrained, base_model_id, revision)
+    family_of(config)
+    return config
+
+
+def load_processor(base_model_id: str, config, revision: str | None = None) -> ProcessorMixin:
+    """The processor, with what old Hub copies leave out, and with PIL's image operations on every machine."""
+    family, more = family_of(config), {}
+    # torchvision, where it is installed, resizes a little differently: features would depend on the machine.
+    image_processor = reach(AutoImageProcessor.from_pretrained, base_model_id, revision, backend="pil")
+    tokenizer = reach(AutoTokenizer.from_pretrained, base_model_id, revision)
+    if family.image_tokens:
+        # A tokenizer that already has an `image_token` attribute breaks the processor, which looks for `.content`.
+        if isinstance(getattr(tokenizer, "image_token", None), str):
+            del tokenizer.image_token
+        more["num_query_tokens"] = config.num_query_tokens
+    if family.reads_question:
+        more["qformer_tokenizer"] = reach(
+            AutoTokenizer.from_pretrained, base_model_id, revision, subfolder="qformer_tokenizer"
+        )
+    processor = family.processor_class(image_processor=image_processor, tokenizer=tokenizer, **more)
+    if family.image_tokens and config.image_token_index is None:
+        config.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    return processor
+
+
+def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
+    """What `load` makes of a base's files. Raises `InputError` where they are not usable, or not to be had."""
+    try:
+        return load(base_model_id, revision=revision, **kwargs)
+    except (OSError, ValueError, HFValidationError, SafetensorError) as error:
+        if Path(base_model_id).is_dir():
+            raise InputError(f"base model {base_model_id}: the folder is not usable: {first_line(error)}") from error
+        at = f" at revision {revision}" if revision else ""
+        raise InputError(
+            f"base model {base_model_id}{at}: no such folder, and not reachable on the Hub ({first_line(error)}); "
+            "check the spelling, or download it and give the folder"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, of a message that may be long."""
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+
+
+def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch.dtype, str]:
+    """`--dtype` → the precision and a note. Raises `InputError` for float16 where it is known to overflow."""
+    if name == "float16" and not family.float16:
+        raise InputError(f"--dtype float16: {family.name} overflows in it; use bfloat16, or float32")
+    if name != "auto":
+        return getattr(torch, name), f"{name}, as asked"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "bfloat16, which this GPU computes in"
+        if family.float16:
+            return torch.float16, "float16, since this GPU has no bfloat16"
+        return torch.float32, f"float32, since this GPU has no bfloat16 and {family.name} overflows in float16"
+    if device.type == "cpu" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.float32, "float32, since this CPU does not compute in bfloat16"
+    return torch.bfloat16, f"bfloat16, which this {device.type.upper()} computes in"
+
+
+def choose_quantization(
+    name: str, config, dtype: torch.dtype, device: torch.device, parts: tuple[str, ...] | None = None
+) -> tuple[str, str]:
+    """`--quantization` → `none`, `8bit` or `4bit`, and a note. `auto` quantizes only what of `parts` would not fit."""
+    stored = stored_quantization(config)
+    if stored and name not in ("auto", stored):
+        raise InputError(
+            f"--quantization {name}: the base is stored in {stored}; leave it out, or name the unquantized base"
+        )
+    if stored:
+        return stored, f"{stored}: the base is stored so"
+    if name != "auto":
+        return name, f"{name}, as asked"
+    family = family_of(config)
+    with torch.device("meta"):
+        model = family.model_class(config, parts)
+    total = sum(p.numel() for p in model.parameters())
+    quantized = sum(layer.weight.numel() for layer in quantized_layers(model, family))
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    room = 0.8 * free  # the rest is for activations, the adapter and its optimizer
+    width = torch.empty((), dtype=dtype).element_size()
+    need = {"none": total * width}
+    need |= {bits: (total - quantized) * width + quantized * size for bits, size in BYTES_PER_WEIGHT.items()}
+    choice = next((kind for kind in ("none", "8bit", "4bit") if need[kind] <= room), "4bit")
+    if choice == "none":
+        return choice, f"none: the weights take {need['none'] / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free"
+    note = f"{choice}: the weights would take {need['none'] / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+    logger.warning("quantization %s", note)
+    return choice, note
+
+
+def stored_quantization(config) -> str | None:
+    """How bitsandbytes stored a base: `4bit`, `8bit`, or None where it is whole."""
+    how = getattr(config, "quantization_config", None) or {}
+    how = how if isinstance(how, dict) else how.to_dict()
+    return next((bits for bits in ("4bit", "8bit") if how.get(f"load_in_{bits}")), None)
+
+
+def _suit_stored(model: nn.Module, dtype: torch.dtype) -> None:
+    """Bring what is not quantized of a base that was stored so into one precision (in place): upstream leaves it mixed."""
+    fp32 = {*(model._keep_in_fp32_modules or ())} if dtype == torch.float16 else set()
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not fp32 & {*name.split(".")}:
+            parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        if isinstance(module, bnb.Linear4bit):
+            module.compute_dtype = dtype
+
+
+def remove_dropout(config) -> None:
+    """Set every dropout of a base's configuration to 0, in place.
+
+    Dropout is for weights that train, and the adapter has its own. The frozen ones answer alike in training and later, and
+    draw no random numbers, which takes a CPU a tenth of the step.
+    """
+    parts = (getattr(config, name, None) for name in ("vision_config", "qformer_config", "text_config"))
+    for part in filter(None, (config, *parts)):
+        for name in _DROPOUTS & vars(part).keys():
+            setattr(part, name, 0.0)
+
+
+def quantized_layers(model, family: Family) -> list[nn.Linear]:
+    """What bitsandbytes would quantize of a base: the language model's linear layers, but those that are kept whole."""
+    fp32 = {*(model._keep_in_fp32_modules or ())}
+
+    def whole(name: str) -> bool:
+        # As transformers reads the list, by `should_convert_module`.
+        named = any(name.startswith(f"{kept}.") or f".{name}".endswith(f".{kept}") for kept in family.kept_whole)
+        return named or bool(fp32 & {*name.split(".")})
+
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [module for name, module in linear if not whole(name)]
+
+
+def suit_generation(language_model) -> RemovableHandle:
+    """Let the output head see its input in one piece.
+
+    `generate` hands it the last position of every row, a slice of the whole. For that torch multiplies row by row, with a copy
+    of the head's matrix for each: at opt-2.7b's size 4 GB for 16 rows, and most of the time that an answer takes on a CPU.
+    """
+    head = language_model.get_output_embeddings()
+    return head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+
+
+def load_base(
+    base_model_id: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    quantization: str = "auto",
+    device: torch.device | None = None,
+    for_training: bool = False,
+    parts: tuple[str, ...] | None = None,
+    answers: tuple[str, ...] | None = None,
+) -> LoadedModel:
+    """Load a base model, frozen and in evaluation mode, onto one device.
+
+    `parts` of it alone (None: all): the towers to encode images, or what is left to train and to answer. `for_training`: an
+    adapter will be trained. `answers`: what a head with one output for each is to tell apart (None: the base's own).
+    """
+    device = device or find_device()
+    config = load_config(base_model_id, revision)
+    remove_dropout(config)
+    family = family_of(config)
+    processor = load_processor(base_model_id, config, revision)
+    torch_dtype, dtype_note = choose_dtype(dtype, family, device)
+    bits, bits_note = "none", "none: the towers stay whole"
+    whole = parts is None or "language_model" in parts
+    if whole:
+        bits, bits_note = choose_quantization(quantization, config, torch_dtype, device, parts)
+    kwargs, stored = {}, stored_quantization(config)
+    if stored:
+        kwargs["device_map"] = {"": device}
+    elif bits != "none":
+        kwargs["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=bits == "8bit",
+            load_in_4bit=bits == "4bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch_dtype,
+            llm_int8_skip_modules=list(family.kept_whole),
+        )
+        # One whole model a process: `device_map="auto"` would spread it over the GPUs of the other processes.
+        kwargs["device_map"] = {"": device}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # for what the checkpoint does not hold: a head for answers, put on a bare encoder
+        model = reach(
+            family.model_class.from_pretrained,
+            base_model_id,
+            revision,
+            config=config,
+            dtype=torch_dtype,
+            parts=parts,
+            **kwargs,
+        )
+        known = model.answer_with(answers) if family.answers == "classes" and answers else None
+    if whole and family.image_tokens and len(processor.tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(processor.tokenizer))  # an old copy with no row to spare for <image>
+    if stored:
+        _suit_stored(model, torch_dtype)
+    elif bits == "none":
+        model = model.to(device)
+    if bits == "4bit" and for_training:
+        # On a CPU the first answer repacks 4-bit weights for inference, and no gradient passes through them any more.
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+    notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
+    if family.answers == "classes":
+        if answers:
+            notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
+    elif whole:
+        suit_generation(model.language_model)
+    if whole and for_training:
+        suit_training(model.language_model, device)
+    model.requires_grad_(False).eval()
+    return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)

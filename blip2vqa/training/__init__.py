@@ -1,0 +1,1 @@
+"""One training run, top to bottom in `recipe`."""

@@ -1,0 +1,46 @@
+"""A batch that is computed in parts, whose gradients add up to its own."""
+
+import torch
+
+from blip2vqa.models.families import STAGES
+from blip2vqa.training.losses import IGNORE
+
+
+def split_by_tokens(batch: dict[str, torch.Tensor], tokens: int) -> list[dict[str, torch.Tensor]]:
+    """A batch of `TrainingCollator` in parts of at most `tokens` tokens, padding included, but at least one row.
+
+    Rows of like length come together and lose the padding that the longer ones gave them. A decoder's tokens are not counted:
+    answers are short.
+    """
+    seq2seq = "decoder_input_ids" in batch
+    supervised = (batch["labels"] != IGNORE).long()
+    columns = torch.arange(1, supervised.shape[1] + 1, device=supervised.device)
+    ends = (supervised * columns).amax(1)  # a row of a causal model ends in a supervised token
+    lengths = (batch["attention_mask"].sum(1) if seq2seq else ends).tolist()
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    groups: list[list[int]] = []
+    for row in order:
+        # The first row of a group is its longest.
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return [_rows(batch, rows, lengths[rows[0]], int(ends[rows].max()) if seq2seq else None) for rows in groups]
+
+
+def _rows(
+    batch: dict[str, torch.Tensor], rows: list[int], longest: int, decoded: int | None
+) -> dict[str, torch.Tensor]:
+    """Some rows of a batch, cut to their longest; `decoded` is the length of a seq2seq model's longest answer."""
+    part = {}
+    for name, tensor in batch.items():
+        kept = tensor[rows]
+        if name in STAGES or name.startswith("qformer_"):
+            part[name] = kept
+        elif name == "attention_mask" and kept.ndim == 4:
+            part[name] = kept[:, :, :longest, :longest]
+        elif decoded is not None and name in ("labels", "keep", "decoder_input_ids"):
+            part[name] = kept[:, :decoded]
+        else:
+            part[name] = kept[:, :longest]
+    return part

@@ -1,0 +1,1 @@
+"""What every other part may use: errors, files, processes; no model and no table."""

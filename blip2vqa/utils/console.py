@@ -1,0 +1,43 @@
+"""How a script ends: 0 done, 1 failed on the way, 2 wrong input, with one line for each problem and no traceback."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from blip2vqa.utils.errors import InputError
+
+
+def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:
+    """Run a script's `main` and exit with the house's codes. `go_on` tells what to do after Ctrl-C."""
+    is_main = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
+    # Of an unreachable Hub it reports every retry, twice; what follows from it is said in one line here.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    # Raised by upstream for its own deprecations; a user of these scripts can do nothing about them.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        main()
+    except InputError as error:
+        if is_main:
+            for problem in error.problems:
+                print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if is_main:
+            print(f"interrupted; files that were finished are kept; {go_on}", file=sys.stderr)
+        sys.exit(1)
+    _leave_the_others()
+
+
+def _leave_the_others() -> None:
+    """End this process's part in a launch of several, after all its work is done.
+
+    Without it gloo's threads may still be letting go of tensors while the interpreter shuts down, which aborts the process
+    and fails the launch after its files were written. After a failure it is left out: ending a group is itself a meeting of
+    its processes, and some may be waiting for another one.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,51 @@
+"""Several processes of one launch: what only one of them may do."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+from blip2vqa.utils.errors import InputError, raise_all
+
+Result = TypeVar("Result")
+
+
+def on_main(function: Callable[[], Result]) -> Result:
+    """Call `function` in the main process; all get its result, or raise its `InputError` together.
+
+    Without it, one process would stop and the others wait for it until their connection times out.
+    """
+    state = PartialState()
+    outcome: list = [None]
+    if state.is_main_process:
+        try:
+            outcome = [function()]
+        except InputError as error:
+            outcome = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(outcome)
+    if isinstance(outcome[0], InputError):
+        raise outcome[0]
+    return outcome[0]
+
+
+def together(function: Callable[[], Result]) -> Result:
+    """Call `function` in every process; all get their own result, or raise the `InputError` of any together."""
+    result, problems = None, []
+    try:
+        result = function()
+    except InputError as error:
+        problems = error.problems
+    if PartialState().num_processes > 1:
+        problems = list(dict.fromkeys(gather_object(problems)))
+    raise_all(problems)
+    return result
+
+
+def start() -> PartialState:
+    """Join the processes of this launch, if there are several; on a machine without accelerator they meet over gloo."""
+    # The others wait while the main process fetches and checks pictures: longer, perhaps, than a connection's usual minutes.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(hours=6))

@@ -1,1 +1,0 @@
-"""Questions from a chat endpoint that sees pictures."""

@@ -1,0 +1,268 @@
+"""Tables in every format, and everything wrong with them named in one go."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from blip2vqa.data.examples import load_examples
+from blip2vqa.data.tables import read_table
+from blip2vqa.utils.errors import InputError
+
+HEADER = "image_name,question,answer\n"
+
+
+def problems(path: str, annotations: str | None = None, require_answers: bool = True) -> list[str]:
+    with pytest.raises(InputError) as raised:
+        read_table(path, annotations, require_answers=require_answers)
+    assert all("\n" not in problem for problem in raised.value.problems)
+    return raised.value.problems
+
+
+def cells(path: str, **options) -> list[list[str]]:
+    return read_table(path, require_answers=True, **options).frame.to_numpy().tolist()
+
+
+# Text tables
+
+
+def test_every_cell_stays_the_text_it_was(write):
+    words = ["None", "NA", "null", "nan", "1", "1.0", "01", "yes", "True", " red "]
+    table = read_table(write("t.csv", HEADER + "".join(f"a.png,q,{word}\n" for word in words)), require_answers=True)
+    assert table.frame["answer"].tolist() == words
+    assert table.answers == [(word,) for word in words]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_delimiters_and_encodings(write, delimiter, encoding):
+    text = 'image_name,question,answer\na.png,größer?,"x,y;z\tw"\n'.replace(",", delimiter)
+    expected = "x,y;z\tw".replace(",", delimiter)
+    assert cells(write("t.csv", text.encode(encoding))) == [["a.png", "größer?", expected]]
+
+
+def test_latin_1_is_read_and_said(write, caplog):
+    path = write("t.csv", (HEADER + "a.png,größer?,naïve “x”\n").encode("cp1252"))
+    assert cells(path) == [["a.png", "größer?", "naïve “x”"]]
+    assert "is not UTF-8" in caplog.text and path in caplog.text
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_quoted_newlines_blank_lines_and_row_numbers(write, newline):
+    text = 'image_name,question,answer\n\na.png,"two\nlines ""q""",x\n,,\n  \nb.png,q,y\n'
+    table = read_table(write("t.csv", "\n" + text.replace("\n", newline)), require_answers=True)
+    assert table.frame["question"].tolist() == [f'two{newline}lines "q"', "q"]
+    assert table.frame.index.tolist() == [4, 7]  # as a spreadsheet numbers them
+
+
+def test_headers_are_stripped_and_own_columns_pass_through(write):
+    text = "Split, IMAGE_NAME ,Question,Answer,,My Column\ntrain,a.png,q,x,,1.50\n"
+    frame = read_table(write("t.csv", text), require_answers=True).frame
+    assert list(frame) == ["Split", "image_name", "question", "answer", "column_5", "My Column"]
+    assert frame["My Column"].tolist() == ["1.50"]
+
+
+def test_gzipped_csv(write):
+    assert cells(write("t.csv.gz", gzip.compress((HEADER + "a.png,q,x\n").encode()))) == [["a.png", "q", "x"]]
+
+
+def test_jsonl_with_several_answers(write):
+    records = [
+        {"image_name": "a.png", "question": "q", "answers": ["red", "blue", "blue"], "n": 1.50, "flag": True},
+        {"image_name": "b.png", "question": "line\u2028break", "answer": 2, "answers": [{"answer": "two"}], "n": None},
+        {"image_name": "c.png", "question": "q", "answers": ["b", "a"]},
+        {"image_name": "d.png", "question": "q", "answer": "only one"},
+    ]
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    table = read_table(write("t.jsonl", "\ufeff" + "\r\n\r\n".join(lines).replace("1.5", "1.50")), require_answers=True)
+    assert table.answers == [("red", "blue", "blue"), ("two",), ("b", "a"), ("only one",)]
+    assert table.frame["answer"].tolist() == ["blue", "2", "b", "only one"]
+    assert table.frame["n"].tolist() == ["1.50", "", "", ""]
+    assert table.frame.index.tolist() == [1, 3, 5, 7]
+
+
+def test_json_list(write):
+    path = write("t.json", json.dumps([{"image_name": "a.png", "question": "q", "answers": ["b", "a", "a"]}]))
+    table = read_table(path, require_answers=True)
+    assert table.frame["answer"].tolist() == ["a"]
+    assert table.answers == [("b", "a", "a")]
+
+
+def test_answers_may_be_absent_when_not_required(write):
+    table = read_table(write("t.csv", "image_name,question\na.png,q\n"), require_answers=False)
+    assert table.answers == [()] and "answer" not in table.frame
+    table = read_table(write("t.csv", HEADER + "a.png,q,\nb.png,q,x\n"), require_answers=False)
+    assert table.answers == [(), ("x",)]
+
+
+# The official VQA pair
+
+
+def vqa_pair(**questions):
+    ids = [101, 102]
+    questions = {
+        "data_subtype": "val2014",
+        "questions": [{"image_id": 42, "question": f"Is it {id}?", "question_id": id} for id in ids],
+    } | questions
+    annotations = {
+        "annotations": [
+            {
+                "question_id": id,
+                "multiple_choice_answer": "yes",
+                "question_type": "is it",
+                "answer_type": "yes/no",
+                "answers": [{"answer": "yes", "answer_id": n} for n in range(9)] + [{"answer": "no", "answer_id": 10}],
+            }
+            for id in reversed(ids)
+        ]
+    }
+    return questions, annotations
+
+
+@pytest.mark.parametrize(
+    ("subtype", "prefix"), [("val2014", "COCO_val2014_"), ("test-dev2015", "COCO_test2015_"), ("", "")]
+)
+def test_official_vqa_pair(write, subtype, prefix):
+    questions, annotations = vqa_pair(data_subtype=subtype)
+    compressed = write("q.json.gz", gzip.compress(json.dumps(questions).encode()))
+    table = read_table(compressed, write("a.json", json.dumps(annotations)), require_answers=True)
+    assert table.frame.to_dict("records")[1] == {
+        "image_name": f"{prefix}000000000042.jpg",
+        "question": "Is it 102?",
+        "question_id": "102",
+        "answer": "yes",
+        "annotator_question_type": "is it",
+        "answer_type": "yes/no",
+    }
+    assert table.answers == [("yes",) * 9 + ("no",)] * 2
+
+
+def test_annotations_that_do_not_belong(write):
+    questions, annotations = vqa_pair()
+    path = write("q.json", json.dumps(questions))
+    assert "annotations_path" in problems(path)[0]
+    assert "no such file" in problems(path, path + "x")[0]
+    assert "annotations_path" in problems(write("t.csv", HEADER + "a.png,q,x\n"), path)[0]
+    assert "annotations_path" in problems(write("l.json", "[]"), path)[0]
+    assert "not an official VQA annotations file" in problems(path, path)[0]
+
+    one = {"annotations": annotations["annotations"][:1]}
+    (problem,) = problems(path, write("a.json", json.dumps(one)))
+    assert "no annotation for 1 of 2 questions" in problem and "question_id 101" in problem
+    other = json.dumps(annotations).replace('"question_id": 10', '"question_id": 99')
+    assert "belong to another file" in problems(path, write("a.json", other))[0]
+
+
+# datasets folders and Hub ids
+
+
+@pytest.fixture
+def datasets(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def test_saved_dataset_with_its_own_pictures(datasets, tmp_path, image_dir):
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "question": datasets.Value("string"),
+            "answers": datasets.List({"answer": datasets.Value("string")}),
+            "kind": datasets.ClassLabel(names=["odd", "even"]),
+            "n": datasets.Value("int64"),
+        }
+    )
+    files = [str(Path(image_dir, name)) for name in ("0.png", "1.png", "0.png")]
+    columns = {"image": files, "question": ["q"] * 3, "answers": [[{"answer": "x"}, {"answer": "y"}]] * 3}
+    dataset = datasets.Dataset.from_dict(columns | {"kind": [0, 1, 0], "n": [1, 2, 3]}, features=features)
+    dataset.save_to_disk(str(tmp_path / "one"))
+    examples, _ = load_examples(str(tmp_path / "one"), None)
+    assert [example.image_name for example in examples] == ["0.png", "1.png", "0.png"]
+    assert [example.row for example in examples] == [1, 2, 3]
+    assert examples[0].digest == examples[2].digest != examples[1].digest
+    assert examples[1].image.read_bytes() == Path(image_dir, "1.png").read_bytes()
+    assert examples[1].answers == ("x", "y")
+    assert examples[1].extra["kind"] == "even" and examples[1].extra["n"] == "2"
+
+    datasets.DatasetDict({"train": dataset, "test": dataset.select([1])}).save_to_disk(str(tmp_path / "two"))
+    assert "say which split: train, test" in problems(str(tmp_path / "two"))[0]
+    assert "no split 'val'" in problems(f"{tmp_path}/two:val")[0]
+    assert len(read_table(f"{tmp_path}/two:test", require_answers=True).frame) == 1
+
+
+def test_data_folders_keep_cells_as_text(datasets, tmp_path):
+    for name in ("tables", "pictures"):
+        (tmp_path / name).mkdir()
+    rows = "a.png,q,01\na.png,q,None\n"
+    (tmp_path / "tables" / "train.csv").write_text(HEADER + rows)
+    table = read_table(str(tmp_path / "tables"), require_answers=True)
+    assert table.frame["answer"].tolist() == ["01", "None"]
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "a.png")
+    (tmp_path / "pictures" / "metadata.csv").write_text("file_name,question,answer\na.png,q,01\n")
+    (example,), _ = load_examples(str(tmp_path / "pictures"), None)
+    assert (example.image_name, example.answer) == ("a.png", "01")
+
+
+def test_nothing_there_and_nothing_reachable(datasets, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "cannot be read as a datasets folder" in problems(str(tmp_path / "empty"))[0]
+    assert "cannot be loaded from the Hub" in problems("nobody/nothing:train")[0]
+    assert "no such file or folder" in problems("nothing")[0]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("t.csv", "", "the file is empty"),
+        ("t.csv", "\n \n", "the file is empty"),
+        ("t.csv", HEADER, "no rows"),
+        ("t.csv", HEADER + ",,\n\n", "no rows"),
+        ("t.json", "[]", "no rows"),
+        ("t.csv", b"PK\x03\x04\0\0\0", "not a text file"),
+        ("t.xlsx", b"PK\x03\x04\0\0\0", "unknown table format '.xlsx'"),
+        ("t.csv.gz", b"not gzip", "cannot be read"),
+        ("t.csv", HEADER + "a.png,q,x\na.png,what, then?,x\n", 'row 3: more cells than the 3 of the header'),
+        ("t.csv", HEADER + "a.png,q,x\n\na.png,\"q,x\na.png,q,x\n", "quotation mark opened in row 4 is never closed"),
+        ("t.csv", "image_name,question,answer,Answer\na,b,c,d\n", "column answer stands there more than once"),
+        ("t.csv", HEADER + "a.png,,x\nb.png,q,x\nc.png, ,x\n", "empty question in rows 2, 4;"),
+        ("t.csv", HEADER + "a.png,q,\nb.png,q,x\n", "empty answer in row 2;"),
+        ("t.csv", HEADER + "a.png,q,x\n,q,x\n", "empty image_name in row 3;"),
+        ("t.csv", HEADER + "a.png,q,\nb.png,q,\n", "column answer is empty in all 2 rows"),
+        ("t.jsonl", '{"image_name": "a"}\n{"image_name": \n[1]\n', "lines 2, 3: not a JSON object"),
+        ("t.jsonl", '{"image_name": "a", "question": "q", "answers": "x"}', "row 1: answers must be a list of texts"),
+        ("t.jsonl", '{"image_name": "a", "question": "q", "answers": 3}', "row 1: answers must be a list of texts"),
+        ("t.json", '[{"image_name": "a"},\n}]', "broken JSON at line 2, column 1"),
+        ("t.json", "[" * 100_000, "nested too deeply"),
+        ("t.json", '{"a": 1}', "neither a list of objects nor an official VQA file"),
+        ("t.json", '{"questions": [{"question": "q"}]}', "every question needs question_id, image_id"),
+    ],
+)  # fmt: skip
+def test_bad_tables(write, name, content, expected):
+    assert any(expected in problem for problem in problems(write(name, content)))
+
+
+def test_the_first_ten_rows_are_named_and_the_rest_counted(write):
+    (problem,) = problems(write("t.csv", HEADER + "a.png,q,\n" * 15 + "a.png,q,x\n"))
+    assert "rows 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 5 more" in problem
+
+
+def test_missing_columns_name_those_there_and_the_nearest(write):
+    found = problems(write("t.csv", "Image,Qestion,label\na.png,,x\n"))
+    assert len(found) == 3
+    assert all("its columns are Image, Qestion, label" in problem for problem in found)
+    assert 'rename "Image" to "image_name"?' in found[0]
+    assert 'rename "Qestion" to "question"?' in found[1]
+    assert "rename" not in found[2]
+
+
+def test_no_such_file(tmp_path):
+    assert problems(f"{tmp_path}/t.csv") == [f"{tmp_path}/t.csv: no such file"]

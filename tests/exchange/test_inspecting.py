@@ -1,0 +1,201 @@
+"""What inspecting tells of an adapter: roles and layers by name, norms beside PEFT's own ΔW, the table and the picture."""
+
+import io
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.files.manifest import write_manifest
+from blip2vqa.exchange.inspecting import family_named, inspect, place_of, scopes_and_roles
+from blip2vqa.reporting.norms import _number, draw_norms, print_inspection
+from helpers.family_bases import MAKERS, Bases, adapted, random_adapter
+from helpers.plain_peft import LAYERS, NAMES, dense_by_peft, peft_adapter
+
+OPT = family_named("BLIP-2 with OPT", [])
+T5 = family_named("InstructBLIP with T5", [])
+
+
+DECODER, QFORMER = "language_model.model.decoder.layers", "qformer.encoder.layer"
+SEQ2SEQ = "language_model.decoder.block"
+
+
+@pytest.mark.parametrize(
+    ("family", "stack", "rest", "scope", "layer", "role"),
+    [
+        (OPT, DECODER, ".3.self_attn.q_proj", "language_model", 3, "q"),
+        (OPT, DECODER, ".31.fc2", "language_model", 31, "down"),
+        (OPT, "vision_model.encoder.layers", ".38.self_attn.qkv", "vision", 38, "qkv"),
+        (OPT, "vision_model.encoder.layers", ".0.mlp.fc1", "vision", 0, "up"),
+        (OPT, "language_projection", "", "projection", None, "projection"),
+        (OPT, QFORMER, ".2.crossattention.attention.query", "qformer", 2, "cross q"),
+        (OPT, QFORMER, ".2.crossattention.output.dense", "qformer", 2, "cross o"),
+        (OPT, QFORMER, ".2.output_query.dense", "qformer", 2, "down"),
+        (T5, SEQ2SEQ, ".5.layer.1.EncDecAttention.o", "language_model", 5, "cross o"),
+        (T5, SEQ2SEQ, ".5.layer.2.DenseReluDense.wi_0", "language_model", 5, "gate"),
+        (None, "model.decoder.layers", ".3.self_attn.out_proj", None, 3, "o"),
+        (None, "model.layers", ".3.mixer.in_proj", None, 3, "in_proj"),
+        (None, "head", "", None, None, "head"),
+    ],
+)
+def test_a_modules_name_says_where_it_stands(family, stack, rest, scope, layer, role):
+    place = place_of(f"{stack}{rest}", family)
+    assert (place.scope, place.stack, place.layer, place.role) == (scope, stack, layer, role)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    return Bases(tmp_path_factory.mktemp("bases"))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_roles_are_those_that_wrapping_chose(bases, kind, tmp_path):
+    more = {"answers": ("red", "green")} if kind == "vilt" else {}
+    loaded = adapted(bases[kind], 0, **more)
+    loaded.model.save_pretrained(tmp_path / "a")
+    report = inspect(open_adapter(tmp_path / "a"))
+    names = [row["name"] for row in report["modules"]]
+    roles = {row["role"].removeprefix("cross ") for row in report["modules"]}
+    scopes, labels = scopes_and_roles(names, family_named(loaded.family.name, names))
+    assert scopes == ["language_model"] and set(labels) == roles == set(loaded.family.role_modules["language_model"])
+    assert all(row["layer"] in (0, 1) for row in report["modules"])
+    assert not report["untrained"] and bool(report["whole"]) == (kind == "vilt")
+
+
+def test_without_a_manifest_the_names_tell_the_family():
+    assert family_named(None, ["language_model.encoder.block.0.layer.0.SelfAttention.q"]).name == "BLIP-2 with T5"
+    assert family_named(None, ["model.layers.0.self_attn.q_proj"]) is None
+    assert family_named("BLIP-2 with OPT", ["language_model.encoder.block.0.layer.0.SelfAttention.q"]) is OPT
+
+
+def test_labels_of_a_manifest_name_their_scope():
+    names = [
+        *NAMES,
+        "vision_model.encoder.layers.0.self_attn.qkv",
+        "language_projection",
+        "qformer.encoder.layer.0.attention.output.dense",
+    ]
+    scopes, labels = scopes_and_roles(names, OPT)
+    assert scopes == ["language_model", "projection", "qformer", "vision"]
+    assert labels == ["q", "o", "up", "projection", "qformer o", "vision q", "vision k", "vision v"]
+
+
+def test_norms_are_those_of_pefts_own_deltas(tiny_opt, tmp_path):
+    folder, model = peft_adapter(tiny_opt, tmp_path / "a", use_rslora=True, rank_pattern={"fc1": 2})
+    dense = {name: delta.double().norm().item() for name, delta in dense_by_peft(model).items()}
+    report = inspect(open_adapter(folder))
+    assert {row["name"]: row["norm"] for row in report["modules"]} == pytest.approx(dense, rel=1e-6)
+    norms = report["norms"][LAYERS]
+    assert norms["layers"] == [0, 1] and norms["roles"] == ["q", "o", "up"]
+    wanted = [
+        [dense[f"{LAYERS}.{layer}.{name}"] for name in ("self_attn.q_proj", "self_attn.out_proj", "fc1")]
+        for layer in (0, 1)
+    ]
+    for row, cells in zip(norms["cells"], wanted, strict=True):
+        assert row == pytest.approx(cells, rel=1e-6)
+    table = torch.tensor(wanted, dtype=torch.float64)
+    assert norms["by_layer"] == pytest.approx(table.norm(dim=1).tolist(), rel=1e-6)
+    assert norms["by_role"] == pytest.approx(table.norm(dim=0).tolist(), rel=1e-6)
+    assert report["norm"] == pytest.approx(table.norm().item(), rel=1e-6)
+    up = next(row for row in report["modules"] if row["name"].endswith("0.fc1"))
+    assert (
+        up["rank"] == 2 and up["shape"] == [128, 64] and up["parameters"] == 2 * (128 + 64) and up["dtype"] == "float32"
+    )
+    assert up["scaling"] == pytest.approx(8 / 2**0.5)
+    assert report["parameters"] == sum(row["parameters"] for row in report["modules"]) == report["bytes"] // 4
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_what_is_untrained_is_named(tiny_opt, tmp_path, capsys):
+    adapter = open_adapter(peft_adapter(tiny_opt, tmp_path / "a")[0])
+    adapter.weights[f"base_model.model.{NAMES[1]}.lora_B.weight"].zero_()
+    report = inspect(adapter)
+    assert report["untrained"] == [NAMES[1]]
+    print_inspection(report)
+    assert f"1 modules, B is zero ({NAMES[1]})" in capsys.readouterr().out
+    for key, weight in adapter.weights.items():
+        weight.mul_("lora_A" in key)
+    report = inspect(adapter)
+    assert len(report["untrained"]) == len(NAMES) and report["norm"] == 0
+    print_inspection(report)
+    assert "it changes nothing" in capsys.readouterr().out
+    assert Image.open(io.BytesIO(draw_norms(report))).format == "PNG"
+
+
+def test_dora_is_inspected_and_said_to_be_more(tiny_opt, tmp_path):
+    report = inspect(open_adapter(random_adapter(tiny_opt, tmp_path / "a", 0, use_dora=True)))
+    assert len(report["beside"]) == len(report["modules"]) and report["norm"] > 0
+    assert any("DoRA" in note for note in report["notes"])
+
+
+def test_a_head_is_listed_beside_the_layers(bases, tmp_path, capsys):
+    report = inspect(open_adapter(random_adapter(bases["vilt"], tmp_path / "a", 0, answers=["red", "green", "blue"])))
+    assert report["answers"] == 3
+    assert [row["name"] for row in report["whole"]][-1] == "classifier.3.weight"
+    print_inspection(report)
+    said = capsys.readouterr().out
+    assert "classifier.3.weight" in said and "3 to choose from" in said
+
+
+def test_the_summary_tells_what_the_manifest_knows_and_fits_in_100_columns(tiny_t5, tmp_path, capsys):
+    folder = random_adapter(tiny_t5, tmp_path / "a", 0, task="vqa", prompt="Question: {question} [b]Answer:[/b]")
+    manifest = json.loads((folder / "blip2vqa.json").read_text())
+    scores = {"metrics": {"adapter": {"accuracy": 0.75}, "blind": {"accuracy": 0.5}}}
+    write_manifest(folder, manifest | scores | {"origin": {"command": "merge", "of": [{"name": "x"}, {"name": "y"}]}})
+    print_inspection(inspect(open_adapter(folder)))
+    said = capsys.readouterr().out
+    for text in (
+        "[b]Answer:[/b]",
+        "75.0%",
+        "50.0%",
+        "merge of x, y",
+        "language_model.encoder.block",
+        "cross",
+        "gate",
+        "rank 4",
+    ):
+        assert text in said
+    assert max(map(len, said.splitlines())) <= 100
+
+
+def real_size(layers: int = 32) -> dict:
+    """A report of opt-2.7b's modules, and of a vision tower's and the projection."""
+    torch.manual_seed(0)
+    roles = ["q", "k", "v", "o", "up", "down"]
+    decoder = {
+        "layers": list(range(layers)), "roles": roles, "by_layer": [1.0] * layers, "by_role": [2.0] * 6,
+        "cells": (torch.rand(layers, 6) * torch.linspace(0.2, 1, layers)[:, None]).tolist(),
+    }  # fmt: skip
+    vision = {
+        "layers": list(range(39)), "roles": ["qkv", "o", "up", "down"], "by_layer": [1.0] * 39, "by_role": [2.0] * 4,
+        "cells": torch.rand(39, 4).mul(0.5).tolist(),
+    }  # fmt: skip
+    decoder["cells"][5][2], vision["cells"][7][1] = 0.0, None
+    single = {"layers": [None], "roles": ["projection"], "cells": [[0.3]], "by_layer": [0.3], "by_role": [0.3]}
+    return {
+        "language_model.model.decoder.layers": decoder, "vision_model.encoder.layers": vision, "language_projection": single,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(4.0, "4.00"), (123.4, "123"), (0.00123, "0.00123"), (0.0, "0"), (None, "-")]
+)
+def test_norms_have_three_digits(value, shown):
+    assert _number(value) == shown
+
+
+@pytest.mark.parametrize("stacks", [1, 2, 3])
+def test_the_picture_has_a_panel_for_each_stack_and_one_scale(stacks):
+    norms = dict(list(real_size().items())[:stacks])
+    first = draw_norms({"norms": norms})
+    assert Image.open(io.BytesIO(first)).size[0] > 300 * min(stacks, 2)
+    brighter = json.loads(json.dumps(norms))
+    brighter["language_model.model.decoder.layers"]["cells"][0][0] = 0.9
+    assert draw_norms({"norms": brighter}) != first
+
+
+def test_an_adapter_of_the_projection_alone_is_drawn_too():
+    norms = {"language_projection": real_size()["language_projection"]}
+    assert Image.open(io.BytesIO(draw_norms({"norms": norms}))).format == "PNG"

@@ -1,0 +1,55 @@
+"""Scripts as processes of their own that begin where the imports end.
+
+A new interpreter spends seconds of a core on importing torch, transformers and peft. A fork server has done so once;
+arguments, folder, environment, output and exit code are each process's own. What libraries read from the environment while
+they are imported (HF_HOME, HF_ENDPOINT) is the server's: tests about that, and one of each script, start interpreters.
+"""
+
+import multiprocessing
+import os
+import runpy
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess, TimeoutExpired
+from tempfile import TemporaryDirectory
+
+from helpers.paths import ROOT
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(
+    [
+        "blip2vqa.training.recipe",
+        "blip2vqa.inference.answering",
+        "blip2vqa.inference.captioning",
+        "blip2vqa.exchange.commands",
+    ]
+)
+
+
+def run_script(script: str, *argv: object, timeout: float = 240, **environment: str) -> CompletedProcess:
+    """`python SCRIPT ARGV…` in the project's folder, without the network; its output as text."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **environment}
+    words = [script, *map(str, argv)]
+    with TemporaryDirectory() as folder:
+        streams = [Path(folder, name) for name in ("out", "err")]
+        process = _server.Process(target=_begin, args=(words, environment, streams))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutExpired(words, timeout)
+        said = [path.read_text(encoding="utf-8") for path in streams]
+    return CompletedProcess(words, process.exitcode, *said)
+
+
+def _begin(words: list[str], environment: dict[str, str], streams: list[Path]) -> None:
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, (name, path) in enumerate(zip(("stdout", "stderr"), streams, strict=True), 1):
+        file = path.open("w", encoding="utf-8", buffering=1)
+        os.dup2(file.fileno(), number)
+        setattr(sys, name, file)
+    sys.argv = words
+    sys.path.insert(0, str(ROOT / Path(words[0]).parent))
+    runpy.run_path(words[0], run_name="__main__")

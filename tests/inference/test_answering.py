@@ -1,0 +1,194 @@
+"""inference.py's work in this process: whole tables, interruptions, mistakes, scores."""
+
+import json
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from blip2vqa.config.common import FeatureArguments
+from blip2vqa.config.inference import InferenceArguments
+from blip2vqa.inference import answering, generation, model_spec
+from blip2vqa.inference.answering import metrics_path, score_table
+from blip2vqa.utils.errors import InputError
+
+
+def arguments(base, drawn, out, **changes) -> InferenceArguments:
+    images, table = drawn
+    given = {"csv_path": str(table), "image_dir": str(images), "output_path": str(out), "base_model_id": str(base)}
+    return InferenceArguments(**given | {"dtype": "float32", "bertscore_model": "none", "batch_size": 5} | changes)
+
+
+def answer_table(args: InferenceArguments, **features) -> dict:
+    return answering.answer_table(args, FeatureArguments(**features))
+
+
+def read(path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def test_the_input_comes_back_with_answers_and_metrics(tiny_base, drawn, tmp_path):
+    out = tmp_path / "results.csv"
+    metrics = answer_table(arguments(tiny_base, drawn, out))
+    table, given = read(out), read(drawn[1])
+    assert list(table) == [*given, "generated_answer", "confidence", "status"]
+    pd.testing.assert_frame_equal(table[list(given)], given)
+    assert set(table["status"]) == {"ok"}
+    assert table["confidence"].astype(float).between(0, 1).all()
+    assert json.loads(metrics_path(out).read_text()) == metrics
+    assert metrics["base"]["n"] == 36
+    assert not (tmp_path / "results.csv.partial").exists()
+
+
+def test_batches_change_nothing(tiny_base, drawn, tmp_path):
+    for size in (1, 16):
+        answer_table(arguments(tiny_base, drawn, tmp_path / f"{size}.csv", batch_size=size))
+    one, many = read(tmp_path / "1.csv"), read(tmp_path / "16.csv")
+    assert one["generated_answer"].tolist() == many["generated_answer"].tolist()
+    assert one["confidence"].astype(float).tolist() == pytest.approx(
+        many["confidence"].astype(float).tolist(), abs=2e-5
+    )
+
+
+def test_a_table_without_answers_has_no_metrics(tiny_opt, drawn, tmp_path):
+    table = tmp_path / "questions.csv"
+    read(drawn[1]).drop(columns="answer").to_csv(table, index=False)
+    assert answer_table(arguments(tiny_opt, (drawn[0], table), tmp_path / "out.csv")) == {}
+    assert not metrics_path(tmp_path / "out.csv").exists()
+
+
+def test_interrupted_and_rerun_it_goes_on(tiny_opt, drawn, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    answer_table(arguments(tiny_opt, drawn, whole))
+    answer, calls = generation.answer_remembered, []
+
+    def stop_at_third(loaded, text, memory, rows, *args, **kwargs):
+        calls.append(len(rows))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return answer(loaded, text, memory, rows, *args, **kwargs)
+
+    monkeypatch.setattr(generation, "answer_remembered", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        answer_table(arguments(tiny_opt, drawn, out))
+    assert not out.exists()
+    calls[:] = [0] * 10  # never the third again
+    asked = len(calls)
+    answer_table(arguments(tiny_opt, drawn, out))
+    assert sum(calls[asked:]) == 36 - 10  # two batches of five were kept
+    assert read(out).drop(columns="confidence").equals(read(whole).drop(columns="confidence"))
+
+
+def test_a_finished_output_is_never_overwritten_unasked(tiny_opt, drawn, tmp_path):
+    out = tmp_path / "out.csv"
+    out.write_text("mine")
+    with pytest.raises(InputError, match="--overwrite"):
+        answer_table(arguments(tiny_opt, drawn, out))
+    assert out.read_text() == "mine"
+    answer_table(arguments(tiny_opt, drawn, out, overwrite=True))
+    assert len(read(out)) == 36
+
+
+def test_a_bad_image_is_an_error_or_said_in_its_row(tiny_opt, drawn, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (16, 16), "red").save(images / "good.png")
+    (images / "bad.png").write_bytes((images / "good.png").read_bytes()[:40])
+    table = tmp_path / "table.csv"
+    table.write_text("image_name,question\ngood.png,What?\nbad.png,What?\nabsent.png,What?\n")
+    out = tmp_path / "out.csv"
+    with pytest.raises(InputError, match=r"2 of 3 images cannot be used") as caught:
+        answer_table(arguments(tiny_opt, (images, table), out))
+    assert "bad.png" in str(caught.value) and "absent.png" in str(caught.value)
+    assert not out.exists()
+    answer_table(arguments(tiny_opt, (images, table), out, on_bad_image="skip"))
+    status = read(out)["status"].tolist()
+    assert status[0] == "ok" and all(text.startswith("bad image: ") for text in status[1:])
+
+
+def test_everything_wrong_is_said_before_the_weights(tiny_opt, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_spec, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
+    table = tmp_path / "table.csv"
+    table.write_text("picture,question\n1.png,What?\n")
+    with pytest.raises(InputError) as caught:
+        answer_table(arguments(tmp_path / "nowhere", (drawn[0], table), tmp_path / "out.csv", num_beams=0))
+    assert all(part in str(caught.value) for part in ("nowhere", "image_name", "--num_beams: 0"))
+
+
+def test_scoring_needs_neither_model_nor_images(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_spec, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
+    table = read(drawn[1])
+    table["generated_answer"] = table["answer"]
+    table.loc[0, "generated_answer"] = "purple"
+    table.loc[1, "generated_answer"] = ""
+    table.to_csv(tmp_path / "said.csv", index=False)
+    args = arguments("nowhere", ("/nonexistent", drawn[1]), "unused", score=str(tmp_path / "said.csv"), image_dir=None)
+    metrics = score_table(args)["predictions"]
+    assert metrics["accuracy"] == pytest.approx(34 / 36)
+    assert metrics["empty_predictions"] == 1
+
+
+def test_official_results_are_scored_against_ten_annotators(tmp_path):
+    questions = [
+        {"image_id": 1, "question": "Red?", "question_id": 10},
+        {"image_id": 1, "question": "Who?", "question_id": 11},
+    ]
+    answers = [["yes"] * 10, ["man"] * 2 + ["boy"] * 8]
+    annotations = [
+        {"question_id": 10 + i, "multiple_choice_answer": a[-1], "answers": [{"answer": x} for x in a]}
+        for i, a in enumerate(answers)
+    ]
+    (tmp_path / "q.json").write_text(json.dumps({"data_subtype": "val2014", "questions": questions}))
+    (tmp_path / "a.json").write_text(json.dumps({"annotations": annotations}))
+    said = [{"question_id": 11, "answer": "man"}, {"question_id": 10, "answer": "yes"}]
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    args = InferenceArguments(
+        csv_path=str(tmp_path / "q.json"), annotations_path=str(tmp_path / "a.json"), score=str(tmp_path / "said.json"),
+        bertscore_model="none",
+    )  # fmt: skip
+    metrics = score_table(args)["predictions"]
+    assert metrics["accuracy"] == 0.5
+    # "man": of the ten leave-one-out groups eight hold both, two hold one of them.
+    assert metrics["vqa_accuracy"] == pytest.approx((1 + (8 * 2 / 3 + 2 * 1 / 3) / 10) / 2)
+
+
+def test_another_adapter_in_the_same_folder_does_not_finish_the_first_ones_table(
+    tiny_opt, drawn, tmp_path, monkeypatch
+):
+    import torch
+
+    from blip2vqa.adapters.lora import wrap
+    from blip2vqa.config.common import LoraArguments
+    from blip2vqa.models.loading import load_base
+
+    def write_adapter(seed):
+        loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
+        wrap(loaded, LoraArguments(lora_r=2), seed=seed)
+        loaded.model.save_pretrained(tmp_path / "adapter")
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    args = arguments(
+        tiny_opt, drawn, tmp_path / "out.csv", lora_model_path=[str(tmp_path / "adapter")], base_model_id=None
+    )
+    write_adapter(0)
+    monkeypatch.setattr(generation, "answer_remembered", stop)
+    with pytest.raises(KeyboardInterrupt):
+        answer_table(args)
+    write_adapter(1)
+    with pytest.raises(InputError, match="adapters was"):
+        answer_table(args)
+
+
+def test_the_table_of_questions_is_never_the_output(tiny_opt, drawn):
+    with pytest.raises(InputError, match="is the table of questions itself"):
+        answer_table(arguments(tiny_opt, drawn, drawn[1], overwrite=True))
+
+
+def test_scores_of_a_semicolon_table_are_written(drawn, tmp_path):
+    table = read(drawn[1]).assign(generated_answer="red")
+    table.to_csv(tmp_path / "said.csv", index=False, sep=";")
+    args = arguments("nowhere", drawn, "unused", score=str(tmp_path / "said.csv"))
+    metrics = score_table(args)
+    assert json.loads((tmp_path / "said.score.json").read_text()) == metrics

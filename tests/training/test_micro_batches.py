@@ -1,0 +1,150 @@
+"""Batches: split by tokens, sorted by length; always the same gradients and every question once."""
+
+import pytest
+import torch
+
+from blip2vqa.data.examples import Example
+from blip2vqa.models.loading import load_base
+from blip2vqa.models.text import IGNORE, TextEncoder, TrainingCollator
+from blip2vqa.training.micro_batches import split_by_tokens
+from blip2vqa.training.recipe import finetune
+from blip2vqa.training.trainer import RowSampler
+from blip2vqa.utils.errors import InputError
+from helpers.finetune_runs import adapter_of, make_run
+from helpers.tiny_blip2 import GivenFeatures
+
+WORDS = "what is the color of the square and how many are there".split()
+EXACT = (
+    "--lora_dropout", "0", "--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no", "--optim", "sgd",
+    "--batch_size", "8",
+)  # fmt: skip
+
+
+def assert_same_training(one, other, **tolerance) -> None:
+    """Two runs' adapters have moved, and to the same place."""
+    first, second = adapter_of(one), adapter_of(other)
+    assert first.keys() == second.keys()
+    assert max(value.abs().max() for key, value in first.items() if "lora_B" in key) > 1e-4
+    for key in first:
+        torch.testing.assert_close(second[key], first[key], **tolerance)
+
+
+@pytest.fixture(params=["opt", "t5", "opt shared"])
+def batch(request, tiny_opt, tiny_t5):
+    """Nine questions of three to eleven words on four images, and the text encoder that made the batch."""
+    base = tiny_t5 if request.param == "t5" else tiny_opt
+    loaded = load_base(str(base), dtype="float32", quantization="none", device=torch.device("cpu"))
+    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+    features = GivenFeatures("abcd", torch.arange(4.0)[:, None, None].expand(4, 4, 32))
+    names = ["abcd"[number % 4] for number in range(9)]
+    items = [
+        (Example(row, None, name, name, " ".join(WORDS[: 3 + row]), ("yes",), "other", {}), ["no", "one two"][row % 2])
+        for row, name in enumerate(names)
+    ]
+    return loaded, TrainingCollator(text, features, 512 if "shared" in request.param else None)(items)
+
+
+def test_parts_hold_every_row_once_and_keep_to_the_budget(batch):
+    _, whole = batch
+    rows = len(whole["input_ids"])
+    widest = whole["input_ids"].shape[1]
+    for tokens in (1, widest, 2 * widest, 10**6):
+        parts = split_by_tokens(whole, tokens)
+        assert sum(len(part["input_ids"]) for part in parts) == rows
+        assert all(len(part["input_ids"]) == 1 or part["input_ids"].numel() <= tokens for part in parts)
+        assert sum((part["labels"] != IGNORE).sum() for part in parts) == (whole["labels"] != IGNORE).sum()
+        assert tokens != 1 or len(parts) == rows
+        assert tokens != 10**6 or len(parts) == 1
+        # Trimmed: some row fills the last column of each part.
+        for part in parts:
+            assert part["input_ids"].shape[1] <= widest
+            if part["attention_mask"].ndim == 2:
+                assert part["attention_mask"][:, -1].any()
+
+
+def test_parts_give_the_logits_of_the_whole(batch):
+    loaded, whole = batch
+    labels = whole.pop("labels")
+    with torch.no_grad():
+        expected = loaded.model(**whole).logits
+        parts = split_by_tokens({**whole, "labels": labels}, 60)
+        assert len(parts) > 1
+        targets, logits = [], []
+        for part in parts:
+            kept = part.pop("labels")
+            targets.append(kept[kept != IGNORE])
+            logits.append(loaded.model(**part).logits)
+    # In another order: compared by the loss of each token.
+    loss = torch.nn.functional.cross_entropy(expected, labels[labels != IGNORE], reduction="none").sort().values
+    split = torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat(targets), reduction="none").sort().values
+    torch.testing.assert_close(split, loss, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_a_batch_in_parts_trains_as_the_whole(kind, tiny_opt, tiny_t5, drawn, tmp_path):
+    base = tiny_opt if kind == "opt" else tiny_t5
+    finetune(make_run(base, drawn, tmp_path / "whole", *EXACT))
+    finetune(make_run(base, drawn, tmp_path / "parts", *EXACT, "--tokens_per_batch", "64"))
+    assert_same_training(tmp_path / "whole", tmp_path / "parts", rtol=1e-3, atol=1e-6)
+
+
+def test_rows_of_like_length_come_together():
+    lengths = [1 + (7 * number) % 50 for number in range(400)]
+    sampler = RowSampler(range(400), seed=0, lengths=lengths, window=100)
+    orders = []
+    for epoch in range(3):
+        sampler.epoch = epoch
+        order = list(sampler)
+        assert sorted(order) == list(range(400))
+        for start in range(0, 400, 100):
+            window = [lengths[index] for index in order[start : start + 100]]
+            assert window == sorted(window, reverse=True)
+        orders.append(tuple(order))
+    assert len(set(orders)) == 3
+    # Rows of several questions count by all their tokens, and stay together.
+    sampler = RowSampler([number // 4 for number in range(400)], seed=0, lengths=lengths, window=100)
+    order = list(sampler)
+    assert sorted(order) == list(range(400))
+    images = [index // 4 for index in order]
+    assert all(len(set(images[start : start + 4])) == 1 for start in range(0, 400, 4))
+
+
+def test_grouping_by_length_is_trainers_own_flag(tiny_t5, drawn, tmp_path):
+    run = make_run(tiny_t5, drawn, tmp_path / "run", *EXACT, "--train_sampling_strategy", "group_by_length")
+    finetune(run)
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+
+
+def test_compiled_training_is_the_same(tiny_opt, drawn, tmp_path):
+    finetune(make_run(tiny_opt, drawn, tmp_path / "plain", *EXACT))
+    # Traced and differentiated as for any backend, but not translated to C++, which takes minutes.
+    compiled = ("--torch_compile", "true", "--torch_compile_backend", "aot_eager")
+    finetune(make_run(tiny_opt, drawn, tmp_path / "compiled", *EXACT, *compiled))
+    assert_same_training(tmp_path / "plain", tmp_path / "compiled", rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantization", ["none", "4bit"])
+def test_checkpointed_activations_change_nothing(quantization, tiny_opt, drawn, tmp_path):
+    """The adapter's dropout falls on the same places when a layer is run again."""
+    fixed = ("--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no", "--lora_dropout", "0.3")
+    fixed += ("--quantization", quantization)
+    finetune(make_run(tiny_opt, drawn, tmp_path / "kept", *fixed))
+    finetune(make_run(tiny_opt, drawn, tmp_path / "again", *fixed, "--activation_checkpointing", "true"))
+    assert_same_training(tmp_path / "kept", tmp_path / "again", rtol=1e-4, atol=1e-6)
+
+
+def test_one_question_an_image_has_a_row_of_its_own(tiny_opt, drawn, tmp_path, capsys):
+    from blip2vqa.data.examples import load_examples
+    from blip2vqa.training.trainer import row_length
+
+    examples, _ = load_examples(drawn[1], drawn[0], progress=False)
+    run = make_run(tiny_opt, drawn, tmp_path / "run")
+    loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
+    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+    assert row_length(examples, text, run.training) == 512
+    assert row_length(examples[::3], text, run.training) is None
+
+
+def test_budgets_out_of_range(tiny_opt, drawn, tmp_path):
+    with pytest.raises(InputError, match="--tokens_per_batch: -1 is out of range"):
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_batch", "-1"))
