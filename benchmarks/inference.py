@@ -42,9 +42,9 @@ from torch.nn.utils.rnn import pad_sequence
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.features.cache import FeatureStore
-from blip2vqa.features.key import Space
+from blip2vqa.features.key import FeatureKey
 from blip2vqa.inference.generation import answer_by_batch
-from blip2vqa.inference.request import Decoding, Voice
+from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of, stage_shape
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
 
@@ -69,7 +69,7 @@ class Work:
         self.text = text_encoder(config, tokenizer, self.end_token_id)
 
         self.stage, _ = self.loaded.family.last_frozen_stage(("language_model",))
-        self.space = Space(self.stage, "random", {}, dtype, stage_shape(config, self.stage))
+        self.space = FeatureKey(self.stage, "random", {}, dtype, stage_shape(config, self.stage))
         self.store = FeatureStore(folder, self.space)
         self.encode_into(self.store)
 
@@ -162,8 +162,8 @@ class Work:
 
     def answers(self, store: FeatureStore) -> list[str]:
         features = store.open(question.digest for question in self.questions)
-        voices = [Voice(self.text, Decoding(1, self.args.answer_tokens))] * len(self.questions)
-        batches = answer_by_batch(self.loaded, features, self.questions, voices, batch_size=self.args.batch_size)
+        requests = [AnswerRequest(self.text, Decoding(1, self.args.answer_tokens))] * len(self.questions)
+        batches = answer_by_batch(self.loaded, features, self.questions, requests, batch_size=self.args.batch_size)
         said = {index: answer.text for batch in batches for index, answer in batch}
         return [said[index] for index in range(len(self.questions))]
 

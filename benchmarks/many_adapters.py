@@ -38,9 +38,9 @@ from shapes import (
 from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
 from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.adapters.multi import Adapters
-from blip2vqa.features.encode import Looked
+from blip2vqa.features.encode import InMemoryFeatures
 from blip2vqa.inference.generation import answer_by_batch
-from blip2vqa.inference.request import AS_IT_IS, BASE, Decoding, Voice, speaking
+from blip2vqa.inference.request import AS_IT_IS, BASE, AnswerRequest, Decoding, use_adapters
 from blip2vqa.models.families import ROLES, family_of, stage_shape
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
@@ -75,12 +75,12 @@ def write_adapters(loaded: LoadedModel, args, folder: Path) -> int:
     return need // args.adapters
 
 
-def serve(loaded: LoadedModel, text, features: Looked, args, batches: Sequence[Sequence[str]]) -> None:
+def serve(loaded: LoadedModel, text, features: InMemoryFeatures, args, batches: Sequence[Sequence[str]]) -> None:
     """Answer batches one after the other; each is the adapters' names of its rows."""
     for names in batches:
         questions = [Question(f"{row}", str(row % args.images)) for row in range(len(names))]
-        voices = [Voice(text, Decoding(1, args.answer_tokens), adapter=name) for name in names]
-        for _ in answer_by_batch(loaded, features, questions, voices, batch_size=args.batch_size):
+        requests = [AnswerRequest(text, Decoding(1, args.answer_tokens), adapter=name) for name in names]
+        for _ in answer_by_batch(loaded, features, questions, requests, batch_size=args.batch_size):
             pass
 
 
@@ -106,7 +106,9 @@ def measure(args, folder: Path, device: torch.device) -> dict:
         for name in base.PARTS[part]:
             setattr(base, name, None)
     shape = stage_shape(config, stage)
-    features = Looked(stage, {str(image): torch.randn(shape).to(loaded.dtype) for image in range(args.images)})
+    features = InMemoryFeatures(
+        stage, {str(image): torch.randn(shape).to(loaded.dtype) for image in range(args.images)}
+    )
     text = text_encoder(config, RandomTokens(args.prompt_tokens, args.answer_tokens), config.text_config.vocab_size)
 
     serve(loaded, text, features, args, [[AS_IT_IS] * args.batch_size])  # the warm-up
@@ -119,7 +121,7 @@ def measure(args, folder: Path, device: torch.device) -> dict:
     opening = seconds(lambda: [adapters.add(name, open_adapter(folder / name)) for name in names], device)
 
     def load(name: str) -> None:
-        with speaking(loaded, [name]):
+        with use_adapters(loaded, [name]):
             synchronize(device)
 
     loading = [seconds(lambda name=name: load(name), device) for name in names[:3]]

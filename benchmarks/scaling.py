@@ -39,7 +39,7 @@ from blip2vqa.data.splits import split_by_image
 from blip2vqa.data.tables import load_table
 from blip2vqa.evaluation.tasks import VQA
 from blip2vqa.features.cache import FeatureStore
-from blip2vqa.features.key import Space
+from blip2vqa.features.key import FeatureKey
 from blip2vqa.models.families import DEFAULT_PROMPT
 from blip2vqa.models.loading import load_config, load_processor
 from blip2vqa.models.text import TextEncoder, TrainingCollator
@@ -48,7 +48,7 @@ from blip2vqa.training.trainer import AnsweredQuestions, RowSampler
 CPU = torch.device("cpu")
 BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"  # for its tokenizer alone
 PICTURE = 20  # pixels in width and height
-SPACE = Space("query_output", "random", {}, torch.bfloat16, (16, 64))
+SPACE = FeatureKey("query_output", "random", {}, torch.bfloat16, (16, 64))
 BATCH, BATCHES = 16, 2000
 STEPS = ("read", "check", "split", "lengths", "store", "look_up", "order", "collate")
 MEASURES = ("seconds", "peak_bytes", "kept_bytes", "mapped_bytes")

@@ -30,7 +30,7 @@ from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource, open_image
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import answer_by_batch
-from blip2vqa.inference.request import Voice
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.classes import class_encoder
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
@@ -103,8 +103,8 @@ class Work:
         ViltForQuestionAnswering.forward(self.base, **self.plain_inputs()).logits.argmax(-1)
 
     def our_answers(self) -> None:
-        voices = [Voice(self.text)] * len(self.examples)
-        list(answer_by_batch(self.loaded, self.pixels, self.examples, voices, batch_size=self.batch_size))
+        requests = [AnswerRequest(self.text)] * len(self.examples)
+        list(answer_by_batch(self.loaded, self.pixels, self.examples, requests, batch_size=self.batch_size))
 
     def as_upstream(self) -> None:
         """PEFT's own layers, and upstream's patch embeddings."""

@@ -7,16 +7,16 @@ from pathlib import Path
 from PIL import Image
 
 from blip2vqa.adapters.multi import MEMORY_GB
-from blip2vqa.adapters.storage.local import find_on_shelf
+from blip2vqa.adapters.storage.local import find_in_store
 from blip2vqa.adapters.validation.safety import CONFIG
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.evaluation.tasks import CAPTION
-from blip2vqa.features.encode import Pixels, look_once
-from blip2vqa.inference.captioning import parse_styles, voice_of
+from blip2vqa.features.encode import Pixels, encode_in_memory
+from blip2vqa.inference.captioning import parse_styles, style_request
 from blip2vqa.inference.generation import Answer, answer_examples
-from blip2vqa.inference.model_spec import ONLY, Source, check_asks, find_source
-from blip2vqa.inference.request import Voice
+from blip2vqa.inference.model_spec import ONLY, ModelSpec, check_asks, find_model_spec
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.utils.errors import InputError
@@ -29,20 +29,20 @@ class VQAModel:
     """A base, with adapters or without, that answers questions about images and captions them."""
 
     loaded: LoadedModel
-    source: Source
-    voice: Voice
+    spec: ModelSpec
+    request: AnswerRequest
     """Who answers questions."""
-    caption_voice: Voice
+    caption_voice: AnswerRequest
     """Who writes captions, where no style is named."""
     asked: dict = field(default_factory=dict)
     """Prompt and decoding that are not the adapters' own, but as `load` was told."""
-    _named: dict[str | None, Voice] = field(default_factory=dict, repr=False)
+    _named: dict[str | None, AnswerRequest] = field(default_factory=dict, repr=False)
     """Who answers under an adapter's name, as far as asked."""
 
     @property
     def text(self) -> TextEncoder:
         """What turns questions into tokens."""
-        return self.voice.text
+        return self.request.text
 
     def answer(self, image: Picture, question: str, adapter: str | None = None) -> str:
         """The answer to one question about one image, a PIL image or a path; `adapter`: by its name, else the model's own."""
@@ -65,31 +65,31 @@ class VQAModel:
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images for {len(questions)} questions; give one image a question")
         if adapters is None:
-            check_asks(self.voice, self.source.adapters[ONLY].path if ONLY in self.source.adapters else None)
-            return self._say(images, questions, [self.voice] * len(images), batch_size)
+            check_asks(self.request, self.spec.adapters[ONLY].path if ONLY in self.spec.adapters else None)
+            return self._say(images, questions, [self.request] * len(images), batch_size)
         if isinstance(adapters, str) or len(adapters) != len(questions):
             raise ValueError(f"{len(adapters)} adapters for {len(questions)} questions; give one adapter a question")
-        voices = {name: self._voice(name) for name in dict.fromkeys(adapters)}
-        return self._say(images, questions, [voices[name] for name in adapters], batch_size)
+        requests = {name: self._voice(name) for name in dict.fromkeys(adapters)}
+        return self._say(images, questions, [requests[name] for name in adapters], batch_size)
 
     def add_adapter(self, name: str, path: str | Path, revision: str | None = None) -> None:
         """Load one more adapter beside the base, a folder or a Hub id, under a name for `adapters` and `caption(style=…)`.
 
         Its weights are read when it is first asked. Raises `InputError` for one that does not fit, and changes nothing then.
         """
-        self.source.add(self.loaded, name, str(path), revision)
+        self.spec.add(self.loaded, name, str(path), revision)
         self._named.clear()
 
     def drop_adapter(self, name: str) -> None:
         """Forget an adapter. Raises `InputError` for a name that is not there."""
-        self.source.drop(self.loaded, name)
+        self.spec.drop(self.loaded, name)
         self._named.clear()
 
-    def _voice(self, name: str | None) -> Voice:
-        self.source.check(name)
+    def _voice(self, name: str | None) -> AnswerRequest:
+        self.spec.check(name)
         if name not in self._named:
-            voice = self.source.voice(name, **self.asked)
-            self._named[name] = check_asks(voice, self.source.adapters[name].path if name is not None else None)
+            request = self.spec.request(name, **self.asked)
+            self._named[name] = check_asks(request, self.spec.adapters[name].path if name is not None else None)
         return self._named[name]
 
     def caption(self, image: Picture, style: str | None = None) -> str:
@@ -109,16 +109,16 @@ class VQAModel:
     ) -> dict[str, str]:
         """`{style: caption}` of one image, which is looked at once."""
         self._must_write()
-        voices = [self._in_style(style) for style in styles]
-        said = self._say([image] * len(voices), [""] * len(voices), voices, len(voices))
+        requests = [self._in_style(style) for style in styles]
+        said = self._say([image] * len(requests), [""] * len(requests), requests, len(requests))
         return {style: answer.text for style, answer in zip(styles, said, strict=True)}
 
-    def _in_style(self, name: str) -> Voice:
-        adapters = self.source.adapters
+    def _in_style(self, name: str) -> AnswerRequest:
+        adapters = self.spec.adapters
         style = parse_styles([f"{name}={adapters[name].path}" if name in adapters else name])[0]
         only = adapters.get(ONLY)
-        if name in adapters or self.source.with_base or only is None:
-            return voice_of(self.source, style)
+        if name in adapters or self.spec.with_base or only is None:
+            return style_request(self.spec, style)
         if only.manifest.get("style") == style.name:
             return self.caption_voice
         raise InputError(
@@ -126,10 +126,10 @@ class VQAModel:
         )
 
     def _must_write(self) -> None:
-        if self.source.family.caption_prompt is None:
-            raise InputError(f"base model {self.source.base_model_id}: {self.source.family.name} cannot write captions")
+        if self.spec.family.caption_prompt is None:
+            raise InputError(f"base model {self.spec.base_model_id}: {self.spec.family.name} cannot write captions")
 
-    def _say(self, images: Sequence[Picture], questions, voices, batch_size: int) -> list[Answer]:
+    def _say(self, images: Sequence[Picture], questions, requests, batch_size: int) -> list[Answer]:
         names = [str(image) if isinstance(image, str | Path) else str(id(image)) for image in images]
         pictures = {name: _open(image) for name, image in dict(zip(names, images, strict=True)).items()}
         examples = [
@@ -137,8 +137,8 @@ class VQAModel:
             for row, (name, question) in enumerate(zip(names, questions, strict=True))
         ]
         pixels = Pixels(pictures, self.loaded.processor.image_processor)
-        features = look_once(self.loaded, pixels, self.source.scopes, batch_size)
-        return answer_examples(self.loaded, features, examples, voices, batch_size=batch_size)
+        features = encode_in_memory(self.loaded, pixels, self.spec.scopes, batch_size)
+        return answer_examples(self.loaded, features, examples, requests, batch_size=batch_size)
 
 
 def load(
@@ -164,34 +164,34 @@ def load(
     named = {key: (str(path), None) for key, path in (adapters or {}).items()}
     if base_model_id or is_adapter(name, revision):
         adapters = {ONLY: (name, revision), **named}
-        source = find_source(base_model_id, None, adapters, with_base=bool(named), dtype=dtype)
+        spec = find_model_spec(base_model_id, None, adapters, with_base=bool(named), dtype=dtype)
     else:
-        source = find_source(name, revision, named, with_base=True, dtype=dtype)
+        spec = find_model_spec(name, revision, named, with_base=True, dtype=dtype)
     loaded = load_base(
-        source.base_model_id,
-        revision=source.revision,
+        spec.base_model_id,
+        revision=spec.revision,
         dtype=dtype,
         quantization=quantization,
-        answers=source.own_answers,
+        answers=spec.own_answers,
     )
-    source.put_on(loaded, adapter_memory_gb)
-    only = ONLY if ONLY in source.adapters else None
+    spec.put_on(loaded, adapter_memory_gb)
+    only = ONLY if ONLY in spec.adapters else None
     decoding = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
     asked = {"prompt": prompt, "decoding": decoding}
-    voice = source.voice(only, **asked)
-    captions = voice
-    if only is None or source.adapters[ONLY].manifest.get("task") != CAPTION.name:
+    request = spec.request(only, **asked)
+    captions = request
+    if only is None or spec.adapters[ONLY].manifest.get("task") != CAPTION.name:
         longest = max_new_tokens or CAPTION.max_new_tokens
-        prompt = prompt or source.family.caption_prompt
-        captions = source.voice(only, prompt=prompt, decoding=decoding | {"max_new_tokens": longest})
-    return VQAModel(loaded, source, voice, captions, asked)
+        prompt = prompt or spec.family.caption_prompt
+        captions = spec.request(only, prompt=prompt, decoding=decoding | {"max_new_tokens": longest})
+    return VQAModel(loaded, spec, request, captions, asked)
 
 
 def is_adapter(name: str, revision: str | None = None) -> bool:
     """Whether a local folder, a name in the store, or a Hub id holds a PEFT adapter."""
     if Path(name).is_dir():
         return (Path(name) / CONFIG).is_file()
-    if find_on_shelf(name):
+    if find_in_store(name):
         return True
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError

@@ -16,7 +16,7 @@ from blip2vqa.adapters.lora import widen_trained_modules
 from blip2vqa.adapters.multi import MEMORY_GB, Adapters
 from blip2vqa.models.families import SCOPES, family_of
 from blip2vqa.models.loading import LoadedModel, load_config
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
 
 
 def add_adapters(loaded: LoadedModel, adapters: Mapping[str, FoundAdapter], memory_gb: float = MEMORY_GB) -> None:
-    """Put adapters side by side on their loaded base (in place), for inference, under these names; see `voices.speaking`.
+    """Put adapters side by side on their loaded base (in place), for inference, under these names; see `requests.speaking`.
 
     `memory_gb`: what their weights may take of memory. Raises `InputError`, with every problem found, for those that can only
     be loaded alone.
@@ -165,5 +165,5 @@ def add_adapters(loaded: LoadedModel, adapters: Mapping[str, FoundAdapter], memo
         loaded.adapters = Adapters(loaded, memory_gb)
     problems: list[str] = []
     for name, adapter in adapters.items():
-        gather(problems, loaded.adapters.add, name, adapter.adapter)
+        collect_errors(problems, loaded.adapters.add, name, adapter.adapter)
     raise_all(problems)

@@ -79,7 +79,7 @@ class Held:
 
 
 class Adapters:
-    """Adapters by name beside one loaded base; outside `speaking` they do nothing.
+    """Adapters by name beside one loaded base; outside `use_adapters` they do nothing.
 
     At most `memory_gb` (10⁹ bytes) of them are held in memory between batches, and always those of the last batch.
     """
@@ -141,7 +141,7 @@ class Adapters:
             self._hooks.pop(layer).remove()
 
     @contextmanager
-    def speaking(self, names: Sequence[str | None]) -> Iterator[None]:
+    def use_adapters(self, names: Sequence[str | None]) -> Iterator[None]:
         """Inside, row i of every batch goes through adapter `names[i]`; None: through the base alone.
 
         Rows that stand for several beams or tokens count for their own. Least work where equal names follow each other. An

@@ -8,7 +8,7 @@ from blip2vqa.config.base import DEFAULT_BASE
 from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, check_range, option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.models.families import ROLES, parse_roles, parse_scopes
-from blip2vqa.utils.errors import gather
+from blip2vqa.utils.errors import collect_errors
 
 # Those that an adapter can be loaded with again: PEFT's others draw anew (pissa_niter_…) or need data (eva, loftq).
 INITIALISATIONS = ("default", "gaussian", "orthogonal", "olora", "pissa")
@@ -130,7 +130,7 @@ class DataArguments:
                     problems.append(f"--{name}: does not go with --task caption, which has no questions")
             if self.captions == "style" and not self.style:
                 problems.append("--captions style: needs --style, the name to look for in the column style")
-        gather(problems, parse_question_types, self.question_types)
+        collect_errors(problems, parse_question_types, self.question_types)
         check_range(problems, self.min_answer_count >= 1, "min_answer_count", self.min_answer_count, "at least 1")
         check_range(problems, 0 < self.val_split < 1, "val_split", self.val_split, "between 0 and 1, both excluded")
         if self.eval_annotations_path and not self.eval_csv_path:
@@ -169,8 +169,8 @@ class LoraArguments:
         check_range(problems, self.lora_r > 0, "lora_r", self.lora_r, "at least 1")
         check_range(problems, self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "at least 1")
         check_range(problems, 0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "from 0 to below 1")
-        gather(problems, parse_roles, self.lora_roles)
-        gather(problems, parse_scopes, self.lora_scope)
+        collect_errors(problems, parse_roles, self.lora_roles)
+        collect_errors(problems, parse_scopes, self.lora_scope)
         return problems
 
 

@@ -7,7 +7,7 @@ from blip2vqa.config.base import ServedBaseArguments
 from blip2vqa.config.common import check_prompt
 from blip2vqa.config.fields import check_range, option
 from blip2vqa.data.answers import parse_question_types
-from blip2vqa.utils.errors import gather
+from blip2vqa.utils.errors import collect_errors
 
 
 @dataclass
@@ -59,7 +59,7 @@ class InferenceArguments(ServedBaseArguments):
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
         problems += check_prompt(self.prompt)
-        gather(problems, parse_question_types, self.question_types)
+        collect_errors(problems, parse_question_types, self.question_types)
         if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
             problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")
         for flag in ("batch_size", "num_beams", "max_new_tokens"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from blip2vqa.data.examples import BadRow, Example, check_examples
 from blip2vqa.data.readers import RawTable
 from blip2vqa.data.tables import check_table, read_raw
-from blip2vqa.utils.errors import InputError, gather
+from blip2vqa.utils.errors import InputError, collect_errors
 
 CAPTION = "caption"  # the column, and the question type of rows without a style
 CHOICES = ("all", "style", "shortest", "longest")
@@ -43,12 +43,12 @@ def load_captions(
     Raises InputError with everything that is wrong, table, style and pictures, in one go.
     """
     problems = _check_choice(choose, style)
-    raw, table, style_column = gather(problems, read_raw, path), None, None
+    raw, table, style_column = collect_errors(problems, read_raw, path), None, None
     if raw is not None:
         raw = _with_captions(raw)
         style_column = next((column for column in raw.frame if column.lower() == "style"), None)
         if choose == "style" and style and len(raw.frame):
-            raw = gather(problems, _of_style, raw, path, style_column, style) or raw
+            raw = collect_errors(problems, _of_style, raw, path, style_column, style) or raw
         table, found = check_table(raw, path, require_answers=require_captions, question=None, answer=CAPTION)
         problems += found
     examples, bad_rows = check_examples(

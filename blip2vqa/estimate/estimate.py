@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 
 from blip2vqa.adapters.lora import wrap
-from blip2vqa.estimate.memory_tracker import Memory, count_step, counted, layer_rate, materialise
+from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted, layer_rate, materialise
 from blip2vqa.features.encode import DECODING_THREADS
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import Family, family_of, parse_scopes, stage_shape
@@ -36,7 +36,7 @@ from blip2vqa.training.data import Tables, ask_as, count_images
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import AnsweredQuestions, row_length, row_sampler
-from blip2vqa.utils.errors import gather, raise_all
+from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
 
 CARDS = (8, 12, 24, 80)  # GiB
@@ -158,9 +158,9 @@ def _supervised(part: dict[str, torch.Tensor]) -> int:
     return int(part["keep"].sum()) if "keep" in part else len(part["labels"])
 
 
-def count_encoding(plan: Plan, images: int) -> Memory:
+def count_encoding(plan: Plan, images: int) -> MemoryTracker:
     """Memory and operations of the frozen parts alone on `images` images at once."""
-    loaded, memory = plan.outline(plan.towers), Memory()
+    loaded, memory = plan.outline(plan.towers), MemoryTracker()
     _, _, size = stage_shape(plan.config, "pixel_values")
     with counted(memory), torch.no_grad():
         materialise(loaded, memory)
@@ -246,7 +246,7 @@ def estimate(run: Run) -> dict:
     tables = check(aside)
     problems, device = [], find_device(run.training.use_cpu)
     process = psutil.Process().memory_info().rss + LATER
-    plans = [gather(problems, _plan, run, tables, base, device) for base in bases]
+    plans = [collect_errors(problems, _plan, run, tables, base, device) for base in bases]
     raise_all(problems)
     result = {
         "device": _device_name(device),

@@ -23,7 +23,7 @@ _INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_im
 _UNFILLED = {_aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty, _aten.new_empty_strided}
 
 
-class Memory(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Counts operations and the bytes of live tensors by kind, and keeps the composition of when they were most.
 
     Inside a `FakeTensorMode`, masks and whole numbers that the data decide stay real, so that it is known which positions
@@ -71,7 +71,7 @@ class Memory(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def counted(memory: Memory, fake: bool = True) -> Iterator[None]:
+def counted(memory: MemoryTracker, fake: bool = True) -> Iterator[None]:
     """Count what runs inside; with `fake`, without carrying it out."""
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else contextlib.nullcontext(), memory:
         yield
@@ -103,7 +103,7 @@ def _positions(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | No
     return found
 
 
-def materialise(loaded: LoadedModel, memory: Memory) -> list[nn.Parameter]:
+def materialise(loaded: LoadedModel, memory: MemoryTracker) -> list[nn.Parameter]:
     """Memory for every weight (in place), shared ones once; returns those that train."""
     memory.kind = "weights"
     loaded.model.to_empty(device=loaded.device)
@@ -117,7 +117,7 @@ def materialise(loaded: LoadedModel, memory: Memory) -> list[nn.Parameter]:
 
 def count_step(
     loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False, fake: bool = True
-) -> Memory:
+) -> MemoryTracker:
     """Memory and operations of an optimizer step as `VQATrainer` takes it after its first.
 
     Args:
@@ -126,7 +126,7 @@ def count_step(
         fake: count without carrying it out.
     """
     classes = loaded.family.answers == "classes"
-    memory = Memory(0 if classes else loaded.base.config.text_config.vocab_size)
+    memory = MemoryTracker(0 if classes else loaded.base.config.text_config.vocab_size)
     loss_of = ClassLoss() if classes else AnswerLoss(args.label_smoothing_factor)
     with counted(memory, fake):
         trained = materialise(loaded, memory)

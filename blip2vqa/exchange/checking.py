@@ -13,7 +13,7 @@ from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base, part_of
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
 from blip2vqa.features.encode import Pixels
-from blip2vqa.inference.request import AS_IT_IS, BASE, speaking
+from blip2vqa.inference.request import AS_IT_IS, BASE, use_adapters
 from blip2vqa.models.classes import class_scores, text_encoder
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.utils.errors import InputError
@@ -248,13 +248,15 @@ def _drift(before: torch.Tensor, after: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def probe(loaded: LoadedModel, adapter: Adapter, name: str) -> torch.Tensor:
-    """Logits [vocabulary or answers] in float32 of an answer's first token, about a drawn picture; `name`: as in `speaking`."""
+    """Logits [vocabulary or answers] in float32 of an answer's first token, about a drawn picture.
+
+    `name`: as in `use_adapters`."""
     picture = Image.merge(
         "RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.linear_gradient("L").rotate(90)]
     )
     pixels = Pixels({"": picture}, loaded.processor.image_processor)
     text = text_encoder(loaded.processor, loaded.base.config, adapter.manifest.get("prompt"), adapter.answers)
-    with speaking(loaded, [name]):
+    with use_adapters(loaded, [name]):
         if text.classes:
             return class_scores(loaded, text, pixels, [""], [_QUESTION])[0]
         vision = loaded.base.encode(pixel_values=pixels.of([""]).to(loaded.device, loaded.dtype))

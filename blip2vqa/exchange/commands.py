@@ -105,17 +105,17 @@ def fuse(adapter: str, output: str, base_model_id: str | None = None) -> dict:
 
 
 def transfer(adapter: str, target: str, output: str, **options) -> dict:
-    """Move an adapter to another base; `options` and result: see `blip2vqa.exchange.transfer.transfer`."""
-    from blip2vqa.exchange import transfer as moves
+    """Move an adapter to another base; `options` and result: see `blip2vqa.exchange.transferring.transfer`."""
+    from blip2vqa.exchange import transferring
 
-    return moves.transfer(adapter, target, output, **options)
+    return transferring.transfer(adapter, target, output, **options)
 
 
 def swap(first: str, second: str, output: str, **options) -> dict:
-    """Try each of two adapters on the other's base; `options` and result: see `blip2vqa.exchange.transfer.swap`."""
-    from blip2vqa.exchange import transfer as moves
+    """Try each of two adapters on the other's base; `options` and result: see `blip2vqa.exchange.transferring.swap`."""
+    from blip2vqa.exchange import transferring
 
-    return moves.swap(first, second, output, **options)
+    return transferring.swap(first, second, output, **options)
 
 
 def push(adapter: str, hub_model_id: str, **options) -> str:

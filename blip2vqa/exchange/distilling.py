@@ -13,13 +13,13 @@ from blip2vqa.config.parser import parse
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.exchange.measuring import Asking
-from blip2vqa.inference.model_spec import ONLY, find_source
+from blip2vqa.inference.model_spec import ONLY, find_model_spec
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import write_text_atomic
 
-TAUGHT, HELD_OUT = "distilled.csv", "held-out.csv"
+LEARNED_TABLE, HELD_OUT = "distilled.csv", "held-out.csv"
 
 
 def distil(
@@ -37,9 +37,9 @@ def distil(
     The training is finetune.py's, with its defaults but the source's rank, layers and decoding, and `args.finetune` on top.
     Raises `InputError` when the source is confident of nothing.
     """
-    known = find_source(None, None, {ONLY: (source.name, None)}, dtype=args.dtype)
-    voice = known.voice(ONLY)
-    answers = asking.ask(known, [(voice, example) for example in teach], f"asking {Path(source.name).name}")
+    known = find_model_spec(None, None, {ONLY: (source.name, None)}, dtype=args.dtype)
+    request = known.request(ONLY)
+    answers = asking.ask(known, [(request, example) for example in teach], f"asking {Path(source.name).name}")
     kept = [
         (example, answer.text)
         for example, answer in zip(teach, answers, strict=True)
@@ -52,7 +52,7 @@ def distil(
             f"has {best:.2f}"
         )
     folder.mkdir(parents=True)
-    _write(folder / TAUGHT, kept)
+    _write(folder / LEARNED_TABLE, kept)
     words = [args.finetune] if args.finetune else []
     flags = (
         _manner(source, base)
@@ -63,7 +63,8 @@ def distil(
         _write(folder / HELD_OUT, [(example, example.answer) for example in held_out])
         flags |= {"eval_csv_path": folder / HELD_OUT}
     flags |= {
-        "base_model_id": base.base_model_id, "csv_path": folder / TAUGHT, "image_dir": args.image_dir, "output_dir": folder,
+        "base_model_id": base.base_model_id, "csv_path": folder / LEARNED_TABLE, "image_dir": args.image_dir,
+        "output_dir": folder,
         "seed": args.seed, "dtype": args.dtype, "quantization": args.quantization,
     }  # fmt: skip
     if base.revision:

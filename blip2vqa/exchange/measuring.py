@@ -15,8 +15,8 @@ from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
 from blip2vqa.evaluation.scores import swap_images
 from blip2vqa.inference.generation import Answer, answer_examples
-from blip2vqa.inference.model_spec import Source, find_source
-from blip2vqa.inference.request import Voice
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.utils.errors import InputError
 
 BASE, MOVED, DIRECT = "target base", "moved adapter", "trained directly"
@@ -35,13 +35,13 @@ class Asking:
     seed: int = 42
     """Of the random adapter and of the swapped images."""
 
-    def ask(self, source: Source, asked: list[tuple[Voice, Example]], progress: str) -> list[Answer]:
-        """What each voice says to its example, in common batches; the base leaves memory afterwards."""
+    def ask(self, spec: ModelSpec, asked: list[tuple[AnswerRequest, Example]], progress: str) -> list[Answer]:
+        """What each request says to its example, in common batches; the base leaves memory afterwards."""
         images = {example.digest: example.image for _, example in asked}
         options = {"dtype": self.dtype, "quantization": self.quantization, "batch_size": self.batch_size}
-        loaded, features, _ = source.load(images, FeatureArguments().kept(), **options)
-        voices, examples = [voice for voice, _ in asked], [example for _, example in asked]
-        answers = answer_examples(loaded, features, examples, voices, batch_size=self.batch_size, progress=progress)
+        loaded, features, _ = spec.load(images, FeatureArguments().kept(), **options)
+        requests, examples = [request for request, _ in asked], [example for _, example in asked]
+        answers = answer_examples(loaded, features, examples, requests, batch_size=self.batch_size, progress=progress)
         del loaded, features
         gc.collect()
         if torch.cuda.is_available():
@@ -138,15 +138,15 @@ def _run(
 ) -> list[SystemRun]:
     """The base, asked as `like` is, and its adapters, each asked in its own way; one of them about swapped images, too."""
     given = {name: (path, None) for name, path in adapters.items()}
-    source = find_source(base, revision, given, with_base=True, dtype=asking.dtype)
+    spec = find_model_spec(base, revision, given, with_base=True, dtype=asking.dtype)
     manner = {"prompt": like.manifest.get("prompt"), "decoding": like.manifest.get("decoding") or {}}
-    voices = {base_name: source.voice(None, **manner)} | {name: source.voice(name) for name in adapters}
-    asked = {name: [(voice, example) for example in examples] for name, voice in voices.items()}
+    requests = {base_name: spec.request(None, **manner)} | {name: spec.request(name) for name in adapters}
+    asked = {name: [(request, example) for example in examples] for name, request in requests.items()}
     others = swap_images(examples, asking.seed) if swapped else None
     if others:
-        asked[SWAPPED] = [(voices[swapped], example) for example in others]
+        asked[SWAPPED] = [(requests[swapped], example) for example in others]
     said = iter(
-        asking.ask(source, [pair for pairs in asked.values() for pair in pairs], f"answering by {Path(base).name}")
+        asking.ask(spec, [pair for pairs in asked.values() for pair in pairs], f"answering by {Path(base).name}")
     )
     runs = []
     for name, pairs in asked.items():

@@ -38,7 +38,7 @@ def concatenate(parts: Parts) -> tuple[Deltas, Error]:
 
 
 @one_thread()
-def lower(deltas: Deltas, rank: int | None, energy: float | None) -> tuple[Deltas, Error]:
+def reduce_rank(deltas: Deltas, rank: int | None, energy: float | None) -> tuple[Deltas, Error]:
     """The best approximations of one rank for all modules; a module that has not so many keeps its own.
 
     `rank`, else the smallest that keeps `energy` of Σσ² over all modules; with neither, or 1.0, the largest rank of any.

@@ -13,8 +13,8 @@ from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter
 from blip2vqa.config.exchange import MERGES
 from blip2vqa.config.fields import check_range
 from blip2vqa.exchange.inspecting import family_named, scopes_and_roles
-from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, lower, ties
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, reduce_rank, ties
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 Weighted = Sequence[tuple[Adapter, float]]
 
@@ -65,7 +65,7 @@ def merge(
     if method == "cat":
         made, measured = concatenate(parts)
     elif method == "linear":
-        made, measured = lower(concatenate(parts)[0], rank, energy)
+        made, measured = reduce_rank(concatenate(parts)[0], rank, energy)
     else:
         combine = ties(parts, density) if method == "ties" else dare(parts, drop, seed)
         made, measured = approximate(combine, parts, rank, seed)
@@ -87,7 +87,7 @@ def resize(adapter: Adapter, *, rank: int | None = None, energy: float | None = 
     """
     _check_size(rank, energy)
     before = read_deltas(adapter)
-    made, measured = lower(before, rank, energy)
+    made, measured = reduce_rank(before, rank, energy)
     notes = (
         [] if rank is None or rank <= _rank(before) else [f"--rank {rank}: it has rank {_rank(before)}, and keeps it"]
     )
@@ -106,9 +106,9 @@ def merge_adapters(named: Mapping[str, float], output: str | Path, **options) ->
     Prompt, decoding and what else there can be one of are those of the first. Options: see `merge`.
     """
     output, problems = Path(output), []
-    gather(problems, check_output, output)
-    gather(problems, partial(_check_arguments, **options))
-    opened = [gather(problems, open_adapter, name) for name in named]
+    collect_errors(problems, check_output, output)
+    collect_errors(problems, partial(_check_arguments, **options))
+    opened = [collect_errors(problems, open_adapter, name) for name in named]
     if len(named) < 2:
         problems.append("merge: takes two adapters at least, as A=0.7 B=0.3")
     raise_all(problems)
@@ -121,9 +121,9 @@ def merge_adapters(named: Mapping[str, float], output: str | Path, **options) ->
 def resize_adapter(name: str, output: str | Path, *, rank: int | None = None, energy: float | None = None) -> dict:
     """Write the adapter in a smaller rank to `output` → report, ready for JSON. Otherwise as `resize`."""
     output, problems = Path(output), []
-    gather(problems, check_output, output)
-    gather(problems, _check_size, rank, energy)
-    adapter = gather(problems, open_adapter, name)
+    collect_errors(problems, check_output, output)
+    collect_errors(problems, _check_size, rank, energy)
+    adapter = collect_errors(problems, open_adapter, name)
     raise_all(problems)
     made, report = resize(adapter, rank=rank, energy=energy)
     _write(output, made, adapter, {"command": "resize", **report}, whole_modules(adapter))
@@ -221,7 +221,7 @@ def _short(value: object) -> str:
 
 def _read(adapters: Sequence[Adapter]) -> list[Deltas]:
     problems: list[str] = []
-    read = [gather(problems, read_deltas, adapter) for adapter in adapters]
+    read = [collect_errors(problems, read_deltas, adapter) for adapter in adapters]
     raise_all(problems)
     return read
 

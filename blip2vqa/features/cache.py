@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from blip2vqa.features.key import FORMAT, Space, raw_bytes
+from blip2vqa.features.key import FORMAT, FeatureKey, raw_bytes
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import write_json_atomic
 
@@ -45,7 +45,7 @@ class FeatureStore:
     written, and reading works in a folder that cannot be written to. Raises `InputError` when `root` cannot be a folder.
     """
 
-    def __init__(self, root: str | Path, space: Space):
+    def __init__(self, root: str | Path, space: FeatureKey):
         self.root, self.space = Path(root), space
         self.folder = self.root / space.name
         self._warned: set[str] = set()
@@ -257,7 +257,9 @@ class StoredFeatures:
     """Features of the images that `FeatureStore.open` was asked for, read from mapped files: the operating system keeps
     in memory what there is room for. Shared with forked workers; pickled, it is the paths, which are mapped again."""
 
-    def __init__(self, space: Space, places: dict[str, tuple[int, int]], paths: list[Path], maps: list[torch.Tensor]):
+    def __init__(
+        self, space: FeatureKey, places: dict[str, tuple[int, int]], paths: list[Path], maps: list[torch.Tensor]
+    ):
         self.name = space.stage  # also of the tensor in a batch
         self.space = space
         self.paths = paths

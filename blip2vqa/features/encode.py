@@ -24,10 +24,10 @@ from tqdm.auto import tqdm
 from blip2vqa.config.common import KeptFeatures
 from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.features.cache import FeatureStore, StoredFeatures
-from blip2vqa.features.key import Space, fingerprint
+from blip2vqa.features.key import FeatureKey, fingerprint
 from blip2vqa.models.families import Family, stage_shape
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.utils.distributed import together
+from blip2vqa.utils.distributed import run_on_all_ranks
 from blip2vqa.utils.errors import InputError
 
 DECODING_THREADS = 4
@@ -110,14 +110,14 @@ def encode_images(
     missing = store.missing(images)
     # Every process lists what is missing before any of them adds to it, or their shares would not be of one list.
     state.wait_for_everyone()
-    together(encode_share)
+    run_on_all_ranks(encode_share)
     here = _processes_here(state)
     if here < state.num_processes:
         # Machines that do not share the folder have only their own share of it so far.
         rest = store.missing(images)
         state.wait_for_everyone()
-        together(lambda: encode(rest[state.local_process_index :: here]))
-    features = together(open_all)
+        run_on_all_ranks(lambda: encode(rest[state.local_process_index :: here]))
+    features = run_on_all_ranks(open_all)
     if state.is_local_main_process:
         store.evict(int(kept.limit_gb * 1e9), keep=[features])
     held = store.nbytes
@@ -163,7 +163,7 @@ def load_with_features(
 
 
 @dataclass(frozen=True)
-class Looked:
+class InMemoryFeatures:
     """What the frozen stage made of pictures, by name."""
 
     name: str
@@ -174,7 +174,7 @@ class Looked:
 
 
 @torch.inference_mode()
-def look_once(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str], batch_size: int) -> Features:
+def encode_in_memory(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str], batch_size: int) -> Features:
     """What the frozen stage makes of a few pictures, held in memory: they are looked at once, whoever is asked about them."""
     stage, _ = loaded.family.last_frozen_stage(scopes)
     if stage == "pixel_values":
@@ -183,7 +183,7 @@ def look_once(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str], batch_
     for start in range(0, len(names), batch_size):
         batch = names[start : start + batch_size]
         values |= zip(batch, look(pixels.of(batch).to(loaded.device, loaded.dtype)).cpu(), strict=True)
-    return Looked(stage, values)
+    return InMemoryFeatures(stage, values)
 
 
 def stage_maker(loaded: LoadedModel, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -191,7 +191,7 @@ def stage_maker(loaded: LoadedModel, stage: str) -> Callable[[torch.Tensor], tor
     return loaded.base.see if stage == "image_embeds" else loaded.base.encode
 
 
-def _space(encoder: LoadedModel, stage: str) -> Space:
+def _space(encoder: LoadedModel, stage: str) -> FeatureKey:
     config, base = encoder.base.config, encoder.base
     frozen = {name for part in encoder.family.stages[stage][0] for name in base.PARTS[part]}
     weights = {name: tensor for name, tensor in base.state_dict().items() if name.split(".")[0] in frozen}
@@ -205,7 +205,7 @@ def _space(encoder: LoadedModel, stage: str) -> Space:
     for part in settings["towers"]:
         for name in ("dtype", "_name_or_path", "transformers_version"):
             part.pop(name, None)
-    return Space(stage, fingerprint(weights), settings, encoder.dtype, stage_shape(config, stage))
+    return FeatureKey(stage, fingerprint(weights), settings, encoder.dtype, stage_shape(config, stage))
 
 
 def _check_room(folder: Path, needed: int) -> None:

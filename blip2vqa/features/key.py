@@ -14,7 +14,7 @@ FORMAT = (
 
 
 @dataclass(frozen=True)
-class Space:
+class FeatureKey:
     """Where features come from: all that they depend on but the picture."""
 
     stage: str

@@ -17,13 +17,13 @@ from blip2vqa.data.tables import Table, load_table
 from blip2vqa.evaluation.metrics import bertscore_scorer
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import Answer, answer_by_batch
-from blip2vqa.inference.model_spec import ONLY, Source, check_asks, find_source, parse_adapters
-from blip2vqa.inference.request import Voice
+from blip2vqa.inference.model_spec import ONLY, ModelSpec, check_asks, find_model_spec, parse_adapters
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.answer_lists import read_answers
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.utils.distributed import on_main, start
-from blip2vqa.utils.errors import gather, raise_all
+from blip2vqa.utils.distributed import run_on_main_rank, start
+from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
 
 DEFAULT = "default"
@@ -37,20 +37,20 @@ class Job:
     table: Table
     examples: list[Example]
     skipped: list[BadRow]
-    source: Source
-    voices: dict[str, Voice]
+    spec: ModelSpec
+    requests: dict[str, AnswerRequest]
     """By the user's names for adapters."""
 
     @property
     def routed(self) -> bool:
         """Whether each question goes to the adapter of its type."""
-        return ONLY not in self.voices
+        return ONLY not in self.requests
 
     def name_for(self, example: Example) -> str:
         """Of the adapter that answers it."""
         if not self.routed:
             return ONLY
-        return example.question_type if example.question_type in self.voices else DEFAULT
+        return example.question_type if example.question_type in self.requests else DEFAULT
 
 
 def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict | None:
@@ -73,7 +73,7 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
         table.add({"row": bad.row, "status": f"bad image: {bad.reason}"} for bad in job.skipped)
         return table.done
 
-    done = on_main(open_table)
+    done = run_on_main_rank(open_table)
     pending = [example for example in job.examples if example.row not in done]
     if done and table:
         print(f"{args.output_path}: going on where it was, {len(done):,} of {len(job.examples):,} are answered")
@@ -86,7 +86,7 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
     if not answered:
         return {}
     answers = [said[example.row] for example in job.examples]
-    metrics = {"adapter" if job.source.adapters else "base": score(job.examples, answers, bertscore=scorer)}
+    metrics = {"adapter" if job.spec.adapters else "base": score(job.examples, answers, bertscore=scorer)}
     write_json_atomic(metrics_path(args.output_path), metrics)
     return metrics
 
@@ -94,13 +94,13 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
 def _run_key(args: InferenceArguments, job: Job) -> dict:
     """What the answers depend on."""
     return {
-        "base_model": job.source.base_model_id,
-        "base_revision": job.source.revision,
-        "adapters": {name: adapter.digest for name, adapter in job.source.adapters.items()},
+        "base_model": job.spec.base_model_id,
+        "base_revision": job.spec.revision,
+        "adapters": {name: adapter.digest for name, adapter in job.spec.adapters.items()},
         "images": hashlib.sha256("".join(example.digest for example in job.examples).encode()).hexdigest(),
-        "prompts": {name: voice.text.prompt for name, voice in job.voices.items()},
-        "decoding": {name: asdict(voice.decoding) for name, voice in job.voices.items()},
-        "answers": {name: list(voice.tree.answers) for name, voice in job.voices.items() if voice.tree},
+        "prompts": {name: request.text.prompt for name, request in job.requests.items()},
+        "decoding": {name: asdict(request.decoding) for name, request in job.requests.items()},
+        "answers": {name: list(request.tree.answers) for name, request in job.requests.items() if request.tree},
         "routes": hashlib.sha256("\n".join(map(job.name_for, job.examples)).encode()).hexdigest()
         if job.routed
         else None,
@@ -138,23 +138,23 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
         problems.append(
             f"--output_path {args.output_path}: is already there, finished; name another, or --overwrite it"
         )
-    found = gather(problems, _find_voices, args)
-    rows = gather(problems, load_rows, args) if args.csv_path else None
+    found = collect_errors(problems, _find_voices, args)
+    rows = collect_errors(problems, load_rows, args) if args.csv_path else None
     job = Job(*rows, *found) if found and rows else None
     if job:
-        gather(problems, _check_routes, job)
+        collect_errors(problems, _check_routes, job)
     raise_all(problems)
-    for name, voice in job.voices.items():
+    for name, request in job.requests.items():
         asked = [example for example in job.examples if job.name_for(example) == name]
-        room = voice.tree.longest if voice.tree else voice.decoding.max_new_tokens
-        gather(problems, voice.text.check_lengths, asked, room)
+        room = request.tree.longest if request.tree else request.decoding.max_new_tokens
+        collect_errors(problems, request.text.check_lengths, asked, room)
     raise_all(problems)
     return job
 
 
-def _find_voices(args: InferenceArguments) -> tuple[Source, dict[str, Voice]]:
+def _find_voices(args: InferenceArguments) -> tuple[ModelSpec, dict[str, AnswerRequest]]:
     adapters = parse_adapters(args.lora_model_path)
-    source = find_source(
+    spec = find_model_spec(
         args.base_model_id,
         args.base_model_revision,
         {name: (path, args.lora_revision) for name, path in adapters.items()},
@@ -163,12 +163,12 @@ def _find_voices(args: InferenceArguments) -> tuple[Source, dict[str, Voice]]:
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     answers = read_answers(args.answers) if args.answers else None
     names = list(adapters) or [ONLY]
-    voices = {name: source.voice(name, prompt=args.prompt, decoding=decoding, answers=answers) for name in names}
+    requests = {name: spec.request(name, prompt=args.prompt, decoding=decoding, answers=answers) for name in names}
     problems: list[str] = []
-    for name, voice in voices.items():
-        gather(problems, check_asks, voice, adapters.get(name))
+    for name, request in requests.items():
+        collect_errors(problems, check_asks, request, adapters.get(name))
     raise_all(problems)
-    return source, voices
+    return spec, requests
 
 
 def _check_routes(job: Job) -> None:
@@ -177,10 +177,10 @@ def _check_routes(job: Job) -> None:
         return
     types = Counter(example.question_type for example in job.examples)
     known = ", ".join(sorted(types))
-    _, unknown = missing_types((name for name in job.voices if name != DEFAULT), job.examples)
+    _, unknown = missing_types((name for name in job.requests if name != DEFAULT), job.examples)
     problems = [f"--lora_model_path {name}=…: no question is of type {name}; the table has {known}" for name in unknown]
-    lost = {name: count for name, count in types.items() if name not in job.voices}
-    if lost and DEFAULT not in job.voices:
+    lost = {name: count for name, count in types.items() if name not in job.requests}
+    if lost and DEFAULT not in job.requests:
         shown = ", ".join(f"{name} ({count:,} questions)" for name, count in sorted(lost.items()))
         problems.append(f"--lora_model_path: no adapter for questions of type {shown}; add default=ADAPTER for them")
     raise_all(problems)
@@ -200,7 +200,7 @@ def load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadR
         if PartialState().is_main_process
         else None,
     )
-    types = gather([], parse_question_types, args.question_types)  # what is wrong with them has been reported
+    types = collect_errors([], parse_question_types, args.question_types)  # what is wrong with them has been reported
     if types:
         examples = of_types(examples, types, args.csv_path)
         table = table.only({example.row for example in examples} | {row.row for row in bad})
@@ -223,24 +223,24 @@ def _start_block(
     images = len({example.digest for example in job.examples})
     counts = Counter(job.name_for(example) for example in pending)
     pairs = [("base model", f"{loaded.base_model_id} ({loaded.family.name})")]
-    if not job.source.adapters:
+    if not job.spec.adapters:
         pairs.append(("adapter", "none: the base answers alone"))
-    for name, adapter in job.source.adapters.items():
+    for name, adapter in job.spec.adapters.items():
         label = f"adapter {name}" if name else "adapter"
         pairs.append((label, f"{adapter.path}, {counts[name]:,} questions" if name else adapter.path))
     pairs += start_pairs(loaded, kept)
     pairs.append(("questions", f"{len(pending):,} on {images:,} images, {args.batch_size} at once"))
-    for name, voice in job.voices.items():
+    for name, request in job.requests.items():
         of = f" {name}" if name else ""
-        if voice.text.classes:
-            listed = len(voice.tree.answers if voice.tree else voice.text.answers)
+        if request.text.classes:
+            listed = len(request.tree.answers if request.tree else request.text.answers)
             pairs.append((f"answers{of}", f"the likeliest of {listed:,}, outputs of the head"))
         else:
-            pairs.append((f"decoding{of}", voice.decoding.describe()))
-        pairs.append((f"prompt{of}", voice.text.prompt))
-        if voice.tree and not voice.text.classes:
-            how = f"found and ranked with {voice.tree.beams} beams"
-            pairs.append((f"answers{of}", f"one of {len(voice.tree.answers):,}, {how}"))
+            pairs.append((f"decoding{of}", request.decoding.describe()))
+        pairs.append((f"prompt{of}", request.text.prompt))
+        if request.tree and not request.text.classes:
+            how = f"found and ranked with {request.tree.beams} beams"
+            pairs.append((f"answers{of}", f"one of {len(request.tree.answers):,}, {how}"))
     if job.skipped:
         pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))
     return format_block("Answering", pairs)
@@ -254,7 +254,7 @@ def _answer(
     table: PredictionsTable | None,
 ) -> None:
     """Answer what is pending; the main process alone has a table, and keeps results in it as they come."""
-    loaded, found, kept = job.source.load(
+    loaded, found, kept = job.spec.load(
         {example.digest: example.image for example in pending},
         features.kept(),
         dtype=args.dtype,
@@ -263,8 +263,8 @@ def _answer(
     )
     if table:
         print(_start_block(args, job, loaded, kept, pending), flush=True)
-    voices = [job.voices[job.name_for(example)] for example in pending]
-    batches = answer_by_batch(loaded, found, pending, voices, batch_size=args.batch_size)
+    requests = [job.requests[job.name_for(example)] for example in pending]
+    batches = answer_by_batch(loaded, found, pending, requests, batch_size=args.batch_size)
     with tqdm(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
         for batch in batches:
             if table:

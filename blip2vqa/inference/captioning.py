@@ -17,15 +17,15 @@ from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, open_image
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.tasks import CAPTION
-from blip2vqa.features.encode import Pixels, look_once
+from blip2vqa.features.encode import Pixels, encode_in_memory
 from blip2vqa.inference.answering import start_pairs
 from blip2vqa.inference.generation import Answer, answer_examples
-from blip2vqa.inference.model_spec import Source, find_source
-from blip2vqa.inference.request import Decoding, Voice
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
+from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.reporting.sheet import write_sheet
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.utils.distributed import on_main, start
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.distributed import run_on_main_rank, start
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import write_text_atomic
 
 COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
@@ -53,7 +53,7 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
         name, sign, adapter = item.partition("=")
         known = name in known_styles() or name.endswith(".json")
         # An adapter remembers its own prompt: any name will do for it.
-        options = gather(problems, read_style, name) if name and (known or not adapter) else {}
+        options = collect_errors(problems, read_style, name) if name and (known or not adapter) else {}
         label = Path(name).stem if name.endswith(".json") else name
         if not name or (sign and not adapter):
             problems.append(f"--styles {item}: is STYLE=ADAPTER, as in concise=runs/concise, or STYLE alone")
@@ -73,42 +73,42 @@ def styles_of(args: CaptionArguments) -> list[Style]:
     return styles
 
 
-def voice_of(source: Source, style: Style) -> Voice:
+def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
     """Who writes captions in a style: its adapter as it was trained, or the base by the style's prompt and decoding.
 
     Raises `InputError` where the base has no room for prompt and caption.
     """
-    voice, problems = _voice_of(source, style), []
-    gather(problems, voice.text.check_lengths, [NO_QUESTION], voice.decoding.max_new_tokens)
+    request, problems = _request_of(spec, style), []
+    collect_errors(problems, request.text.check_lengths, [NO_QUESTION], request.decoding.max_new_tokens)
     raise_all([f"style {style.name}: {problem.removeprefix('row 0: ')}" for problem in problems])
-    return voice
+    return request
 
 
-def _voice_of(source: Source, style: Style) -> Voice:
+def _request_of(spec: ModelSpec, style: Style) -> AnswerRequest:
     options = {name: style.options[name] for name in Decoding.__dataclass_fields__ if name in style.options}
-    if style.name not in source.adapters:
-        return source.voice(prompt=style.options["prompt"], decoding=options)
-    manifest = source.adapters[style.name].manifest
+    if style.name not in spec.adapters:
+        return spec.request(prompt=style.options["prompt"], decoding=options)
+    manifest = spec.adapters[style.name].manifest
     if manifest.get("task") == "caption":
-        return source.voice(style.name)
+        return spec.request(style.name)
     # Of another task, or of other tools: what it was trained with does not write captions.
-    prompt = style.options.get("prompt") or source.family.caption_prompt
-    return source.voice(style.name, prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens} | options)
+    prompt = style.options.get("prompt") or spec.family.caption_prompt
+    return spec.request(style.name, prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens} | options)
 
 
 def find_styles(
     styles: Sequence[Style], base_model_id: str | None, revision: str | None, dtype: str = "auto"
-) -> tuple[Source, list[Voice]]:
-    """The base of all styles with their adapters, and a voice for each style. Raises `InputError`."""
+) -> tuple[ModelSpec, list[AnswerRequest]]:
+    """The base of all styles with their adapters, and a request for each style. Raises `InputError`."""
     adapters = {style.name: (style.adapter, None) for style in styles if style.adapter}
     alone = len(adapters) < len(styles)
-    source = find_source(base_model_id, revision, adapters, with_base=alone, dtype=dtype)
-    if source.family.caption_prompt is None:
-        raise InputError(f"base model {source.base_model_id}: {source.family.name} cannot write captions")
+    spec = find_model_spec(base_model_id, revision, adapters, with_base=alone, dtype=dtype)
+    if spec.family.caption_prompt is None:
+        raise InputError(f"base model {spec.base_model_id}: {spec.family.name} cannot write captions")
     problems: list[str] = []
-    voices = [gather(problems, voice_of, source, style) for style in styles]
+    requests = [collect_errors(problems, style_request, spec, style) for style in styles]
     raise_all(problems)
-    return source, voices
+    return spec, requests
 
 
 def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict | None:
@@ -119,17 +119,17 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     """
     state = start()
     problems = args.check() + features.check()
-    styles = gather(problems, styles_of, args)
+    styles = collect_errors(problems, styles_of, args)
     found = (
-        gather(problems, find_styles, styles, args.base_model_id, args.base_model_revision, args.dtype)
+        collect_errors(problems, find_styles, styles, args.base_model_id, args.base_model_revision, args.dtype)
         if styles
         else None
     )
     raise_all(problems)
-    source, voices = found
-    pictures, bad = on_main(lambda: _gather(args))
+    spec, requests = found
+    pictures, bad = run_on_main_rank(lambda: _gather(args))
     began = time.monotonic()
-    loaded, kept, lines = source.load(
+    loaded, kept, lines = spec.load(
         {picture.digest: picture.source for picture in pictures},
         features.kept(),
         dtype=args.dtype,
@@ -137,14 +137,14 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
         batch_size=args.batch_size,
     )
     if state.is_main_process:
-        print(_start_block(args, source, styles, voices, loaded, lines, len(pictures), bad), flush=True)
+        print(_start_block(args, spec, styles, requests, loaded, lines, len(pictures), bad), flush=True)
     examples, asked = [], []
     for picture in pictures:
-        for voice in voices:
+        for request in requests:
             examples.append(Example(len(examples), picture.source, picture.source.name, picture.digest, "", (), "", {}))
-            asked.append(voice)
+            asked.append(request)
     if isinstance(kept, Pixels):
-        kept = look_once(loaded, kept, source.scopes, args.batch_size)
+        kept = encode_in_memory(loaded, kept, spec.scopes, args.batch_size)
     said = answer_examples(loaded, kept, examples, asked, batch_size=args.batch_size, progress="captioning")
     if not state.is_main_process:
         return None
@@ -195,15 +195,15 @@ def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]
     return pictures, bad
 
 
-def _start_block(args, source: Source, styles, voices, loaded, lines, images: int, bad) -> str:
+def _start_block(args, spec: ModelSpec, styles, requests, loaded, lines, images: int, bad) -> str:
     pairs = [
         ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
         *start_pairs(loaded, lines),
         ("images", f"{images:,}, {args.batch_size} captions at once"),
     ]
-    for style, voice in zip(styles, voices, strict=True):
+    for style, request in zip(styles, requests, strict=True):
         by = f"adapter {style.adapter}" if style.adapter else ALONE
-        pairs.append((style.name, f"{by}; {voice.text.prompt!r}, {voice.decoding.describe()}"))
+        pairs.append((style.name, f"{by}; {request.text.prompt!r}, {request.decoding.describe()}"))
     for place, reason in bad:
         pairs.append(("left out", f"{place}: {reason}"))
     return format_block("Captioning", pairs)

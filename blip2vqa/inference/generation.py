@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features
-from blip2vqa.inference.request import Decoding, Voice, speaking
+from blip2vqa.inference.request import AnswerRequest, Decoding, use_adapters
 from blip2vqa.models.answer_lists import RANKED, AnswerTree
 from blip2vqa.models.classes import class_scores
 from blip2vqa.models.loading import LoadedModel
@@ -54,7 +54,7 @@ def answer_batch(
 
 
 @torch.inference_mode()
-def image_memory(loaded: LoadedModel, query_output: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def prefill_images(loaded: LoadedModel, query_output: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """A causal model's keys and values of images alone, by layer: [images, heads, num_query_tokens, head size] each."""
     decoder = loaded.base.language_model.get_decoder()
     embeddings = loaded.base.project(query_output.to(loaded.device)).to(decoder.dtype)
@@ -64,7 +64,7 @@ def image_memory(loaded: LoadedModel, query_output: torch.Tensor) -> list[tuple[
 
 
 @torch.inference_mode()
-def answer_remembered(
+def answer_with_kv_cache(
     loaded: LoadedModel,
     text: TextEncoder,
     memory: list[tuple[torch.Tensor, torch.Tensor]],
@@ -166,73 +166,73 @@ def answer_by_batch(
     loaded: LoadedModel,
     features: Features,
     examples: Sequence[Example],
-    voices: Sequence[Voice],
+    requests: Sequence[AnswerRequest],
     *,
     batch_size: int,
 ) -> Iterator[list[tuple[int, Answer]]]:
-    """Answers as they come, each with its index among `examples`, which `voices[i]` answers: every example once, in an order
+    """Answers as they come, each with its index among `examples`, which `requests[i]` answers: every example once, in an order
     that costs least.
 
     Voices that decode alike share batches, whatever their adapters; an adapter's questions follow each other, so that few
     need be in memory at a time. Processes of one launch share the work, and each gets the answers of all.
     """
     state = PartialState()
-    keys = [(example.digest, voice.adapter) for example, voice in zip(examples, voices, strict=True)]
+    keys = [(example.digest, request.adapter) for example, request in zip(examples, requests, strict=True)]
     by_kind: dict[tuple, dict[tuple, list[int]]] = {}
-    for index, voice in enumerate(voices):
-        alone = voice.adapter if voice.text.classes else None  # a head with other outputs has batches of its own
-        kind = by_kind.setdefault((voice.decoding, id(voice.tree), alone), {})
+    for index, request in enumerate(requests):
+        alone = request.adapter if request.text.classes else None  # a head with other outputs has batches of its own
+        kind = by_kind.setdefault((request.decoding, id(request.tree), alone), {})
         kind.setdefault(keys[index], []).append(index)
-    turns = {name: turn for turn, name in enumerate(dict.fromkeys(voice.adapter for voice in voices))}
+    turns = {name: turn for turn, name in enumerate(dict.fromkeys(request.adapter for request in requests))}
     for by_image in by_kind.values():
         in_turn = sorted(by_image, key=lambda key: turns[key[1]])
         order = [index for key in in_turn for index in by_image[key]]
         share = -(-len(order) // state.num_processes)
         mine = order[state.process_index * share : (state.process_index + 1) * share]
-        batches = _my_batches(loaded, features, examples, voices, keys, mine, batch_size)
+        batches = _my_batches(loaded, features, examples, requests, keys, mine, batch_size)
         for _ in range(-(-share // batch_size)):
             found = next(batches, [])
             yield gather_object(found) if state.num_processes > 1 else found
 
 
-def _my_batches(loaded, features, examples, voices, keys, mine, batch_size) -> Iterator[list[tuple[int, Answer]]]:
+def _my_batches(loaded, features, examples, requests, keys, mine, batch_size) -> Iterator[list[tuple[int, Answer]]]:
     """Batches of `mine`, which are all of one kind; `keys` are the image and the adapter of every example."""
     for chunk in _chunks(mine, keys, batch_size):
-        voice = voices[chunk[0]]
+        request = requests[chunk[0]]
         images = {key: row for row, key in enumerate(dict.fromkeys(keys[index] for index in chunk))}
-        memory = _remember(loaded, voice.text, features, list(images), batch_size)
-        lengths = _prompt_lengths(chunk, examples, voices)
+        memory = _remember(loaded, request.text, features, list(images), batch_size)
+        lengths = _prompt_lengths(chunk, examples, requests)
         chunk.sort(key=lengths.__getitem__, reverse=True)
         for first in range(0, len(chunk), batch_size):
-            batch = sorted(chunk[first : first + batch_size], key=lambda index: voices[index].adapter)
+            batch = sorted(chunk[first : first + batch_size], key=lambda index: requests[index].adapter)
             rows = [images[keys[index]] for index in batch]
-            asked = [(examples[index].question, voices[index].text.prompt) for index in batch]
-            with speaking(loaded, [voices[index].adapter for index in batch]):
-                said = _say(loaded, voice, features, memory, rows, [examples[i].digest for i in batch], asked)
+            asked = [(examples[index].question, requests[index].text.prompt) for index in batch]
+            with use_adapters(loaded, [requests[index].adapter for index in batch]):
+                said = _say(loaded, request, features, memory, rows, [examples[i].digest for i in batch], asked)
             yield list(zip(batch, said, strict=True))
 
 
-def _say(loaded, voice: Voice, features: Features, memory, rows, digests, asked) -> list[Answer]:
+def _say(loaded, request: AnswerRequest, features: Features, memory, rows, digests, asked) -> list[Answer]:
     """One batch: `asked` are questions with their prompts, about images `digests`, which are `rows` of `memory`."""
     questions, prompts = [question for question, _ in asked], [prompt for _, prompt in asked]
-    if voice.text.classes:
-        allowed = [voice.text.row(answer) for answer in voice.tree.answers] if voice.tree else None
-        scores = class_scores(loaded, voice.text, features, digests, questions, prompts)
-        return choose(scores, voice.text.answers, allowed)
-    given = loaded, voice.text
-    if voice.text.shares_image:
-        return answer_remembered(*given, memory, rows, questions, voice.decoding, voice.tree, prompts)
-    return answer_batch(*given, memory[rows], questions, voice.decoding, voice.tree, prompts)
+    if request.text.classes:
+        allowed = [request.text.row(answer) for answer in request.tree.answers] if request.tree else None
+        scores = class_scores(loaded, request.text, features, digests, questions, prompts)
+        return choose(scores, request.text.answers, allowed)
+    given = loaded, request.text
+    if request.text.shares_image:
+        return answer_with_kv_cache(*given, memory, rows, questions, request.decoding, request.tree, prompts)
+    return answer_batch(*given, memory[rows], questions, request.decoding, request.tree, prompts)
 
 
-def _prompt_lengths(chunk: list[int], examples: Sequence[Example], voices: Sequence[Voice]) -> dict[int, int]:
+def _prompt_lengths(chunk: list[int], examples: Sequence[Example], requests: Sequence[AnswerRequest]) -> dict[int, int]:
     """Tokens of each prompt, by index."""
     by_text: dict[int, list[int]] = {}
     for index in chunk:
-        by_text.setdefault(id(voices[index].text), []).append(index)
+        by_text.setdefault(id(requests[index].text), []).append(index)
     lengths = {}
     for indices in by_text.values():
-        counted = voices[indices[0]].text.prompt_lengths([examples[index].question for index in indices])
+        counted = requests[indices[0]].text.prompt_lengths([examples[index].question for index in indices])
         lengths |= dict(zip(indices, counted, strict=True))
     return lengths
 
@@ -253,7 +253,7 @@ def _chunks(mine: list[int], keys: list[tuple], batch_size: int) -> Iterator[lis
 
 @torch.inference_mode()
 def _remember(loaded: LoadedModel, text: TextEncoder, features: Features, images: list[tuple], batch_size: int):
-    """What the questions of these (image, adapter) share: `image_memory` of a causal model that begins with the image, else
+    """What the questions of these (image, adapter) share: `prefill_images` of a causal model that begins with the image, else
     what `encode` returns; nothing where picture and question are read together."""
     if text.classes:
         return None
@@ -261,9 +261,9 @@ def _remember(loaded: LoadedModel, text: TextEncoder, features: Features, images
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         given = features.of([digest for digest, _ in batch]).to(loaded.device, loaded.dtype)
-        with speaking(loaded, [adapter for _, adapter in batch]):
+        with use_adapters(loaded, [adapter for _, adapter in batch]):
             vision = loaded.base.encode(**{features.name: given})
-            parts.append(image_memory(loaded, vision) if text.shares_image else vision)
+            parts.append(prefill_images(loaded, vision) if text.shares_image else vision)
     if not text.shares_image:
         return torch.cat(parts)
     layers = zip(*parts, strict=True)  # of each layer, (keys, values) of every part
@@ -274,20 +274,21 @@ def answer_examples(
     loaded: LoadedModel,
     features: Features,
     examples: Sequence[Example],
-    voices: Voice | Sequence[Voice],
+    requests: AnswerRequest | Sequence[AnswerRequest],
     *,
     batch_size: int,
     progress: str | None = None,
 ) -> list[Answer]:
-    """Answers in the order of `examples`, all by one voice or each by its own; `progress` names the bar, or none is shown. See
-    `answer_by_batch`."""
+    """Answers in the order of `examples`, all by one request or each by its own; see `answer_by_batch`.
+
+    `progress` names the bar; None shows none."""
     hidden = progress is None or not PartialState().is_main_process
     was_training = loaded.model.training
     loaded.model.eval()
     answers: list[Answer] = [None] * len(examples)
-    voices = [voices] * len(examples) if isinstance(voices, Voice) else voices
+    requests = [requests] * len(examples) if isinstance(requests, AnswerRequest) else requests
     with tqdm(total=len(examples), desc=progress, unit="row", disable=hidden, leave=False) as bar:
-        for batch in answer_by_batch(loaded, features, examples, voices, batch_size=batch_size):
+        for batch in answer_by_batch(loaded, features, examples, requests, batch_size=batch_size):
             for index, answer in batch:
                 answers[index] = answer
             bar.update(len(batch))

@@ -10,19 +10,19 @@ from blip2vqa.adapters.multi import MEMORY_GB
 from blip2vqa.config.common import DEFAULT_BASE, KeptFeatures
 from blip2vqa.data.images import ImageSource
 from blip2vqa.features.encode import Features, load_with_features
-from blip2vqa.inference.request import AS_IT_IS, BASE, Decoding, Voice
+from blip2vqa.inference.request import AS_IT_IS, BASE, AnswerRequest, Decoding
 from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.models.classes import text_encoder
 from blip2vqa.models.families import Family, family_of
 from blip2vqa.models.loading import LoadedModel, choose_dtype, find_device, load_base, load_config, load_processor
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 ONLY = ""
 """Name of the one adapter that was given without a name."""
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSpec:
     """One base, and adapters of it by the user's names for them."""
 
     base_model_id: str
@@ -52,17 +52,17 @@ class Source:
         return next((adapter.answers for adapter in self.adapters.values()), None) if self._alone else None
 
     def _inner(self, name: str | None) -> str:
-        """What an adapter is called in a voice, where some names have a meaning of their own."""
+        """What an adapter is called in a request, where some names have a meaning of their own."""
         return f"adapter {name}" if name in self.adapters else BASE
 
-    def voice(
+    def request(
         self,
         name: str | None = None,
         *,
         prompt: str | None = None,
         decoding: Mapping | None = None,
         answers: Iterable[str] | None = None,
-    ) -> Voice:
+    ) -> AnswerRequest:
         """Who answers under an adapter, or (None) as the base alone: as asked for, else as it remembers, else by default.
 
         Raises `InputError` for answers that this base cannot give.
@@ -81,7 +81,9 @@ class Source:
         tree = AnswerTree(text.distinct(listed), text) if listed else None
         if tree and not text.classes:
             tree.check()
-        return Voice(text, decoding_of(manifest, decoding or {}), tree, AS_IT_IS if self._alone else self._inner(name))
+        return AnswerRequest(
+            text, decoding_of(manifest, decoding or {}), tree, AS_IT_IS if self._alone else self._inner(name)
+        )
 
     def load(
         self,
@@ -149,14 +151,14 @@ class Source:
             raise InputError(f"adapter {name}: is not loaded; there is {there}")
 
 
-def find_source(
+def find_model_spec(
     base_model_id: str | None,
     revision: str | None = None,
     adapters: Mapping[str, tuple[str, str | None]] | None = None,
     *,
     with_base: bool = False,
     dtype: str = "auto",
-) -> Source:
+) -> ModelSpec:
     """Find a base and adapters of it, `{name: (path or Hub id, revision)}`; the base given, else the adapters' own.
 
     Raises `InputError` with every problem found, also for adapters of different bases.
@@ -165,7 +167,7 @@ def find_source(
     problems: list[str] = []
     base, own = base_model_id, None
     for name, (path, adapter_revision) in (adapters or {}).items():
-        adapter = gather(problems, _find, path, adapter_revision, base_model_id, revision)
+        adapter = collect_errors(problems, _find, path, adapter_revision, base_model_id, revision)
         if adapter is None:
             continue
         found[name] = adapter
@@ -181,7 +183,7 @@ def find_source(
     base, revision = base or DEFAULT_BASE, own.base_model_revision if own else revision
     config = load_config(base, revision)
     choose_dtype(dtype, family_of(config), find_device())
-    return Source(base, revision, config, load_processor(base, config, revision), found, with_base or not found)
+    return ModelSpec(base, revision, config, load_processor(base, config, revision), found, with_base or not found)
 
 
 def _find(path: str, revision: str | None, base_model_id: str | None, base_revision: str | None) -> FoundAdapter:
@@ -197,14 +199,14 @@ def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
     return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 
-def check_asks(voice: Voice, adapter: str | None) -> Voice:
-    """Raise `InputError` for a voice whose adapter remembers a prompt without a question, as one for captions does."""
-    if adapter and "{question}" not in voice.text.prompt:
+def check_asks(request: AnswerRequest, adapter: str | None) -> AnswerRequest:
+    """Raise `InputError` for a request whose adapter remembers a prompt without a question, as one for captions does."""
+    if adapter and "{question}" not in request.text.prompt:
         raise InputError(
-            f"adapter {adapter}: its prompt, {voice.text.prompt!r}, has no {{question}}: it writes captions, as caption.py "
+            f"adapter {adapter}: its prompt, {request.text.prompt!r}, has no {{question}}: it writes captions, as caption.py "
             "asks for; give a prompt with {question} to ask it all the same"
         )
-    return voice
+    return request
 
 
 def parse_adapters(given: list[str] | str | None) -> dict[str, str]:

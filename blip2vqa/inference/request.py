@@ -10,9 +10,9 @@ from blip2vqa.models.text import TextEncoder
 from blip2vqa.utils.errors import InputError
 
 AS_IT_IS = ""
-"""Voice of the model as it stands: the base alone, under the one adapter that trains, or with one merged into it."""
+"""AnswerRequest of the model as it stands: the base alone, under the one adapter that trains, or with one merged into it."""
 BASE = "__base__"
-"""Voice of the base alone, whatever adapters are beside it."""
+"""AnswerRequest of the base alone, whatever adapters are beside it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Voice:
+class AnswerRequest:
     """Who answers a question, and how."""
 
     text: TextEncoder
@@ -51,13 +51,13 @@ class Voice:
 
 
 @contextmanager
-def speaking(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[None]:
+def use_adapters(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[None]:
     """Inside, row i of every batch goes through adapter `adapters[i]`, `BASE`, or the model `AS_IT_IS`; see `Adapters`.
 
     Raises `InputError` for an adapter that is not there.
     """
     if loaded.adapters is not None:
-        with loaded.adapters.speaking([_inner(loaded, name) for name in adapters]):
+        with loaded.adapters.use_adapters([_inner(loaded, name) for name in adapters]):
             yield
     elif set(adapters) <= {AS_IT_IS}:
         yield

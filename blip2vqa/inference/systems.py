@@ -20,12 +20,12 @@ from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
 from blip2vqa.evaluation.metrics import bertscore_scorer
 from blip2vqa.inference.answering import load_rows, start_pairs
 from blip2vqa.inference.generation import answer_examples
-from blip2vqa.inference.model_spec import Source, check_asks, find_source
-from blip2vqa.inference.request import BASE, Voice
+from blip2vqa.inference.model_spec import ModelSpec, check_asks, find_model_spec
+from blip2vqa.inference.request import BASE, AnswerRequest
 from blip2vqa.reporting.systems import output_paths, write_systems
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import start
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import write_text_atomic
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
 
@@ -45,12 +45,12 @@ class System:
 
 @dataclass
 class Group:
-    """Systems of one base at one precision, with a voice for each."""
+    """Systems of one base at one precision, with a request for each."""
 
-    source: Source
+    spec: ModelSpec
     quantization: str
     systems: list[System]
-    voices: list[Voice]
+    requests: list[AnswerRequest]
 
 
 def read_systems(path: str) -> list[System]:
@@ -99,19 +99,19 @@ def find_groups(systems: list[System], decoding: dict, dtype: str) -> list[Group
             by_base.setdefault((*key, system.quantization), []).append(system)
     groups = []
     for (base, revision, quantization), members in by_base.items():
-        source = gather([], _find_together, base, revision, members, dtype)
-        if source is None:
+        spec = collect_errors([], _find_together, base, revision, members, dtype)
+        if spec is None:
             problems += _each_alone(base, revision, members, dtype)
             continue
-        voices = [_under(problems, system, _voice_of, source, system, decoding) for system in members]
-        groups.append(Group(source, quantization, members, voices))
+        requests = [_under(problems, system, _request_of, spec, system, decoding) for system in members]
+        groups.append(Group(spec, quantization, members, requests))
     raise_all(problems)
     return groups
 
 
-def _find_together(base: str | None, revision: str | None, systems: list[System], dtype: str) -> Source:
+def _find_together(base: str | None, revision: str | None, systems: list[System], dtype: str) -> ModelSpec:
     adapters = {s.name: (s.lora_model_path, s.lora_revision) for s in systems if s.lora_model_path}
-    return find_source(base, revision, adapters, with_base=len(adapters) < len(systems), dtype=dtype)
+    return find_model_spec(base, revision, adapters, with_base=len(adapters) < len(systems), dtype=dtype)
 
 
 def _each_alone(base: str | None, revision: str | None, systems: list[System], dtype: str) -> list[str]:
@@ -119,7 +119,7 @@ def _each_alone(base: str | None, revision: str | None, systems: list[System], d
     names: dict[str, list[str]] = {}
     for system in systems:
         found: list[str] = []
-        gather(found, _find_together, base, revision, [system], dtype)
+        collect_errors(found, _find_together, base, revision, [system], dtype)
         for problem in found:
             names.setdefault(problem, []).append(system.name)
     return [f"system {', '.join(having)}: {problem}" for problem, having in names.items()]
@@ -133,14 +133,14 @@ def _base_of(system: System) -> tuple[str | None, str | None]:
     return adapter.base_model_id, adapter.base_model_revision
 
 
-def _voice_of(source: Source, system: System, decoding: dict) -> Voice:
+def _request_of(spec: ModelSpec, system: System, decoding: dict) -> AnswerRequest:
     name = system.name if system.lora_model_path else None
-    return check_asks(source.voice(name, prompt=system.prompt, decoding=decoding), system.lora_model_path)
+    return check_asks(spec.request(name, prompt=system.prompt, decoding=decoding), system.lora_model_path)
 
 
 def _under(problems: list[str], system: System, step, *args):
     found: list[str] = []
-    result = gather(found, step, *args)
+    result = collect_errors(found, step, *args)
     problems += [f"system {system.name}: {problem}" for problem in found]
     return result
 
@@ -162,13 +162,13 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
         problems.append(
             f"--output_path {args.output_path}: {taken[0]} is already there; name another, or --overwrite it"
         )
-    systems = gather(problems, read_systems, args.systems)
+    systems = collect_errors(problems, read_systems, args.systems)
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
-    groups = gather(problems, find_groups, systems, decoding, args.dtype) if systems else None
-    rows = gather(problems, load_rows, args) if args.csv_path else None
+    groups = collect_errors(problems, find_groups, systems, decoding, args.dtype) if systems else None
+    rows = collect_errors(problems, load_rows, args) if args.csv_path else None
     for group in groups or () if rows else ():
-        for system, voice in zip(group.systems, group.voices, strict=True):
-            _under(problems, system, voice.text.check_lengths, rows[1], voice.decoding.max_new_tokens)
+        for system, request in zip(group.systems, group.requests, strict=True):
+            _under(problems, system, request.text.check_lengths, rows[1], request.decoding.max_new_tokens)
     raise_all(problems)
     _, examples, bad = rows
     answered = any(example.answers for example in examples)
@@ -208,9 +208,9 @@ def _run(
     args: InferenceArguments, features: FeatureArguments, group: Group, examples: list[Example], skipped: int
 ) -> dict[str, SystemRun]:
     """Every system of a group over the whole table, in common batches."""
-    state, source = PartialState(), group.source
+    state, spec = PartialState(), group.spec
     reset_peak_memory()
-    loaded, found, kept = source.load(
+    loaded, found, kept = spec.load(
         {example.digest: example.image for example in examples},
         features.kept(),
         dtype=args.dtype,
@@ -219,40 +219,40 @@ def _run(
     )
     count = len(group.systems)
     pairs = [("base model", f"{loaded.base_model_id} ({loaded.family.name})"), *start_pairs(loaded, kept)]
-    for system, voice in zip(group.systems, group.voices, strict=True):
-        pairs.append((system.name, f"{system.lora_model_path or 'the base alone'}; {voice.text.prompt!r}"))
+    for system, request in zip(group.systems, group.requests, strict=True):
+        pairs.append((system.name, f"{system.lora_model_path or 'the base alone'}; {request.text.prompt!r}"))
     if skipped:
         pairs.append(("skipped", f"{skipped} rows with a bad image"))
     if state.is_main_process:
         print(format_block("Answering", pairs), flush=True)
     asked = [example for example in examples for _ in group.systems]
-    voices, began = [voice for _ in examples for voice in group.voices], time.perf_counter()
-    answers = answer_examples(loaded, found, asked, voices, batch_size=args.batch_size, progress="answering")
+    requests, began = [request for _ in examples for request in group.requests], time.perf_counter()
+    answers = answer_examples(loaded, found, asked, requests, batch_size=args.batch_size, progress="answering")
     said = [answer.text for answer in answers]
     seconds = (time.perf_counter() - began) / max(1, len(asked))
     peak = peak_memory()
-    parameters = _parameters(source, group.voices)
+    parameters = _parameters(spec, group.requests)
     quantization = loaded.quantization
     del loaded, found
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     runs = {}
-    for place, (system, voice) in enumerate(zip(group.systems, group.voices, strict=True)):
-        adapter = source.adapters.get(system.name)
+    for place, (system, request) in enumerate(zip(group.systems, group.requests, strict=True)):
+        adapter = spec.adapters.get(system.name)
         own = adapter.parameters if adapter else 0
         runs[system.name] = SystemRun(
-            system.name, said[place::count], source.base_model_id, system.lora_model_path, quantization, voice.text.prompt,
+            system.name, said[place::count], spec.base_model_id, system.lora_model_path, quantization, request.text.prompt,
             seconds, peak, parameters[place] + own, own or None,
         )  # fmt: skip
     return runs
 
 
-def _parameters(source: Source, voices: list[Voice]) -> list[int]:
-    """Of the base under each voice; a head for answers that an adapter brings along counts with the adapter."""
+def _parameters(spec: ModelSpec, requests: list[AnswerRequest]) -> list[int]:
+    """Of the base under each request; a head for answers that an adapter brings along counts with the adapter."""
     with torch.device("meta"):
-        model = source.family.model_class(source.config)
+        model = spec.family.model_class(spec.config)
     total = sum(weight.numel() for weight in model.parameters())
-    heads = [name for name in source.family.trained_whole if hasattr(model, name)]
+    heads = [name for name in spec.family.trained_whole if hasattr(model, name)]
     replaced = sum(weight.numel() for name in heads for weight in getattr(model, name).parameters())
-    return [total - replaced if source.adapters and voice.adapter != BASE else total for voice in voices]
+    return [total - replaced if spec.adapters and request.adapter != BASE else total for request in requests]

@@ -11,20 +11,20 @@ from blip2vqa.models.loading import choose_dtype, find_device, load_config, load
 from blip2vqa.training.data import Tables, ask_as, load_tables
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.training.run import Run
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 
 def check(run: Run) -> Tables:
     """Read and check everything before any weight is loaded. Raises one `InputError` with every problem found."""
     parts = (run.data, run.lora, run.generation, run.features, run.training)
     problems = [problem for part in parts for problem in part.check()]
-    found = gather(problems, _check_base, run)
-    tables = gather(problems, load_tables, run) if run.data.csv_path else None
+    found = collect_errors(problems, _check_base, run)
+    tables = collect_errors(problems, load_tables, run) if run.data.csv_path else None
     if found and tables:
-        gather(problems, ask_as, run, tables, *found)
-    gather(problems, checkpoint_to_resume, run, tables)
+        collect_errors(problems, ask_as, run, tables, *found)
+    collect_errors(problems, checkpoint_to_resume, run, tables)
     if run.push_to and PartialState().is_main_process:
-        gather(problems, _check_push, run)
+        collect_errors(problems, _check_push, run)
     raise_all(problems)
     return tables
 
@@ -44,16 +44,19 @@ def _check_base(run: Run) -> tuple:
     base, revision = run.model.base_model_id, run.model.base_model_revision
     config = load_config(base, revision)
     family, problems = family_of(config), []
-    gather(problems, choose_dtype, run.model.dtype, family, find_device(run.training.use_cpu))
+    collect_errors(problems, choose_dtype, run.model.dtype, family, find_device(run.training.use_cpu))
     if run.training.fp16 and not family.float16:
         problems.append(f"--fp16: {family.name} overflows in float16; use --bf16, or leave it out")
     # An unknown role or part has been reported with the arguments.
-    roles, scopes = gather([], parse_roles, run.lora.lora_roles), gather([], parse_scopes, run.lora.lora_scope)
+    roles, scopes = (
+        collect_errors([], parse_roles, run.lora.lora_roles),
+        collect_errors([], parse_scopes, run.lora.lora_scope),
+    )
     if roles and scopes:
         with torch.device("meta"):
             model = family.model_class(config)
-        found = gather(problems, modules_to_adapt, model, family, roles, scopes)
+        found = collect_errors(problems, modules_to_adapt, model, family, roles, scopes)
         if found and run.lora.start_from:
-            gather(problems, check_start, run.lora, [name for named in found.values() for name in named])
+            collect_errors(problems, check_start, run.lora, [name for named in found.values() for name in named])
     raise_all(problems)
     return load_processor(base, config, revision), config

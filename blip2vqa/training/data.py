@@ -14,13 +14,13 @@ from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
 from blip2vqa.data.splits import check_disjoint, split_by_image
 from blip2vqa.evaluation.question_only import BlindScore, blind_score
 from blip2vqa.evaluation.tasks import CAPTION
-from blip2vqa.inference.request import Voice
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.answer_lists import AnswerTree, read_answers
 from blip2vqa.models.classes import AnswerList, text_encoder
 from blip2vqa.models.families import Family, family_of
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.training.run import Run
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Tables:
     train: list[Example]
     val: list[Example]
     skipped: list[BadRow]
-    voice: Voice | None = None
+    request: AnswerRequest | None = None
     answers: tuple[str, ...] | None = None
     """The only ones there are; None: any."""
     note: str = ""
@@ -44,7 +44,7 @@ class Tables:
     @property
     def text(self) -> TextEncoder:
         """What turns them into tensors."""
-        return self.voice.text
+        return self.request.text
 
     @cached_property
     def sha256(self) -> str:
@@ -73,13 +73,15 @@ def load_tables(run: Run) -> Tables:
             style = Path(data.style).stem if data.style and data.captions == "style" else None
             choose = data.captions if style or data.captions != "style" else "all"  # a style missing has been reported
             load = partial(load_captions, csv_path, data.image_dir, choose=choose, style=style, **shared)
-            return gather(problems, load)
+            return collect_errors(problems, load)
         load = partial(load_examples, csv_path, data.image_dir, annotations_path, **shared)
-        found = gather(problems, partial(load, question_type_column=data.question_type_column))
-        types = gather([], parse_question_types, data.question_types)  # what is wrong with them has been reported
+        found = collect_errors(problems, partial(load, question_type_column=data.question_type_column))
+        types = collect_errors(
+            [], parse_question_types, data.question_types
+        )  # what is wrong with them has been reported
         if not found or not types:
             return found
-        kept = gather(problems, of_types, found[0], types, csv_path)
+        kept = collect_errors(problems, of_types, found[0], types, csv_path)
         return None if kept is None else (kept, found[1])
 
     loaded = load(data.csv_path, data.annotations_path, BAD_IMAGES)
@@ -114,17 +116,17 @@ def ask_as(run: Run, tables: Tables, processor, config) -> None:
             f"--task caption: {family.name} chooses or writes answers to questions; it cannot write captions"
         )
     prompt = run.data.prompt or (family.caption_prompt if run.task is CAPTION else family.prompt)
-    gather(problems, _close_answers, run, tables, family)
+    collect_errors(problems, _close_answers, run, tables, family)
     raise_all(problems)
     text = text_encoder(processor, config, prompt, tables.answers)
     tree = AnswerTree(tables.answers, text) if tables.answers and not text.classes else None
     if tree:
-        gather(problems, tree.check)
+        collect_errors(problems, tree.check)
     problems += text.refused(run.training)
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
-    gather(problems, text.check_lengths, tables.train + tables.val, room, row)
+    collect_errors(problems, text.check_lengths, tables.train + tables.val, room, row)
     raise_all(problems)
-    tables.voice = Voice(text, run.decoding, tree)
+    tables.request = AnswerRequest(text, run.decoding, tree)
 
 
 def _close_answers(run: Run, tables: Tables, family: Family) -> None:

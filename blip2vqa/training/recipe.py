@@ -25,7 +25,7 @@ from blip2vqa.reporting.tables import format_block
 from blip2vqa.training.checks import check
 from blip2vqa.training.data import BAD_IMAGES, Tables, count_images
 from blip2vqa.training.outputs import score_run, write_results
-from blip2vqa.training.resume import TAUGHT, checkpoint_to_resume, describe_taught
+from blip2vqa.training.resume import TRAINING_DATA, checkpoint_to_resume, describe_training_data
 from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer, row_length
 from blip2vqa.utils.files import write_json_atomic
@@ -51,7 +51,7 @@ def finetune(run: Run) -> dict:
         folder.mkdir(parents=True, exist_ok=True)
         write_json_atomic(folder / "run.json", run.resolved)
         write_split(folder / "split.json", tables.train, tables.val)
-        write_json_atomic(folder / TAUGHT, describe_taught(tables))
+        write_json_atomic(folder / TRAINING_DATA, describe_training_data(tables))
 
     state.wait_for_everyone()
     base = run.model.base_model_id, run.model.base_model_revision
@@ -79,7 +79,7 @@ def finetune(run: Run) -> dict:
     def answers(examples: list[Example], progress: str) -> list[Answer]:
         size = args.per_device_eval_batch_size
         shown = None if args.disable_tqdm else progress
-        return answer_examples(loaded, features, examples, tables.voice, batch_size=size, progress=shown)
+        return answer_examples(loaded, features, examples, tables.request, batch_size=size, progress=shown)
 
     base_answers = answers(tables.val, "base model")
     lora = wrap(loaded, run.lora, args.seed, fused=not args.torch_compile)

@@ -8,7 +8,7 @@ from blip2vqa.training.data import Tables
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError, raise_all
 
-TAUGHT = "taught.json"  # beside split.json: what the rows say
+TRAINING_DATA = "taught.json"  # beside split.json: what the rows say
 # What may differ when a run goes on: how long it lasts, what it says, where it stands and how fast it goes.
 MAY_CHANGE = {
     "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_total_limit", "report_to", "run_name",
@@ -57,9 +57,9 @@ def _differences(run: Run, tables: Tables | None, before: Path) -> list[str]:
         split = json.loads((before / "split.json").read_text(encoding="utf-8"))
         if split != describe_split(tables.train, tables.val):
             problems.append(f"{run.data.csv_path}: the images are not those that the run in {before} was begun with")
-    if tables and (before / TAUGHT).is_file():
-        taught = json.loads((before / TAUGHT).read_text(encoding="utf-8"))
-        if taught != describe_taught(tables):
+    if tables and (before / TRAINING_DATA).is_file():
+        taught = json.loads((before / TRAINING_DATA).read_text(encoding="utf-8"))
+        if taught != describe_training_data(tables):
             problems.append(
                 f"{run.data.csv_path}: questions, answers, or the list of answers, are not those that the run in {before} was "
                 "begun with"
@@ -67,6 +67,6 @@ def _differences(run: Run, tables: Tables | None, before: Path) -> list[str]:
     return problems
 
 
-def describe_taught(tables: Tables) -> dict:
+def describe_training_data(tables: Tables) -> dict:
     """What an adapter learns from: a resumed run must go on with the same, and a head with its answers in their order."""
     return {"sha256": tables.sha256, "answers": list(tables.answers) if tables.answers else None}

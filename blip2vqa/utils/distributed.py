@@ -13,7 +13,7 @@ from blip2vqa.utils.errors import InputError, raise_all
 Result = TypeVar("Result")
 
 
-def on_main(function: Callable[[], Result]) -> Result:
+def run_on_main_rank(function: Callable[[], Result]) -> Result:
     """Call `function` in the main process; all get its result, or raise its `InputError` together.
 
     Without it, one process would stop and the others wait for it until their connection times out.
@@ -32,7 +32,7 @@ def on_main(function: Callable[[], Result]) -> Result:
     return outcome[0]
 
 
-def together(function: Callable[[], Result]) -> Result:
+def run_on_all_ranks(function: Callable[[], Result]) -> Result:
     """Call `function` in every process; all get their own result, or raise the `InputError` of any together."""
     result, problems = None, []
     try:

@@ -12,7 +12,7 @@ class InputError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-def gather(problems: list[str], step: Callable, *args) -> Any:
+def collect_errors(problems: list[str], step: Callable, *args) -> Any:
     """Run one step of checking: its result, or None with its problems added to those found so far."""
     try:
         return step(*args)

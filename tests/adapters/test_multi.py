@@ -15,7 +15,7 @@ from blip2vqa.adapters.multi import Adapters, _dense
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import Answer, answer_by_batch
-from blip2vqa.inference.request import AS_IT_IS, BASE, Decoding, Voice, speaking
+from blip2vqa.inference.request import AS_IT_IS, BASE, AnswerRequest, Decoding, use_adapters
 from blip2vqa.models.classes import text_encoder
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.utils.errors import InputError
@@ -87,8 +87,8 @@ def ask(loaded: LoadedModel, images: Path, names: Sequence[str], beams: int, bat
     asked = [(f"{number % 2}.png", QUESTIONS[number], ()) for number in range(3) for _ in names]
     examples = examples_of(images, asked)
     pixels = Pixels({example.digest: example.image for example in examples}, loaded.processor.image_processor)
-    voices = {name: Voice(text, Decoding(beams, 4), adapter=name) for name in names}
-    batches = answer_by_batch(loaded, pixels, examples, [voices[name] for name in names] * 3, batch_size=batch_size)
+    requests = {name: AnswerRequest(text, Decoding(beams, 4), adapter=name) for name in names}
+    batches = answer_by_batch(loaded, pixels, examples, [requests[name] for name in names] * 3, batch_size=batch_size)
     said = dict(pair for batch in batches for pair in batch)
     return [said[number] for number in range(len(examples))]
 
@@ -140,12 +140,12 @@ def test_rows_in_any_order_and_several_for_each(bases, made):
     def logits(loaded: LoadedModel, rows: torch.Tensor) -> torch.Tensor:
         return loaded.base.language_model(inputs_embeds=rows, attention_mask=mask[: len(rows)]).logits
 
-    with speaking(together, names):
+    with use_adapters(together, names):
         found = logits(together, embeddings)
     for row, name in enumerate(names):
         expected = logits(under_peft(bases["opt"], folders.get(name)), embeddings[2 * row : 2 * row + 2])
         torch.testing.assert_close(found[2 * row : 2 * row + 2], expected, rtol=1e-5, atol=1e-5)
-    with speaking(together, names), pytest.raises(ValueError, match="is given 4 rows of a batch of 5"):
+    with use_adapters(together, names), pytest.raises(ValueError, match="is given 4 rows of a batch of 5"):
         logits(together, embeddings[:4])
     torch.testing.assert_close(logits(together, embeddings), logits(under_peft(bases["opt"], None), embeddings))
 
@@ -166,15 +166,15 @@ def test_heads_of_their_own(bases, drawn, tmp_path):
         expected = plain.answer_batch([images[row]], [questions[row]])
         if name:
             loaded.model = PeftModel.from_pretrained(loaded.model, folders[name]).eval()
-            plain.loaded, plain.voice = loaded, find_source_voice(loaded, lists[name])
+            plain.loaded, plain.request = loaded, find_source_voice(loaded, lists[name])
             expected = plain.answer_batch([images[row]], [questions[row]])
         assert dict(together[row].ranked) == pytest.approx(dict(expected[0].ranked), abs=1e-5)
-    with pytest.raises(ValueError, match="shares no batch"), speaking(model.loaded, ["adapter one", BASE]):
+    with pytest.raises(ValueError, match="shares no batch"), use_adapters(model.loaded, ["adapter one", BASE]):
         pass
 
 
-def find_source_voice(loaded: LoadedModel, answers: list[str]) -> Voice:
-    return Voice(text_encoder(loaded.processor, loaded.base.config, "{question}", answers))
+def find_source_voice(loaded: LoadedModel, answers: list[str]) -> AnswerRequest:
+    return AnswerRequest(text_encoder(loaded.processor, loaded.base.config, "{question}", answers))
 
 
 # Memory
@@ -185,7 +185,7 @@ def test_the_least_recently_used_leave_memory(bases, made, drawn):
     names = ("plain", "rslora", "patterns")
     whole = beside(bases["opt"], {name: folders[name] for name in names})
     assert whole.adapters.held == () and whole.adapters.nbytes == 0
-    with speaking(whole, names):
+    with use_adapters(whole, names):
         sizes = {name: held.nbytes for name, held in whole.adapters._held.items()}
     on_disk = sum(tensor.nbytes for tensor in open_adapter(str(folders["plain"])).weights.values())
     assert sizes["plain"] == on_disk and whole.adapters.nbytes == sum(sizes.values())
@@ -201,7 +201,7 @@ def test_the_least_recently_used_leave_memory(bases, made, drawn):
         (names, names),  # a batch's own stay, whatever the limit
         (["plain"], ("patterns", "plain")),
     ):
-        with speaking(tight, asked):
+        with use_adapters(tight, asked):
             assert adapters.held == held
             assert adapters.nbytes == sum(sizes[name] for name in held)
     for size in (2, 9):
@@ -210,7 +210,7 @@ def test_the_least_recently_used_leave_memory(bases, made, drawn):
 
 def test_weights_have_the_bases_precision(bases, made):
     loaded = beside(bases["opt"], {name: made("opt")[name] for name in ("plain", "dora")}, dtype="bfloat16")
-    with speaking(loaded, ["plain", "dora"]):
+    with use_adapters(loaded, ["plain", "dora"]):
         for held in loaded.adapters._held.values():
             tensors = [tensor for update in held.updates.values() for tensor in vars(update).values()]
             assert {tensor.dtype for tensor in tensors if tensor is not None} == {torch.bfloat16}
@@ -245,7 +245,7 @@ def test_adapters_come_and_go(bases, drawn, tmp_path):
     check(model, ["number", None, "number", None])
     model.add_adapter("beams", folders["beams"])
     assert model.loaded.adapters.held == ("adapter number",)  # the new one waits on disk
-    assert not any("weights" in vars(found.adapter) for found in model.source.adapters.values())
+    assert not any("weights" in vars(found.adapter) for found in model.spec.adapters.values())
     check(model, ["number", "beams", None, "beams"])
     assert model.answer(images[0], questions[0], adapter="beams") == alone["beams"].answer(images[0], questions[0])
     assert model.answer(images[0], questions[0]) == alone[None].answer(images[0], questions[0])
@@ -309,7 +309,7 @@ def test_an_adapter_for_captions_is_not_asked(bases, drawn, tmp_path):
 def test_nobodys_random_numbers_change(bases, made):
     loaded = beside(bases["opt"], {"pissa": made("opt")["pissa"]})
     state = torch.get_rng_state()
-    with speaking(loaded, ["pissa"]):
+    with use_adapters(loaded, ["pissa"]):
         pass
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -9,7 +9,7 @@ from bitsandbytes.nn import Linear4bit
 
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.estimate.estimate import Plan, count_encoding, estimate, estimate_base
-from blip2vqa.estimate.memory_tracker import Memory, count_step, counted
+from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.loading import load_base, load_config, quantized_layers
 from blip2vqa.training.checks import check
@@ -28,7 +28,7 @@ def make_plan(base, drawn, out, *flags) -> Plan:
     return Plan(run, check(run), str(base), load_config(str(base)), torch.float32, CPU)
 
 
-def count(plan: Plan) -> Memory:
+def count(plan: Plan) -> MemoryTracker:
     """The training step on the longest batch."""
     loaded = plan.outline(plan.parts)
     with torch.device("meta"):
@@ -51,7 +51,7 @@ def test_counted_without_weights_as_in_a_real_run(request, drawn, tmp_path, monk
     found = []
 
     def train(self, **kwargs):
-        memory = Memory(self.model.get_base_model().config.text_config.vocab_size)
+        memory = MemoryTracker(self.model.get_base_model().config.text_config.vocab_size)
         with counted(memory, fake=False):
             weights = list(self.model.parameters())
             memory.hold((weight for weight in weights if not weight.requires_grad), "weights")

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from blip2vqa.features.cache import FeatureStore
-from blip2vqa.features.key import Space
+from blip2vqa.features.key import FeatureKey
 
-SPACE = Space("query_output", "ab" * 32, {"size": {"height": 8, "width": 8}, "do_resize": True}, torch.bfloat16, (2, 3))
+SPACE = FeatureKey(
+    "query_output", "ab" * 32, {"size": {"height": 8, "width": 8}, "do_resize": True}, torch.bfloat16, (2, 3)
+)
 fork = multiprocessing.get_context("fork")  # a real process, without the seconds of importing torch anew
 
 
@@ -18,7 +20,7 @@ def digests(count: int, start: int = 0) -> list[str]:
     return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(start, start + count)]
 
 
-def values(names: list[str], space: Space = SPACE) -> torch.Tensor:
+def values(names: list[str], space: FeatureKey = SPACE) -> torch.Tensor:
     """Features that tell their image: no two alike."""
     rows = [torch.randn(space.shape, generator=torch.Generator().manual_seed(int(name[:12], 16))) for name in names]
     return torch.stack(rows).to(space.dtype)

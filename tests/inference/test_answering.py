@@ -60,7 +60,7 @@ def test_a_table_without_answers_has_no_metrics(tiny_opt, drawn, tmp_path):
 def test_interrupted_and_rerun_it_goes_on(tiny_opt, drawn, tmp_path, monkeypatch):
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
     answer_table(arguments(tiny_opt, drawn, whole))
-    answer, calls = generation.answer_remembered, []
+    answer, calls = generation.answer_with_kv_cache, []
 
     def stop_at_third(loaded, text, memory, rows, *args, **kwargs):
         calls.append(len(rows))
@@ -68,7 +68,7 @@ def test_interrupted_and_rerun_it_goes_on(tiny_opt, drawn, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return answer(loaded, text, memory, rows, *args, **kwargs)
 
-    monkeypatch.setattr(generation, "answer_remembered", stop_at_third)
+    monkeypatch.setattr(generation, "answer_with_kv_cache", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         answer_table(arguments(tiny_opt, drawn, out))
     assert not out.exists()
@@ -173,7 +173,7 @@ def test_another_adapter_in_the_same_folder_does_not_finish_the_first_ones_table
         tiny_opt, drawn, tmp_path / "out.csv", lora_model_path=[str(tmp_path / "adapter")], base_model_id=None
     )
     write_adapter(0)
-    monkeypatch.setattr(generation, "answer_remembered", stop)
+    monkeypatch.setattr(generation, "answer_with_kv_cache", stop)
     with pytest.raises(KeyboardInterrupt):
         answer_table(args)
     write_adapter(1)

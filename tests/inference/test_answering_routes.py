@@ -85,7 +85,7 @@ def test_a_prompt_that_is_asked_for_goes_to_all(answer, adapters, capsys):
 
 def test_an_interrupted_table_keeps_its_routes(answer, adapters, tmp_path, monkeypatch):
     whole = answer("whole", *routes(adapters))
-    say, calls = generation.answer_remembered, []
+    say, calls = generation.answer_with_kv_cache, []
 
     def stop_at_fourth(*args, **kwargs):
         calls.append(len(args[3]))
@@ -93,7 +93,7 @@ def test_an_interrupted_table_keeps_its_routes(answer, adapters, tmp_path, monke
             raise KeyboardInterrupt
         return say(*args, **kwargs)
 
-    monkeypatch.setattr(generation, "answer_remembered", stop_at_fourth)
+    monkeypatch.setattr(generation, "answer_with_kv_cache", stop_at_fourth)
     with pytest.raises(KeyboardInterrupt):
         answer("out", *routes(adapters))
     before = sum(calls[:3])

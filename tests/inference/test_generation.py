@@ -8,7 +8,7 @@ import torch
 from blip2vqa.data.examples import Example
 from blip2vqa.inference import generation
 from blip2vqa.inference.generation import answer_batch, answer_by_batch, answer_examples
-from blip2vqa.inference.request import Decoding, Voice
+from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.answer_lists import AnswerTree, read_answers
 from blip2vqa.models.loading import load_base
 from blip2vqa.models.text import TextEncoder
@@ -60,7 +60,7 @@ def test_bulk_answers_are_those_of_one_question_at_a_time(model, asked, beams, b
     loaded, text = model
     examples, features = asked
     plain = one_by_one(model, asked, decoding)
-    bulk = answer_examples(loaded, features, examples, Voice(text, decoding), batch_size=batch_size)
+    bulk = answer_examples(loaded, features, examples, AnswerRequest(text, decoding), batch_size=batch_size)
     assert [answer.text for answer in bulk] == [answer.text for answer in plain]
     assert len({answer.text for answer in plain}) > 3  # not one answer to all
     for fast, slow in zip(bulk, plain, strict=True):
@@ -70,9 +70,9 @@ def test_bulk_answers_are_those_of_one_question_at_a_time(model, asked, beams, b
 def test_a_causal_model_runs_the_tokens_of_an_image_once(tiny_opt, asked, monkeypatch):
     loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
     text = TextEncoder.of(loaded.processor, loaded.base.config, "Question: {question} Answer:")
-    remember, images = generation.image_memory, []
+    remember, images = generation.prefill_images, []
     monkeypatch.setattr(
-        generation, "image_memory", lambda loaded, output: images.append(len(output)) or remember(loaded, output)
+        generation, "prefill_images", lambda loaded, output: images.append(len(output)) or remember(loaded, output)
     )
     rows = []
     hook = (
@@ -81,7 +81,7 @@ def test_a_causal_model_runs_the_tokens_of_an_image_once(tiny_opt, asked, monkey
         .register_forward_hook(lambda module, args, output: rows.append(args[0].shape[:2]))
     )
     examples, features = asked
-    answer_examples(loaded, features, examples, Voice(text, Decoding(1, 1)), batch_size=4)
+    answer_examples(loaded, features, examples, AnswerRequest(text, Decoding(1, 1)), batch_size=4)
     hook.remove()
     assert sum(images) == 4
     image_tokens = sum(size * length for size, length in rows if length == text.num_query_tokens)
@@ -93,8 +93,8 @@ def test_a_causal_model_runs_the_tokens_of_an_image_once(tiny_opt, asked, monkey
 def test_every_example_once_and_like_lengths_together(model, asked):
     loaded, text = model
     examples, features = asked
-    voices = [Voice(text, Decoding(1, 2))] * len(examples)
-    batches = list(answer_by_batch(loaded, features, examples, voices, batch_size=3))
+    requests = [AnswerRequest(text, Decoding(1, 2))] * len(examples)
+    batches = list(answer_by_batch(loaded, features, examples, requests, batch_size=3))
     assert sorted(index for batch in batches for index, _ in batch) == list(range(13))
     lengths = [[len(text.prompt_ids([examples[index].question])[0]) for index, _ in batch] for batch in batches]
     # Four batches are sorted together, the longest questions first.
@@ -108,8 +108,8 @@ def test_a_list_of_answers_is_kept_to_and_ranked(model, asked, count):
     loaded, text = model
     examples, features = asked
     tree = AnswerTree(ANSWERS[:count], text)
-    voices = [Voice(text, Decoding(1, 1), tree)] * len(examples)
-    batches = answer_by_batch(loaded, features, examples, voices, batch_size=4)
+    requests = [AnswerRequest(text, Decoding(1, 1), tree)] * len(examples)
+    batches = answer_by_batch(loaded, features, examples, requests, batch_size=4)
     said = dict(itertools.chain.from_iterable(batches))
     for index, example in enumerate(examples):
         true = {answer: probability(model, features, example, answer) for answer in tree.answers}
@@ -198,7 +198,7 @@ def test_the_head_is_given_its_input_in_one_piece(tiny_opt, asked):
     seen = []
     head = loaded.base.language_model.get_output_embeddings()
     head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].is_contiguous()))
-    answer_examples(loaded, features, examples, Voice(text, Decoding(1, 2)), batch_size=8)
+    answer_examples(loaded, features, examples, AnswerRequest(text, Decoding(1, 2)), batch_size=8)
     assert seen and all(seen)
     from transformers import Blip2ForConditionalGeneration
 

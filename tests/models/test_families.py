@@ -11,7 +11,7 @@ from blip2vqa import load
 from blip2vqa.config.common import KeptFeatures
 from blip2vqa.features.encode import Pixels, load_with_features
 from blip2vqa.inference.generation import answer_by_batch
-from blip2vqa.inference.model_spec import find_source
+from blip2vqa.inference.model_spec import find_model_spec
 from blip2vqa.models.classes import text_encoder
 from blip2vqa.models.families import SCOPES, family_of
 from blip2vqa.models.loading import load_config
@@ -225,7 +225,7 @@ def test_a_base_of_no_known_family_is_one_line_that_names_them(config, found, tm
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "vilt"])
 def test_adapters_side_by_side_in_one_batch_answer_as_alone(kind, bases, drawn, tmp_path):
     names = {name: random_adapter(bases[kind], tmp_path / name, seed) for seed, name in enumerate(("one", "two"))}
-    source = find_source(None, None, {name: (str(path), None) for name, path in names.items()}, with_base=True)
+    source = find_model_spec(None, None, {name: (str(path), None) for name, path in names.items()}, with_base=True)
     loaded = load_float32(bases[kind])
     source.put_on(loaded)
     asked = [(f"{number // 4}.png", QUESTIONS[number % 3 - number // 6], ()) for number in range(9)]
@@ -234,8 +234,8 @@ def test_adapters_side_by_side_in_one_batch_answer_as_alone(kind, bases, drawn, 
 
     def said(beams: int, batch_size: int) -> list:
         decoding = {"num_beams": beams, "max_new_tokens": 6}
-        voices = [source.voice(name, decoding=decoding) for name in ("one", "two", "")] * 3
-        batches = answer_by_batch(loaded, pixels, examples, voices, batch_size=batch_size)
+        requests = [source.request(name, decoding=decoding) for name in ("one", "two", "")] * 3
+        batches = answer_by_batch(loaded, pixels, examples, requests, batch_size=batch_size)
         return [answer for _, answer in sorted((pair for batch in batches for pair in batch), key=lambda pair: pair[0])]
 
     for beams, size in ((1, 9), (3, 5)):

@@ -227,10 +227,10 @@ def test_auto_quantizes_only_what_does_not_fit(tiny_opt, monkeypatch, caplog):
     config, cpu = load_config(str(tiny_opt)), torch.device("cpu")
     assert choose_quantization("auto", config, torch.float32, cpu)[0] == "none"
 
-    class Memory:
+    class MemoryTracker:
         available = 400_000  # bytes; the base takes more in float32
 
-    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: Memory)
+    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: MemoryTracker)
     choice, note = choose_quantization("auto", config, torch.float32, cpu)
     assert choice in ("8bit", "4bit") and "would take" in note
     assert "quantization" in caplog.text

@@ -11,7 +11,7 @@ from blip2vqa import load
 from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import answer_by_batch
-from blip2vqa.inference.model_spec import find_source
+from blip2vqa.inference.model_spec import find_model_spec
 from blip2vqa.models.answer_lists import RANKED
 from blip2vqa.models.classes import AnswerList, ClassEncoder, text_encoder
 from blip2vqa.models.loading import load_config, load_processor
@@ -75,19 +75,19 @@ def test_answers_are_upstreams_and_ranked_by_their_probability(vilt, unlike):
 
 
 def test_answers_from_a_shorter_list_are_the_likeliest_of_it(vilt, drawn):
-    source = find_source(str(vilt), dtype="float32")
+    source = find_model_spec(str(vilt), dtype="float32")
     loaded = load_float32(vilt)
-    voice = source.voice(answers=["Yes.", "no"])
+    request = source.request(answers=["Yes.", "no"])
     examples = examples_of(drawn[0], [("0.png", question, ()) for question in QUESTIONS])
     pixels = Pixels({"0.png": examples[0].image}, loaded.processor.image_processor)
-    (batch,) = answer_by_batch(loaded, pixels, examples, [voice] * 3, batch_size=3)
+    (batch,) = answer_by_batch(loaded, pixels, examples, [request] * 3, batch_size=3)
     plain = load(vilt, dtype="float32").answer_batch([drawn[0] / "0.png"] * 3, QUESTIONS)
     for index, answer in batch:
         expected = {name: score for name, score in plain[index].ranked if name in ("yes", "no")}
         assert dict(answer.ranked) == pytest.approx(expected, abs=1e-6) and len(answer.ranked) == 2
         assert answer.text == max(expected, key=expected.get)
     with pytest.raises(InputError, match="the model has no output for 'purple'"):
-        source.voice(answers=["yes", "purple"])
+        source.request(answers=["yes", "purple"])
 
 
 def test_upstreams_loss_and_hand_computed_soft_targets(vilt, drawn):
@@ -252,15 +252,15 @@ def test_adapters_of_unlike_answers_side_by_side_answer_as_alone(vilt, drawn, tm
     }
     for name, path in adapters.items():
         assert find_adapter(str(path)).answers == lists[name]
-    source = find_source(None, None, {name: (str(path), None) for name, path in adapters.items()}, with_base=True)
+    source = find_model_spec(None, None, {name: (str(path), None) for name, path in adapters.items()}, with_base=True)
     loaded = load_float32(vilt)
     source.put_on(loaded)
     names = [*lists] * 4
-    voices = [source.voice(name) for name in names]
+    requests = [source.request(name) for name in names]
     examples = examples_of(drawn[0], [(f"{row}.png", QUESTIONS[row // 4], ()) for row in range(12)])
     pixels = Pixels({example.digest: example.image for example in examples}, loaded.processor.image_processor)
     for size in (1, 5, 12):
-        batches = answer_by_batch(loaded, pixels, examples, voices, batch_size=size)
+        batches = answer_by_batch(loaded, pixels, examples, requests, batch_size=size)
         said = dict(pair for batch in batches for pair in batch)
         for name in lists:
             alone = load(adapters[name], dtype="float32") if name else load(vilt, dtype="float32")
@@ -280,7 +280,7 @@ def test_the_manifests_answers_are_the_heads(vilt, drawn, tmp_path):
     assert json.loads((tmp_path / "run" / "blip2vqa.json").read_text())["answers"] == answers
     model = load(tmp_path / "run", dtype="float32")
     assert list(model.text.answers) == answers and len(model.loaded.base.classifier[-1].bias) == 8
-    assert model.voice.tree is None or list(model.voice.tree.answers) == answers
+    assert model.request.tree is None or list(model.request.tree.answers) == answers
 
 
 def test_answers_alike_to_the_tokenizer_are_two_outputs(vilt, unlike, tmp_path):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save, save_file
 
 from blip2vqa.adapters.files.manifest import read_manifest, write_manifest
 from blip2vqa.adapters.storage.hub import fetch_adapter
-from blip2vqa.adapters.storage.local import find_on_shelf
+from blip2vqa.adapters.storage.local import find_in_store
 from blip2vqa.adapters.validation.safety import WEIGHTS, check_folder
 from blip2vqa.utils.errors import InputError
 
@@ -96,7 +96,7 @@ def open_adapter(name: str | Path, revision: str | None = None) -> Adapter:
     Raises `InputError`, with every problem found, for what is no adapter, not reachable, or not safe to load.
     """
     name = str(name)
-    folder = Path(name) if Path(name).is_dir() else find_on_shelf(name)
+    folder = Path(name) if Path(name).is_dir() else find_in_store(name)
     if folder is None:
         name, _, at = name.partition("@")
         revision = at or revision

@@ -33,7 +33,7 @@ def default_store() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "blip2vqa" / "adapters"
 
 
-def find_on_shelf(name: str, store: str | Path | None = None) -> Path | None:
+def find_in_store(name: str, store: str | Path | None = None) -> Path | None:
     """The folder of an adapter of that name in a store, by default the user's; None where there is none."""
     try:
         folder = _store(store) / check_name(name)
@@ -96,7 +96,7 @@ def add(
 def remove(name: str, store: str | Path | None = None) -> None:
     """Take an adapter out of a store, at once for every reader. Raises `InputError` where there is none of that name."""
     check_name(name)
-    folder = find_on_shelf(name, store)
+    folder = find_in_store(name, store)
     if folder is None:
         known = ", ".join(entry["name"] for entry in list_store(store)) if _store(store).is_dir() else ""
         raise InputError(f"store {_store(store)}: holds no adapter {name}; it holds {known or 'none'}")

@@ -18,7 +18,7 @@ from blip2vqa.adapters.validation.pickles import pickled_weights
 from blip2vqa.adapters.validation.safe_config import check_config, check_with_peft
 from blip2vqa.adapters.validation.safe_manifest import check_manifest
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -57,12 +57,12 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> None:
     """
     folder, problems = Path(folder), []
     try:
-        gather(problems, _check_entries, folder, weights == "pickled")
+        collect_errors(problems, _check_entries, folder, weights == "pickled")
         if not problems:
-            config = gather(problems, _read_config, folder, weights != "header")
-            gather(problems, _check_manifest, folder)
-            gather(problems, _read_json, folder / "metrics.json", False)
-            places = None if weights == "pickled" else gather(problems, _read_header, folder)
+            config = collect_errors(problems, _read_config, folder, weights != "header")
+            collect_errors(problems, _check_manifest, folder)
+            collect_errors(problems, _read_json, folder / "metrics.json", False)
+            places = None if weights == "pickled" else collect_errors(problems, _read_header, folder)
             if config is not None and places is not None:
                 problems += [f"{WEIGHTS}: {problem}" for problem in check_shapes(places, config)]
     except OSError as error:
@@ -75,7 +75,7 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> None:
 def check_values(folder: Path, name: str) -> None:
     """Raise `InputError` where a weight is NaN or infinite, or the header is not sound."""
     folder, problems = Path(folder), []
-    places = gather(problems, _read_header, folder)
+    places = collect_errors(problems, _read_header, folder)
     found = not_finite(folder / WEIGHTS, places) if places is not None else []
     problems += [f"{WEIGHTS}: {key} has NaN or infinite values, so it is of no use" for key in found]
     raise_all(_lines(name, problems))

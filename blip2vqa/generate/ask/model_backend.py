@@ -20,15 +20,15 @@ from blip2vqa.api import is_adapter
 from blip2vqa.config.generate import WriterArguments
 from blip2vqa.data.answers import AUXILIARY
 from blip2vqa.data.examples import Example
-from blip2vqa.features.encode import Pixels, look_once
+from blip2vqa.features.encode import Pixels, encode_in_memory
 from blip2vqa.generate.ask.prompts import clean_answer
-from blip2vqa.generate.filter.agreement import agrees
+from blip2vqa.generate.filter.agreement import answers_match
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.reading import read_picture
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.inference.generation import answer_examples
-from blip2vqa.inference.model_spec import ONLY, Source, check_asks, find_source
-from blip2vqa.inference.request import Voice
+from blip2vqa.inference.model_spec import ONLY, ModelSpec, check_asks, find_model_spec
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import remembered
 from blip2vqa.utils.errors import InputError
 
@@ -50,8 +50,8 @@ _QUOTES = "\"'“”‘’` "
 class Respondent:
     """Who is asked: a base, or an adapter on its base, found and checked; its weights are not read yet."""
 
-    source: Source
-    voice: Voice
+    spec: ModelSpec
+    request: AnswerRequest
     dtype: str
     quantization: str
     batch_size: int
@@ -59,8 +59,8 @@ class Respondent:
     @property
     def called(self) -> str:
         """As the user called it."""
-        adapter = self.source.adapters.get(ONLY)
-        return adapter.path if adapter else self.source.base_model_id
+        adapter = self.spec.adapters.get(ONLY)
+        return adapter.path if adapter else self.spec.base_model_id
 
     @property
     def name(self) -> str:
@@ -73,18 +73,18 @@ class Respondent:
 
     @cached_property
     def _identity(self) -> list:
-        base, adapter = self.source.base_model_id, self.source.adapters.get(ONLY)
+        base, adapter = self.spec.base_model_id, self.spec.adapters.get(ONLY)
         if Path(base).is_dir():
             # Others may be put in their place; to hash them would take as long as to load them.
             stats = {path.name: path.stat() for path in sorted(Path(base).iterdir()) if path.is_file()}
             version = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()]
         else:
-            version = getattr(self.source.config, "_commit_hash", None) or self.source.revision
+            version = getattr(self.spec.config, "_commit_hash", None) or self.spec.revision
         own = [adapter.digest, adapter.answers] if adapter else None
         if adapter:
             adapter.adapter.forget_weights()
-        decoding = asdict(self.voice.decoding)
-        return [remembered(base), version, own, self.voice.text.prompt, decoding, self.dtype, self.quantization]
+        decoding = asdict(self.request.decoding)
+        return [remembered(base), version, own, self.request.text.prompt, decoding, self.dtype, self.quantization]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def ask_model(
 
 
 def _ask_for_questions(wanted: Sequence[Question], model: Respondent, ledger: Ledger, progress: bool) -> list[Question]:
-    prompt = WRITE_INSTRUCTBLIP if model.source.family.reads_question else WRITE
+    prompt = WRITE_INSTRUCTBLIP if model.spec.family.reads_question else WRITE
     asked = [(row.item, prompt.replace("{answer}", row.answer)) for row in wanted]
     said = respond(model, asked, ledger, "writing questions" if progress else None)
     rows = []
@@ -135,45 +135,45 @@ def _ask_for_questions(wanted: Sequence[Question], model: Respondent, ledger: Le
 
 def find_answerer(args: WriterArguments, adapter_or_base: str | None = None) -> Respondent:
     """Who answers: the writer of `args`, or another adapter or base with its precision. Raises `InputError`."""
-    source = _find(args) if adapter_or_base is None else _find_named(adapter_or_base, args)
+    spec = _find(args) if adapter_or_base is None else _find_named(adapter_or_base, args)
     # Drawn answers would be others in other batches, and so in a run that goes on.
-    voice = source.voice(_who(source), decoding={"do_sample": False})
-    check_asks(voice, source.adapters[ONLY].path if ONLY in source.adapters else None)
-    return Respondent(source, voice, args.dtype, args.quantization, args.batch_size)
+    request = spec.request(_who(spec), decoding={"do_sample": False})
+    check_asks(request, spec.adapters[ONLY].path if ONLY in spec.adapters else None)
+    return Respondent(spec, request, args.dtype, args.quantization, args.batch_size)
 
 
 def find_writer(args: WriterArguments) -> Respondent:
     """Who writes questions. Raises `InputError` for one that cannot."""
-    source = _find(args)
-    if source.family.caption_prompt is None:
+    spec = _find(args)
+    if spec.family.caption_prompt is None:
         raise InputError(
-            f"base model {source.base_model_id}: {source.family.name} cannot write questions; with --model_writes answers it "
+            f"base model {spec.base_model_id}: {spec.family.name} cannot write questions; with --model_writes answers it "
             "answers those of the templates"
         )
-    adapter = source.adapters.get(ONLY)
+    adapter = spec.adapters.get(ONLY)
     if adapter and adapter.answers:
         raise InputError(
             f"adapter {adapter.path}: gives answers of its list alone and cannot write questions; with --model_writes answers "
             "it answers those of the templates"
         )
     decoding = {"do_sample": False, "min_new_tokens": 0, "max_new_tokens": LONGEST_QUESTION}
-    voice = source.voice(_who(source), prompt="{question}", decoding=decoding)
-    return Respondent(source, voice, args.dtype, args.quantization, args.batch_size)
+    request = spec.request(_who(spec), prompt="{question}", decoding=decoding)
+    return Respondent(spec, request, args.dtype, args.quantization, args.batch_size)
 
 
-def _find(args: WriterArguments) -> Source:
+def _find(args: WriterArguments) -> ModelSpec:
     adapters = {ONLY: (args.lora_model_path, None)} if args.lora_model_path else {}
-    return find_source(args.base_model_id, args.base_model_revision, adapters, dtype=args.dtype)
+    return find_model_spec(args.base_model_id, args.base_model_revision, adapters, dtype=args.dtype)
 
 
-def _find_named(name: str, args: WriterArguments) -> Source:
+def _find_named(name: str, args: WriterArguments) -> ModelSpec:
     if is_adapter(name):
-        return find_source(None, None, {ONLY: (name, None)}, dtype=args.dtype)
-    return find_source(name, None, dtype=args.dtype)
+        return find_model_spec(None, None, {ONLY: (name, None)}, dtype=args.dtype)
+    return find_model_spec(name, None, dtype=args.dtype)
 
 
-def _who(source: Source) -> str | None:
-    return ONLY if ONLY in source.adapters else None
+def _who(spec: ModelSpec) -> str | None:
+    return ONLY if ONLY in spec.adapters else None
 
 
 def respond(
@@ -202,10 +202,8 @@ def _compute(
     model: Respondent, missing: list[dict[str, tuple[Item, str]]], ledger: Ledger, progress: str | None
 ) -> None:
     batch_size = model.batch_size
-    loaded, _, _ = model.source.load(
-        {}, None, dtype=model.dtype, quantization=model.quantization, batch_size=batch_size
-    )
-    too_long = _too_long(model.voice, {text for rows in missing for _, text in rows.values()})
+    loaded, _, _ = model.spec.load({}, None, dtype=model.dtype, quantization=model.quantization, batch_size=batch_size)
+    too_long = _too_long(model.request, {text for rows in missing for _, text in rows.values()})
     if too_long:
         logger.warning(
             "%s: %d questions are longer than it can read, and count as not answered", model.name, len(too_long)
@@ -217,10 +215,10 @@ def _compute(
             pixels = Pixels(
                 {digest: read_picture(item) for digest, item in items.items()}, loaded.processor.image_processor
             )
-            features = look_once(loaded, pixels, model.source.scopes, batch_size)
+            features = encode_in_memory(loaded, pixels, model.spec.scopes, batch_size)
             put = {key: row for key, row in rows.items() if row[1] not in too_long}
             examples = [_example(text, item) for item, text in put.values()]
-            answers = answer_examples(loaded, features, examples, model.voice, batch_size=batch_size)
+            answers = answer_examples(loaded, features, examples, model.request, batch_size=batch_size)
             said = dict(zip(put, (answer.text for answer in answers), strict=True))
             ledger.add_all({
                 key: {"model": model.name, "image_name": item.image_name, "asked": text, "said": said.get(key, "")}
@@ -234,12 +232,12 @@ def _example(text: str, item: Item | None = None) -> Example:
     return Example(0, None, name, digest, text, (), "", {})
 
 
-def _too_long(voice: Voice, texts: set[str]) -> set[str]:
+def _too_long(request: AnswerRequest, texts: set[str]) -> set[str]:
     """Those that leave the model no room for an answer, or spell the token that stands for the picture."""
     found = set()
     for text in texts:
         try:
-            voice.text.check_lengths([_example(text)], voice.decoding.max_new_tokens)
+            request.text.check_lengths([_example(text)], request.decoding.max_new_tokens)
         except InputError:
             found.add(text)
     return found
@@ -262,6 +260,6 @@ def as_question(raw: str, answer: str) -> tuple[str, str | None]:
     if len(words) > MOST_WORDS:
         return question, f"more than {MOST_WORDS} words"
     names = len(answer.split()) or 1
-    if any(agrees(answer, " ".join(words[start : start + names])) for start in range(len(words))):
+    if any(answers_match(answer, " ".join(words[start : start + names])) for start in range(len(words))):
         return question, "names its answer"
     return question, None

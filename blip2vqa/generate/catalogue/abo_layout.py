@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.utils.errors import InputError, gather, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 LISTINGS_FILE = re.compile(r"listings_(\w+)\.json(\.gz)?")
 PART = re.compile(r"listings|metadata|images|small|original|abo-(listings|images)[\w.-]*")  # the archive's own folders
@@ -47,9 +47,9 @@ def find_archive(abo_dir: str | Path, image_dir: str | Path | None = None) -> Ar
         raise InputError(f"--image_dir {image_dir}: no such folder")
     problems: list[str] = []
     levels = _levels(folder)
-    listings = gather(problems, _find_listings, folder, levels)
-    table = gather(problems, _find_table, folder, levels, image_dir)
-    pictures = None if table is None else gather(problems, _find_pictures, table, image_dir)
+    listings = collect_errors(problems, _find_listings, folder, levels)
+    table = collect_errors(problems, _find_table, folder, levels, image_dir)
+    pictures = None if table is None else collect_errors(problems, _find_pictures, table, image_dir)
     raise_all(problems)
     return Archive(listings, table, pictures)
 

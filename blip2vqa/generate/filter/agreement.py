@@ -22,7 +22,7 @@ IRREGULAR = {
 
 
 @lru_cache(maxsize=100_000)
-def agrees(answer: str, said: str) -> bool:
+def answers_match(answer: str, said: str) -> bool:
     """Whether two answers are the same: by the official normalisation, as yes or no, in singular or plural, spelt otherwise,
     or one of them being the vocabulary's word for the other ("blue" for "navy", but not "navy" for "teal")."""
     one, other = normalize_answer(answer), normalize_answer(said)

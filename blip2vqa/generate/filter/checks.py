@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.generate.catalogue.vocabulary import KINDS, words
-from blip2vqa.generate.filter.agreement import NO, YES, agrees
+from blip2vqa.generate.filter.agreement import NO, YES, answers_match
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
 
@@ -94,9 +94,9 @@ def verdicts(question: Question, checked: Checked) -> dict[str, str]:
     The same answer from another picture speaks against a question, unless by the catalogue it is right there, too.
     """
     found = {ROUND_TRIP: KEPT, PICTURE_SWAP: KEPT}
-    if not agrees(question.answer, checked.round_trip):
+    if not answers_match(question.answer, checked.round_trip):
         found[ROUND_TRIP] = f'answered "{checked.round_trip}"'
-    if checked.other and agrees(question.answer, checked.swapped) and not holds_for(question, checked.other):
+    if checked.other and answers_match(question.answer, checked.swapped) and not holds_for(question, checked.other):
         found[PICTURE_SWAP] = "the same answer from another picture"
     return found
 
@@ -112,7 +112,7 @@ def holds_for(question: Question, other: Item) -> bool:
         return "proportion" in own and own["proportion"] == other.facts.get("proportion")
     asked, answer = _asked(question, other), normalize_answer(question.answer)
     right = [
-        any(agrees(value, fact) for fact in (other.facts.get(kind, ""), *other.not_wrong))
+        any(answers_match(value, fact) for fact in (other.facts.get(kind, ""), *other.not_wrong))
         for kind, value in asked.items()
     ]
     return not any(right) if answer in NO else bool(right) and all(right)
@@ -130,10 +130,10 @@ def _asked(question: Question, other: Item) -> dict[str, str]:
         return {kind: value for kind, value in named.items() if kind not in _NAMES} or named
     if question.question_type in own:
         return {question.question_type: question.answer}
-    return {kind: question.answer for kind, fact in own.items() if agrees(question.answer, fact)}
+    return {kind: question.answer for kind, fact in own.items() if answers_match(question.answer, fact)}
 
 
 def _named(question: str, facts: dict[str, str]) -> dict[str, str]:
     """Those of the facts whose value a question names."""
     text = words(question)
-    return {kind: value for kind, value in facts.items() if any(agrees(value, word) for word in text)}
+    return {kind: value for kind, value in facts.items() if any(answers_match(value, word) for word in text)}

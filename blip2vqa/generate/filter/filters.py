@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from blip2vqa.data.answers import CHOICE, normalize_answer, question_type
 from blip2vqa.generate.catalogue.vocabulary import KINDS, vocabulary, words
-from blip2vqa.generate.filter.agreement import agrees
+from blip2vqa.generate.filter.agreement import answers_match
 from blip2vqa.generate.rows import Item, Question
 
 LONGEST_ANSWER = 24  # characters
@@ -148,13 +148,13 @@ def _contradicts(question: Question) -> bool:
         return False
     if said := known.values(kind, answer):
         return not known.could_both_be(kind, fact, said[0])
-    return not agrees(answer, fact) and not _is_named(answer, question.item)
+    return not answers_match(answer, fact) and not _is_named(answer, question.item)
 
 
 def _is_named(answer: str, item: Item) -> bool:
     """Whether the name of a listing or its product type has the answer, in singular or plural."""
     listed = words(f"{item.name} {item.product_type}")
-    return all(any(agrees(part, word) for word in listed) for part in words(answer))
+    return all(any(answers_match(part, word) for word in listed) for part in words(answer))
 
 
 FILTERS: dict[str, Callable[[Sequence[Question]], Verdicts]] = {

@@ -27,7 +27,7 @@ import json, os, sys, time
 from pathlib import Path
 from huggingface_hub import constants
 from blip2vqa.utils.errors import InputError
-from blip2vqa.exchange import hub
+from blip2vqa.adapters.storage import hub
 from blip2vqa.adapters.files.adapter import open_adapter
 
 constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = hub.PATIENCE = 0.3

@@ -17,7 +17,7 @@ from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.storage import archive as archive_module
 from blip2vqa.adapters.storage import hub, local
 from blip2vqa.adapters.storage.archive import export, import_adapter
-from blip2vqa.adapters.storage.local import add, default_store, find_on_shelf, list_store, remove
+from blip2vqa.adapters.storage.local import add, default_store, find_in_store, list_store, remove
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, WEIGHTS
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
@@ -56,12 +56,12 @@ def test_where_the_store_lies(monkeypatch, tmp_path):
     assert default_store() == tmp_path / "data" / "blip2vqa" / "adapters"
     monkeypatch.setenv("BLIP2VQA_STORE", str(tmp_path / "mine"))
     assert default_store() == tmp_path / "mine"
-    assert list_store() == [] and find_on_shelf("a") is None and not (tmp_path / "mine").exists()
+    assert list_store() == [] and find_in_store("a") is None and not (tmp_path / "mine").exists()
 
 
 def test_add_list_open_remove(made, own_store, tiny_opt):
     place = add(made)
-    assert place == own_store / "colors" == find_on_shelf("colors")
+    assert place == own_store / "colors" == find_in_store("colors")
     assert sorted(os.listdir(place)) == sorted(ADAPTER_FILES)
     assert all((place / name).read_bytes() == (made / name).read_bytes() for name in ADAPTER_FILES)
     assert place.stat().st_mode & 0o777 == 0o755
@@ -133,7 +133,7 @@ def test_what_is_no_adapter_is_not_listed(made, tmp_path):
         ("colors", False),
         ("no name", True),
     ]
-    assert find_on_shelf("link", store) is None and find_on_shelf("note.txt", store) is None
+    assert find_in_store("link", store) is None and find_in_store("note.txt", store) is None
 
 
 @pytest.mark.parametrize("name", ["..", "../colors", ".", "", "a/b", "/etc", ".hidden", "colors\n"])
@@ -142,7 +142,7 @@ def test_names_never_leave_the_store(name, made, tmp_path):
     add(made, "colors", store)
     shutil.copytree(made, tmp_path / "store" / "colors")
     before = everything(tmp_path)
-    assert find_on_shelf(name, store) is None
+    assert find_in_store(name, store) is None
     with pytest.raises(InputError, match="adapter name"):
         remove(name, store)
     with pytest.raises(InputError, match="adapter name"):

@@ -17,7 +17,7 @@ from blip2vqa.generate.ask.model_backend import WRITE, WRITE_INSTRUCTBLIP, as_qu
 from blip2vqa.generate.generating import generate
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
-from blip2vqa.inference.model_spec import Source
+from blip2vqa.inference.model_spec import ModelSpec
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import MAKERS, Bases, random_adapter
 from helpers.tiny_blip2 import COLORS
@@ -66,7 +66,7 @@ def answered(monkeypatch) -> list[str]:
 @pytest.fixture
 def no_weights(monkeypatch):
     """Loading a model fails the test."""
-    monkeypatch.setattr(Source, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
+    monkeypatch.setattr(ModelSpec, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
 
 
 def arguments(base=None, **more) -> WriterArguments:
@@ -115,7 +115,7 @@ def test_an_adapter_answers_as_it_was_trained_to_but_never_by_lot(tiny_opt, ques
     adapter = random_adapter(tiny_opt, tmp_path / "mine", 1, prompt="{question}? Say:", decoding=drawing)
     args = arguments(lora_model_path=str(adapter))
     rows = ask_model(questions, args, ledger, progress=False)
-    decoding = find_answerer(args).voice.decoding
+    decoding = find_answerer(args).request.decoding
     assert (decoding.do_sample, decoding.max_new_tokens) == (False, 4)
     greedy = random_adapter(tiny_opt, tmp_path / "greedy", 1, prompt="{question}? Say:", decoding={"max_new_tokens": 4})
     model = load(greedy, dtype="float32", quantization="none")
@@ -146,14 +146,14 @@ def test_nothing_asked(tiny_opt, ledger, no_weights):
 
 
 def test_the_model_leaves_memory(tiny_opt, questions, ledger, monkeypatch):
-    made, read = [], Source.load
+    made, read = [], ModelSpec.load
 
     def load_and_note(*args, **kwargs):
         found = read(*args, **kwargs)
         made.append(weakref.ref(found[0].model))
         return found
 
-    monkeypatch.setattr(Source, "load", load_and_note)
+    monkeypatch.setattr(ModelSpec, "load", load_and_note)
     gc.disable()
     try:
         ask_model(questions, arguments(tiny_opt), ledger, progress=False)
@@ -181,7 +181,7 @@ def test_with_nothing_missing_no_model_is_loaded(tiny_opt, questions, tmp_path, 
     path, args = tmp_path / "ledger.jsonl", arguments(tiny_opt)
     with Ledger(path) as ledger:
         expected = ask_model(questions, args, ledger, progress=False)
-    monkeypatch.setattr(Source, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
+    monkeypatch.setattr(ModelSpec, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
     with Ledger(path) as ledger:
         assert ask_model(questions[::-1], args, ledger, progress=False) == expected[::-1]
 

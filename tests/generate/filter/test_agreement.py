@@ -2,7 +2,7 @@
 
 import pytest
 
-from blip2vqa.generate.filter.agreement import agrees
+from blip2vqa.generate.filter.agreement import answers_match
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from blip2vqa.generate.filter.agreement import agrees
     ],
 )  # fmt: skip
 def test_answers_that_agree(answer, said):
-    assert agrees(answer, said)
+    assert answers_match(answer, said)
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_answers_that_agree(answer, said):
     ],
 )  # fmt: skip
 def test_answers_that_do_not_agree(answer, said):
-    assert not agrees(answer, said)
+    assert not answers_match(answer, said)

@@ -16,7 +16,7 @@ from blip2vqa.generate.ask.model_backend import ask_model
 from blip2vqa.generate.filter.checks import Checked, check_questions, draw_others, holds_for, verdicts
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
-from blip2vqa.inference.model_spec import Source
+from blip2vqa.inference.model_spec import ModelSpec
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
 from helpers.paths import ROOT
@@ -177,7 +177,7 @@ def test_what_was_checked_is_not_asked_again(tiny_opt, questions, tmp_path, monk
         ask_model(questions, arguments("", base_model_id=str(tiny_opt)), ledger, progress=False)
         assert len(ledger) == len(questions)  # the same model has answered from the questions' own pictures by now
         first = check_questions(questions, arguments(tiny_opt), ledger, 0, progress=False)
-        monkeypatch.setattr(Source, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
+        monkeypatch.setattr(ModelSpec, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
         assert check_questions(questions, arguments(tiny_opt), ledger, 0, progress=False) == first
 
 

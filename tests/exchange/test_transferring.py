@@ -22,7 +22,7 @@ from blip2vqa.data.examples import load_examples
 from blip2vqa.evaluation.compare import SystemRun
 from blip2vqa.exchange import check, measuring, swap, transfer
 from blip2vqa.exchange.measuring import BASE, DIRECT, MOVED, RANDOM, SWAPPED, ZERO, random_like
-from blip2vqa.exchange.transfer import _better, project
+from blip2vqa.exchange.transferring import _better, project
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
 from helpers.finetune_runs import adapter_of, make_run, same_weights
@@ -276,7 +276,7 @@ def test_better_is_more_than_noise(gain, sure, expected):
 )
 def test_a_state_says_what_was_measured(method, sure, state, adapter, other, eyes, drawn, tmp_path, monkeypatch):
     found = made_up(0.2, sure)
-    monkeypatch.setattr("blip2vqa.exchange.transfer.measure", lambda *args, **options: found)
+    monkeypatch.setattr("blip2vqa.exchange.transferring.measure", lambda *args, **options: found)
     moved = transfer(
         str(adapter), str(eyes if method == "exact" else other), str(tmp_path / "moved"), method=method,
         eval_csv_path=str(drawn[1]), image_dir=str(drawn[0]),
@@ -410,7 +410,7 @@ def test_swap_when_neither_can_be_measured(adapter, eyes, drawn, tmp_path, monke
     def fails(*args, **options):
         raise InputError("--dtype float16: overflows")
 
-    monkeypatch.setattr("blip2vqa.exchange.transfer.measure", fails)
+    monkeypatch.setattr("blip2vqa.exchange.transferring.measure", fails)
     other = random_adapter(eyes, tmp_path / "other", 3, base=fingerprint_base(eyes), **ASKED)
     with pytest.raises(InputError, match="overflows"):
         swap(
