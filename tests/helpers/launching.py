@@ -26,13 +26,15 @@ _server.set_forkserver_preload(
 )
 
 
-def run_script(script: str, *argv: object, timeout: float = 240, **environment: str) -> CompletedProcess:
-    """`python SCRIPT ARGV…` in the project's folder, without the network; its output as text."""
+def run_script(
+    script: str, *argv: object, timeout: float = 240, folder: Path = ROOT, **environment: str
+) -> CompletedProcess:
+    """Run `python SCRIPT ARGV…` in `folder`, without the network; its output as text."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **environment}
-    words = [script, *map(str, argv)]
-    with TemporaryDirectory() as folder:
-        streams = [Path(folder, name) for name in ("out", "err")]
-        process = _server.Process(target=_begin, args=(words, environment, streams))
+    words = [str(ROOT / script), *map(str, argv)]
+    with TemporaryDirectory() as output:
+        streams = [Path(output, name) for name in ("out", "err")]
+        process = _server.Process(target=_begin, args=(words, folder, environment, streams))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
@@ -42,8 +44,8 @@ def run_script(script: str, *argv: object, timeout: float = 240, **environment: 
     return CompletedProcess(words, process.exitcode, *said)
 
 
-def _begin(words: list[str], environment: dict[str, str], streams: list[Path]) -> None:
-    os.chdir(ROOT)
+def _begin(words: list[str], folder: Path, environment: dict[str, str], streams: list[Path]) -> None:
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     for number, (name, path) in enumerate(zip(("stdout", "stderr"), streams, strict=True), 1):
@@ -51,5 +53,5 @@ def _begin(words: list[str], environment: dict[str, str], streams: list[Path]) -
         os.dup2(file.fileno(), number)
         setattr(sys, name, file)
     sys.argv = words
-    sys.path.insert(0, str(ROOT / Path(words[0]).parent))
+    sys.path.insert(0, str(Path(words[0]).parent))
     runpy.run_path(words[0], run_name="__main__")
