@@ -98,6 +98,6 @@ def test_python_of_the_readme_runs(quickstart, monkeypatch):
     for name, path in zip(("a.jpg", "b.jpg"), pictures, strict=False):
         several = several.replace(f'"{name}"', repr(str(path)))
     exec("from blip2vqa import load\n" + several, served := {})
-    assert len(served["answers"]) == 2 and [*served["model"].source.adapters] == ["b"]
+    assert len(served["answers"]) == 2 and [*served["model"].spec.adapters] == ["b"]
     assert len(answers) == 2 and all(0 <= answer.confidence <= 1 for answer in answers)
     assert isinstance(space["model"].answer(str(pictures[0]), "how many patches are sewn on?"), str)
