@@ -23,11 +23,9 @@ EXCHANGE = dict(COMMANDS)
 # Configurations that a reader writes, or has from an earlier run.
 OWN_CONFIGURATIONS = ("CONFIG.json", "OUT/run.json", "vqa.run.json")
 OTHER_TOOLS = ("pip", "pytest", "ruff", "bash", "export")
-# Of `blip2vqa COMMAND`: options of accelerate's launcher, which come before the command's own.
-LAUNCHER_OPTIONS = ("--num_processes", "--config_file")
-# Flags that no dataclass declares: of every command, of the launchers, and the field's usual spellings of our own.
-OTHER_FLAGS = {"help", "version", "num_processes", "config_file", "num_cpu_threads_per_process"}
-OTHER_FLAGS |= {"model_name_or_path", "adapter_name_or_path", "dataset_name", "image_folder"}
+# Flags that no dataclass declares: of every command, and the field's usual spellings of our own.
+OTHER_FLAGS = {"help", "version", "model_name_or_path", "adapter_name_or_path", "dataset_name", "image_folder"}
+LAUNCHER_FLAGS = {flag for action in launch_command_parser()._actions for flag in action.option_strings}
 
 
 def all_commands() -> list:
@@ -42,13 +40,11 @@ def all_commands() -> list:
 def split_launcher(words: list[str]) -> list[str]:
     """`SCRIPT ARGUMENT …` of a command; the launcher's own words are read by its own parser."""
     if words[:2] == ["accelerate", "launch"]:
-        if words[-1] == "N":
-            words = [*words[:-1], "2", "finetune.py"]  # a launcher shown without its script
         launched = launch_command_parser().parse_args(words[2:])
         return [launched.training_script, *launched.training_script_args]
     if words[0] == "blip2vqa":
         rest = words[2:]
-        while rest and rest[0] in LAUNCHER_OPTIONS:
+        while rest and rest[0] in LAUNCHER_FLAGS:
             rest = rest[2:]
         return [SCRIPTS[words[1]], *rest]
     assert words[0] == "python"
@@ -92,7 +88,7 @@ def names(part: type) -> set[str]:
 
 def test_every_flag_that_a_page_mentions_exists():
     parts = [part for parts in ARGUMENTS.values() for part in parts] + list(EXCHANGE.values())
-    known = OTHER_FLAGS.union(*map(names, parts))
+    known = OTHER_FLAGS.union({flag.lstrip("-") for flag in LAUNCHER_FLAGS}, *map(names, parts))
     tools = [path.read_text() for folder in ("benchmarks", "assets") for path in (ROOT / folder).glob("*.py")]
     known |= {flag for text in tools for flag in re.findall(r'"--(\w+)"', text)}
     mentioned = {
