@@ -1,0 +1,210 @@
+"""What README and docs claim, line by line, and the measurements that each claim comes from.
+
+A claim is a line (or a part of one) as it stands on a page, with the figures left out: they are filled in from a file of
+docs/measurements. Whoever measures again changes file and page together.
+"""
+
+import json
+from functools import cache
+from typing import ClassVar
+
+from helpers.paths import ROOT
+
+DOCS = ROOT / "docs"
+MEASUREMENTS = DOCS / "measurements"
+
+
+class Figure(float):
+    """A measured number; beside Python's formats it knows those that end in a unit of `UNITS`, as `.1Gi` does."""
+
+    UNITS: ClassVar = {"Gi": 2.0**30, "Mi": 2.0**20, "G": 1e9, "M": 1e6, "k": 1e3, "u": 1e-6}
+
+    def __format__(self, spec: str) -> str:
+        for unit, size in self.UNITS.items():
+            if spec.endswith(unit):
+                return format(float(self) / size, spec.removesuffix(unit) + "f")
+        return format(float(self), spec)
+
+
+@cache
+def measured(name: str) -> dict:
+    """A file of docs/measurements with its numbers as `Figure`."""
+    data = json.loads((MEASUREMENTS / f"{name}.json").read_text(), parse_float=Figure, parse_int=Figure)
+    if "separate_seconds" in data:
+        data["separate_total"] = Figure(min(map(sum, data["separate_seconds"])))
+    return data
+
+
+def training_row(label: str, questions: int) -> str:
+    return (
+        f"| {label} | {questions} | {{reference_seconds_per_question:.2f}} | {{seconds_per_question:.2f}} "
+        "| {gemm_floor_seconds_per_question:.2f} | **{speedup:.1f} ×** | {floor_ratio:.2f} "
+        "| {peak_memory_bytes[reference]:.1Gi} → {peak_memory_bytes[ours]:.1Gi} ({memory_ratio:.2f}) |"
+    )
+
+
+def scaling_row(label: str, step: str) -> str:
+    largest = f"{{sizes[3][steps][{step}][seconds_per_row]:.1u}}"
+    bytes_a_row = f"{{sizes[3][steps][{step}][peak_bytes_per_row]:.0f}}"
+    return f"| {label} | {largest} | {{verdicts[{step}][seconds_ratio]:.2f}} | {bytes_a_row} |"
+
+
+def move_row(label: str, move: str) -> str:
+    columns = ["moved, images swapped", "zero adapter", "random adapter", "trained directly"]
+    cells = [f"{{moves[{move}][accuracy][{column}]:.1%}}" for column in columns]
+    first = f"| {label} | {{moves[{move}][accuracy][target base]:.1%}} | **{{moves[{move}][accuracy][moved adapter]:.1%}}** |"
+    return f"{first} {' | '.join(cells)} | {{moves[{move}][gain][recovered]:.0%}} |"
+
+
+def merge_row(label: str, merge: str) -> str:
+    return f"| {label} | {{merges[{merge}][count]:.1%}} | {{merges[{merge}][color]:.1%}} |"
+
+
+def operation_row(label: str, operation: str, digits: int = 2) -> str:
+    timed = f"{{operations[{operation}][seconds]:.{digits}f}}"
+    return f"| {label} | {timed} | {{operations[{operation}][peak_bytes]:.2G}} |"
+
+
+INFERENCE = [
+    "| one by one | {seed_seconds_per_question:.2f} | | |",
+    "| plain | {reference_seconds_per_question:.2f} | | |",
+    "| ours, picture new | {first_seconds_per_question:.2f} | **{speedup_first:.1f} ×** | {speedup_seed_first:.1f} × |",
+    "| ours, kept | {seconds_per_question:.2f} | **{speedup:.1f} ×** | {speedup_seed:.1f} × |",
+]
+PERFORMANCE_CLAIMS = {
+    "training-opt-2.7b-04": [
+        training_row("opt-2.7b, 4 questions an image", 16),
+        "in float32 without dropout (`gradient_difference`)",
+        "differ from the plain way's by {gradient_difference:.0e} of the largest",
+        "Features are computed once: {encode_seconds_per_image:.1f} s an image",
+        "| training, 4 questions an image | at least 4.0 × | {speedup:.2f} × | yes |",
+        "| the same, against the products' floor | at most 1.2 × | {floor_ratio:.2f} × | **no** |",
+        "| peak memory of training, of the plain way's | at most 0.75 | {memory_ratio:.2f} | yes |",
+        "is one: {peak_memory_bytes[ours]:.2Gi} GiB for the last row",
+    ],
+    "training-opt-2.7b-10": [
+        training_row("opt-2.7b, 10", 20),
+        "| training, 10 questions an image | at least 4.7 × | {speedup:.2f} × | yes |",
+        "({floor_ratio:.2f} at ten, ",
+    ],
+    "training-opt-2.7b-01": [
+        training_row("opt-2.7b, 1", 8),
+        "| training, 1 question an image | at least 1.8 × | {speedup:.2f} × | yes |",
+        " {floor_ratio:.2f} at one, ",
+    ],
+    "training-t5-xl-04": [
+        training_row("flan-t5-xl, 4", 16),
+        "| training flan-t5-xl, 4 questions an image | at least 1.8 × | {speedup:.2f} × | yes |",
+        " {floor_ratio:.2f} with flan-t5-xl)",
+    ],
+    "training-instructblip-t5-xl-04": [training_row("instructblip-flan-t5-xl, 4", 16)],
+    "inference-opt-2.7b-04": [
+        *INFERENCE,
+        "{answers_same:.0f} of {answers_compared:.0f} in float32 on a small model",
+        "| inference, picture new, against plain | at least 2.2 × | {speedup_first:.2f} × | yes |",
+        "| … against one by one | at least 5 × | {speedup_seed_first:.2f} × | yes |",
+        "| inference, features kept, against plain | at least 3.5 × | {speedup:.2f} × | yes |",
+        "| … against one by one | at least 8 × | {speedup_seed:.2f} × | yes |",
+    ],
+    "inference-instructblip-t5-xl-04": INFERENCE,
+    "vilt": [
+        "| training step | {training[reference_seconds_per_question]:.3f} | {training[seconds_per_question]:.3f} "
+        "| **{training[speedup]:.1f} ×** "
+        "| {training[peak_memory_bytes][reference]:.1Gi} → {training[peak_memory_bytes][ours]:.1Gi} |",
+        "| answering | {answering[reference_seconds_per_question]:.3f} | {answering[seconds_per_question]:.3f} "
+        "| **{answering[speedup]:.1f} ×** | |",
+    ],
+    "side-by-side": [
+        "| embedded OPT | {questions:.0f} | {separate_total:.0f} s | {together_seconds[0]:.0f} s | **{ratio:.2f}** |",
+        "In bfloat16 {share_of_equal_answers:.1%} and ",
+        "embedded base, of three runs | at most 0.5 | {ratio:.2f} | yes |",
+    ],
+    "side-by-side-opt-2.7b": [
+        "| opt-2.7b, random weights | {questions:.0f} | {separate_total:.0f} s | {together_seconds[0]:.0f} s "
+        "| **{ratio:.2f}** |",
+        " and {share_of_equal_answers:.1%} of the answers",
+        "| … at opt-2.7b's size, {questions:.0f} questions | at most 0.5 | {ratio:.2f} | **no** |",
+        "*Three adapters at the real size* ({ratio:.2f}; 0.5 was the target)",
+    ],
+    "whole-job-easy-vqa": [
+        "| plain | {plain_seconds:.0f} s | {plain_accuracy:.1%} |",
+        "| ours | {ours_seconds:.0f} s | {ours_accuracy:.1%} |",
+        "{speedup:.1f} times faster.",
+        "same accuracy | {speedup:.2f} ×, {ours_accuracy:.1%} and {plain_accuracy:.1%} | **no** |",
+    ],
+    "scaling": [
+        scaling_row("reading", "read"),
+        scaling_row("checking, pictures included", "check"),
+        scaling_row("splitting", "split"),
+        scaling_row("lengths", "lengths"),
+        scaling_row("storing features", "store"),
+        scaling_row("looking them up", "look_up"),
+        scaling_row("order of an epoch", "order"),
+        scaling_row("collating ({sizes[3][steps][collate][rows]:,.0f} rows)", "collate").replace(":.1u", ":.0u"),
+        "The features took {sizes[3][feature_bytes]:.0M} MB on disk",
+    ],
+}  # fmt: skip
+EXCHANGE_CLAIMS = {
+    "exchange-scores": [
+        "the quick start's adapter ({moves[exact, to other eyes][accuracy][source adapter]:.1%} on its own base",
+        "score {moves[exact, to other eyes][accuracy][blind (no image)]:.1%}",
+        move_row("exact, to other Q-Former", "exact, to other eyes"),
+        move_row("copy, to other language model", "copy, to another language model"),
+        move_row("subspace, to other language model", "subspace, to another language model"),
+        move_row("distil, to other language model", "distil, to another language model"),
+        move_row("distil, to FLAN-T5", "distil, to FLAN-T5"),
+        merge_row("*count* alone (200 steps on counting questions)", "count"),
+        merge_row("*color* alone (200 steps on questions of colour)", "color"),
+        merge_row("0.5 · count + 0.5 · color", "merged-half"),
+        merge_row("count + color", "merged-sum"),
+        merge_row("TIES, density 0.2", "merged-ties"),
+        merge_row("DARE, drop 0.9", "merged-dare"),
+        "| accuracy | {resizes[source][accuracy]:.1%} | {resizes[rank-8][accuracy]:.1%} | {resizes[rank-4][accuracy]:.1%} "
+        "| {resizes[rank-2][accuracy]:.1%} | {resizes[rank-1][accuracy]:.1%} |",
+    ],
+    "exchange": [
+        "({modules:.0f} layers of rank {rank:.0f}, {bytes:.0M} MB, random)",
+        operation_row("open, all safety checks", "open"),
+        operation_row("list two", "list of two"),
+        operation_row("fingerprints of the base, the first time", "fingerprints of the base, anew", 1),
+        operation_row("check `--quick`, the fingerprints known", "check, the base's fingerprints known", 1),
+        operation_row("add to the store", "add to a store"),
+        "| export; import | {operations[export][seconds]:.2f}; {operations[import][seconds]:.2f} "
+        "| {operations[export][peak_bytes]:.2G}; {operations[import][peak_bytes]:.2G} |",
+        operation_row("inspect", "inspect"),
+        operation_row("merge two, exactly", "merge", 1),
+        operation_row("merge two, to rank 16", "merge to rank 16", 1),
+        operation_row("merge two, `cat`", "merge by concatenation", 1),
+        operation_row("resize to rank 8", "resize to rank 8", 1),
+    ],
+}
+SERVING_CLAIMS = {
+    "many-adapters": [
+        "({adapter_bytes:.0M} MB each in bfloat16, random weights), {memory_gb:.0f} GB of memory for them, in which "
+        "{adapters_that_fit:.0f} fit",
+        "| the base alone | {questions_per_second[base]:.2f} | {share_of_one[base]:.2f} |",
+        "| one adapter | {questions_per_second[one]:.2f} | {share_of_one[one]:.2f} |",
+        "in every batch, all in memory | {questions_per_second[held]:.2f} | {share_of_one[held]:.2f} |",
+        "read from disk each time | {questions_per_second[all]:.2f} | {share_of_one[all]:.2f} |",
+        "Opening and checking one takes {open_seconds_each:.2f} s, reading it {load_seconds_each:.2f} s",
+        "Peak memory is {peak_memory_bytes[base]:.1Gi} GiB without adapters "
+        "and {peak_memory_bytes[adapters]:.1Gi} GiB with them",
+    ]
+}
+DATA_CLAIMS = {
+    "abo_catalogue": [
+        "{listings:,.0f} synthetic listings of {bytes_per_listing:.1k} KB",
+        "{images:,.0f} pictures in its table",
+        "read in {seconds:.1f} s",
+        "with {peak_memory_bytes:.0Mi} MiB at the most (the slowest of five passes took {all_seconds[0]:.1f} s",
+    ]
+}
+CLAIMS = {
+    "performance.md": PERFORMANCE_CLAIMS, "exchange.md": EXCHANGE_CLAIMS, "serving.md": SERVING_CLAIMS,
+    "data-generation.md": DATA_CLAIMS,
+}  # fmt: skip
+
+
+def rendered(page: str) -> list[tuple[str, str]]:
+    """(measurement, text with its figures) of every claim about a page of docs/."""
+    return [(name, text.format_map(measured(name))) for name, texts in CLAIMS[page].items() for text in texts]
