@@ -18,7 +18,7 @@ import caption
 from blip2vqa import load
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
-from blip2vqa.inference.captioning import ALONE, caption_images, parse_styles
+from blip2vqa.inference.captioning import NO_ADAPTER, caption_images, parse_styles
 from blip2vqa.utils.console import run_script
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
@@ -105,7 +105,7 @@ def test_the_script_captions_what_it_can_and_names_the_rest(adapters, tmp_path):
             cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr and f"{ALONE}; 'A playful line about the picture:'" in done.stdout
+    assert "Traceback" not in done.stderr and f"{NO_ADAPTER}; 'A playful line about the picture:'" in done.stdout
     assert "captions: 12 of 6 images" in done.stdout and "not usable: 3 pictures" in done.stdout
     table = read(tmp_path / "out.csv")
     assert list(table) == ["image", "style", "caption", "confidence", "adapter", "status"] and len(table) == 18
@@ -126,7 +126,7 @@ def test_the_script_captions_what_it_can_and_names_the_rest(adapters, tmp_path):
     page = Page(text)
     assert len(page.all("article")) == 9 and len(page.all("img")) == 6
     assert all(attributes["src"].startswith("data:image/jpeg;base64,") for attributes in page.all("img"))
-    assert not page.all("script") and not page.all("link") and page.text.count(ALONE) == 6
+    assert not page.all("script") and not page.all("link") and page.text.count(NO_ADAPTER) == 6
     assert all(said in page.text for said in alone) and "adapter " + adapters["concise"] in page.text
 
 

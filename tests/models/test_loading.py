@@ -190,13 +190,14 @@ def test_fingerprints_tell_a_copy_from_another_base(tiny_opt, tmp_path, caplog):
 def test_python_reads_pictures_as_tables_do(tiny_opt, tmp_path):
     from PIL import Image
 
-    from blip2vqa.api import _open
+    from blip2vqa.api import open_picture
 
     picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     picture.save(tmp_path / "clear.png")
-    assert _open(picture).getpixel((0, 0)) == _open(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    pixels = [open_picture(given).getpixel((0, 0)) for given in (picture, tmp_path / "clear.png")]
+    assert pixels == [(255, 255, 255)] * 2
     with pytest.raises(InputError, match=r"image .*absent\.png: "):
-        _open(tmp_path / "absent.png")
+        open_picture(tmp_path / "absent.png")
 
 
 def test_broken_adapter_weights_and_manifest(adapter, tmp_path):
