@@ -1,11 +1,15 @@
 """Fine-tuning runs of tests, in this process."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
+from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
+from blip2vqa.training.trainer import make_trainer
 
 
 def make_run(base, drawn, out, *extra: str) -> Run:
@@ -18,6 +22,23 @@ def make_run(base, drawn, out, *extra: str) -> Run:
     ]
     parts, resolved = parse(FINETUNE_ARGUMENTS, "test", argv)
     return Run(*parts, resolved)
+
+
+class _StopAtCheckpoint(TrainerCallback):
+    def on_save(self, args, state, control, **kwargs):
+        raise KeyboardInterrupt
+
+
+def interrupt(run: Run) -> None:
+    """Carry out a run that is stopped behind its first checkpoint."""
+
+    def make_and_stop(*args):
+        trainer = make_trainer(*args)
+        trainer.add_callback(_StopAtCheckpoint())
+        return trainer
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(run, make_and_stop)
 
 
 def adapter_of(folder) -> dict[str, torch.Tensor]:

@@ -10,8 +10,9 @@ from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
+from blip2vqa.training.trainer import make_trainer, trainer_arguments
 from blip2vqa.utils.errors import InputError
-from helpers.finetune_runs import adapter_of, make_run, same_weights
+from helpers.finetune_runs import adapter_of, interrupt, make_run, same_weights
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_everything_is_written(finished):
     names = {path.name for path in out.iterdir()}
     assert names == {
         "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json", "metrics.json", "predictions.csv", "run.json",
-        "split.json", "taught.json", "README.md", "checkpoints",
+        "split.json", "training_data.json", "README.md", "checkpoints",
     }  # fmt: skip
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert set(metrics) == {"base", "adapter", "blind", "swapped"}
@@ -71,7 +72,7 @@ def test_a_rerun_gives_the_same_adapter_bit_for_bit(finished, tmp_path):
 
 def test_resumed_run_ends_in_the_same_weights(finished, tiny_opt, drawn, tmp_path):
     out, _ = finished
-    interrupted(tiny_opt, drawn, tmp_path / "run")
+    interrupt(make_run(tiny_opt, drawn, tmp_path / "run"))
     assert not (tmp_path / "run" / "metrics.json").exists()
     finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
     assert same_weights(adapter_of(out), adapter_of(tmp_path / "run"))
@@ -171,7 +172,6 @@ def test_quantized_bases_train_and_reload(bits, tiny_opt, drawn, tmp_path):
 def test_shared_rows_train_to_the_same_adapter(tiny_opt, drawn, tmp_path):
     """In the same order, questions of one image in one row give the adapter that one row a question gives."""
     from blip2vqa.models.text import TrainingCollator
-    from blip2vqa.training.trainer import VQATrainer
 
     exact = (
         "--lora_dropout",
@@ -187,16 +187,13 @@ def test_shared_rows_train_to_the_same_adapter(tiny_opt, drawn, tmp_path):
     )
     exact += ("--no_load_best_model_at_end", "--batch_size", "4", "--gradient_accumulation_steps", "2")
     finetune(make_run(tiny_opt, drawn, tmp_path / "shared", *exact))
-    init = VQATrainer.__init__
 
-    def one_row_a_question(self, *args, **kwargs):
-        init(self, *args, **kwargs)
-        self.data_collator = TrainingCollator(self.data_collator.text, self.data_collator.features)
-        self._get_train_sampler = lambda dataset=None: self.sampler
+    def one_row_a_question(*args):
+        trainer = make_trainer(*args)
+        trainer.data_collator = TrainingCollator(trainer.data_collator.text, trainer.data_collator.features)
+        return trainer
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VQATrainer, "__init__", one_row_a_question)
-        finetune(make_run(tiny_opt, drawn, tmp_path / "single", *exact))
+    finetune(make_run(tiny_opt, drawn, tmp_path / "single", *exact), one_row_a_question)
     shared, single = adapter_of(tmp_path / "shared"), adapter_of(tmp_path / "single")
     for key in shared:
         torch.testing.assert_close(shared[key], single[key], rtol=1e-4, atol=1e-6)
@@ -213,25 +210,9 @@ def test_tokens_per_row_too_small_names_the_least_that_works(tiny_opt, drawn, tm
     finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_row", least, *stop))
 
 
-def interrupted(base, drawn, out, *extra):
-    """A run stopped behind its first checkpoint."""
-    from blip2vqa.training.trainer import VQATrainer
-
-    save = VQATrainer._save_checkpoint
-
-    def save_and_stop(self, *args, **kwargs):
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VQATrainer, "_save_checkpoint", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            finetune(make_run(base, drawn, out, *extra))
-
-
 def test_a_run_goes_on_as_it_began_or_not_at_all(tiny_opt, drawn, tmp_path):
     out = tmp_path / "run"
-    interrupted(tiny_opt, drawn, out)
+    interrupt(make_run(tiny_opt, drawn, out))
     with pytest.raises(InputError, match="stopped on its way"):
         finetune(make_run(tiny_opt, drawn, out))
     before = (out / "run.json").read_text()
@@ -246,6 +227,52 @@ def test_a_run_goes_on_as_it_began_or_not_at_all(tiny_opt, drawn, tmp_path):
     )
     finetune(Run(*parts, resolved))
     assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
+
+
+def test_a_run_that_an_earlier_version_began_is_resumed(finished, tiny_opt, drawn, tmp_path):
+    """Version 0.1.0 wrote taught.json, and an option that has come since is not in its run.json."""
+    out, same = tmp_path / "run", ("--label_smoothing_factor", "0.1")
+    interrupt(make_run(tiny_opt, drawn, out, *same))
+    (out / "training_data.json").rename(out / "taught.json")
+    begun = json.loads((out / "run.json").read_text())
+    absent = {"answers", "start_from", "tokens_per_row", "use_dora", "captions"}
+    (out / "run.json").write_text(json.dumps({name: value for name, value in begun.items() if name not in absent}))
+
+    def refusal(*flags: str, table=drawn[1]) -> list[str]:
+        with pytest.raises(InputError) as caught:
+            finetune(make_run(tiny_opt, (drawn[0], table), out, *same, *flags, "--resume_from_checkpoint"))
+        return caught.value.problems
+
+    dora, rows = refusal("--use_dora", "true", "--tokens_per_row", "100")
+    assert dora == f"--tokens_per_row: the run in {out} was begun with 512, not 100"
+    assert rows == f"--use_dora: the run in {out} was begun with False, not True"
+    (smoothing,) = refusal("--label_smoothing_factor", "0.2")
+    assert smoothing.startswith("--label_smoothing_factor: ")
+    other = tmp_path / "other.csv"
+    other.write_text(drawn[1].read_text().replace(",yes", ",no"))
+    path, answers = refusal(table=other)
+    assert path.startswith("--csv_path: ") and "questions, answers, or the list of answers, are not those" in answers
+    finetune(make_run(tiny_opt, drawn, out, *same, "--resume_from_checkpoint"))
+    assert (out / "training_data.json").read_text() == (out / "taught.json").read_text()
+
+
+def test_trainer_gets_arguments_of_its_own(tiny_opt, drawn, tmp_path):
+    flags = ("--push_to_hub", "true", "--hub_token", "secret", "--hub_model_id", "me/mine")
+    run = make_run(tiny_opt, drawn, tmp_path / "run", *flags)
+    before = dict(vars(run.training))
+    args = trainer_arguments(run, torch.float16)
+    assert vars(run.training) == before and run.push_to == "me/mine" and run.folder == tmp_path / "run"
+    assert args.output_dir == str(tmp_path / "run" / "checkpoints")
+    assert (args.push_to_hub, args.hub_token, args.fp16, args.mixed_precision) == (False, None, True, "fp16")
+    assert args.dataloader_pin_memory is False
+
+
+def test_captions_choose_the_best_epoch_by_their_own_score(tiny_opt, drawn, tmp_path):
+    names = {}
+    for given in ("accuracy", "cider", "eval_loss", "loss"):
+        run = make_run(tiny_opt, drawn, tmp_path / "run", "--task", "caption", "--metric_for_best_model", given)
+        names[given] = trainer_arguments(run, torch.float32).metric_for_best_model
+    assert names == {"accuracy": "cider", "cider": "cider", "eval_loss": "loss", "loss": "loss"}
 
 
 def test_a_finished_run_is_not_gone_on_with(finished, tiny_opt, drawn):
@@ -277,6 +304,10 @@ def test_every_initialisation_reloads_as_it_was_trained(init, tiny_opt, drawn, t
         (("--seed", "-1"), "--seed: -1"),
         (("--epochs", "inf"), "--num_train_epochs: inf"),
         (("--weight_decay", "-1"), "--weight_decay: -1"),
+        (
+            ("--metric_for_best_model", "f1"),
+            "--metric_for_best_model f1: is no metric of --task vqa; choose from accuracy",
+        ),
     ],
 )
 def test_wrong_settings_are_found_before_anything_is_written(flags, message, tiny_opt, drawn, tmp_path):

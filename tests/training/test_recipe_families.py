@@ -21,7 +21,7 @@ from blip2vqa.models.loading import find_device, load_config, quantized_layers
 from blip2vqa.training.checks import check
 from blip2vqa.training.trainer import VQATrainer
 from helpers.family_bases import NEW, Bases, Watched, load_float32, watch
-from helpers.finetune_runs import adapter_of, make_run, same_weights
+from helpers.finetune_runs import adapter_of, interrupt, make_run, same_weights
 from helpers.paths import ROOT
 
 FEW = "--max_steps 9 --logging_steps 1 --eval_strategy no --save_strategy no --lora_dropout 0".split()
@@ -29,7 +29,7 @@ FEW = "--max_steps 9 --logging_steps 1 --eval_strategy no --save_strategy no --l
 
 def has_adapters(loaded) -> bool:
     """Whether adapters stand beside the base, not merged into it."""
-    return loaded.adapters is not None and bool(loaded.adapters.names)
+    return loaded.adapters is not None and bool(loaded.adapters.refs)
 
 
 @pytest.fixture(scope="session")
@@ -100,17 +100,8 @@ def test_the_adapter_reloads_merged_and_answers_as_it_was_trained(kind, learn, d
 
 @pytest.mark.parametrize("kind", ["instructblip-llama", "vilt"])
 def test_a_resumed_run_ends_in_the_same_weights(kind, learn, bases, drawn, tmp_path):
-    save = VQATrainer._save_checkpoint
-
-    def save_and_stop(self, *args, **kwargs):
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
     same = bases[kind], drawn, tmp_path / "run", "--logging_steps", "1", "--epochs", "3"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VQATrainer, "_save_checkpoint", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            watch(make_run(*same))
+    interrupt(make_run(*same))
     again = watch(make_run(*same, "--resume_from_checkpoint"))
     assert same_weights(adapter_of(again.folder), adapter_of(learn(kind).folder))
     assert again.metrics == learn(kind).metrics
@@ -159,7 +150,7 @@ def test_one_estimate_of_every_family(bases, drawn, tmp_path, monkeypatch):
 def test_counted_without_weights_as_in_a_real_run(kind, bases, drawn, tmp_path, monkeypatch):
     flags = ("--epochs", "1", "--eval_strategy", "no", "--feature_cache", str(tmp_path / "features"))
     planned = make_run(bases[kind], drawn, tmp_path / "plan", *flags)
-    plan = estimating._plan(planned, check(planned), str(bases[kind]), find_device(True))
+    plan = estimating.make_plan(planned, check(planned).rows, str(bases[kind]), find_device(True))
     loaded = plan.outline(plan.parts)
     with torch.device("meta"):
         wrap(loaded, planned.lora, 0)
