@@ -10,7 +10,6 @@ weights that are read from disk stay in memory twice as long as the system has r
 import statistics
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from blip2vqa.config.parser import parse
 from blip2vqa.estimate.estimate import estimate
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
-from blip2vqa.training.trainer import VQATrainer, make_trainer
+from blip2vqa.training.trainer import VQATrainer
 from blip2vqa.utils.console import run_script
 
 STEPS = "--max_steps 6 --eval_strategy no --bertscore_model none --use_cpu true --disable_tqdm true".split()
@@ -53,7 +52,7 @@ def main() -> None:
     (foretold,) = (found for found in base["quantization"].values() if found["chosen"])
     expected = foretold["peak"] / 2**30, foretold["epoch_seconds"] / base["batches_per_epoch"]
     try:
-        finetune(run, partial(make_trainer, trainer_class=_Measured))
+        finetune(run, _Measured)
     except _Done as done:
         peak, seconds = done.args
     for label, one, other in zip(("peak, GiB", "seconds a batch"), expected, (peak / 2**30, seconds), strict=True):

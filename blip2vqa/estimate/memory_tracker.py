@@ -71,9 +71,9 @@ class MemoryTracker(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def counted(memory: MemoryTracker, fake: bool = True) -> Iterator[None]:
-    """Count what runs inside; with `fake`, without carrying it out."""
-    with FakeTensorMode(allow_non_fake_inputs=True) if fake else contextlib.nullcontext(), memory:
+def counted(memory: MemoryTracker) -> Iterator[None]:
+    """Count what runs inside, without carrying it out."""
+    with FakeTensorMode(allow_non_fake_inputs=True), memory:
         yield
 
 
@@ -115,20 +115,18 @@ def materialise(loaded: LoadedModel, memory: MemoryTracker) -> list[nn.Parameter
     return trained
 
 
-def count_step(
-    loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False, fake: bool = True
-) -> MemoryTracker:
+def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False) -> MemoryTracker:
     """Count memory and operations of an optimizer step, as `VQATrainer` takes it after its first.
 
     Args:
         loaded: the model with its adapter, on the meta device.
+        args: what `trainer_arguments` returns.
         gradients: whether there are gradients of an earlier part or batch already.
-        fake: whether to count without carrying the step out.
     """
     classes = loaded.family.answers == "classes"
     memory = MemoryTracker(0 if classes else loaded.base.config.text_config.vocab_size)
     loss_of = ClassLoss() if classes else AnswerLoss(args.label_smoothing_factor)
-    with counted(memory, fake):
+    with counted(memory):
         trained = materialise(loaded, memory)
         if args.activation_checkpointing:
             options = dict(args.activation_checkpointing_kwargs or {})
@@ -151,9 +149,9 @@ def count_step(
         memory.hold(inputs.values(), "other")
         labels, memory.kind = inputs.pop("labels"), "activations"
         memory.forget_peak()
-        half = torch.float16 if args.fp16 or loaded.dtype == torch.float16 else torch.bfloat16
+        half = torch.float16 if args.fp16 else torch.bfloat16
         loaded.model.train()
-        with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16 or half == torch.float16):
+        with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16):
             loss = loss_of(loaded.model(**inputs), labels)
         loss.backward()
         if args.max_grad_norm:

@@ -21,15 +21,15 @@ from blip2vqa.training.outputs import score_run, write_results
 from blip2vqa.training.resume import SPLIT, TRAINING_DATA, checkpoint_to_resume, describe_training_data
 from blip2vqa.training.run import Run
 from blip2vqa.training.summary import print_start
-from blip2vqa.training.trainer import VQATrainer, make_trainer
+from blip2vqa.training.trainer import VQATrainer
 from blip2vqa.utils.files import write_json_atomic
 
 
-def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = make_trainer) -> dict:
+def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> dict:
     """Fine-tune, evaluate and write everything; returns what `metrics.json` holds.
 
-    `make_trainer`: builds the trainer, as `trainer.make_trainer` does. Raises `InputError`, with every problem found, before
-    any weight is loaded.
+    `make_trainer`: called with what `VQATrainer` is made of. Raises `InputError`, with every problem found, before any weight
+    is loaded.
     """
     state, args, folder = PartialState(), run.training, run.folder
 
@@ -82,22 +82,9 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = make_trainer) -
 def _load(run: Run, data: RunData) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
     """Load the base for training, and the features of the images; see `load_with_features`."""
     base, revision, args = run.model.base_model_id, run.model.base_model_revision, run.training
-    load = partial(
-        load_base,
-        base,
-        revision=revision,
-        dtype=run.model.dtype,
-        quantization=run.model.quantization,
-        device=args.device,
-        for_training=True,
-        answers=data.answers,
-    )
-    return load_with_features(
-        load,
-        {example.digest: example.image for example in data.train + data.val},
-        family_of(load_config(base, revision)),
-        parse_scopes(run.lora.lora_scope),
-        run.features.kept(),
-        batch_size=args.per_device_eval_batch_size,
-        progress=not args.disable_tqdm,
-    )
+    options = {"dtype": run.model.dtype, "quantization": run.model.quantization, "device": args.device}
+    load = partial(load_base, base, revision=revision, for_training=True, answers=data.answers, **options)
+    images = {example.digest: example.image for example in data.train + data.val}
+    family, scopes = family_of(load_config(base, revision)), parse_scopes(run.lora.lora_scope)
+    shown = {"batch_size": args.per_device_eval_batch_size, "progress": not args.disable_tqdm}
+    return load_with_features(load, images, family, scopes, run.features.kept(), **shown)

@@ -10,7 +10,6 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.data.examples import Example
-from blip2vqa.evaluation.tasks import VQA, Task
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.loading import LoadedModel
@@ -138,30 +137,23 @@ def row_sampler(train: Sequence[Example], text: TextEncoder, args, tokens_per_ro
 class VQATrainer(Trainer):
     """Trainer over features of the frozen stage; `evaluate()` reports the loss and the score of generated answers."""
 
-    def __init__(
-        self,
-        text: TextEncoder,
-        features: Features,
-        answer: Answering,
-        *,
-        train,
-        val,
-        tokens_per_row: int | None = None,
-        task: Task = VQA,
-        **kwargs,
-    ):
-        args = kwargs["args"]
-        dataset = AnsweredQuestions(train, args.seed)
+    def __init__(self, run: Run, loaded: LoadedModel, features: Features, data: RunData, answer: Answering):
+        """Build the trainer of a run, whose model has its adapter already."""
+        args, text = trainer_arguments(run, loaded.dtype), data.text
+        tokens_per_row, patience = row_length(data.train, text, args), args.early_stopping_patience
+        dataset = AnsweredQuestions(data.train, args.seed)
         super().__init__(
+            model=loaded.model,
+            args=args,
             train_dataset=dataset,
-            eval_dataset=AnsweredQuestions(val, args.seed),
+            eval_dataset=AnsweredQuestions(data.val, args.seed),
             data_collator=text.collator(features, tokens_per_row),
             compute_loss_func=text.loss(args.label_smoothing_factor),
-            **kwargs,
+            callbacks=[EarlyStoppingCallback(patience)] if patience else [],
         )
-        self.answer, self.task = answer, task
+        self.answer, self.task = answer, run.task
         self.answers_by_step: dict[int, list[Answer]] = {}  # to the validation questions
-        self.sampler = row_sampler(train, text, args, tokens_per_row)
+        self.sampler = row_sampler(data.train, text, args, tokens_per_row)
         self.add_callback(_EpochCallback(dataset, self.sampler))
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
@@ -200,28 +192,3 @@ class VQATrainer(Trainer):
     def floating_point_ops(self, inputs) -> int:
         """Return 0: upstream counts the tokens of `pixel_values`, which are not in the batch."""
         return 0
-
-
-def make_trainer(
-    run: Run,
-    loaded: LoadedModel,
-    features: Features,
-    data: RunData,
-    answer: Answering,
-    trainer_class: type[VQATrainer] = VQATrainer,
-) -> VQATrainer:
-    """Build the trainer of a run, whose model has its adapter already."""
-    args = trainer_arguments(run, loaded.dtype)
-    patience = args.early_stopping_patience
-    return trainer_class(
-        data.text,
-        features,
-        answer,
-        model=loaded.model,
-        train=data.train,
-        val=data.val,
-        tokens_per_row=row_length(data.train, data.text, args),
-        task=run.task,
-        args=args,
-        callbacks=[EarlyStoppingCallback(patience)] if patience else [],
-    )

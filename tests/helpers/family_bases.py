@@ -23,7 +23,7 @@ from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.training import recipe
-from blip2vqa.training.trainer import make_trainer
+from blip2vqa.training.trainer import VQATrainer
 from helpers.tiny_blip2 import make_base
 from helpers.tiny_families import make_blip_caption, make_blip_vqa, make_instructblip, make_vilt
 
@@ -146,7 +146,7 @@ def watch(run) -> Watched:
         return loaded
 
     def make_and_keep(*args):
-        trainers.append(make_trainer(*args))
+        trainers.append(VQATrainer(*args))
         return trainers[-1]
 
     with pytest.MonkeyPatch.context() as patch:

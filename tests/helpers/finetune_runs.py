@@ -9,7 +9,7 @@ from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
-from blip2vqa.training.trainer import make_trainer
+from blip2vqa.training.trainer import VQATrainer
 
 
 def make_run(base, drawn, out, *extra: str) -> Run:
@@ -33,7 +33,7 @@ def interrupt(run: Run) -> None:
     """Carry out a run that is stopped behind its first checkpoint."""
 
     def make_and_stop(*args):
-        trainer = make_trainer(*args)
+        trainer = VQATrainer(*args)
         trainer.add_callback(_StopAtCheckpoint())
         return trainer
 

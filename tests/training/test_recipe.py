@@ -10,7 +10,7 @@ from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
-from blip2vqa.training.trainer import make_trainer, trainer_arguments
+from blip2vqa.training.trainer import VQATrainer, trainer_arguments
 from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import adapter_of, interrupt, make_run, same_weights
 
@@ -189,7 +189,7 @@ def test_shared_rows_train_to_the_same_adapter(tiny_opt, drawn, tmp_path):
     finetune(make_run(tiny_opt, drawn, tmp_path / "shared", *exact))
 
     def one_row_a_question(*args):
-        trainer = make_trainer(*args)
+        trainer = VQATrainer(*args)
         trainer.data_collator = TrainingCollator(trainer.data_collator.text, trainer.data_collator.features)
         return trainer
 

@@ -14,7 +14,7 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from blip2vqa import load
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.estimate import estimate as estimating
-from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted
+from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import find_device, load_config, quantized_layers
@@ -154,13 +154,13 @@ def test_counted_without_weights_as_in_a_real_run(kind, bases, drawn, tmp_path, 
     loaded = plan.outline(plan.parts)
     with torch.device("meta"):
         wrap(loaded, planned.lora, 0)
-    expected = count_step(loaded, plan.longest, planned.training, gradients=plan.accumulates).peak
+    expected = count_step(loaded, plan.longest, plan.args, gradients=plan.accumulates).peak
     found, train = [], VQATrainer.train
 
     def train_and_count(self, **kwargs):
         base = self.model.get_base_model()
         memory = MemoryTracker(0 if kind == "vilt" else base.config.text_config.vocab_size)
-        with counted(memory, fake=False):
+        with memory:
             weights = [*self.model.parameters(), *self.model.buffers()]
             memory.hold((weight for weight in weights if not weight.requires_grad), "weights")
             memory.hold((weight for weight in weights if weight.requires_grad), "adapter")
