@@ -12,6 +12,12 @@ from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer
 
 
+def parse_run(*argv: str) -> Run:
+    """The run that these arguments ask for."""
+    parts, resolved = parse(FINETUNE_ARGUMENTS, "test", list(argv))
+    return Run(*parts, resolved)
+
+
 def make_run(base, drawn, out, *extra: str) -> Run:
     """A run on the drawn table, in float32 on the CPU, with `extra` flags."""
     images, table = drawn
@@ -20,8 +26,7 @@ def make_run(base, drawn, out, *extra: str) -> Run:
         *("--dtype", "float32", "--quantization", "none", "--bertscore_model", "none", "--disable_tqdm", "true"),
         *("--learning_rate", "1e-2", "--warmup_steps", "2", "--epochs", "2", "--use_cpu", *extra),
     ]
-    parts, resolved = parse(FINETUNE_ARGUMENTS, "test", argv)
-    return Run(*parts, resolved)
+    return parse_run(*argv)
 
 
 class _StopAtCheckpoint(TrainerCallback):

@@ -187,19 +187,6 @@ def test_fingerprints_tell_a_copy_from_another_base(tiny_opt, tmp_path, caplog):
     assert "these differ: language_model, projection, qformer, token_embeddings, vision_model" in caplog.text
 
 
-def test_python_reads_pictures_as_tables_do(tiny_opt, tmp_path):
-    from PIL import Image
-
-    from blip2vqa.api import open_picture
-
-    picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    picture.save(tmp_path / "clear.png")
-    pixels = [open_picture(given).getpixel((0, 0)) for given in (picture, tmp_path / "clear.png")]
-    assert pixels == [(255, 255, 255)] * 2
-    with pytest.raises(InputError, match=r"image .*absent\.png: "):
-        open_picture(tmp_path / "absent.png")
-
-
 def test_broken_adapter_weights_and_manifest(adapter, tmp_path):
     broken = shutil.copytree(adapter, tmp_path / "broken")
     (broken / "adapter_model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{broken")

@@ -6,20 +6,9 @@ import pytest
 import torch
 
 from blip2vqa.config.common import INITIALISATIONS
-from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
-from blip2vqa.config.parser import parse
 from blip2vqa.training.recipe import finetune
-from blip2vqa.training.run import Run
-from blip2vqa.training.trainer import VQATrainer, trainer_arguments
-from blip2vqa.utils.errors import InputError
-from helpers.finetune_runs import adapter_of, interrupt, make_run, same_weights
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_opt, drawn, tmp_path_factory):
-    """A finished run on the random OPT base, and its metrics."""
-    out = tmp_path_factory.mktemp("finished") / "run"
-    return out, finetune(make_run(tiny_opt, drawn, out))
+from blip2vqa.training.trainer import VQATrainer
+from helpers.finetune_runs import adapter_of, make_run, parse_run, same_weights
 
 
 def test_everything_is_written(finished):
@@ -63,19 +52,8 @@ def test_plain_peft_loads_the_adapter_and_answers_the_same(finished, tiny_opt, d
 
 def test_a_rerun_gives_the_same_adapter_bit_for_bit(finished, tmp_path):
     out, metrics = finished
-    parts, resolved = parse(
-        FINETUNE_ARGUMENTS, "test", [str(out / "run.json"), "--output_dir", str(tmp_path / "again")]
-    )
-    assert finetune(Run(*parts, resolved)) == metrics
+    assert finetune(parse_run(str(out / "run.json"), "--output_dir", str(tmp_path / "again"))) == metrics
     assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
-
-
-def test_resumed_run_ends_in_the_same_weights(finished, tiny_opt, drawn, tmp_path):
-    out, _ = finished
-    interrupt(make_run(tiny_opt, drawn, tmp_path / "run"))
-    assert not (tmp_path / "run" / "metrics.json").exists()
-    finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
-    assert same_weights(adapter_of(out), adapter_of(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
@@ -112,42 +90,6 @@ def test_the_adapter_learns_to_look_at_the_picture(tiny_opt, tmp_path):
     assert metrics["adapter"]["accuracy"] >= 0.9
     assert metrics["blind"]["accuracy"] <= 0.5
     assert metrics["swapped"]["accuracy"] <= metrics["adapter"]["accuracy"] - 0.3
-
-
-def test_a_folder_with_another_run_is_refused_and_left_alone(finished, tiny_opt, drawn):
-    out, _ = finished
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    with pytest.raises(InputError, match="holds a finished run"):
-        finetune(make_run(tiny_opt, drawn, out))
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-
-
-def test_all_problems_are_found_in_one_go_and_before_the_weights(tiny_opt, tmp_path, monkeypatch):
-    from blip2vqa.training import recipe
-
-    monkeypatch.setattr(recipe, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
-    table = tmp_path / "table.csv"
-    table.write_text("image,question,answer\n1.png,What?,red\n")
-    run = make_run(
-        tmp_path / "nowhere", (tmp_path, table), tmp_path / "run", "--lora_r", "0", "--val_split", "1.5",
-        "--lora_roles", "q,query", "--prompt", "Say it:",
-    )  # fmt: skip
-    with pytest.raises(InputError) as caught:
-        finetune(run)
-    text = str(caught.value)
-    for part in ("--lora_r: 0", "--val_split: 1.5", "query is not a role", "{question}", "nowhere", "image_name"):
-        assert part in text
-    assert not (tmp_path / "run").exists()
-
-
-def test_float16_is_refused_for_t5(tiny_t5, drawn, tmp_path):
-    with pytest.raises(InputError, match="overflows"):
-        finetune(make_run(tiny_t5, drawn, tmp_path / "run", "--dtype", "float16"))
-
-
-def test_resuming_without_a_checkpoint_is_an_error(tiny_opt, drawn, tmp_path):
-    with pytest.raises(InputError, match="no checkpoint"):
-        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
 
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
@@ -200,87 +142,6 @@ def test_shared_rows_train_to_the_same_adapter(tiny_opt, drawn, tmp_path):
     assert max(value.abs().max() for key, value in shared.items() if "lora_B" in key) > 1e-4
 
 
-def test_tokens_per_row_too_small_names_the_least_that_works(tiny_opt, drawn, tmp_path):
-    with pytest.raises(
-        InputError, match=r"--tokens_per_row 10: too small .* the least that works here is (\d+)"
-    ) as caught:
-        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_row", "10"))
-    least = str(caught.value).rsplit(" ", 1)[1]
-    stop = ("--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--no_load_best_model_at_end")
-    finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_row", least, *stop))
-
-
-def test_a_run_goes_on_as_it_began_or_not_at_all(tiny_opt, drawn, tmp_path):
-    out = tmp_path / "run"
-    interrupt(make_run(tiny_opt, drawn, out))
-    with pytest.raises(InputError, match="stopped on its way"):
-        finetune(make_run(tiny_opt, drawn, out))
-    before = (out / "run.json").read_text()
-    with pytest.raises(InputError) as caught:
-        finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--lora_alpha", "8", "--seed", "7"))
-    assert "--lora_alpha: the run in" in str(caught.value) and "--seed" in str(caught.value)
-    assert (out / "run.json").read_text() == before
-    finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--logging_steps", "3"))
-    # What a resumed run leaves behind repeats the whole run, from nothing.
-    parts, resolved = parse(
-        FINETUNE_ARGUMENTS, "test", [str(out / "run.json"), "--output_dir", str(tmp_path / "again")]
-    )
-    finetune(Run(*parts, resolved))
-    assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
-
-
-def test_a_run_that_an_earlier_version_began_is_resumed(finished, tiny_opt, drawn, tmp_path):
-    """Version 0.1.0 wrote taught.json, and an option that has come since is not in its run.json."""
-    out, same = tmp_path / "run", ("--label_smoothing_factor", "0.1")
-    interrupt(make_run(tiny_opt, drawn, out, *same))
-    (out / "training_data.json").rename(out / "taught.json")
-    begun = json.loads((out / "run.json").read_text())
-    absent = {"answers", "start_from", "tokens_per_row", "use_dora", "captions"}
-    (out / "run.json").write_text(json.dumps({name: value for name, value in begun.items() if name not in absent}))
-
-    def refusal(*flags: str, table=drawn[1]) -> list[str]:
-        with pytest.raises(InputError) as caught:
-            finetune(make_run(tiny_opt, (drawn[0], table), out, *same, *flags, "--resume_from_checkpoint"))
-        return caught.value.problems
-
-    dora, rows = refusal("--use_dora", "true", "--tokens_per_row", "100")
-    assert dora == f"--tokens_per_row: the run in {out} was begun with 512, not 100"
-    assert rows == f"--use_dora: the run in {out} was begun with False, not True"
-    (smoothing,) = refusal("--label_smoothing_factor", "0.2")
-    assert smoothing.startswith("--label_smoothing_factor: ")
-    other = tmp_path / "other.csv"
-    other.write_text(drawn[1].read_text().replace(",yes", ",no"))
-    path, answers = refusal(table=other)
-    assert path.startswith("--csv_path: ") and "questions, answers, or the list of answers, are not those" in answers
-    finetune(make_run(tiny_opt, drawn, out, *same, "--resume_from_checkpoint"))
-    assert (out / "training_data.json").read_text() == (out / "taught.json").read_text()
-
-
-def test_trainer_gets_arguments_of_its_own(tiny_opt, drawn, tmp_path):
-    flags = ("--push_to_hub", "true", "--hub_token", "secret", "--hub_model_id", "me/mine")
-    run = make_run(tiny_opt, drawn, tmp_path / "run", *flags)
-    before = dict(vars(run.training))
-    args = trainer_arguments(run, torch.float16)
-    assert vars(run.training) == before and run.push_to == "me/mine" and run.folder == tmp_path / "run"
-    assert args.output_dir == str(tmp_path / "run" / "checkpoints")
-    assert (args.push_to_hub, args.hub_token, args.fp16, args.mixed_precision) == (False, None, True, "fp16")
-    assert args.dataloader_pin_memory is False
-
-
-def test_captions_choose_the_best_epoch_by_their_own_score(tiny_opt, drawn, tmp_path):
-    names = {}
-    for given in ("accuracy", "cider", "eval_loss", "loss"):
-        run = make_run(tiny_opt, drawn, tmp_path / "run", "--task", "caption", "--metric_for_best_model", given)
-        names[given] = trainer_arguments(run, torch.float32).metric_for_best_model
-    assert names == {"accuracy": "cider", "cider": "cider", "eval_loss": "loss", "loss": "loss"}
-
-
-def test_a_finished_run_is_not_gone_on_with(finished, tiny_opt, drawn):
-    out, _ = finished
-    with pytest.raises(InputError, match="holds a finished run"):
-        finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--epochs", "5"))
-
-
 @pytest.mark.parametrize("init", INITIALISATIONS)
 def test_every_initialisation_reloads_as_it_was_trained(init, tiny_opt, drawn, tmp_path):
     from blip2vqa import load
@@ -293,89 +154,3 @@ def test_every_initialisation_reloads_as_it_was_trained(init, tiny_opt, drawn, t
     )
     for answer, row in zip(answers, rows, strict=True):
         assert answer.text == row[5] and answer.confidence == pytest.approx(float(row[6]), abs=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--lora_roles", "gate"), "no gate layers"),
-        (("--prompt", "<image> {question}"), "the picture is put in front of it by itself"),
-        (("--report_to", "none", "crystal_ball"), "--report_to crystal_ball: not installed"),
-        (("--seed", "-1"), "--seed: -1"),
-        (("--epochs", "inf"), "--num_train_epochs: inf"),
-        (("--weight_decay", "-1"), "--weight_decay: -1"),
-        (
-            ("--metric_for_best_model", "f1"),
-            "--metric_for_best_model f1: is no metric of --task vqa; choose from accuracy",
-        ),
-    ],
-)
-def test_wrong_settings_are_found_before_anything_is_written(flags, message, tiny_opt, drawn, tmp_path):
-    with pytest.raises(InputError, match=message):
-        finetune(make_run(tiny_opt, drawn, tmp_path / "run", *flags))
-    assert not (tmp_path / "run").exists()
-
-
-def test_trainers_fp16_is_refused_for_t5(tiny_t5, drawn, tmp_path):
-    run = make_run(tiny_t5, drawn, tmp_path / "run")
-    run.training.fp16 = True
-    with pytest.raises(InputError, match="--fp16"):
-        finetune(run)
-
-
-def test_a_broken_scorer_is_found_before_training(tiny_opt, drawn, tmp_path, monkeypatch):
-    from blip2vqa.training import recipe
-
-    monkeypatch.setattr(recipe, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
-    encoder = tmp_path / "encoder"
-    encoder.mkdir()
-    (encoder / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": 2}')
-    with pytest.raises(InputError, match="BERTScore's encoder"):
-        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--bertscore_model", str(encoder)))
-
-
-def test_bad_images_of_both_tables_are_named_in_one_go(tiny_opt, drawn, tmp_path):
-    for name in ("train", "val"):
-        (tmp_path / f"{name}.csv").write_text(f"image_name,question,answer\n0.png,Red?,yes\n{name}.png,Red?,no\n")
-    with pytest.raises(InputError) as caught:
-        finetune(
-            make_run(
-                tiny_opt, (drawn[0], tmp_path / "train.csv"), tmp_path / "run", "--eval_csv_path",
-                str(tmp_path / "val.csv"),
-            )
-        )  # fmt: skip
-    assert "image train.png" in str(caught.value) and "image val.png" in str(caught.value)
-    assert "train.png" in (tmp_path / "run" / "bad_images.csv").read_text()
-    assert "val.png" in (tmp_path / "run" / "eval_bad_images.csv").read_text()
-
-
-def test_early_stopping(tiny_opt, drawn, tmp_path):
-    out = tmp_path / "run"
-    finetune(
-        make_run(tiny_opt, drawn, out, "--early_stopping_patience", "2", "--epochs", "9", "--learning_rate", "1e-12")
-    )
-    histories = [json.loads(path.read_text())["log_history"] for path in out.glob("checkpoints/*/trainer_state.json")]
-    assert all(max(entry["epoch"] for entry in history) <= 3 for history in histories)
-
-
-@pytest.mark.parametrize("strategy", ["no", "steps"])
-def test_other_evaluation_strategies_need_no_second_flag(strategy, tiny_opt, drawn, tmp_path):
-    metrics = finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--eval_strategy", strategy, "--eval_steps", "4"))
-    assert metrics["adapter"]["n"] == 6
-
-
-def test_the_validation_questions_are_not_asked_again_of_the_same_adapter(tiny_opt, drawn, tmp_path, monkeypatch):
-    from blip2vqa.training import recipe
-
-    answer, asked = recipe.answer_examples, []
-    monkeypatch.setattr(
-        recipe, "answer_examples",
-        lambda *args, progress=None, **kwargs: asked.append(progress) or answer(*args, progress=progress, **kwargs),
-    )  # fmt: skip
-    shown = ("--disable_tqdm", "false", "--epochs", "1")
-    metrics = finetune(make_run(tiny_opt, drawn, tmp_path / "evaluated", *shown))
-    assert asked == ["base model", "validation", "swapped images"]
-    asked.clear()
-    never = ("--eval_strategy", "no", "--save_strategy", "no")
-    assert finetune(make_run(tiny_opt, drawn, tmp_path / "not", *shown, *never)) == metrics
-    assert asked == ["base model", "adapter", "swapped images"]
