@@ -192,17 +192,10 @@ def _check_routes(job: Job) -> None:
 def load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
     """Read the table, check its examples, and list the rows left out. Raises `InputError` with every problem found."""
     table, problems = load_table(args.csv_path, args.annotations_path, require_answers=False)
-    examples, bad = check_examples(
-        table,
-        problems,
-        args.csv_path,
-        args.image_dir,
-        question_type_column=args.question_type_column,
-        on_bad_image=args.on_bad_image,
-        bad_images_path=Path(args.output_path).with_suffix(".bad_images.csv")
-        if PartialState().is_main_process
-        else None,
-    )
+    bad_images = Path(args.output_path).with_suffix(".bad_images.csv") if PartialState().is_main_process else None
+    options = {"question_type_column": args.question_type_column, "on_bad_image": args.on_bad_image}
+    given = table, problems, args.csv_path, args.image_dir
+    examples, bad = check_examples(*given, bad_images_path=bad_images, **options)
     types = collect_errors([], parse_question_types, args.question_types)  # what is wrong with them has been reported
     if types:
         examples = of_types(examples, types, args.csv_path)

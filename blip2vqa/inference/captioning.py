@@ -125,11 +125,8 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     state = start()
     problems = args.check() + features.check()
     styles = collect_errors(problems, styles_of, args)
-    found = (
-        collect_errors(problems, find_styles, styles, args.base_model_id, args.base_model_revision, args.dtype)
-        if styles
-        else None
-    )
+    base = args.base_model_id, args.base_model_revision, args.dtype
+    found = collect_errors(problems, find_styles, styles, *base) if styles else None
     raise_all(problems)
     spec, requests = found
     pictures, bad = run_on_main_rank(lambda: _gather(args))
@@ -139,14 +136,15 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     loaded, kept, lines = spec.load(images, features.kept(), **options)
     if state.is_main_process:
         print(_start_block(args, styles, requests, loaded, lines, len(pictures), bad), flush=True)
-    examples, asked = [], []
-    for picture in pictures:
-        for request in requests:
-            examples.append(Example(len(examples), picture.source, picture.source.name, picture.digest, "", (), "", {}))
-            asked.append(request)
+    asked = [picture for picture in pictures for _ in requests]
+    examples = [
+        Example(row, picture.source, picture.source.name, picture.digest, "", (), "", {})
+        for row, picture in enumerate(asked)
+    ]
     if isinstance(kept, Pixels):
         kept = encode_in_memory(loaded, kept, spec.scopes, args.batch_size)
-    said = answer_examples(loaded, kept, examples, asked, batch_size=args.batch_size, progress="captioning")
+    options = {"batch_size": args.batch_size, "progress": "captioning"}
+    said = answer_examples(loaded, kept, examples, requests * len(pictures), **options)
     if not state.is_main_process:
         return None
     names = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad])

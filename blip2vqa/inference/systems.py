@@ -186,8 +186,8 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     runs = [runs[system.name] for system in systems]
     result = compare(examples, runs, bertscore=scorer)
     result["notes"].append(
-        "Seconds a question are those of answering. What is kept of pictures was there by then; a ViLT keeps nothing, and its "
-        "seconds hold the pictures, too."
+        "Seconds a question are those of answering alone: the features of the pictures were computed before. A base that has "
+        "no such features reads the pictures while it answers, and its seconds include that."
     )
     if any(len(group.systems) > 1 for group in groups):
         result["notes"].append(
