@@ -1,4 +1,4 @@
-"""From Python: `load(adapter_or_base)`, then `answer`, `answer_batch` and `caption`."""
+"""The Python interface: `load(adapter_or_base)`, then `answer`, `answer_batch` and `caption`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.features.encode import Pixels, encode_in_memory
-from blip2vqa.inference.captioning import parse_styles, style_request
+from blip2vqa.inference.captioning import parse_styles, style_name, style_request
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, check_asks, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
@@ -115,7 +115,7 @@ class VQAModel:
 
     def _request_in_style(self, name: str) -> AnswerRequest:
         adapters = self.spec.adapters
-        own = adapters.get(AdapterRef.named(Path(name).stem if name.endswith(".json") else name))
+        own = adapters.get(AdapterRef.named(style_name(name)))
         (style,) = parse_styles([f"{name}={own.path}" if own else name])
         only = adapters.get(CURRENT)
         if own or self.spec.with_base or only is None:

@@ -60,7 +60,7 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
         known = name in known_styles() or name.endswith(".json")
         # An adapter remembers its own prompt: any name will do for it.
         options = collect_errors(problems, read_style, name) if name and (known or not adapter) else {}
-        label = Path(name).stem if name.endswith(".json") else name
+        label = style_name(name)
         if not name or (sign and not adapter):
             problems.append(f"--styles {item}: is STYLE=ADAPTER, as in concise=runs/concise, or STYLE alone")
         if label in [style.name for style in styles]:
@@ -68,6 +68,11 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
         styles.append(Style(label, adapter or None, options or {}))
     raise_all(problems)
     return styles
+
+
+def style_name(given: str) -> str:
+    """Name a style that is given by its name or by the path of its file."""
+    return Path(given).stem if given.endswith(".json") else given
 
 
 def styles_of(args: CaptionArguments) -> list[Style]:

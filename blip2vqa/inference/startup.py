@@ -1,4 +1,4 @@
-"""What every command that answers does first: find the scorer, and say what is loaded."""
+"""Begin a run: find the scorer, and describe the base that is loaded."""
 
 from accelerate import PartialState
 
