@@ -16,7 +16,7 @@ from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.features.encode import Pixels, encode_in_memory
 from blip2vqa.inference.captioning import parse_styles, style_name, style_request
 from blip2vqa.inference.generation import Answer, answer_examples
-from blip2vqa.inference.model_spec import ModelSpec, check_asks, find_model_spec
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.models.text import TextEncoder
@@ -66,7 +66,7 @@ class VQAModel:
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images for {len(questions)} questions; give one image a question")
         if adapters is None:
-            check_asks(self.request, self.spec.adapters[CURRENT].path if CURRENT in self.spec.adapters else None)
+            self.spec.check_question(CURRENT, self.request)
             return self._answer(images, questions, [self.request] * len(images), batch_size)
         if isinstance(adapters, str) or len(adapters) != len(questions):
             raise ValueError(f"{len(adapters)} adapters for {len(questions)} questions; give one adapter a question")
@@ -88,8 +88,7 @@ class VQAModel:
     def _request_of(self, ref: AdapterRef) -> AnswerRequest:
         self.spec.check(ref)
         if ref not in self._requests:
-            request = self.spec.request(ref, **self.options)
-            self._requests[ref] = check_asks(request, self.spec.adapters[ref].path if ref != BASE else None)
+            self._requests[ref] = self.spec.question_request(ref, **self.options)
         return self._requests[ref]
 
     def caption(self, image: Picture, style: str | None = None) -> str:

@@ -272,7 +272,7 @@ def estimate(run: Run) -> dict:
     result = {
         "device": _device_name(device),
         "assumed": _assumed(device),
-        "batch_size": run.training.train_batch_size,
+        "batch_size": plans[0].args.train_batch_size,
         "bases": [estimate_base(plan, process) for plan in plans],
     }
     if PartialState().is_main_process:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -18,7 +19,7 @@ from blip2vqa.data.tables import Table, load_table
 from blip2vqa.evaluation.metrics import bertscore_scorer
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import Answer, answer_by_batch
-from blip2vqa.inference.model_spec import ModelSpec, check_asks, find_model_spec, parse_adapters
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec, parse_adapters
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import find_scorer, start_pairs
 from blip2vqa.models.answer_lists import read_answers
@@ -165,11 +166,9 @@ def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef
     )
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     answers = read_answers(args.answers) if args.answers else None
-    refs = list(adapters) or [CURRENT]
-    requests = {ref: spec.request(ref, prompt=args.prompt, decoding=decoding, answers=answers) for ref in refs}
+    build = partial(spec.question_request, prompt=args.prompt, decoding=decoding, answers=answers)
     problems: list[str] = []
-    for ref, request in requests.items():
-        collect_errors(problems, check_asks, request, adapters.get(ref))
+    requests = {ref: collect_errors(problems, build, ref) for ref in adapters or [CURRENT]}
     raise_all(problems)
     return spec, requests
 

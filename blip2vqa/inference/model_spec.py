@@ -80,6 +80,19 @@ class ModelSpec:
             tree.check()
         return AnswerRequest(text, decoding_of(manifest, decoding or {}), tree, CURRENT if self._alone else ref)
 
+    def question_request(self, ref: AdapterRef = CURRENT, **options) -> AnswerRequest:
+        """Build the request for questions, as `request` does, and check it by `check_question`."""
+        return self.check_question(ref, self.request(ref, **options))
+
+    def check_question(self, ref: AdapterRef, request: AnswerRequest) -> AnswerRequest:
+        """Return the request of an adapter; raise `InputError` where its prompt has no question, but asks for a caption."""
+        if ref in self.adapters and "{question}" not in request.text.prompt:
+            raise InputError(
+                f"adapter {self.adapters[ref].path}: its prompt, {request.text.prompt!r}, has no {{question}}: it writes "
+                "captions, as caption.py asks for; give a prompt with {question} to ask it all the same"
+            )
+        return request
+
     def load(
         self,
         images: Mapping[str, ImageSource],
@@ -193,16 +206,6 @@ def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
     """Take each option from what was asked for, else from the adapter's manifest, else from the defaults."""
     known = Decoding(**(manifest.get("decoding") or {}))
     return replace(known, **{name: value for name, value in asked.items() if value is not None})
-
-
-def check_asks(request: AnswerRequest, adapter: str | None) -> AnswerRequest:
-    """Raise `InputError` for a request whose adapter remembers a prompt without a question, as one for captions does."""
-    if adapter and "{question}" not in request.text.prompt:
-        raise InputError(
-            f"adapter {adapter}: its prompt, {request.text.prompt!r}, has no {{question}}: it writes captions, as caption.py "
-            "asks for; give a prompt with {question} to ask it all the same"
-        )
-    return request
 
 
 def parse_adapters(given: list[str] | str | None) -> dict[AdapterRef, str]:

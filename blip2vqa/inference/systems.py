@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +24,7 @@ from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
 from blip2vqa.inference.answering import load_rows
 from blip2vqa.inference.generation import answer_examples
-from blip2vqa.inference.model_spec import ModelSpec, check_asks, find_model_spec
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import find_scorer, start_pairs
 from blip2vqa.models.loading import remembered
@@ -116,7 +117,8 @@ def find_groups(systems: list[System], decoding: dict, dtype: str) -> list[Group
         members, specs = zip(*found, strict=True)
         adapters = {ref: adapter for spec in specs for ref, adapter in spec.adapters.items()}
         spec = replace(specs[0], adapters=adapters, with_base=any(spec.with_base for spec in specs))
-        requests = [_collect(problems, system, _request_of, spec, system, decoding) for system in members]
+        build = partial(spec.question_request, decoding=decoding)
+        requests = [_collect(problems, one, partial(build, prompt=one.prompt), one.ref) for one in members]
         groups.append(Group(spec, quantization, members, requests))
     _raise_under_names(problems)
     return groups
@@ -126,10 +128,6 @@ def _find(system: System, dtype: str) -> ModelSpec:
     base = system.base_model_id and remembered(system.base_model_id)
     adapters = {system.ref: (system.lora_model_path, system.lora_revision)} if system.lora_model_path else {}
     return find_model_spec(base, system.base_model_revision, adapters, dtype=dtype)
-
-
-def _request_of(spec: ModelSpec, system: System, decoding: dict) -> AnswerRequest:
-    return check_asks(spec.request(system.ref, prompt=system.prompt, decoding=decoding), system.lora_model_path)
 
 
 def _collect(problems: dict[str, list[str]], system: System, step: Callable, *args):

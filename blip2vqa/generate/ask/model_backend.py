@@ -28,7 +28,7 @@ from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.reading import read_picture
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.inference.generation import answer_examples
-from blip2vqa.inference.model_spec import ModelSpec, check_asks, find_model_spec
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import remembered
 from blip2vqa.utils.errors import InputError
@@ -138,8 +138,7 @@ def find_answerer(args: WriterArguments, adapter_or_base: str | None = None) -> 
     """Who answers: the writer of `args`, or another adapter or base with its precision. Raises `InputError`."""
     spec = _find(args) if adapter_or_base is None else _find_named(adapter_or_base, args)
     # Drawn answers would be others in other batches, and so in a run that goes on.
-    request = spec.request(decoding={"do_sample": False})
-    check_asks(request, spec.adapters[CURRENT].path if CURRENT in spec.adapters else None)
+    request = spec.question_request(decoding={"do_sample": False})
     return Respondent(spec, request, args.dtype, args.quantization, args.batch_size)
 
 
