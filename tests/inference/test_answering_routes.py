@@ -96,6 +96,8 @@ def test_an_interrupted_table_keeps_its_routes(answer, adapters, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         answer("out", *routes(adapters))
     before = sum(calls[:3])
+    begun = json.loads((tmp_path / "out.csv.partial").read_text().splitlines()[0])["run"]
+    assert [*begun["adapters"]] == [*begun["prompts"]] == ["count", "color", "default"]
     changed = [*routes(adapters, "count", "color"), f"default={adapters['color']}"]
     with pytest.raises(InputError, match="adapters was"):
         answer("out", *changed)
