@@ -46,16 +46,13 @@ class _Measured(VQATrainer):
 
 
 def main() -> None:
-    import blip2vqa.training.recipe
-
-    blip2vqa.training.recipe.VQATrainer = _Measured
     parts, resolved = parse(FINETUNE_ARGUMENTS, __doc__, [*sys.argv[1:], *STEPS])
     run = Run(*parts, resolved)
     (base,) = estimate(run)["bases"]
     (foretold,) = (found for found in base["quantization"].values() if found["chosen"])
     expected = foretold["peak"] / 2**30, foretold["epoch_seconds"] / base["batches_per_epoch"]
     try:
-        finetune(run)
+        finetune(run, _Measured)
     except _Done as done:
         peak, seconds = done.args
     for label, one, other in zip(("peak, GiB", "seconds a batch"), expected, (peak / 2**30, seconds), strict=True):

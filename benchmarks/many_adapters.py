@@ -38,9 +38,10 @@ from shapes import (
 from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
 from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.adapters.multi import Adapters
+from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.features.encode import InMemoryFeatures
 from blip2vqa.inference.generation import answer_by_batch
-from blip2vqa.inference.request import AS_IT_IS, BASE, AnswerRequest, Decoding, use_adapters
+from blip2vqa.inference.request import AnswerRequest, Decoding, use_adapters
 from blip2vqa.models.families import ROLES, family_of, stage_shape
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
@@ -75,18 +76,18 @@ def write_adapters(loaded: LoadedModel, args, folder: Path) -> int:
     return need // args.adapters
 
 
-def serve(loaded: LoadedModel, text, features: InMemoryFeatures, args, batches: Sequence[Sequence[str]]) -> None:
-    """Answer batches one after the other; each is the adapters' names of its rows."""
-    for names in batches:
-        questions = [Question(f"{row}", str(row % args.images)) for row in range(len(names))]
-        requests = [AnswerRequest(text, Decoding(1, args.answer_tokens), adapter=name) for name in names]
+def serve(loaded: LoadedModel, text, features: InMemoryFeatures, args, batches: Sequence[Sequence[AdapterRef]]) -> None:
+    """Answer batches one after the other; each holds the adapters of its rows."""
+    for refs in batches:
+        questions = [Question(f"{row}", str(row % args.images)) for row in range(len(refs))]
+        requests = [AnswerRequest(text, Decoding(1, args.answer_tokens), adapter=ref) for ref in refs]
         for _ in answer_by_batch(loaded, features, questions, requests, batch_size=args.batch_size):
             pass
 
 
-def batches_of(names: Sequence[str], args) -> list[list[str]]:
-    """`--batches` of them, `--adapters_per_batch` of `names` in each, which take turns."""
-    turns = [names[turn % len(names)] for turn in range(args.batches * args.adapters_per_batch)]
+def batches_of(refs: Sequence[AdapterRef], args) -> list[list[AdapterRef]]:
+    """`--batches` of them, `--adapters_per_batch` of `refs` in each, which take turns."""
+    turns = [refs[turn % len(refs)] for turn in range(args.batches * args.adapters_per_batch)]
     starts = range(0, len(turns), args.adapters_per_batch)
     groups = [turns[start : start + args.adapters_per_batch] for start in starts]
     return [[group[row % len(group)] for row in range(args.batch_size)] for group in groups]
@@ -111,34 +112,34 @@ def measure(args, folder: Path, device: torch.device) -> dict:
     )
     text = text_encoder(config, RandomTokens(args.prompt_tokens, args.answer_tokens), config.text_config.vocab_size)
 
-    serve(loaded, text, features, args, [[AS_IT_IS] * args.batch_size])  # the warm-up
+    serve(loaded, text, features, args, [[CURRENT] * args.batch_size])  # the warm-up
     free_unused()
     reset_peak_memory()
-    serve(loaded, text, features, args, [[AS_IT_IS] * args.batch_size])
+    serve(loaded, text, features, args, [[CURRENT] * args.batch_size])
     before = peak_memory()
     adapters = loaded.adapters = Adapters(loaded, args.memory_gb)
-    names = [str(number) for number in range(args.adapters)]
-    opening = seconds(lambda: [adapters.add(name, open_adapter(folder / name)) for name in names], device)
+    refs = [AdapterRef.named(str(number)) for number in range(args.adapters)]
+    opening = seconds(lambda: [adapters.add(ref, open_adapter(folder / ref.name)) for ref in refs], device)
 
-    def load(name: str) -> None:
-        with use_adapters(loaded, [name]):
+    def load(ref: AdapterRef) -> None:
+        with use_adapters(loaded, [ref]):
             synchronize(device)
 
-    loading = [seconds(lambda name=name: load(name), device) for name in names[:3]]
-    held = names[: max(1, min(args.adapters, adapters.limit * 3 // adapters.nbytes))]  # as many as fit
+    loading = [seconds(lambda ref=ref: load(ref), device) for ref in refs[:3]]
+    held = refs[: max(1, min(args.adapters, adapters.limit * 3 // adapters.nbytes))]  # as many as fit
     asked = {
         "base": [[BASE] * args.batch_size] * args.batches,
-        "one": [[names[0]] * args.batch_size] * args.batches,
+        "one": [[refs[0]] * args.batch_size] * args.batches,
         "held": batches_of(held, args),
-        "all": batches_of(names, args),
+        "all": batches_of(refs, args),
     }
     free_unused()
     reset_peak_memory()
     rates = {}
     for way in WAYS:
         if way == "held":
-            for name in held:
-                load(name)
+            for ref in held:
+                load(ref)
         taken = seconds(lambda way=way: serve(loaded, text, features, args, asked[way]), device)
         rates[way] = args.batches * args.batch_size / taken
     given = {name: value for name, value in vars(args).items() if name not in ("output", "folder")}

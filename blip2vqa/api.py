@@ -1,4 +1,4 @@
-"""From Python: `load(adapter_or_base)`, then `answer`, `answer_batch` and `caption`."""
+"""The Python interface: `load(adapter_or_base)`, then `answer`, `answer_batch` and `caption`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,15 +7,16 @@ from pathlib import Path
 from PIL import Image
 
 from blip2vqa.adapters.multi import MEMORY_GB
+from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.adapters.storage.local import find_in_store
 from blip2vqa.adapters.validation.safety import CONFIG
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.features.encode import Pixels, encode_in_memory
-from blip2vqa.inference.captioning import parse_styles, style_request
+from blip2vqa.inference.captioning import parse_styles, style_name, style_request
 from blip2vqa.inference.generation import Answer, answer_examples
-from blip2vqa.inference.model_spec import ONLY, ModelSpec, check_asks, find_model_spec
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.models.text import TextEncoder
@@ -31,21 +32,21 @@ class VQAModel:
     loaded: LoadedModel
     spec: ModelSpec
     request: AnswerRequest
-    """Who answers questions."""
-    caption_voice: AnswerRequest
-    """Who writes captions, where no style is named."""
-    asked: dict = field(default_factory=dict)
-    """Prompt and decoding that are not the adapters' own, but as `load` was told."""
-    _named: dict[str | None, AnswerRequest] = field(default_factory=dict, repr=False)
-    """Who answers under an adapter's name, as far as asked."""
+    """How questions are asked where no adapter is named."""
+    caption_request: AnswerRequest
+    """How captions are asked for where no style is named."""
+    options: dict = field(default_factory=dict)
+    """Prompt and decoding that `load` was given; they replace those that the adapters remember."""
+    _requests: dict[AdapterRef, AnswerRequest] = field(default_factory=dict, repr=False)
+    """Requests of adapters by name, and of the base alone; each is built when it is first needed."""
 
     @property
     def text(self) -> TextEncoder:
-        """What turns questions into tokens."""
+        """The encoder that turns questions into tokens."""
         return self.request.text
 
     def answer(self, image: Picture, question: str, adapter: str | None = None) -> str:
-        """The answer to one question about one image, a PIL image or a path; `adapter`: by its name, else the model's own."""
+        """Answer one question about one image, a PIL image or a path; `adapter` is the name of the one that answers."""
         return self.answer_batch([image], [question], adapters=None if adapter is None else [adapter])[0].text
 
     def answer_batch(
@@ -56,21 +57,21 @@ class VQAModel:
         *,
         adapters: Sequence[str | None] | None = None,
     ) -> list[Answer]:
-        """Answers, each with `text` and `confidence` (0 to 1), to `questions[i]` about `images[i]`.
+        """Answer `questions[i]` about `images[i]`; each answer has `text` and `confidence` (0 to 1).
 
-        `adapters[i]` answers that question, with its own prompt and decoding, or (None) the base alone; without `adapters` all
-        are answered by what was loaded. Each answer is the one that its adapter gives alone, whatever shares its batch. Raises
-        `InputError` for a name that is not there.
+        `adapters[i]` names the adapter that answers that question, with its own prompt and decoding; None stands for the base
+        alone. Without `adapters`, the model answers all as it was loaded. An adapter gives the same answer whatever other
+        adapters share its batch. Raises `InputError` for a name that is not loaded.
         """
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images for {len(questions)} questions; give one image a question")
         if adapters is None:
-            check_asks(self.request, self.spec.adapters[ONLY].path if ONLY in self.spec.adapters else None)
-            return self._say(images, questions, [self.request] * len(images), batch_size)
+            self.spec.check_question(CURRENT, self.request)
+            return self._answer(images, questions, [self.request] * len(images), batch_size)
         if isinstance(adapters, str) or len(adapters) != len(questions):
             raise ValueError(f"{len(adapters)} adapters for {len(questions)} questions; give one adapter a question")
-        requests = {name: self._voice(name) for name in dict.fromkeys(adapters)}
-        return self._say(images, questions, [requests[name] for name in adapters], batch_size)
+        requests = {name: self._request_of(_ref(name)) for name in dict.fromkeys(adapters)}
+        return self._answer(images, questions, [requests[name] for name in adapters], batch_size)
 
     def add_adapter(self, name: str, path: str | Path, revision: str | None = None) -> None:
         """Load one more adapter beside the base, a folder or a Hub id, under a name for `adapters` and `caption(style=…)`.
@@ -78,60 +79,59 @@ class VQAModel:
         Its weights are read when it is first asked. Raises `InputError` for one that does not fit, and changes nothing then.
         """
         self.spec.add(self.loaded, name, str(path), revision)
-        self._named.clear()
 
     def drop_adapter(self, name: str) -> None:
         """Forget an adapter. Raises `InputError` for a name that is not there."""
-        self.spec.drop(self.loaded, name)
-        self._named.clear()
+        self.spec.drop(self.loaded, _ref(name))
+        self._requests.pop(_ref(name), None)
 
-    def _voice(self, name: str | None) -> AnswerRequest:
-        self.spec.check(name)
-        if name not in self._named:
-            request = self.spec.request(name, **self.asked)
-            self._named[name] = check_asks(request, self.spec.adapters[name].path if name is not None else None)
-        return self._named[name]
+    def _request_of(self, ref: AdapterRef) -> AnswerRequest:
+        self.spec.check(ref)
+        if ref not in self._requests:
+            self._requests[ref] = self.spec.question_request(ref, **self.options)
+        return self._requests[ref]
 
     def caption(self, image: Picture, style: str | None = None) -> str:
-        """One caption: by the adapter loaded under that style's name, else by the style's prompt and decoding alone.
+        """Caption one image: by the adapter loaded under the style's name, else by the style's prompt and decoding alone.
 
-        `style`: detailed, concise, creative, the name of an adapter, or the path of a style's JSON; None: by the prompt that
-        `load` was given, else as the one adapter was trained to caption, else as the base does by itself. Raises `InputError`
-        for an unknown style, or a base that cannot write captions.
+        `style` is detailed, concise, creative, the name of an adapter, or the path of a style's file. Without one, the prompt
+        that `load` was given decides, else the adapter as it was trained to caption, else the base's own prompt. Raises
+        `InputError` for an unknown style, or a base that cannot write captions.
         """
         if style is not None:
             return self.compare_styles(image, [style])[style]
-        self._must_write()
-        return self._say([image], [""], [self.caption_voice], 1)[0].text
+        self._check_captions()
+        return self._answer([image], [""], [self.caption_request], 1)[0].text
 
     def compare_styles(
         self, image: Picture, styles: Sequence[str] = ("detailed", "concise", "creative")
     ) -> dict[str, str]:
-        """`{style: caption}` of one image, which is looked at once."""
-        self._must_write()
-        requests = [self._in_style(style) for style in styles]
-        said = self._say([image] * len(requests), [""] * len(requests), requests, len(requests))
+        """Caption one image in several styles, `{style: caption}`; the image is encoded once."""
+        self._check_captions()
+        requests = [self._request_in_style(style) for style in styles]
+        said = self._answer([image] * len(requests), [""] * len(requests), requests, len(requests))
         return {style: answer.text for style, answer in zip(styles, said, strict=True)}
 
-    def _in_style(self, name: str) -> AnswerRequest:
+    def _request_in_style(self, name: str) -> AnswerRequest:
         adapters = self.spec.adapters
-        style = parse_styles([f"{name}={adapters[name].path}" if name in adapters else name])[0]
-        only = adapters.get(ONLY)
-        if name in adapters or self.spec.with_base or only is None:
+        own = adapters.get(AdapterRef.named(style_name(name)))
+        (style,) = parse_styles([f"{name}={own.path}" if own else name])
+        only = adapters.get(CURRENT)
+        if own or self.spec.with_base or only is None:
             return style_request(self.spec, style)
         if only.manifest.get("style") == style.name:
-            return self.caption_voice
+            return self.caption_request
         raise InputError(
             f"style {name}: this model is the one adapter {only.path}; load its base, with adapters={{…}}, for other styles"
         )
 
-    def _must_write(self) -> None:
+    def _check_captions(self) -> None:
         if self.spec.family.caption_prompt is None:
             raise InputError(f"base model {self.spec.base_model_id}: {self.spec.family.name} cannot write captions")
 
-    def _say(self, images: Sequence[Picture], questions, requests, batch_size: int) -> list[Answer]:
+    def _answer(self, images: Sequence[Picture], questions, requests, batch_size: int) -> list[Answer]:
         names = [str(image) if isinstance(image, str | Path) else str(id(image)) for image in images]
-        pictures = {name: _open(image) for name, image in dict(zip(names, images, strict=True)).items()}
+        pictures = {name: open_picture(image) for name, image in dict(zip(names, images, strict=True)).items()}
         examples = [
             Example(row, None, name, name, question, (), "", {})
             for row, (name, question) in enumerate(zip(names, questions, strict=True))
@@ -158,13 +158,14 @@ def load(
 
     `adapters`: further adapters of the base by name, for `answer_batch(…, adapters=[NAME, …])` and `caption(style=NAME)`; the
     least recently used leave memory where they take more than `adapter_memory_gb`. Prompt and decoding are the adapter's own
-    unless given; a prompt without {question} is one for captions. Raises `InputError` for what is neither, or does not fit.
+    unless given; a prompt without {question} is one for captions. Raises `InputError` for a path or id that holds neither an
+    adapter nor a base, and for an adapter that does not fit its base.
     """
     name = str(adapter_or_base)
-    named = {key: (str(path), None) for key, path in (adapters or {}).items()}
+    named = {AdapterRef.named(key): (str(path), None) for key, path in (adapters or {}).items()}
     if base_model_id or is_adapter(name, revision):
-        adapters = {ONLY: (name, revision), **named}
-        spec = find_model_spec(base_model_id, None, adapters, with_base=bool(named), dtype=dtype)
+        found = {CURRENT: (name, revision), **named}
+        spec = find_model_spec(base_model_id, None, found, with_base=bool(named), dtype=dtype)
     else:
         spec = find_model_spec(name, revision, named, with_base=True, dtype=dtype)
     loaded = load_base(
@@ -174,17 +175,15 @@ def load(
         quantization=quantization,
         answers=spec.own_answers,
     )
-    spec.put_on(loaded, adapter_memory_gb)
-    only = ONLY if ONLY in spec.adapters else None
+    spec.attach(loaded, adapter_memory_gb)
     decoding = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
-    asked = {"prompt": prompt, "decoding": decoding}
-    request = spec.request(only, **asked)
-    captions = request
-    if only is None or spec.adapters[ONLY].manifest.get("task") != CAPTION.name:
+    options = {"prompt": prompt, "decoding": decoding}
+    request = captions = spec.request(**options)
+    if CURRENT not in spec.adapters or spec.adapters[CURRENT].manifest.get("task") != CAPTION.name:
         longest = max_new_tokens or CAPTION.max_new_tokens
         prompt = prompt or spec.family.caption_prompt
-        captions = spec.request(only, prompt=prompt, decoding=decoding | {"max_new_tokens": longest})
-    return VQAModel(loaded, spec, request, captions, asked)
+        captions = spec.request(prompt=prompt, decoding=decoding | {"max_new_tokens": longest})
+    return VQAModel(loaded, spec, request, captions, options)
 
 
 def is_adapter(name: str, revision: str | None = None) -> bool:
@@ -204,7 +203,13 @@ def is_adapter(name: str, revision: str | None = None) -> bool:
     return True
 
 
-def _open(image: Picture) -> Image.Image:
+def _ref(name: str | None) -> AdapterRef:
+    """Refer to an adapter as `answer_batch` is told: None is the base alone, "" the adapter that was loaded without a name."""
+    return BASE if name is None else AdapterRef.named(name) if name else CURRENT
+
+
+def open_picture(image: Picture) -> Image.Image:
+    """Open a picture as the tables' pictures are opened. Raises `InputError` for a file that is none."""
     try:
         if isinstance(image, str | Path):
             return open_image(ImageSource(str(image), path=Path(image)))

@@ -14,6 +14,7 @@ from blip2vqa.adapters.base.fingerprints import DIFFERENT, UNKNOWN, compare_part
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
 from blip2vqa.adapters.lora import widen_trained_modules
 from blip2vqa.adapters.multi import MEMORY_GB, Adapters
+from blip2vqa.adapters.ref import CURRENT, AdapterRef
 from blip2vqa.models.families import SCOPES, family_of
 from blip2vqa.models.loading import LoadedModel, load_config
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
@@ -129,17 +130,14 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
     )
 
 
-ALONE = "alone"
-
-
 def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
-    """Put one adapter on its loaded base (in place), for inference: the model as it is then speaks by it.
+    """Put one adapter on its loaded base (in place), for inference, as the `CURRENT` one.
 
-    Into the base's own weights, so that the adapter's products cost nothing; beside them where they are quantized.
+    Its updates are added to the base's own weights, so that they cost no time; where these are quantized, they stay beside
+    them.
     """
     if loaded.quantization != "none":
-        add_adapters(loaded, {ALONE: adapter})
-        loaded.adapters.default = ALONE
+        add_adapters(loaded, {CURRENT: adapter})
         return
     classes = loaded.family.answers == "classes"
     head = loaded.base.own_head() if classes else None
@@ -155,15 +153,17 @@ def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
     loaded.model.requires_grad_(False).eval()
 
 
-def add_adapters(loaded: LoadedModel, adapters: Mapping[str, FoundAdapter], memory_gb: float = MEMORY_GB) -> None:
-    """Put adapters side by side on their loaded base (in place), for inference, under these names; see `requests.speaking`.
+def add_adapters(
+    loaded: LoadedModel, adapters: Mapping[AdapterRef, FoundAdapter], memory_gb: float = MEMORY_GB
+) -> None:
+    """Put adapters side by side on their loaded base (in place), for inference; `Adapters.use_adapters` chooses among them.
 
-    `memory_gb`: what their weights may take of memory. Raises `InputError`, with every problem found, for those that can only
-    be loaded alone.
+    `memory_gb`: how much memory their weights may take, in 10⁹ bytes. Raises `InputError`, with every problem found, for
+    adapters that can only be loaded alone.
     """
     if loaded.adapters is None:
         loaded.adapters = Adapters(loaded, memory_gb)
     problems: list[str] = []
-    for name, adapter in adapters.items():
-        collect_errors(problems, loaded.adapters.add, name, adapter.adapter)
+    for ref, adapter in adapters.items():
+        collect_errors(problems, loaded.adapters.add, ref, adapter.adapter)
     raise_all(problems)

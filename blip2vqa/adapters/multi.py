@@ -6,7 +6,7 @@ the least recently used leave memory at a limit.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
@@ -22,9 +22,10 @@ from torch.utils.hooks import RemovableHandle
 
 from blip2vqa.adapters.algebra import A, B, rank_and_scaling, split_weights
 from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import CHANGE_THE_BASE
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, raise_all
 
 MEMORY_GB = 4.0
 """What adapters may take by default."""
@@ -79,33 +80,30 @@ class Held:
 
 
 class Adapters:
-    """Adapters by name beside one loaded base; outside `use_adapters` they do nothing.
+    """Adapters beside one loaded base; outside `use_adapters` they do nothing.
 
     At most `memory_gb` (10⁹ bytes) of them are held in memory between batches, and always those of the last batch.
     """
 
     def __init__(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB):
         self.loaded, self.limit = loaded, int(memory_gb * 1e9)
-        self._one_at_a_time = (
-            RLock()
-        )  # what the rows of a batch are is told to the layers' hooks, which all threads share
-        self.default: str | None = None
-        """The one that the model speaks by where none is named; None: the base alone."""
-        self._known: dict[str, Adapter] = {}
-        self._layers: dict[str, frozenset[str]] = {}  # by adapter
-        self._held: dict[str, Held] = {}  # the least recently used first
+        # The hooks of the layers read which adapter each row has from this object, which all threads share.
+        self._one_at_a_time = RLock()
+        self._known: dict[AdapterRef, Adapter] = {}
+        self._layers: dict[AdapterRef, frozenset[str]] = {}
+        self._held: dict[AdapterRef, Held] = {}  # the least recently used first
         self._hooks: dict[str, RemovableHandle] = {}  # by layer
         self._runs: list[tuple[int, int, Held]] = []  # rows from, to
         self._rows = 0
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All of them."""
+    def refs(self) -> tuple[AdapterRef, ...]:
+        """All adapters that can be used."""
         return tuple(self._known)
 
     @property
-    def held(self) -> tuple[str, ...]:
-        """Those in memory, the least recently used first."""
+    def held(self) -> tuple[AdapterRef, ...]:
+        """The adapters in memory, the least recently used first."""
         return tuple(self._held)
 
     @property
@@ -113,58 +111,59 @@ class Adapters:
         """What they take of memory."""
         return sum(held.nbytes for held in self._held.values())
 
-    def add(self, name: str, adapter: Adapter) -> None:
-        """Make an adapter known; its weights are read when it is first needed.
+    def add(self, ref: AdapterRef, adapter: Adapter) -> None:
+        """Make an adapter known as `ref`, by its name or as `CURRENT`; its weights are read when it is first needed.
 
         Raises `InputError`, with every problem found, for one that holds more than updates of linear layers and a head, or
         that asks for other weights of the base.
         """
-        if name in self._known:
+        if ref in self._known:
             raise InputError(
-                f"adapter {adapter.name}: the name {name} is taken; choose another, or drop that one first"
+                f"adapter {adapter.name}: the name {ref.name} is taken; choose another, or drop that one first"
             )
         modules = dict(self.loaded.base.named_modules())
         updates, others = _weights(adapter)
         problems = _unserved(self.loaded, adapter, updates, others, modules)
         if problems:
             raise InputError(*problems)
-        self._known[name], self._layers[name] = adapter, frozenset(updates)
+        self._known[ref], self._layers[ref] = adapter, frozenset(updates)
         for layer in updates.keys() - self._hooks.keys():
             self._hooks[layer] = modules[layer].register_forward_hook(partial(self._update, layer))
 
-    def drop(self, name: str) -> None:
-        """Forget an adapter. Raises `InputError` for an unknown name."""
-        self._check([name])
-        del self._known[name], self._layers[name]
-        self._held.pop(name, None)
+    def drop(self, ref: AdapterRef) -> None:
+        """Forget an adapter. Raises `InputError` for an unknown one."""
+        self._check([ref])
+        del self._known[ref], self._layers[ref]
+        self._held.pop(ref, None)
         for layer in self._hooks.keys() - frozenset().union(*self._layers.values()):
             self._hooks.pop(layer).remove()
 
     @contextmanager
-    def use_adapters(self, names: Sequence[str | None]) -> Iterator[None]:
-        """Inside, row i of every batch goes through adapter `names[i]`; None: through the base alone.
+    def use_adapters(self, refs: Sequence[AdapterRef]) -> Iterator[None]:
+        """Inside, row i of every batch goes through adapter `refs[i]`, or through the base alone.
 
-        Rows that stand for several beams or tokens count for their own. Least work where equal names follow each other. An
-        adapter with a head of its own shares no batch. Raises `InputError` for an unknown name, or a damaged file.
+        Where a row stands for several beams or tokens, all of them go through its adapter. It costs least where equal
+        references follow each other. An adapter with a head of its own shares no batch. Raises `InputError` for an unknown
+        adapter, or a damaged file.
         """
         with self._one_at_a_time:
-            yield from self._speaking(names)
+            yield from self._switch([BASE if ref == CURRENT and ref not in self._known else ref for ref in refs])
 
-    def _speaking(self, names: Sequence[str | None]) -> Iterator[None]:
-        needed = dict.fromkeys(name for name in names if name is not None)
+    def _switch(self, refs: Sequence[AdapterRef]) -> Iterator[None]:
+        needed = dict.fromkeys(ref for ref in refs if ref != BASE)
         self._check(needed)
         self._hold(needed)
         runs, start = [], 0
-        for name, group in groupby(names):
+        for ref, group in groupby(refs):
             stop = start + len(list(group))
-            if name is not None:
-                runs.append((start, stop, self._held[name]))
+            if ref != BASE:
+                runs.append((start, stop, self._held[ref]))
             start = stop
         heads = {place: module for _, _, held in runs for place, module in held.whole.items()}
-        if heads and len(set(names)) > 1:
+        if heads and len(set(refs)) > 1:
             raise ValueError("an adapter with a head of its own shares no batch")
         before = {place: self.loaded.base.get_submodule(place) for place in heads}
-        self._runs, self._rows = runs, len(names)
+        self._runs, self._rows = runs, len(refs)
         try:
             self._put(heads)
             yield
@@ -172,23 +171,21 @@ class Adapters:
             self._put(before)
             self._runs = []
 
-    def _check(self, names) -> None:
-        unknown = [name for name in names if name not in self._known]
-        if unknown:
-            there = ", ".join(self._known) or "none"
-            raise InputError(*(f"adapter {name}: is not loaded; there is {there}" for name in unknown))
+    def _check(self, refs: Iterable[AdapterRef]) -> None:
+        there = ", ".join(ref.name for ref in self._known) or "none"
+        raise_all([f"adapter {ref.name}: is not loaded; there is {there}" for ref in refs if ref not in self._known])
 
     def _put(self, modules: Mapping[str, nn.Module]) -> None:
         for place, module in modules.items():
             self.loaded.base.set_submodule(place, module)
 
-    def _hold(self, needed) -> None:
-        """Bring these into memory, and let others leave it."""
-        for name in needed:
-            self._held[name] = self._held.pop(name, None) or _read(self.loaded, self._known[name])
-        for name in [name for name in self._held if name not in needed]:
+    def _hold(self, needed: Mapping[AdapterRef, None]) -> None:
+        """Bring these into memory, and let the least recently used others leave it where they exceed the limit."""
+        for ref in needed:
+            self._held[ref] = self._held.pop(ref, None) or _read(self.loaded, self._known[ref])
+        for ref in [ref for ref in self._held if ref not in needed]:
             if self.nbytes > self.limit:
-                del self._held[name]
+                del self._held[ref]
 
     def _update(self, layer: str, module: nn.Module, args: tuple, y: torch.Tensor) -> None:
         """The hook on one layer."""

@@ -1,1 +1,1 @@
-"""Memory and time of a run, before it begins."""
+"""Estimate memory and time of a run before it begins."""

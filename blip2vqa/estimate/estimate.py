@@ -1,7 +1,7 @@
-"""What a run would take, before any weight is loaded: parameters, peak memory and time, for several bases.
+"""Estimate what a run would take on several bases, before any weight is loaded: parameters, peak memory and time.
 
-What can be counted is not guessed: a training step runs on the run's own longest batch, with tensors that have a shape and
-no contents. Times are the counted operations at the rate of a layer of the base's own size, measured on this device.
+Memory is counted, not guessed: a training step runs on the run's own longest batch, with tensors that have a shape and no
+contents. Times are the counted operations, divided by the rate at which this device computes a layer of the base's size.
 """
 
 import copy
@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from blip2vqa.adapters.lora import wrap
+from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted, layer_rate, materialise
 from blip2vqa.features.encode import DECODING_THREADS
 from blip2vqa.models.attention import suit_training
@@ -32,35 +33,43 @@ from blip2vqa.models.loading import (
 )
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.training.checks import check
-from blip2vqa.training.data import Tables, ask_as, count_images
+from blip2vqa.training.data import Rows, RunData, build_run_data, count_images
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
-from blip2vqa.training.trainer import AnsweredQuestions, row_length, row_sampler
+from blip2vqa.training.trainer import AnsweredQuestions, copy_arguments, row_length, row_sampler, trainer_arguments
 from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
 
 CARDS = (8, 12, 24, 80)  # GiB
-CONTEXT = 2**29  # bytes that CUDA and its libraries take of a card
-LATER = 0.2 * 2**30  # bytes of libraries that a CPU's first step brings into memory
-# Bytes that an allocator holds above each byte it was asked for: CUDA's for all tensors, glibc's for those that come and go.
-CUDA_SPARE, CPU_SPARE = 0.05, {"none": 0.3, "8bit": 0.65, "4bit": 0.65}
-EFFICIENCY = 0.7  # of a layer's rate, reached by a whole step
-BATCHES = 64  # of an epoch, spread evenly over it, among which the longest is looked for
+CONTEXT = 2**29
+"""Bytes of a card that CUDA and its libraries take."""
+LATER = 0.2 * 2**30
+"""Bytes of libraries that the first step on a CPU brings into memory."""
+CUDA_SPARE = 0.05
+"""Share that CUDA's allocator holds above the bytes of all tensors."""
+CPU_SPARE = {"none": 0.3, "8bit": 0.65, "4bit": 0.65}
+"""Share that glibc's allocator holds above the bytes of the tensors that come and go, by quantization."""
+EFFICIENCY = 0.7
+"""Share of a layer's rate that a whole step reaches."""
+BATCHES = 64
+"""Batches of an epoch, spread evenly over it, among which the longest is looked for."""
 KINDS = ("weights", "adapter", "activations", "logits", "other")
 
 
 @dataclass(frozen=True)
 class _Shapes:
-    """Features for the collator: a shape and no contents."""
+    """Features for the collator that have a shape and no contents."""
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
+        """Return features of so many images, [n, …], without contents."""
         return torch.empty(len(list(digests)), *self.shape, dtype=self.dtype, device="meta")
 
     def padded(self, digests: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Return `pixel_values` without contents, and a `pixel_mask` of ones."""
         pixels = self.of(digests)
         # The mask decides how many patches there are.
         return {"pixel_values": pixels, "pixel_mask": torch.ones(len(pixels), *self.shape[1:], dtype=torch.long)}
@@ -68,10 +77,10 @@ class _Shapes:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on one base: all but the weights."""
+    """A run on one base, with everything but the weights."""
 
     run: Run
-    tables: Tables
+    data: RunData
     base_model_id: str
     config: object
     dtype: torch.dtype
@@ -79,31 +88,37 @@ class Plan:
 
     @property
     def family(self) -> Family:
+        """The family of the base."""
         return family_of(self.config)
 
     @property
     def text(self) -> TextEncoder:
-        """What turns the tables into tensors."""
-        return self.tables.text
+        """The encoder that turns questions and answers into tensors."""
+        return self.data.text
+
+    @cached_property
+    def args(self) -> FinetuneArguments:
+        """The arguments that Trainer would get."""
+        return trainer_arguments(self.run, self.dtype)
 
     @cached_property
     def stage(self) -> str:
-        """What a training batch starts from, of `families.STAGES`."""
+        """The input that a training batch starts from, one of `families.STAGES`."""
         stage, _ = self.family.last_frozen_stage(parse_scopes(self.run.lora.lora_scope))
         return stage if self.run.features.kept() else "pixel_values"
 
     @property
     def towers(self) -> tuple[str, ...]:
-        """What runs once for each image."""
+        """The parts that run once for each image, before training."""
         return self.family.stages[self.stage][0]
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """What is in memory during training."""
+        """The parts that are in memory during training."""
         return self.family.rest(self.stage)
 
     def outline(self, parts: tuple[str, ...]) -> LoadedModel:
-        """As `load_base` with `parts`, unquantized and with no contents."""
+        """Build the model that `load_base` would load with `parts`, unquantized and without contents."""
         config, family = copy.deepcopy(self.config), self.family
         remove_dropout(config)
         with torch.device("meta"):
@@ -116,14 +131,14 @@ class Plan:
         return LoadedModel(model, None, family, self.base_model_id, None, self.device, self.dtype, "none", [])
 
     def features(self) -> _Shapes:
-        """What batches start from."""
+        """Describe the features that batches start from."""
         shape = stage_shape(self.config, self.stage)
         return _Shapes(self.stage, shape, torch.float32 if self.stage == "pixel_values" else self.dtype)
 
     @cached_property
     def batches(self) -> list[list[dict[str, torch.Tensor]]]:
-        """Up to `BATCHES` of the first epoch, drawn as `VQATrainer` draws them, each in the parts that it is computed in."""
-        args, train, text = self.run.training, self.tables.train, self.text
+        """Up to `BATCHES` batches of the first epoch, as `VQATrainer` draws them and divides them into parts."""
+        args, train, text = self.args, self.data.train, self.text
         tokens_per_row = row_length(train, text, args)
         collate = text.collator(self.features(), tokens_per_row)
         order = list(row_sampler(train, text, args, tokens_per_row))
@@ -137,7 +152,7 @@ class Plan:
 
     @cached_property
     def longest(self) -> dict[str, torch.Tensor]:
-        """Of the parts that are computed at once, the one with most tokens."""
+        """The part with most tokens, of those that are computed at once."""
         return max(
             (part for parts in self.batches for part in parts), key=lambda part: (_tokens(part), _supervised(part))
         )
@@ -145,21 +160,21 @@ class Plan:
     @cached_property
     def accumulates(self) -> bool:
         """Whether gradients of several parts add up to those of a step."""
-        return self.run.training.gradient_accumulation_steps > 1 or any(len(parts) > 1 for parts in self.batches)
+        return self.args.gradient_accumulation_steps > 1 or any(len(parts) > 1 for parts in self.batches)
 
 
 def _tokens(part: dict[str, torch.Tensor]) -> int:
-    """Of a batch, padding and the decoder's included."""
+    """Count the tokens of a batch, padding and the decoder's included."""
     return sum(part[name].numel() for name in ("input_ids", "decoder_input_ids") if name in part)
 
 
 def _supervised(part: dict[str, torch.Tensor]) -> int:
-    """Positions whose logits are computed."""
+    """Count the positions whose logits are computed."""
     return int(part["keep"].sum()) if "keep" in part else len(part["labels"])
 
 
 def count_encoding(plan: Plan, images: int) -> MemoryTracker:
-    """Memory and operations of the frozen parts alone on `images` images at once."""
+    """Count memory and operations of the frozen parts on `images` images at once."""
     loaded, memory = plan.outline(plan.towers), MemoryTracker()
     _, _, size = stage_shape(plan.config, "pixel_values")
     with counted(memory), torch.no_grad():
@@ -173,21 +188,24 @@ def count_encoding(plan: Plan, images: int) -> MemoryTracker:
 
 
 def estimate_base(plan: Plan, process: int) -> dict:
-    """The figures of one base; memory in bytes, times in seconds; `process`: what a process takes without a model."""
-    run, args, state = plan.run, plan.run.training, PartialState()
+    """Estimate the figures of one base: memory in bytes, times in seconds.
+
+    `process`: the bytes that a process takes without a model.
+    """
+    run, args, state = plan.run, plan.args, PartialState()
     longest = plan.longest
     loaded = plan.outline(plan.parts)
     layers = quantized_layers(loaded.base, plan.family)
     numel, largest = sum(layer.weight.numel() for layer in layers), max(layer.weight.numel() for layer in layers)
     shape = next(layer.weight.shape for layer in layers if layer.weight.numel() == largest)
 
-    images = count_images(plan.tables.train + plan.tables.val)
+    images = count_images(plan.data.train + plan.data.val)
     encoding, encode_flops = None, 0
     if plan.towers:
         batch = min(args.per_device_eval_batch_size, images)
         encoding = count_encoding(plan, batch)
         encode_flops = encoding.operations * images / batch / state.num_processes
-    steps = math.ceil(len(plan.tables.train) / (args.train_batch_size * state.num_processes))
+    steps = math.ceil(len(plan.data.train) / (args.train_batch_size * state.num_processes))
     tokens = sum(_tokens(part) for parts in plan.batches for part in parts) / len(plan.batches)
     width, variants = plan.dtype.itemsize, {}
     rates = {
@@ -234,24 +252,27 @@ def estimate_base(plan: Plan, process: int) -> dict:
 
 
 def estimate(run: Run) -> dict:
-    """Figures for the run on each base of `--estimate` (none: its own), written to `estimate.json` in its folder.
+    """Estimate the run on each base of `--estimate` (on its own, if none is given), and write `estimate.json`.
 
-    Raises `InputError` as `run.check` does, but whatever the folder holds.
+    Raises `InputError` as `checks.check` does, but whatever the run's folder holds.
     """
     bases = run.model.estimate or [run.model.base_model_id]
-    aside = copy.copy(run)
-    aside.folder, aside.training = run.folder / "estimate", copy.copy(run.training)
-    aside.training.resume_from_checkpoint = None
-    aside.model = replace(run.model, base_model_id=bases[0])
-    tables = check(aside)
+    # A folder that does not exist yet holds no other run, and no checkpoint.
+    elsewhere = copy_arguments(
+        run.training,
+        output_dir=str(run.folder / "estimate"),
+        resume_from_checkpoint=None,
+        hub_model_id=run.push_to,
+    )
+    rows = check(replace(run, training=elsewhere, model=replace(run.model, base_model_id=bases[0]))).rows
     problems, device = [], find_device(run.training.use_cpu)
     process = psutil.Process().memory_info().rss + LATER
-    plans = [collect_errors(problems, _plan, run, tables, base, device) for base in bases]
+    plans = [collect_errors(problems, make_plan, run, rows, base, device) for base in bases]
     raise_all(problems)
     result = {
         "device": _device_name(device),
         "assumed": _assumed(device),
-        "batch_size": run.training.train_batch_size,
+        "batch_size": plans[0].args.train_batch_size,
         "bases": [estimate_base(plan, process) for plan in plans],
     }
     if PartialState().is_main_process:
@@ -259,13 +280,13 @@ def estimate(run: Run) -> dict:
     return result
 
 
-def _plan(run: Run, tables: Tables, base: str, device: torch.device) -> Plan:
+def make_plan(run: Run, rows: Rows, base: str, device: torch.device) -> Plan:
+    """Plan the run on one base. Raises `InputError` for a base that cannot be had, or cannot learn these rows."""
     revision = run.model.base_model_revision
     config = load_config(base, revision)
-    asked = copy.copy(tables)
-    ask_as(run, asked, load_processor(base, config, revision), config)
+    data = build_run_data(run, rows, load_processor(base, config, revision), config)
     dtype, _ = choose_dtype(run.model.dtype, family_of(config), device)
-    return Plan(run, asked, base, config, dtype, device)
+    return Plan(run, data, base, config, dtype, device)
 
 
 def _device_name(device: torch.device) -> str:

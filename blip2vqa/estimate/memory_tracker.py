@@ -1,4 +1,4 @@
-"""Bytes and operations of steps that are not carried out, and the rate at which a device would carry them out."""
+"""Count bytes and operations of steps that are not carried out, and measure the rate at which a device would do them."""
 
 import contextlib
 import time
@@ -24,14 +24,14 @@ _UNFILLED = {_aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty
 
 
 class MemoryTracker(TorchDispatchMode):
-    """Counts operations and the bytes of live tensors by kind, and keeps the composition of when they were most.
+    """Counts operations and the bytes of live tensors by kind, and keeps what they were at the peak.
 
-    Inside a `FakeTensorMode`, masks and whole numbers that the data decide stay real, so that it is known which positions
-    have an answer; all else has a shape and no contents.
+    Inside a `FakeTensorMode`, masks and whole numbers that depend on the data stay real, so that it is known which positions
+    have an answer; all other tensors have a shape and no contents.
     """
 
     def __init__(self, vocabulary: int = 0):
-        """New tensors count as `self.kind`; activations whose last dimension is `vocabulary` as logits."""
+        """Count new tensors as `self.kind`, and activations whose last dimension is `vocabulary` as logits."""
         super().__init__()
         self.vocabulary, self.kind = vocabulary, "activations"
         self.live, self.peak = Counter(), Counter()
@@ -39,7 +39,7 @@ class MemoryTracker(TorchDispatchMode):
         self._storages: dict[int, tuple[str, weakref.ref]] = {}
 
     def hold(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
-        """Count these, whatever they were counted as before, as `kind`."""
+        """Count these tensors as `kind`, whatever they were counted as before."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             key, size = id(storage), storage.nbytes()
@@ -52,7 +52,7 @@ class MemoryTracker(TorchDispatchMode):
             self.peak = self.live.copy()
 
     def forget_peak(self) -> None:
-        """The peak is looked for from now on."""
+        """Look for the peak from now on."""
         self.peak = self.live.copy()
 
     def _free(self, key: int, size: int) -> None:
@@ -71,9 +71,9 @@ class MemoryTracker(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def counted(memory: MemoryTracker, fake: bool = True) -> Iterator[None]:
-    """Count what runs inside; with `fake`, without carrying it out."""
-    with FakeTensorMode(allow_non_fake_inputs=True) if fake else contextlib.nullcontext(), memory:
+def counted(memory: MemoryTracker) -> Iterator[None]:
+    """Count what runs inside, without carrying it out."""
+    with FakeTensorMode(allow_non_fake_inputs=True), memory:
         yield
 
 
@@ -95,7 +95,7 @@ def _run(func, args: tuple, kwargs: dict):
 
 
 def _positions(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """Masks as positions: with them, the shape of the result is known without its contents."""
+    """Turn masks into positions: with them, the shape of the result is known without its contents."""
     found = []
     with unset_fake_temporarily():
         for index in indices:
@@ -104,7 +104,7 @@ def _positions(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | No
 
 
 def materialise(loaded: LoadedModel, memory: MemoryTracker) -> list[nn.Parameter]:
-    """Memory for every weight (in place), shared ones once; returns those that train."""
+    """Give every weight memory (in place), shared ones once; returns the weights that train."""
     memory.kind = "weights"
     loaded.model.to_empty(device=loaded.device)
     if loaded.base.language_model is not None:
@@ -115,20 +115,18 @@ def materialise(loaded: LoadedModel, memory: MemoryTracker) -> list[nn.Parameter
     return trained
 
 
-def count_step(
-    loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False, fake: bool = True
-) -> MemoryTracker:
-    """Memory and operations of an optimizer step as `VQATrainer` takes it after its first.
+def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False) -> MemoryTracker:
+    """Count memory and operations of an optimizer step, as `VQATrainer` takes it after its first.
 
     Args:
-        loaded: under its adapter, on the meta device.
-        gradients: those of an earlier part or batch are there already.
-        fake: count without carrying it out.
+        loaded: the model with its adapter, on the meta device.
+        args: what `trainer_arguments` returns.
+        gradients: whether there are gradients of an earlier part or batch already.
     """
     classes = loaded.family.answers == "classes"
     memory = MemoryTracker(0 if classes else loaded.base.config.text_config.vocab_size)
     loss_of = ClassLoss() if classes else AnswerLoss(args.label_smoothing_factor)
-    with counted(memory, fake):
+    with counted(memory):
         trained = materialise(loaded, memory)
         if args.activation_checkpointing:
             options = dict(args.activation_checkpointing_kwargs or {})
@@ -151,9 +149,9 @@ def count_step(
         memory.hold(inputs.values(), "other")
         labels, memory.kind = inputs.pop("labels"), "activations"
         memory.forget_peak()
-        half = torch.float16 if args.fp16 or loaded.dtype == torch.float16 else torch.bfloat16
+        half = torch.float16 if args.fp16 else torch.bfloat16
         loaded.model.train()
-        with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16 or half == torch.float16):
+        with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16):
             loss = loss_of(loaded.model(**inputs), labels)
         loss.backward()
         if args.max_grad_norm:
@@ -165,7 +163,7 @@ def count_step(
 def layer_rate(
     kind: str, outputs: int, inputs: int, tokens: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.3
 ) -> float:
-    """Floating-point operations a second, forward and backward, of one frozen layer of the language model."""
+    """Measure the operations a second, forward and backward, of one frozen linear layer [outputs, inputs]."""
     if kind == "none":
         layer = nn.Linear(inputs, outputs, bias=False, dtype=dtype)
     elif kind == "8bit":

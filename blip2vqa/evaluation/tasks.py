@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from blip2vqa.evaluation.caption_metrics import BlindCaption, score_captions
 from blip2vqa.evaluation.scores import BlindBaseline, score
+from blip2vqa.utils.errors import InputError
+
+LOSS = "loss"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,20 @@ class Task:
     blind: type
     """Made of training examples; `predict(examples)`, without the image."""
     max_new_tokens: int
+
+    def find_best_metric(self, asked: str) -> str:
+        """Check the name given as `--metric_for_best_model`: "loss", or the main score of this task.
+
+        "accuracy", the option's default, stands for the task's main score. Raises `InputError` for any other name.
+        """
+        name = asked.removeprefix("eval_")  # which Trainer puts in front of the names itself
+        if name == "accuracy":
+            return self.main
+        if name not in (self.main, LOSS):
+            raise InputError(
+                f"--metric_for_best_model {asked}: is no metric of --task {self.name}; choose from {self.main}, {LOSS}"
+            )
+        return name
 
 
 VQA = Task("vqa", "accuracy", "question", score, BlindBaseline, 10)

@@ -12,8 +12,9 @@ from blip2vqa.adapters.attach import FoundAdapter, add_adapters, misfit_of, same
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base, part_of
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.features.encode import Pixels
-from blip2vqa.inference.request import AS_IT_IS, BASE, use_adapters
+from blip2vqa.inference.request import use_adapters
 from blip2vqa.models.classes import class_scores, text_encoder
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.utils.errors import InputError
@@ -215,8 +216,8 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     """The model with and without it; and beside its own base, where this one is a copy in another precision."""
     loaded = load_base(base.base_model_id, revision=base.revision, answers=adapter.answers)
     put_on = FoundAdapter(adapter.renamed(found.names), base.base_model_id, base.revision, ())
-    add_adapters(loaded, {"probe": put_on})
-    with_it, without = probe(loaded, adapter, "probe"), probe(loaded, adapter, BASE)
+    add_adapters(loaded, {CURRENT: put_on})
+    with_it, without = probe(loaded, adapter, CURRENT), probe(loaded, adapter, BASE)
     if torch.equal(with_it, without):
         found.lower(INCOMPATIBLE, "the model says the same with and without it, to the last bit")
         return
@@ -234,7 +235,7 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     except InputError as error:
         found.lower(CONVERTIBLE, f"the drift of the logits is not measured: {error.problems[0]}")
         return
-    drift = _drift(probe(loaded, adapter, AS_IT_IS), without)
+    drift = _drift(probe(loaded, adapter, CURRENT), without)
     said = f"logits of this copy drift by {drift:.1%} of their spread from those of {own}"
     if drift <= DRIFT[found.copy_of]:
         found.reasons.append(said)
@@ -247,16 +248,16 @@ def _drift(before: torch.Tensor, after: torch.Tensor) -> float:
 
 
 @torch.inference_mode()
-def probe(loaded: LoadedModel, adapter: Adapter, name: str) -> torch.Tensor:
+def probe(loaded: LoadedModel, adapter: Adapter, ref: AdapterRef) -> torch.Tensor:
     """Logits [vocabulary or answers] in float32 of an answer's first token, about a drawn picture.
 
-    `name`: as in `use_adapters`."""
+    `ref`: whether `adapter`, loaded as `CURRENT`, or the base alone gives them."""
     picture = Image.merge(
         "RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.linear_gradient("L").rotate(90)]
     )
     pixels = Pixels({"": picture}, loaded.processor.image_processor)
     text = text_encoder(loaded.processor, loaded.base.config, adapter.manifest.get("prompt"), adapter.answers)
-    with use_adapters(loaded, [name]):
+    with use_adapters(loaded, [ref]):
         if text.classes:
             return class_scores(loaded, text, pixels, [""], [_QUESTION])[0]
         vision = loaded.base.encode(pixel_values=pixels.of([""]).to(loaded.device, loaded.dtype))

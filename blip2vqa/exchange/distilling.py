@@ -7,13 +7,14 @@ import pandas as pd
 
 from blip2vqa.adapters.base.checkpoints import Checkpoint
 from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.adapters.ref import CURRENT
 from blip2vqa.config.exchange import TransferArguments
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.exchange.measuring import Asking
-from blip2vqa.inference.model_spec import ONLY, find_model_spec
+from blip2vqa.inference.model_spec import find_model_spec
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError
@@ -37,8 +38,8 @@ def distil(
     The training is finetune.py's, with its defaults but the source's rank, layers and decoding, and `args.finetune` on top.
     Raises `InputError` when the source is confident of nothing.
     """
-    known = find_model_spec(None, None, {ONLY: (source.name, None)}, dtype=args.dtype)
-    request = known.request(ONLY)
+    known = find_model_spec(None, None, {CURRENT: (source.name, None)}, dtype=args.dtype)
+    request = known.request()
     answers = asking.ask(known, [(request, example) for example in teach], f"asking {Path(source.name).name}")
     kept = [
         (example, answer.text)

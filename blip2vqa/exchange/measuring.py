@@ -8,8 +8,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from blip2vqa.adapters import ref
 from blip2vqa.adapters.algebra import Deltas, Factors, norm, read_deltas, write_adapter
 from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.adapters.ref import AdapterRef
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
@@ -137,10 +139,11 @@ def _run(
     swapped: str | None = None,
 ) -> list[SystemRun]:
     """The base, asked as `like` is, and its adapters, each asked in its own way; one of them about swapped images, too."""
-    given = {name: (path, None) for name, path in adapters.items()}
+    given = {AdapterRef.named(name): (path, None) for name, path in adapters.items()}
     spec = find_model_spec(base, revision, given, with_base=True, dtype=asking.dtype)
     manner = {"prompt": like.manifest.get("prompt"), "decoding": like.manifest.get("decoding") or {}}
-    requests = {base_name: spec.request(None, **manner)} | {name: spec.request(name) for name in adapters}
+    requests = {base_name: spec.request(ref.BASE, **manner)}
+    requests |= {name: spec.request(AdapterRef.named(name)) for name in adapters}
     asked = {name: [(request, example) for example in examples] for name, request in requests.items()}
     others = swap_images(examples, asking.seed) if swapped else None
     if others:

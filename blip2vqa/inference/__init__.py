@@ -1,1 +1,1 @@
-"""Asking a loaded model."""
+"""Ask questions of a loaded model."""

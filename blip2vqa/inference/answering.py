@@ -1,13 +1,15 @@
-"""One inference run: a table of questions in, the same table with answers, confidence and status out."""
+"""Answer a table of questions: the same table comes out with answers, confidence and status."""
 
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from blip2vqa.adapters.ref import CURRENT, AdapterRef
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
@@ -17,8 +19,9 @@ from blip2vqa.data.tables import Table, load_table
 from blip2vqa.evaluation.metrics import bertscore_scorer
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import Answer, answer_by_batch
-from blip2vqa.inference.model_spec import ONLY, ModelSpec, check_asks, find_model_spec, parse_adapters
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec, parse_adapters
 from blip2vqa.inference.request import AnswerRequest
+from blip2vqa.inference.startup import find_scorer, start_pairs
 from blip2vqa.models.answer_lists import read_answers
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.reporting.tables import format_block
@@ -26,45 +29,44 @@ from blip2vqa.utils.distributed import run_on_main_rank, start
 from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
 
-DEFAULT = "default"
+DEFAULT = AdapterRef.named("default")
 """The adapter for types of questions that have none of their own."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
-    """What will be answered and by whom, checked before any weight is loaded."""
+    """The questions and the adapters that answer them, checked before any weight is loaded."""
 
     table: Table
     examples: list[Example]
     skipped: list[BadRow]
     spec: ModelSpec
-    requests: dict[str, AnswerRequest]
-    """By the user's names for adapters."""
+    requests: dict[AdapterRef, AnswerRequest]
+    """One for each adapter; `CURRENT` alone where one adapter, or the base, answers all questions."""
 
     @property
     def routed(self) -> bool:
         """Whether each question goes to the adapter of its type."""
-        return ONLY not in self.requests
+        return CURRENT not in self.requests
 
-    def name_for(self, example: Example) -> str:
-        """Of the adapter that answers it."""
+    def ref_for(self, example: Example) -> AdapterRef:
+        """Choose the adapter that answers a question."""
         if not self.routed:
-            return ONLY
-        return example.question_type if example.question_type in self.requests else DEFAULT
+            return CURRENT
+        own = AdapterRef.named(example.question_type)
+        return own if own in self.requests else DEFAULT
 
 
 def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict | None:
-    """Answer the table and write it; returns the metrics, `{}` when the table has no answers, None but in the main process.
+    """Answer the table and write it; returns the metrics, or `{}` when the table has no answers.
 
-    Processes of one launch share the work; the main one alone writes. Raises `InputError`, with every problem found,
-    before any weight is loaded.
+    Processes of one launch share the work; the main one alone writes, and the others return None. Raises `InputError`, with
+    every problem found, before any weight is loaded.
     """
-    state = start()
+    start()
     job = _check(args, features)
     answered = any(example.answers for example in job.examples)
-    scorer = bertscore_scorer(args.bertscore_model) if answered and state.is_main_process else None
-    if scorer is not None:  # an evaluate.Metric is falsy
-        scorer.check()
+    scorer = find_scorer(args.bertscore_model if answered else "none")
     table = None
 
     def open_table() -> set[int]:
@@ -92,21 +94,23 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
 
 
 def _run_key(args: InferenceArguments, job: Job) -> dict:
-    """What the answers depend on."""
+    """Collect what the answers depend on: an interrupted table goes on only where all of it is the same."""
     return {
         "base_model": job.spec.base_model_id,
         "base_revision": job.spec.revision,
-        "adapters": {name: adapter.digest for name, adapter in job.spec.adapters.items()},
-        "images": hashlib.sha256("".join(example.digest for example in job.examples).encode()).hexdigest(),
-        "prompts": {name: request.text.prompt for name, request in job.requests.items()},
-        "decoding": {name: asdict(request.decoding) for name, request in job.requests.items()},
-        "answers": {name: list(request.tree.answers) for name, request in job.requests.items() if request.tree},
-        "routes": hashlib.sha256("\n".join(map(job.name_for, job.examples)).encode()).hexdigest()
-        if job.routed
-        else None,
+        "adapters": {ref.name: adapter.digest for ref, adapter in job.spec.adapters.items()},
+        "images": _hash("".join(example.digest for example in job.examples)),
+        "prompts": {ref.name: request.text.prompt for ref, request in job.requests.items()},
+        "decoding": {ref.name: asdict(request.decoding) for ref, request in job.requests.items()},
+        "answers": {ref.name: list(request.tree.answers) for ref, request in job.requests.items() if request.tree},
+        "routes": _hash("\n".join(job.ref_for(example).name for example in job.examples)) if job.routed else None,
         "dtype": args.dtype,
         "quantization": args.quantization,
     }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def score_table(args: InferenceArguments) -> dict:
@@ -123,12 +127,12 @@ def score_table(args: InferenceArguments) -> dict:
 
 
 def metrics_path(output_path: str) -> Path:
-    """`RESULTS.csv` → `RESULTS.metrics.json`."""
+    """Name the file of the metrics: `RESULTS.metrics.json` for `RESULTS.csv`."""
     return Path(output_path).with_suffix(".metrics.json")
 
 
 def score_path(predictions: str) -> Path:
-    """`PREDICTIONS.csv` → `PREDICTIONS.score.json`."""
+    """Name the file of the scores: `PREDICTIONS.score.json` for `PREDICTIONS.csv`."""
     return Path(predictions).with_suffix(".score.json")
 
 
@@ -138,48 +142,46 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
         problems.append(
             f"--output_path {args.output_path}: is already there, finished; name another, or --overwrite it"
         )
-    found = collect_errors(problems, _find_voices, args)
+    found = collect_errors(problems, _find_requests, args)
     rows = collect_errors(problems, load_rows, args) if args.csv_path else None
     job = Job(*rows, *found) if found and rows else None
     if job:
         collect_errors(problems, _check_routes, job)
     raise_all(problems)
-    for name, request in job.requests.items():
-        asked = [example for example in job.examples if job.name_for(example) == name]
+    for ref, request in job.requests.items():
+        asked = [example for example in job.examples if job.ref_for(example) == ref]
         room = request.tree.longest if request.tree else request.decoding.max_new_tokens
         collect_errors(problems, request.text.check_lengths, asked, room)
     raise_all(problems)
     return job
 
 
-def _find_voices(args: InferenceArguments) -> tuple[ModelSpec, dict[str, AnswerRequest]]:
+def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef, AnswerRequest]]:
     adapters = parse_adapters(args.lora_model_path)
     spec = find_model_spec(
         args.base_model_id,
         args.base_model_revision,
-        {name: (path, args.lora_revision) for name, path in adapters.items()},
+        {ref: (path, args.lora_revision) for ref, path in adapters.items()},
         dtype=args.dtype,
     )
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     answers = read_answers(args.answers) if args.answers else None
-    names = list(adapters) or [ONLY]
-    requests = {name: spec.request(name, prompt=args.prompt, decoding=decoding, answers=answers) for name in names}
+    build = partial(spec.question_request, prompt=args.prompt, decoding=decoding, answers=answers)
     problems: list[str] = []
-    for name, request in requests.items():
-        collect_errors(problems, check_asks, request, adapters.get(name))
+    requests = {ref: collect_errors(problems, build, ref) for ref in adapters or [CURRENT]}
     raise_all(problems)
     return spec, requests
 
 
 def _check_routes(job: Job) -> None:
-    """Every question has an adapter, and every adapter is named for a type that there is, here or by the rule."""
+    """Raise `InputError` for a question without an adapter, and for an adapter named for a type that does not exist."""
     if not job.routed:
         return
     types = Counter(example.question_type for example in job.examples)
     known = ", ".join(sorted(types))
-    _, unknown = missing_types((name for name in job.requests if name != DEFAULT), job.examples)
+    _, unknown = missing_types((ref.name for ref in job.requests if ref != DEFAULT), job.examples)
     problems = [f"--lora_model_path {name}=…: no question is of type {name}; the table has {known}" for name in unknown]
-    lost = {name: count for name, count in types.items() if name not in job.requests}
+    lost = {name: count for name, count in types.items() if AdapterRef.named(name) not in job.requests}
     if lost and DEFAULT not in job.requests:
         shown = ", ".join(f"{name} ({count:,} questions)" for name, count in sorted(lost.items()))
         problems.append(f"--lora_model_path: no adapter for questions of type {shown}; add default=ADAPTER for them")
@@ -187,19 +189,12 @@ def _check_routes(job: Job) -> None:
 
 
 def load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
-    """The table, its checked examples, and the rows left out. Raises `InputError` with every problem found."""
+    """Read the table, check its examples, and list the rows left out. Raises `InputError` with every problem found."""
     table, problems = load_table(args.csv_path, args.annotations_path, require_answers=False)
-    examples, bad = check_examples(
-        table,
-        problems,
-        args.csv_path,
-        args.image_dir,
-        question_type_column=args.question_type_column,
-        on_bad_image=args.on_bad_image,
-        bad_images_path=Path(args.output_path).with_suffix(".bad_images.csv")
-        if PartialState().is_main_process
-        else None,
-    )
+    bad_images = Path(args.output_path).with_suffix(".bad_images.csv") if PartialState().is_main_process else None
+    options = {"question_type_column": args.question_type_column, "on_bad_image": args.on_bad_image}
+    given = table, problems, args.csv_path, args.image_dir
+    examples, bad = check_examples(*given, bad_images_path=bad_images, **options)
     types = collect_errors([], parse_question_types, args.question_types)  # what is wrong with them has been reported
     if types:
         examples = of_types(examples, types, args.csv_path)
@@ -207,31 +202,22 @@ def load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadR
     return table, examples, bad
 
 
-def start_pairs(loaded: LoadedModel, kept: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """What a run that answers says first of its base, its device and its features."""
-    processes = PartialState().num_processes
-    return [
-        *(tuple(note.split(": ", 1)) for note in loaded.notes),
-        ("device", f"{loaded.device}, {processes} process{'es' * (processes > 1)}"),
-        *kept,
-    ]
-
-
 def _start_block(
     args: InferenceArguments, job: Job, loaded: LoadedModel, kept: list[tuple[str, str]], pending: list[Example]
 ) -> str:
     images = len({example.digest for example in job.examples})
-    counts = Counter(job.name_for(example) for example in pending)
-    pairs = [("base model", f"{loaded.base_model_id} ({loaded.family.name})")]
+    counts = Counter(job.ref_for(example) for example in pending)
+    base, *rest = start_pairs(loaded, kept)
+    pairs = [base]
     if not job.spec.adapters:
         pairs.append(("adapter", "none: the base answers alone"))
-    for name, adapter in job.spec.adapters.items():
-        label = f"adapter {name}" if name else "adapter"
-        pairs.append((label, f"{adapter.path}, {counts[name]:,} questions" if name else adapter.path))
-    pairs += start_pairs(loaded, kept)
+    for ref, adapter in job.spec.adapters.items():
+        share = f", {counts[ref]:,} questions" if job.routed else ""
+        pairs.append((f"adapter {ref.name}".strip(), f"{adapter.path}{share}"))
+    pairs += rest
     pairs.append(("questions", f"{len(pending):,} on {images:,} images, {args.batch_size} at once"))
-    for name, request in job.requests.items():
-        of = f" {name}" if name else ""
+    for ref, request in job.requests.items():
+        of = f" {ref.name}" if ref.name else ""
         if request.text.classes:
             listed = len(request.tree.answers if request.tree else request.text.answers)
             pairs.append((f"answers{of}", f"the likeliest of {listed:,}, outputs of the head"))
@@ -253,17 +239,13 @@ def _answer(
     pending: list[Example],
     table: PredictionsTable | None,
 ) -> None:
-    """Answer what is pending; the main process alone has a table, and keeps results in it as they come."""
-    loaded, found, kept = job.spec.load(
-        {example.digest: example.image for example in pending},
-        features.kept(),
-        dtype=args.dtype,
-        quantization=args.quantization,
-        batch_size=args.batch_size,
-    )
+    """Answer the pending questions; the main process alone has a table, and keeps results in it as they come."""
+    images = {example.digest: example.image for example in pending}
+    options = {"dtype": args.dtype, "quantization": args.quantization, "batch_size": args.batch_size}
+    loaded, found, kept = job.spec.load(images, features.kept(), **options)
     if table:
         print(_start_block(args, job, loaded, kept, pending), flush=True)
-    requests = [job.requests[job.name_for(example)] for example in pending]
+    requests = [job.requests[job.ref_for(example)] for example in pending]
     batches = answer_by_batch(loaded, found, pending, requests, batch_size=args.batch_size)
     with tqdm(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
         for batch in batches:
@@ -273,8 +255,8 @@ def _answer(
 
 
 def _result(job: Job, example: Example, answer: Answer) -> dict:
-    """As `PredictionsTable` keeps it."""
+    """Build the entry of one answer in `PredictionsTable`."""
     result = {"row": example.row, "answer": answer.text, "confidence": answer.confidence, "status": "ok"}
     if job.routed:
-        result["adapter"] = job.name_for(example)
+        result["adapter"] = job.ref_for(example).name
     return result | ({"ranked": answer.ranked} if answer.ranked else {})

@@ -1,4 +1,4 @@
-"""Pictures in, captions in several styles out: every picture is looked at once, whatever the number of styles."""
+"""Caption pictures in several styles; each picture is encoded once, whatever the number of styles."""
 
 import time
 from collections import Counter
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.styles import known_styles, read_style
@@ -18,10 +19,10 @@ from blip2vqa.data.images import BadImage, open_image
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.features.encode import Pixels, encode_in_memory
-from blip2vqa.inference.answering import start_pairs
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest, Decoding
+from blip2vqa.inference.startup import start_pairs
 from blip2vqa.reporting.sheet import write_sheet
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import run_on_main_rank, start
@@ -29,7 +30,7 @@ from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import write_text_atomic
 
 COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
-ALONE = "prompt and decoding alone"
+NO_ADAPTER = "prompt and decoding alone"
 DEFAULT_STYLES = ("detailed", "concise", "creative")
 SHOWN = 3  # pictures whose captions are printed at the end
 NO_QUESTION = Example(0, None, "", "", "", (), "", {})
@@ -41,20 +42,25 @@ class Style:
 
     name: str
     adapter: str | None
-    """Path or Hub id; None: the style acts by its prompt and decoding alone."""
+    """Path or Hub id; None where the base writes by the style's prompt and decoding alone."""
     options: dict
-    """Of its JSON; `{}` for an adapter's own way under a name that is no style."""
+    """Prompt and decoding from the style's file; `{}` where the adapter bears a name that is no style."""
+
+    @property
+    def ref(self) -> AdapterRef:
+        """The adapter that writes in this style, or the base alone."""
+        return AdapterRef.named(self.name) if self.adapter else BASE
 
 
 def parse_styles(given: Sequence[str]) -> list[Style]:
-    """`["detailed=ADAPTER", "concise", "mine.json"]` → styles. Raises `InputError` with every problem found."""
+    """Read styles such as `["detailed=ADAPTER", "concise", "mine.json"]`. Raises `InputError` with every problem found."""
     problems, styles = [], []
     for item in given:
         name, sign, adapter = item.partition("=")
         known = name in known_styles() or name.endswith(".json")
         # An adapter remembers its own prompt: any name will do for it.
         options = collect_errors(problems, read_style, name) if name and (known or not adapter) else {}
-        label = Path(name).stem if name.endswith(".json") else name
+        label = style_name(name)
         if not name or (sign and not adapter):
             problems.append(f"--styles {item}: is STYLE=ADAPTER, as in concise=runs/concise, or STYLE alone")
         if label in [style.name for style in styles]:
@@ -64,8 +70,13 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
     return styles
 
 
+def style_name(given: str) -> str:
+    """Name a style that is given by its name or by the path of its file."""
+    return Path(given).stem if given.endswith(".json") else given
+
+
 def styles_of(args: CaptionArguments) -> list[Style]:
-    """The styles asked for, and --prompt as one more."""
+    """Read the styles asked for, and --prompt as one more."""
     styles = parse_styles(args.styles or ([] if args.prompt else DEFAULT_STYLES))
     if args.prompt:
         options = {"prompt": args.prompt, "max_new_tokens": CAPTION.max_new_tokens}
@@ -74,7 +85,7 @@ def styles_of(args: CaptionArguments) -> list[Style]:
 
 
 def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
-    """Who writes captions in a style: its adapter as it was trained, or the base by the style's prompt and decoding.
+    """Build the request for captions in a style: of its adapter as it was trained, or of the base with the style's prompt.
 
     Raises `InputError` where the base has no room for prompt and caption.
     """
@@ -86,23 +97,22 @@ def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
 
 def _request_of(spec: ModelSpec, style: Style) -> AnswerRequest:
     options = {name: style.options[name] for name in Decoding.__dataclass_fields__ if name in style.options}
-    if style.name not in spec.adapters:
-        return spec.request(prompt=style.options["prompt"], decoding=options)
-    manifest = spec.adapters[style.name].manifest
-    if manifest.get("task") == "caption":
-        return spec.request(style.name)
-    # Of another task, or of other tools: what it was trained with does not write captions.
+    if style.ref == BASE:
+        return spec.request(BASE, prompt=style.options["prompt"], decoding=options)
+    if spec.adapters[style.ref].manifest.get("task") == CAPTION.name:
+        return spec.request(style.ref)
+    # The adapter is of another task, or of other tools: the prompt that it was trained with does not write captions.
     prompt = style.options.get("prompt") or spec.family.caption_prompt
-    return spec.request(style.name, prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens} | options)
+    return spec.request(style.ref, prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens} | options)
 
 
 def find_styles(
     styles: Sequence[Style], base_model_id: str | None, revision: str | None, dtype: str = "auto"
 ) -> tuple[ModelSpec, list[AnswerRequest]]:
-    """The base of all styles with their adapters, and a request for each style. Raises `InputError`."""
-    adapters = {style.name: (style.adapter, None) for style in styles if style.adapter}
-    alone = len(adapters) < len(styles)
-    spec = find_model_spec(base_model_id, revision, adapters, with_base=alone, dtype=dtype)
+    """Find the base of all styles with their adapters, and build a request for each style. Raises `InputError`."""
+    adapters = {style.ref: (style.adapter, None) for style in styles if style.adapter}
+    with_base = len(adapters) < len(styles)
+    spec = find_model_spec(base_model_id, revision, adapters, with_base=with_base, dtype=dtype)
     if spec.family.caption_prompt is None:
         raise InputError(f"base model {spec.base_model_id}: {spec.family.name} cannot write captions")
     problems: list[str] = []
@@ -112,40 +122,34 @@ def find_styles(
 
 
 def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict | None:
-    """Caption pictures and write the table, and the sheet if asked for; returns what was done, None but in the main process.
+    """Caption pictures and write the table, and the sheet if asked for; returns counts and the first captions to print.
 
-    Raises `InputError`, with every problem found, before any weight is loaded; pictures that cannot be used are left out, with
-    the reason in their rows, unless none is left.
+    The main process alone writes; the others return None. Raises `InputError`, with every problem found, before any weight is
+    loaded. A picture that cannot be used is left out, with the reason in its rows; if none is left, that is an error.
     """
     state = start()
     problems = args.check() + features.check()
     styles = collect_errors(problems, styles_of, args)
-    found = (
-        collect_errors(problems, find_styles, styles, args.base_model_id, args.base_model_revision, args.dtype)
-        if styles
-        else None
-    )
+    base = args.base_model_id, args.base_model_revision, args.dtype
+    found = collect_errors(problems, find_styles, styles, *base) if styles else None
     raise_all(problems)
     spec, requests = found
     pictures, bad = run_on_main_rank(lambda: _gather(args))
     began = time.monotonic()
-    loaded, kept, lines = spec.load(
-        {picture.digest: picture.source for picture in pictures},
-        features.kept(),
-        dtype=args.dtype,
-        quantization=args.quantization,
-        batch_size=args.batch_size,
-    )
+    images = {picture.digest: picture.source for picture in pictures}
+    options = {"dtype": args.dtype, "quantization": args.quantization, "batch_size": args.batch_size}
+    loaded, kept, lines = spec.load(images, features.kept(), **options)
     if state.is_main_process:
-        print(_start_block(args, spec, styles, requests, loaded, lines, len(pictures), bad), flush=True)
-    examples, asked = [], []
-    for picture in pictures:
-        for request in requests:
-            examples.append(Example(len(examples), picture.source, picture.source.name, picture.digest, "", (), "", {}))
-            asked.append(request)
+        print(_start_block(args, styles, requests, loaded, lines, len(pictures), bad), flush=True)
+    asked = [picture for picture in pictures for _ in requests]
+    examples = [
+        Example(row, picture.source, picture.source.name, picture.digest, "", (), "", {})
+        for row, picture in enumerate(asked)
+    ]
     if isinstance(kept, Pixels):
         kept = encode_in_memory(loaded, kept, spec.scopes, args.batch_size)
-    said = answer_examples(loaded, kept, examples, asked, batch_size=args.batch_size, progress="captioning")
+    options = {"batch_size": args.batch_size, "progress": "captioning"}
+    said = answer_examples(loaded, kept, examples, requests * len(pictures), **options)
     if not state.is_main_process:
         return None
     names = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad])
@@ -164,7 +168,7 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
 
 
 def _rows(styles: list[Style], pictures: list[Picture], said: list[Answer], bad: list[tuple[str, str]]) -> list[tuple]:
-    """`COLUMNS` for every picture and style; `said` by picture, then by style."""
+    """Build the rows of `COLUMNS`; `said` holds the captions picture by picture, style by style in each."""
     asked = [(picture.source.name, style) for picture in pictures for style in styles]
     rows = [
         (image, style.name, answer.text, f"{answer.confidence:.6f}", style.adapter or "", "ok")
@@ -177,7 +181,7 @@ def _rows(styles: list[Style], pictures: list[Picture], said: list[Answer], bad:
 
 
 def short_names(places: Sequence[str]) -> dict[str, str]:
-    """Place → its file's name alone, where no other has it: a page made to be shown does not tell the user's folders."""
+    """Map each place to its file's name where no other has it: a page made to be shown hides the user's folders."""
     last = {place: PurePosixPath(urlsplit(place).path or place).name or place for place in places}
     counts = Counter(last.values())
     return {place: name if counts[name] == 1 else place for place, name in last.items()}
@@ -195,14 +199,10 @@ def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]
     return pictures, bad
 
 
-def _start_block(args, spec: ModelSpec, styles, requests, loaded, lines, images: int, bad) -> str:
-    pairs = [
-        ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
-        *start_pairs(loaded, lines),
-        ("images", f"{images:,}, {args.batch_size} captions at once"),
-    ]
+def _start_block(args, styles, requests, loaded, lines, images: int, bad) -> str:
+    pairs = [*start_pairs(loaded, lines), ("images", f"{images:,}, {args.batch_size} captions at once")]
     for style, request in zip(styles, requests, strict=True):
-        by = f"adapter {style.adapter}" if style.adapter else ALONE
+        by = f"adapter {style.adapter}" if style.adapter else NO_ADAPTER
         pairs.append((style.name, f"{by}; {request.text.prompt!r}, {request.decoding.describe()}"))
     for place, reason in bad:
         pairs.append(("left out", f"{place}: {reason}"))
@@ -221,4 +221,4 @@ def _write_sheet(path: str, styles: list[Style], pictures: list[Picture], names:
         for place, reason in bad:
             yield names[place], None, dict.fromkeys(style.name for style in styles), reason
 
-    write_sheet(path, rows(), [(s.name, f"adapter {s.adapter}" if s.adapter else ALONE) for s in styles])
+    write_sheet(path, rows(), [(s.name, f"adapter {s.adapter}" if s.adapter else NO_ADAPTER) for s in styles])

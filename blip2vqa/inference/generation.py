@@ -1,4 +1,7 @@
-"""Answers from features, in batches; a causal model's keys and values of an image are computed once for all its questions."""
+"""Generate answers from features, in batches.
+
+A causal model's keys and values of an image are computed once, and used for all questions about it.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,20 +20,20 @@ from blip2vqa.models.classes import class_scores
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
 
-# Questions are sorted by length among so many batches, or among those of as many images as a batch has questions: the keys
-# and values of these images are in memory together.
 BATCHES_TOGETHER = 4
+"""Most batches among whose questions like lengths are put together; fewer where they would have more images than a batch has
+questions, since the keys and values of all these images are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said."""
+    """An answer of the model, and how sure it is."""
 
     text: str
     confidence: float
-    """Probability of the answer's tokens, end token included: their product, from 0 to 1; of a head, that of its output."""
+    """From 0 to 1: the product of the probabilities of the answer's tokens, end token included; of a head, its output's."""
     ranked: tuple[tuple[str, float], ...] = ()
-    """With a list of answers, the likeliest of them and their probabilities."""
+    """The likeliest answers and their probabilities, where answers are chosen from a list."""
 
 
 @torch.inference_mode()
@@ -43,8 +46,11 @@ def answer_batch(
     tree: AnswerTree | None = None,
     prompts: Sequence[str] | None = None,
 ) -> list[Answer]:
-    """Answer `questions` about images given as what the base's `encode` returns [batch, …]: the plain way, image and question
-    through the language model together. `prompts`: one for each question instead of `text`'s own."""
+    """Answer one batch the plain way: image and question go through the language model together.
+
+    `vision`: what the base's `encode` returns for the images [batch, …]. `prompts`: one for each question instead of the
+    encoder's own.
+    """
     batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
     # BLIP-2's own `generate` always runs the vision tower, and ignores the model's generation_config.
     inputs = loaded.base.generation_inputs(vision.to(loaded.device), **batch)
@@ -55,7 +61,10 @@ def answer_batch(
 
 @torch.inference_mode()
 def prefill_images(loaded: LoadedModel, query_output: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """A causal model's keys and values of images alone, by layer: [images, heads, num_query_tokens, head size] each."""
+    """Compute a causal model's keys and values of images alone.
+
+    Returns one pair a layer, each tensor [images, heads, num_query_tokens, head size].
+    """
     decoder = loaded.base.language_model.get_decoder()
     embeddings = loaded.base.project(query_output.to(loaded.device)).to(decoder.dtype)
     return [
@@ -74,7 +83,10 @@ def answer_with_kv_cache(
     tree: AnswerTree | None = None,
     prompts: Sequence[str] | None = None,
 ) -> list[Answer]:
-    """As `answer_batch` of a causal model, `questions[i]` about image `rows[i]` of `memory`, whose tokens are not run again."""
+    """Answer one batch by a causal model, `questions[i]` about image `rows[i]` of `memory`.
+
+    `memory`: what `prefill_images` returns; the tokens of the images are not computed again. Otherwise as `answer_batch`.
+    """
     batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
     index = torch.tensor(rows, device=loaded.device).repeat_interleave(_beams(decoding, tree))
     cache = DynamicCache([(keys[index], values[index]) for keys, values in memory])
@@ -88,7 +100,7 @@ def _beams(decoding: Decoding, tree: AnswerTree | None) -> int:
 def _generate(
     loaded: LoadedModel, text: TextEncoder, decoding: Decoding, tree: AnswerTree | None, prompt: int, **inputs
 ) -> list[Answer]:
-    """`prompt` is how many columns of the generated sequences stand in front of the answer."""
+    """Run upstream's `generate`; `prompt` is the number of columns in front of the answer in the sequences it returns."""
     language_model, beams = loaded.base.language_model, _beams(decoding, tree)
     options = {"max_new_tokens": decoding.max_new_tokens, "do_sample": decoding.do_sample}
     if decoding.min_new_tokens:
@@ -103,7 +115,7 @@ def _generate(
             "num_return_sequences": beams,
             "length_penalty": 0.0,  # ranked by probability, not by probability for each token
         }
-    with torch.random.fork_rng(enabled=decoding.do_sample):  # training draws on as if nobody had asked
+    with torch.random.fork_rng(enabled=decoding.do_sample):  # sampling must not change the random numbers of training
         if decoding.do_sample:
             torch.manual_seed(decoding.sampling_seed)
         output = language_model.generate(
@@ -134,7 +146,7 @@ def _generate(
 
 
 def _ranked(tree: AnswerTree, tokens: list[list[int]], confidences: list[float], beams: int) -> list[Answer]:
-    """`beams` sequences a question → one answer each, with the others behind it."""
+    """Turn the `beams` sequences of each question into its likeliest answer, with the others in `ranked`."""
     answers = []
     for start in range(0, len(tokens), beams):
         said = {
@@ -142,16 +154,16 @@ def _ranked(tree: AnswerTree, tokens: list[list[int]], confidences: list[float],
             for beam in range(start, start + beams)
             if confidences[beam] > 0
         }
-        said.pop(None, None)  # a beginning that the list does not hold as a whole
+        said.pop(None, None)  # the beginning of an answer only
         ranked = sorted(said.items(), key=lambda item: -item[1])
         answers.append(Answer(*ranked[0], tuple(ranked)) if ranked else Answer("", 0.0))
     return answers
 
 
 def choose(scores: torch.Tensor, answers: Sequence[str], allowed: Sequence[int] | None = None) -> list[Answer]:
-    """Probabilities [questions, answers] of a head → the likeliest answer to each question, the next ones behind it.
+    """Choose the likeliest answer to each question from a head's probabilities [questions, answers].
 
-    `allowed`: the outputs to choose among; None: all.
+    `allowed`: the outputs to choose among; None allows all.
     """
     columns = torch.arange(len(answers)) if allowed is None else torch.tensor(allowed)
     best = scores[:, columns].topk(min(RANKED, len(columns)), dim=1)
@@ -170,11 +182,10 @@ def answer_by_batch(
     *,
     batch_size: int,
 ) -> Iterator[list[tuple[int, Answer]]]:
-    """Answers as they come, each with its index among `examples`, which `requests[i]` answers: every example once, in an order
-    that costs least.
+    """Yield batches of (index, answer), ordered so that the work for an image is done once; `requests[i]` asks `examples[i]`.
 
-    Voices that decode alike share batches, whatever their adapters; an adapter's questions follow each other, so that few
-    need be in memory at a time. Processes of one launch share the work, and each gets the answers of all.
+    Requests that decode alike share batches, whatever their adapters. An adapter's questions follow each other, so that few
+    adapters need to be in memory at a time. Processes of one launch share the work, and each gets the answers of all.
     """
     state = PartialState()
     keys = [(example.digest, request.adapter) for example, request in zip(examples, requests, strict=True)]
@@ -196,7 +207,7 @@ def answer_by_batch(
 
 
 def _my_batches(loaded, features, examples, requests, keys, mine, batch_size) -> Iterator[list[tuple[int, Answer]]]:
-    """Batches of `mine`, which are all of one kind; `keys` are the image and the adapter of every example."""
+    """Answer the examples of this process, which can all share batches; `keys` are every example's (image, adapter)."""
     for chunk in _chunks(mine, keys, batch_size):
         request = requests[chunk[0]]
         images = {key: row for row, key in enumerate(dict.fromkeys(keys[index] for index in chunk))}
@@ -226,7 +237,7 @@ def _say(loaded, request: AnswerRequest, features: Features, memory, rows, diges
 
 
 def _prompt_lengths(chunk: list[int], examples: Sequence[Example], requests: Sequence[AnswerRequest]) -> dict[int, int]:
-    """Tokens of each prompt, by index."""
+    """Count the tokens of each prompt, by the index of its example."""
     by_text: dict[int, list[int]] = {}
     for index in chunk:
         by_text.setdefault(id(requests[index].text), []).append(index)
@@ -238,7 +249,7 @@ def _prompt_lengths(chunk: list[int], examples: Sequence[Example], requests: Seq
 
 
 def _chunks(mine: list[int], keys: list[tuple], batch_size: int) -> Iterator[list[int]]:
-    """`mine` in whole batches, at most `BATCHES_TOGETHER` at once, and no more than one with images enough for a batch."""
+    """Cut `mine` into chunks of whole batches: at most `BATCHES_TOGETHER`, with no more images than a batch has rows."""
     chunk: list[int] = []
     for start in range(0, len(mine), batch_size):
         batch = mine[start : start + batch_size]
@@ -279,9 +290,10 @@ def answer_examples(
     batch_size: int,
     progress: str | None = None,
 ) -> list[Answer]:
-    """Answers in the order of `examples`, all by one request or each by its own; see `answer_by_batch`.
+    """Answer `examples`, all by one request or each by its own, and return the answers in their order.
 
-    `progress` names the bar; None shows none."""
+    `progress` names the progress bar; None shows none. See `answer_by_batch`.
+    """
     hidden = progress is None or not PartialState().is_main_process
     was_training = loaded.model.training
     loaded.model.eval()

@@ -1,4 +1,4 @@
-"""A base with its adapters, as a run asks questions of it: found and checked before any weight is read, then loaded once."""
+"""A base with its adapters: found and checked before any weight is read, then loaded once to answer questions."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -7,29 +7,28 @@ from pathlib import Path
 
 from blip2vqa.adapters.attach import FoundAdapter, add_adapters, find_adapter, merge_adapter
 from blip2vqa.adapters.multi import MEMORY_GB
+from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import DEFAULT_BASE, KeptFeatures
 from blip2vqa.data.images import ImageSource
 from blip2vqa.features.encode import Features, load_with_features
-from blip2vqa.inference.request import AS_IT_IS, BASE, AnswerRequest, Decoding
+from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.models.classes import text_encoder
 from blip2vqa.models.families import Family, family_of
 from blip2vqa.models.loading import LoadedModel, choose_dtype, find_device, load_base, load_config, load_processor
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
-ONLY = ""
-"""Name of the one adapter that was given without a name."""
-
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One base, and adapters of it by the user's names for them."""
+    """One base, and the adapters of it that answer."""
 
     base_model_id: str
     revision: str | None
     config: object
     processor: object
-    adapters: dict[str, FoundAdapter]
+    adapters: dict[AdapterRef, FoundAdapter]
+    """By name; one that was given without a name is `CURRENT`."""
     with_base: bool
     """Whether the base alone is asked, too."""
 
@@ -39,35 +38,33 @@ class ModelSpec:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What any of the adapters is put on."""
+        """The parts of the base that any of the adapters changes."""
         return tuple(dict.fromkeys(scope for adapter in self.adapters.values() for scope in adapter.scopes))
 
     @property
     def _alone(self) -> bool:
+        """Whether nothing but one adapter, or nothing but the base, is asked."""
         return len(self.adapters) + self.with_base == 1
 
     @property
     def own_answers(self) -> tuple[str, ...] | None:
-        """Of the one adapter there is, the only answers it gives; None: any."""
+        """The answers among which the one adapter chooses; None where it may give any, and where there are several."""
         return next((adapter.answers for adapter in self.adapters.values()), None) if self._alone else None
-
-    def _inner(self, name: str | None) -> str:
-        """What an adapter is called in a request, where some names have a meaning of their own."""
-        return f"adapter {name}" if name in self.adapters else BASE
 
     def request(
         self,
-        name: str | None = None,
+        ref: AdapterRef = CURRENT,
         *,
         prompt: str | None = None,
         decoding: Mapping | None = None,
         answers: Iterable[str] | None = None,
     ) -> AnswerRequest:
-        """Who answers under an adapter, or (None) as the base alone: as asked for, else as it remembers, else by default.
+        """Build the request of an adapter, or of the base alone.
 
-        Raises `InputError` for answers that this base cannot give.
+        Prompt, decoding and answers are those given here, else those that the adapter remembers, else the defaults. Raises
+        `InputError` for answers that this base cannot give.
         """
-        adapter = self.adapters.get(name)
+        adapter = self.adapters.get(ref)
         manifest = adapter.manifest if adapter else {}
         prompt = prompt if prompt is not None else manifest.get("prompt")
         own = adapter.answers if adapter else None
@@ -81,9 +78,20 @@ class ModelSpec:
         tree = AnswerTree(text.distinct(listed), text) if listed else None
         if tree and not text.classes:
             tree.check()
-        return AnswerRequest(
-            text, decoding_of(manifest, decoding or {}), tree, AS_IT_IS if self._alone else self._inner(name)
-        )
+        return AnswerRequest(text, decoding_of(manifest, decoding or {}), tree, CURRENT if self._alone else ref)
+
+    def question_request(self, ref: AdapterRef = CURRENT, **options) -> AnswerRequest:
+        """Build the request for questions, as `request` does, and check it by `check_question`."""
+        return self.check_question(ref, self.request(ref, **options))
+
+    def check_question(self, ref: AdapterRef, request: AnswerRequest) -> AnswerRequest:
+        """Return the request of an adapter; raise `InputError` where its prompt has no question, but asks for a caption."""
+        if ref in self.adapters and "{question}" not in request.text.prompt:
+            raise InputError(
+                f"adapter {self.adapters[ref].path}: its prompt, {request.text.prompt!r}, has no {{question}}: it writes "
+                "captions, as caption.py asks for; give a prompt with {question} to ask it all the same"
+            )
+        return request
 
     def load(
         self,
@@ -95,7 +103,10 @@ class ModelSpec:
         batch_size: int,
         progress: bool = True,
     ) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
-        """The loaded base with its adapters, features of the images, and `(label, text)` lines that say which."""
+        """Load the base with its adapters, and the features of the images.
+
+        Returns also `(label, text)` lines for the start block, which say what features these are.
+        """
         load = partial(
             load_base, self.base_model_id, revision=self.revision, dtype=dtype, quantization=quantization,
             answers=self.own_answers,
@@ -103,74 +114,72 @@ class ModelSpec:
         loaded, features, lines = load_with_features(
             load, images, self.family, self.scopes, kept, batch_size=batch_size, progress=progress
         )
-        self.put_on(loaded)
+        self.attach(loaded)
         return loaded, features, lines
 
-    def put_on(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB) -> None:
-        """Put the adapters on their loaded base (in place): one alone into its weights, several side by side.
+    def attach(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB) -> None:
+        """Put the adapters on their loaded base (in place): one alone is merged into its weights, several stay beside it.
 
-        `memory_gb`: what several may take of memory. Raises `InputError` for those that can only be loaded alone.
+        `memory_gb`: how much memory several may take. Raises `InputError` for adapters that can only be loaded alone.
         """
         if self.adapters and self._alone:
             merge_adapter(loaded, *self.adapters.values())
         else:
-            add_adapters(loaded, {self._inner(name): adapter for name, adapter in self.adapters.items()}, memory_gb)
+            add_adapters(loaded, self.adapters, memory_gb)
 
     def add(self, loaded: LoadedModel, name: str, path: str, revision: str | None = None) -> None:
-        """One more adapter beside the base (in place). Raises `InputError` where it does not fit, and changes nothing then."""
+        """Load one more adapter beside the base (in place). Raises `InputError` where it does not fit, and changes nothing."""
         if not self.with_base:
             (only,) = self.adapters.values()
             raise InputError(
                 f"adapter {path}: this model is the one adapter {only.path}, merged into its base; load the base, with "
                 "adapters={…}, for several"
             )
-        if name in self.adapters:
+        ref = AdapterRef.named(name)
+        if ref in self.adapters:
             raise InputError(f"adapter {path}: there is one called {name}; choose another name, or drop that one first")
-        self.adapters[name] = _find(path, revision, self.base_model_id, self.revision)
-        try:
-            add_adapters(loaded, {self._inner(name): self.adapters[name]})
-        except InputError:
-            del self.adapters[name]
-            raise
+        found = _find(path, revision, self.base_model_id, self.revision)
+        add_adapters(loaded, {ref: found})
+        self.adapters[ref] = found
 
-    def drop(self, loaded: LoadedModel, name: str) -> None:
-        """Take an adapter away from the base (in place). Raises `InputError` for an unknown name."""
-        self.check(name)
-        loaded.adapters.drop(self._inner(name))
-        del self.adapters[name]
+    def drop(self, loaded: LoadedModel, ref: AdapterRef) -> None:
+        """Take an adapter away from the base (in place). Raises `InputError` for an unknown one."""
+        self.check(ref)
+        loaded.adapters.drop(ref)
+        del self.adapters[ref]
 
-    def check(self, name: str | None) -> None:
-        """Raise `InputError` unless the adapter, or (None) the base alone, can be asked."""
-        if name is None and not self.with_base:
+    def check(self, ref: AdapterRef) -> None:
+        """Raise `InputError` unless the adapter, or the base alone, can be asked."""
+        if ref == BASE and not self.with_base:
             (only,) = self.adapters.values()
             raise InputError(
                 f"this model is the one adapter {only.path}; load its base, with adapters={{…}}, to ask both"
             )
-        if name is not None and name not in self.adapters:
-            there = ", ".join(filter(None, self.adapters)) or "none beside the base"
-            raise InputError(f"adapter {name}: is not loaded; there is {there}")
+        if ref != BASE and ref not in self.adapters:
+            there = ", ".join(known.name for known in self.adapters if known != CURRENT) or "none beside the base"
+            raise InputError(f"adapter {ref.name}: is not loaded; there is {there}")
 
 
 def find_model_spec(
     base_model_id: str | None,
     revision: str | None = None,
-    adapters: Mapping[str, tuple[str, str | None]] | None = None,
+    adapters: Mapping[AdapterRef, tuple[str, str | None]] | None = None,
     *,
     with_base: bool = False,
     dtype: str = "auto",
 ) -> ModelSpec:
-    """Find a base and adapters of it, `{name: (path or Hub id, revision)}`; the base given, else the adapters' own.
+    """Find a base and adapters of it, `{ref: (path or Hub id, revision)}`; the base given, else the adapters' own.
 
     Raises `InputError` with every problem found, also for adapters of different bases.
     """
-    found: dict[str, FoundAdapter] = {}
+    found: dict[AdapterRef, FoundAdapter] = {}
     problems: list[str] = []
     base, own = base_model_id, None
-    for name, (path, adapter_revision) in (adapters or {}).items():
+    for ref, (path, adapter_revision) in (adapters or {}).items():
         adapter = collect_errors(problems, _find, path, adapter_revision, base_model_id, revision)
         if adapter is None:
             continue
-        found[name] = adapter
+        found[ref] = adapter
         base, own = base or adapter.base_model_id, own or adapter
         if not base_model_id and (adapter.base_model_id, adapter.base_model_revision) != (
             own.base_model_id, own.base_model_revision,
@@ -187,41 +196,31 @@ def find_model_spec(
 
 
 def _find(path: str, revision: str | None, base_model_id: str | None, base_revision: str | None) -> FoundAdapter:
-    """`find_adapter`, without what it has read of the weights: those of many adapters would not fit in memory together."""
+    """Find one adapter, and forget its weights again: those of many adapters would not fit in memory together."""
     found = find_adapter(path, revision, base_model_id, base_revision)
     found.adapter.forget_weights()
     return found
 
 
 def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
-    """What was asked for, else what the adapter remembers, else the defaults."""
+    """Take each option from what was asked for, else from the adapter's manifest, else from the defaults."""
     known = Decoding(**(manifest.get("decoding") or {}))
     return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 
-def check_asks(request: AnswerRequest, adapter: str | None) -> AnswerRequest:
-    """Raise `InputError` for a request whose adapter remembers a prompt without a question, as one for captions does."""
-    if adapter and "{question}" not in request.text.prompt:
-        raise InputError(
-            f"adapter {adapter}: its prompt, {request.text.prompt!r}, has no {{question}}: it writes captions, as caption.py "
-            "asks for; give a prompt with {question} to ask it all the same"
-        )
-    return request
-
-
-def parse_adapters(given: list[str] | str | None) -> dict[str, str]:
-    """`["PATH"]` → `{"": PATH}`; `["count=A", "default=B"]` → `{"count": A, "default": B}`. Raises `InputError`."""
+def parse_adapters(given: list[str] | str | None) -> dict[AdapterRef, str]:
+    """Read `["PATH"]` as the `CURRENT` adapter, and `["count=A", "default=B"]` as named ones. Raises `InputError`."""
     given = [given] if isinstance(given, str) else given or []
     if len(given) == 1 and ("=" not in given[0] or Path(given[0]).is_dir()):
-        return {ONLY: given[0]}
-    named: dict[str, str] = {}
+        return {CURRENT: given[0]}
+    named: dict[AdapterRef, str] = {}
     for item in given:
         name, _, path = item.partition("=")
         if not name or not path:
             raise InputError(
                 f"--lora_model_path {item}: with several adapters each is NAME=ADAPTER, as in count=runs/count"
             )
-        if name in named:
+        if AdapterRef.named(name) in named:
             raise InputError(f"--lora_model_path: {name} is given twice; keep one")
-        named[name] = path
+        named[AdapterRef.named(name)] = path
     return named

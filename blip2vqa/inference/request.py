@@ -1,18 +1,14 @@
-"""Who answers a question, and how."""
+"""How a question is asked: the prompt's tokens, the decoding, the answers allowed, and the adapter."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.utils.errors import InputError
-
-AS_IT_IS = ""
-"""AnswerRequest of the model as it stands: the base alone, under the one adapter that trains, or with one merged into it."""
-BASE = "__base__"
-"""AnswerRequest of the base alone, whatever adapters are beside it."""
 
 
 @dataclass(frozen=True)
@@ -40,36 +36,30 @@ class Decoding:
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """Who answers a question, and how."""
+    """How a question is asked, and which adapter answers it."""
 
     text: TextEncoder
     decoding: Decoding = field(default_factory=Decoding)
     tree: AnswerTree | None = None
-    """The answers allowed; None: whatever the model says."""
-    adapter: str = AS_IT_IS
-    """Name of a loaded adapter, or `BASE`, or `AS_IT_IS`."""
+    """The answers allowed; None allows any."""
+    adapter: AdapterRef = CURRENT
 
 
 @contextmanager
-def use_adapters(loaded: LoadedModel, adapters: Sequence[str]) -> Iterator[None]:
-    """Inside, row i of every batch goes through adapter `adapters[i]`, `BASE`, or the model `AS_IT_IS`; see `Adapters`.
+def use_adapters(loaded: LoadedModel, adapters: Sequence[AdapterRef]) -> Iterator[None]:
+    """Inside, row i of every batch goes through adapter `adapters[i]`.
 
-    Raises `InputError` for an adapter that is not there.
+    Raises `InputError` for an adapter that is not loaded.
     """
     if loaded.adapters is not None:
-        with loaded.adapters.use_adapters([_inner(loaded, name) for name in adapters]):
+        with loaded.adapters.use_adapters(adapters):
             yield
-    elif set(adapters) <= {AS_IT_IS}:
+    elif set(adapters) <= {CURRENT}:
         yield
-    elif set(adapters) == {BASE}:  # beside the one adapter that trains
+    elif set(adapters) == {BASE}:  # without the adapter that trains
         with loaded.model.disable_adapter():
             yield
     else:
         raise InputError(
-            *(f"adapter {name}: is not loaded; there is none" for name in sorted({*adapters} - {AS_IT_IS, BASE}))
+            *(f"adapter {ref.name}: is not loaded; there is none" for ref in sorted({*adapters} - {CURRENT, BASE}))
         )
-
-
-def _inner(loaded: LoadedModel, name: str) -> str | None:
-    """What `Adapters` calls the adapter that speaks; None: the base."""
-    return loaded.adapters.default if name == AS_IT_IS else None if name == BASE else name

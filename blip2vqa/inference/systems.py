@@ -1,27 +1,33 @@
-"""Several systems over one table: bases, adapters, precisions and prompts; those of one base share its weights and features."""
+"""Compare several systems on one table: bases, adapters, precisions and prompts.
+
+Systems of one base share its weights and the features of the images.
+"""
 
 import gc
 import json
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 from accelerate import PartialState
 
-from blip2vqa.adapters.attach import find_adapter
+from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.fields import QUANTIZATIONS
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
-from blip2vqa.evaluation.metrics import bertscore_scorer
-from blip2vqa.inference.answering import load_rows, start_pairs
+from blip2vqa.inference.answering import load_rows
 from blip2vqa.inference.generation import answer_examples
-from blip2vqa.inference.model_spec import ModelSpec, check_asks, find_model_spec
-from blip2vqa.inference.request import BASE, AnswerRequest
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
+from blip2vqa.inference.request import AnswerRequest
+from blip2vqa.inference.startup import find_scorer, start_pairs
+from blip2vqa.models.loading import remembered
 from blip2vqa.reporting.systems import output_paths, write_systems
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import start
@@ -42,19 +48,24 @@ class System:
     quantization: str = "auto"
     prompt: str | None = None
 
+    @property
+    def ref(self) -> AdapterRef:
+        """The adapter that answers, or the base alone."""
+        return AdapterRef.named(self.name) if self.lora_model_path else BASE
 
-@dataclass
+
+@dataclass(frozen=True)
 class Group:
     """Systems of one base at one precision, with a request for each."""
 
     spec: ModelSpec
     quantization: str
-    systems: list[System]
-    requests: list[AnswerRequest]
+    systems: Sequence[System]
+    requests: Sequence[AnswerRequest]
 
 
 def read_systems(path: str) -> list[System]:
-    """Raises `InputError` with every problem found: unreadable, no list of objects, unknown keys, names missing or twice."""
+    """Read and check the list of systems. Raises `InputError` with every problem found."""
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, OSError) as error:
@@ -90,64 +101,54 @@ def read_systems(path: str) -> list[System]:
 
 
 def find_groups(systems: list[System], decoding: dict, dtype: str) -> list[Group]:
-    """Find and check every base and adapter. Raises `InputError` with every problem found, each under its system's name."""
-    problems: list[str] = []
-    by_base: dict[tuple, list[System]] = {}
+    """Find and check the base and the adapter of every system, and group systems of one base at one precision.
+
+    Raises `InputError` with every problem found, each once, under the names of the systems that have it.
+    """
+    problems: dict[str, list[str]] = {}
+    by_base: dict[tuple, list[tuple[System, ModelSpec]]] = {}
     for system in systems:
-        key = _under(problems, system, _base_of, system)
-        if key:
-            by_base.setdefault((*key, system.quantization), []).append(system)
+        spec = _collect(problems, system, _find, system, dtype)
+        if spec:
+            key = remembered(spec.base_model_id), spec.revision, system.quantization
+            by_base.setdefault(key, []).append((system, spec))
     groups = []
-    for (base, revision, quantization), members in by_base.items():
-        spec = collect_errors([], _find_together, base, revision, members, dtype)
-        if spec is None:
-            problems += _each_alone(base, revision, members, dtype)
-            continue
-        requests = [_under(problems, system, _request_of, spec, system, decoding) for system in members]
+    for (*_, quantization), found in by_base.items():
+        members, specs = zip(*found, strict=True)
+        adapters = {ref: adapter for spec in specs for ref, adapter in spec.adapters.items()}
+        spec = replace(specs[0], adapters=adapters, with_base=any(spec.with_base for spec in specs))
+        build = partial(spec.question_request, decoding=decoding)
+        requests = [_collect(problems, one, partial(build, prompt=one.prompt), one.ref) for one in members]
         groups.append(Group(spec, quantization, members, requests))
-    raise_all(problems)
+    _raise_under_names(problems)
     return groups
 
 
-def _find_together(base: str | None, revision: str | None, systems: list[System], dtype: str) -> ModelSpec:
-    adapters = {s.name: (s.lora_model_path, s.lora_revision) for s in systems if s.lora_model_path}
-    return find_model_spec(base, revision, adapters, with_base=len(adapters) < len(systems), dtype=dtype)
+def _find(system: System, dtype: str) -> ModelSpec:
+    base = system.base_model_id and remembered(system.base_model_id)
+    adapters = {system.ref: (system.lora_model_path, system.lora_revision)} if system.lora_model_path else {}
+    return find_model_spec(base, system.base_model_revision, adapters, dtype=dtype)
 
 
-def _each_alone(base: str | None, revision: str | None, systems: list[System], dtype: str) -> list[str]:
-    """What is wrong with systems of one base, each problem once, under the names of those that have it."""
-    names: dict[str, list[str]] = {}
-    for system in systems:
-        found: list[str] = []
-        collect_errors(found, _find_together, base, revision, [system], dtype)
-        for problem in found:
-            names.setdefault(problem, []).append(system.name)
-    return [f"system {', '.join(having)}: {problem}" for problem, having in names.items()]
-
-
-def _base_of(system: System) -> tuple[str | None, str | None]:
-    if system.base_model_id or not system.lora_model_path:
-        base = system.base_model_id
-        return str(Path(base).resolve()) if base and Path(base).is_dir() else base, system.base_model_revision
-    adapter = find_adapter(system.lora_model_path, system.lora_revision, None, system.base_model_revision)
-    return adapter.base_model_id, adapter.base_model_revision
-
-
-def _request_of(spec: ModelSpec, system: System, decoding: dict) -> AnswerRequest:
-    name = system.name if system.lora_model_path else None
-    return check_asks(spec.request(name, prompt=system.prompt, decoding=decoding), system.lora_model_path)
-
-
-def _under(problems: list[str], system: System, step, *args):
+def _collect(problems: dict[str, list[str]], system: System, step: Callable, *args):
+    """Run one step of checking a system: its result, or None with the system's name added to each of its problems."""
     found: list[str] = []
     result = collect_errors(found, step, *args)
-    problems += [f"system {system.name}: {problem}" for problem in found]
+    for problem in found:
+        problems.setdefault(problem, []).append(system.name)
     return result
 
 
+def _raise_under_names(problems: dict[str, list[str]]) -> None:
+    raise_all([f"system {', '.join(names)}: {problem}" for problem, names in problems.items()])
+
+
 def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tuple[dict, list[Path]] | None:
-    """Answer the table by every system, compare, and write it all; returns the comparison and what was written, None but in
-    the main process. Raises `InputError`, with every problem found, before any weight is loaded."""
+    """Answer the table by every system, compare, and write all results; returns the comparison and the files written.
+
+    The main process alone writes; the others return None. Raises `InputError`, with every problem found, before any weight is
+    loaded.
+    """
     state = start()
     problems = args.check() + features.check()
     each = ("lora_model_path", "lora_revision", "base_model_id", "base_model_revision", "prompt", "answers", "score")
@@ -166,15 +167,15 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     groups = collect_errors(problems, find_groups, systems, decoding, args.dtype) if systems else None
     rows = collect_errors(problems, load_rows, args) if args.csv_path else None
+    too_long: dict[str, list[str]] = {}
     for group in groups or () if rows else ():
         for system, request in zip(group.systems, group.requests, strict=True):
-            _under(problems, system, request.text.check_lengths, rows[1], request.decoding.max_new_tokens)
+            _collect(too_long, system, request.text.check_lengths, rows[1], request.decoding.max_new_tokens)
+    collect_errors(problems, _raise_under_names, too_long)
     raise_all(problems)
     _, examples, bad = rows
     answered = any(example.answers for example in examples)
-    scorer = bertscore_scorer(args.bertscore_model) if answered and state.is_main_process else None
-    if scorer is not None:  # an evaluate.Metric is falsy
-        scorer.check()
+    scorer = find_scorer(args.bertscore_model if answered else "none")
     runs: dict[str, SystemRun] = {}
     for group in groups:
         runs |= _run(args, features, group, examples, len(bad))
@@ -183,8 +184,8 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     runs = [runs[system.name] for system in systems]
     result = compare(examples, runs, bertscore=scorer)
     result["notes"].append(
-        "Seconds a question are those of answering. What is kept of pictures was there by then; a ViLT keeps nothing, and its "
-        "seconds hold the pictures, too."
+        "Seconds a question are those of answering alone: the features of the pictures were computed before. A base that has "
+        "no such features reads the pictures while it answers, and its seconds include that."
     )
     if any(len(group.systems) > 1 for group in groups):
         result["notes"].append(
@@ -199,7 +200,7 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
 
 
 def answers_path(output_path: str) -> Path:
-    """`OUT.csv` → `OUT.answers.csv`."""
+    """Name the file of all answers: `OUT.answers.csv` for `OUT.csv`."""
     disagreements = output_paths(output_path)[-1]
     return disagreements.with_name(disagreements.name.replace(".disagreements.", ".answers."))
 
@@ -207,18 +208,14 @@ def answers_path(output_path: str) -> Path:
 def _run(
     args: InferenceArguments, features: FeatureArguments, group: Group, examples: list[Example], skipped: int
 ) -> dict[str, SystemRun]:
-    """Every system of a group over the whole table, in common batches."""
+    """Answer the whole table by every system of a group, in common batches."""
     state, spec = PartialState(), group.spec
     reset_peak_memory()
-    loaded, found, kept = spec.load(
-        {example.digest: example.image for example in examples},
-        features.kept(),
-        dtype=args.dtype,
-        quantization=group.quantization,
-        batch_size=args.batch_size,
-    )
+    images = {example.digest: example.image for example in examples}
+    options = {"dtype": args.dtype, "quantization": group.quantization, "batch_size": args.batch_size}
+    loaded, found, kept = spec.load(images, features.kept(), **options)
     count = len(group.systems)
-    pairs = [("base model", f"{loaded.base_model_id} ({loaded.family.name})"), *start_pairs(loaded, kept)]
+    pairs = start_pairs(loaded, kept)
     for system, request in zip(group.systems, group.requests, strict=True):
         pairs.append((system.name, f"{system.lora_model_path or 'the base alone'}; {request.text.prompt!r}"))
     if skipped:
@@ -239,7 +236,7 @@ def _run(
         torch.cuda.empty_cache()
     runs = {}
     for place, (system, request) in enumerate(zip(group.systems, group.requests, strict=True)):
-        adapter = spec.adapters.get(system.name)
+        adapter = spec.adapters.get(system.ref)
         own = adapter.parameters if adapter else 0
         runs[system.name] = SystemRun(
             system.name, said[place::count], spec.base_model_id, system.lora_model_path, quantization, request.text.prompt,
@@ -249,7 +246,7 @@ def _run(
 
 
 def _parameters(spec: ModelSpec, requests: list[AnswerRequest]) -> list[int]:
-    """Of the base under each request; a head for answers that an adapter brings along counts with the adapter."""
+    """Count the base's parameters under each request; a head for answers that an adapter brings counts with the adapter."""
     with torch.device("meta"):
         model = spec.family.model_class(spec.config)
     total = sum(weight.numel() for weight in model.parameters())

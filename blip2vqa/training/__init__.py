@@ -1,1 +1,1 @@
-"""One training run, top to bottom in `recipe`."""
+"""Carry out one training run; `recipe` shows it from top to bottom."""

@@ -1,4 +1,6 @@
-"""All that can be wrong with a run, found in one go before any weight is loaded."""
+"""Check everything of a run, and report all problems at once, before any weight is loaded."""
+
+import logging
 
 import torch
 from accelerate import PartialState
@@ -6,52 +8,64 @@ from accelerate import PartialState
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.adapters.lora import check_start, modules_to_adapt
 from blip2vqa.adapters.storage.hub import check_push
+from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.models.families import family_of, parse_roles, parse_scopes
 from blip2vqa.models.loading import choose_dtype, find_device, load_config, load_processor
-from blip2vqa.training.data import Tables, ask_as, load_tables
+from blip2vqa.training.data import RunData, build_run_data, load_rows
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
+logger = logging.getLogger(__name__)
 
-def check(run: Run) -> Tables:
-    """Read and check everything before any weight is loaded. Raises one `InputError` with every problem found."""
+
+def check(run: Run) -> RunData:
+    """Check the run and read its data. Raises one `InputError` with every problem found."""
     parts = (run.data, run.lora, run.generation, run.features, run.training)
     problems = [problem for part in parts for problem in part.check()]
     found = collect_errors(problems, _check_base, run)
-    tables = collect_errors(problems, load_tables, run) if run.data.csv_path else None
-    if found and tables:
-        collect_errors(problems, ask_as, run, tables, *found)
-    collect_errors(problems, checkpoint_to_resume, run, tables)
+    rows = collect_errors(problems, load_rows, run) if run.data.csv_path else None
+    data = collect_errors(problems, build_run_data, run, rows, *found) if found and rows else None
+    collect_errors(problems, _check_best_metric, run, data)
+    collect_errors(problems, checkpoint_to_resume, run, data)
     if run.push_to and PartialState().is_main_process:
         collect_errors(problems, _check_push, run)
     raise_all(problems)
-    return tables
+    if run.training.n_gpu > 1:
+        logger.warning("1 of %d GPUs is used; `accelerate launch` uses them all", run.training.n_gpu)
+    return data
+
+
+def _check_best_metric(run: Run, data: RunData | None) -> None:
+    """Raise `InputError` for a `--metric_for_best_model` of another task, or one that these examples have no score for."""
+    name = run.task.find_best_metric(run.training.metric_for_best_model)
+    if data is None or name in (LOSS, run.task.main):
+        return
+    if name not in run.task.score(data.val, [example.answer for example in data.val]):
+        raise InputError(f"--metric_for_best_model {name}: the validation examples do not have what it needs")
 
 
 def _check_push(run: Run) -> None:
-    """Raise `InputError` for what could not be published: now, not after hours of training."""
+    """Raise `InputError` for a run that could not be published: now, not after hours of training."""
     if not is_hub_id(run.model.base_model_id):
         raise InputError(
             f"--push_to_hub: the base is a local folder, {run.model.base_model_id}, that others do not have; leave it out, and "
             "publish by exchange.py push with --base_model_id"
         )
-    check_push(run.push_to, run.hub_token)
+    check_push(run.push_to, run.training.hub_token)
 
 
 def _check_base(run: Run) -> tuple:
-    """Processor and configuration of the base."""
+    """Check that the base can be loaded and adapted as asked; returns its processor and its configuration."""
     base, revision = run.model.base_model_id, run.model.base_model_revision
     config = load_config(base, revision)
     family, problems = family_of(config), []
     collect_errors(problems, choose_dtype, run.model.dtype, family, find_device(run.training.use_cpu))
     if run.training.fp16 and not family.float16:
         problems.append(f"--fp16: {family.name} overflows in float16; use --bf16, or leave it out")
-    # An unknown role or part has been reported with the arguments.
-    roles, scopes = (
-        collect_errors([], parse_roles, run.lora.lora_roles),
-        collect_errors([], parse_scopes, run.lora.lora_scope),
-    )
+    # An unknown role or scope has been reported with the arguments.
+    roles = collect_errors([], parse_roles, run.lora.lora_roles)
+    scopes = collect_errors([], parse_scopes, run.lora.lora_scope)
     if roles and scopes:
         with torch.device("meta"):
             model = family.model_class(config)

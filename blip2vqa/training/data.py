@@ -1,9 +1,10 @@
-"""The tables of a run on both sides of the split, and how a base is asked about them."""
+"""The examples of a run: read, checked and split, and the request by which a base is asked about them."""
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from accelerate import PartialState
 
@@ -25,134 +26,161 @@ from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 logger = logging.getLogger(__name__)
 
 BAD_IMAGES = "bad_images.csv"
-TABLE = "table"  # in place of a file of answers
+TABLE = "table"
+"""The value of `--answers` that stands for the answers of the training table."""
 
 
-@dataclass
-class Tables:
-    """Checked examples on both sides of the split, and how they are asked."""
+class Rows(NamedTuple):
+    """Checked examples on both sides of the split, whatever base will learn them."""
 
     train: list[Example]
     val: list[Example]
+    """As they are scored: an image is captioned once, against all of its captions."""
     skipped: list[BadRow]
-    request: AnswerRequest | None = None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What one base learns and is scored on, and how it is asked."""
+
+    rows: Rows
+    """As they were read."""
+    train: list[Example]
+    """The rows of training, without those whose answer is none of `answers`."""
+    request: AnswerRequest
     answers: tuple[str, ...] | None = None
-    """The only ones there are; None: any."""
+    """The answers that the base chooses among; None allows any."""
     note: str = ""
     """What the list of answers leaves out, in words."""
 
     @property
+    def val(self) -> list[Example]:
+        """The examples that scores are computed on."""
+        return self.rows.val
+
+    @property
     def text(self) -> TextEncoder:
-        """What turns them into tensors."""
+        """The encoder that turns questions and answers into tensors."""
         return self.request.text
 
     @cached_property
     def sha256(self) -> str:
-        """Of what is learnt, once it is known what is left out."""
+        """Hash of the rows that are learnt."""
         return data_hash(self.train)
 
     @cached_property
     def blind(self) -> BlindScore:
-        """How many of the answers, of both sides, the questions' text gives away; pictures are held out whole."""
+        """Share of the answers, on both sides of the split, that the questions' text alone gives away.
+
+        Images are held out whole: the rows of one are never guessed from one another.
+        """
         rows = [example for example in self.train + self.val if example.answer]
         columns = zip(*((row.question, row.answer, row.digest) for row in rows), strict=True)
         return blind_score(*columns) if rows else BlindScore(None, 0)
 
 
-def load_tables(run: Run) -> Tables:
+def load_rows(run: Run) -> Rows:
     """Read, check and split the tables. Raises `InputError` with every problem found."""
-    data, main, problems = run.data, PartialState().is_main_process, []
-
-    def load(csv_path: str, annotations_path: str | None, bad_images: str) -> tuple[list[Example], list[BadRow]] | None:
-        shared = {
-            "on_bad_image": data.on_bad_image,
-            "bad_images_path": run.folder / bad_images if main else None,
-            "progress": main,
-        }
-        if run.task is CAPTION:
-            style = Path(data.style).stem if data.style and data.captions == "style" else None
-            choose = data.captions if style or data.captions != "style" else "all"  # a style missing has been reported
-            load = partial(load_captions, csv_path, data.image_dir, choose=choose, style=style, **shared)
-            return collect_errors(problems, load)
-        load = partial(load_examples, csv_path, data.image_dir, annotations_path, **shared)
-        found = collect_errors(problems, partial(load, question_type_column=data.question_type_column))
-        types = collect_errors(
-            [], parse_question_types, data.question_types
-        )  # what is wrong with them has been reported
-        if not found or not types:
-            return found
-        kept = collect_errors(problems, of_types, found[0], types, csv_path)
-        return None if kept is None else (kept, found[1])
-
-    loaded = load(data.csv_path, data.annotations_path, BAD_IMAGES)
-    loaded_val = (
-        load(data.eval_csv_path, data.eval_annotations_path, "eval_" + BAD_IMAGES) if data.eval_csv_path else None
-    )
+    data, problems = run.data, []
+    found = collect_errors(problems, _load_table, run, data.csv_path, data.annotations_path, BAD_IMAGES)
+    found_val = None
+    if data.eval_csv_path:
+        given = data.eval_csv_path, data.eval_annotations_path, "eval_" + BAD_IMAGES
+        found_val = collect_errors(problems, _load_table, run, *given)
     raise_all(problems)
-    train, skipped = loaded
-    if loaded_val is None:
+    train, skipped = found
+    if found_val:
+        val, skipped_val = found_val
+        skipped = skipped + skipped_val
+    else:
         # A share out of range has been reported with the arguments.
         share = data.val_split if 0 < data.val_split < 1 else 0.5
         train, val = split_by_image(train, share, run.training.seed)
-        return Tables(train, _references(run, val), skipped)
-    val, skipped_val = loaded_val
-    val = _references(run, val)
+    val = group_by_image(val) if run.task is CAPTION else val
     shared = check_disjoint(train, val)
-    if shared and main:
+    if shared and PartialState().is_main_process:
         logger.warning("%d images stand in both tables: the validation score will flatter the adapter", shared)
-    return Tables(train, val, skipped + skipped_val)
+    return Rows(train, val, skipped)
 
 
-def _references(run: Run, val: list[Example]) -> list[Example]:
-    """Validation examples as they are scored: a picture is captioned once, against all of its captions."""
-    return group_by_image(val) if run.task is CAPTION else val
+def _load_table(
+    run: Run, csv_path: str, annotations_path: str | None, bad_images: str
+) -> tuple[list[Example], list[BadRow]]:
+    """Read the examples of one table, and list the rows left out for their images."""
+    data, main = run.data, PartialState().is_main_process
+    options = {
+        "on_bad_image": data.on_bad_image,
+        "bad_images_path": run.folder / bad_images if main else None,
+        "progress": main,
+    }
+    if run.task is CAPTION:
+        style = Path(data.style).stem if data.style and data.captions == "style" else None
+        # Captions of a style that is not named have been reported with the arguments.
+        choose = "all" if data.captions == "style" and not style else data.captions
+        return load_captions(csv_path, data.image_dir, choose=choose, style=style, **options)
+    options["question_type_column"] = data.question_type_column
+    examples, bad = load_examples(csv_path, data.image_dir, annotations_path, **options)
+    types = collect_errors([], parse_question_types, data.question_types)  # reported with the arguments, too
+    return (of_types(examples, types, csv_path) if types else examples), bad
 
 
-def ask_as(run: Run, tables: Tables, processor, config) -> None:
-    """Find (in place) how the tables are asked of a base. Raises `InputError` for what it cannot be asked."""
+def build_run_data(run: Run, rows: Rows, processor, config) -> RunData:
+    """Build the text encoder, the list of answers and the request for one base.
+
+    Raises `InputError`, with every problem found, for rows or options that this base cannot be asked by.
+    """
     family, problems = family_of(config), []
     if run.task is CAPTION and family.caption_prompt is None:
         raise InputError(
             f"--task caption: {family.name} chooses or writes answers to questions; it cannot write captions"
         )
     prompt = run.data.prompt or (family.caption_prompt if run.task is CAPTION else family.prompt)
-    collect_errors(problems, _close_answers, run, tables, family)
-    raise_all(problems)
-    text = text_encoder(processor, config, prompt, tables.answers)
-    tree = AnswerTree(tables.answers, text) if tables.answers and not text.classes else None
+    train, answers, note = _answers_allowed(run, rows, family)
+    text = text_encoder(processor, config, prompt, answers)
+    tree = AnswerTree(answers, text) if answers and not text.classes else None
     if tree:
         collect_errors(problems, tree.check)
     problems += text.refused(run.training)
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
-    collect_errors(problems, text.check_lengths, tables.train + tables.val, room, row)
+    collect_errors(problems, text.check_lengths, train + rows.val, room, row)
     raise_all(problems)
-    tables.request = AnswerRequest(text, run.decoding, tree)
+    return RunData(rows, train, AnswerRequest(text, run.decoding, tree), answers, note)
 
 
-def _close_answers(run: Run, tables: Tables, family: Family) -> None:
-    """Find (in place) the only answers there are, if there is such a list, and leave out what a head cannot learn."""
+def _answers_allowed(run: Run, rows: Rows, family: Family) -> tuple[list[Example], tuple[str, ...] | None, str]:
+    """Choose the rows that can be learnt, the answers allowed (None: any), and a note on the rows left out."""
     if run.data.answers and run.data.answers != TABLE:
-        tables.answers = tuple(read_answers(run.data.answers))
-        known = {normalize_answer(answer) for answer in tables.answers}
-        outside = [e for e in tables.train + tables.val if not any(normalize_answer(a) in known for a in e.answers)]
+        answers = tuple(read_answers(run.data.answers))
+        _, outside = _partition(rows.train + rows.val, answers)
         if outside:
             shown = "; ".join(f"row {example.row}: {example.answer!r}" for example in outside[:5])
             raise InputError(
                 f"--answers {run.data.answers}: {len(outside)} rows of the tables have another answer ({shown}); add it to "
                 "the list, or leave those rows out"
             )
-    elif run.data.answers or family.answers == "classes":
-        listed = AnswerList.of(tables.train, run.data.min_answer_count)
-        known = {normalize_answer(answer) for answer in listed.answers}
-        able = [e for e in tables.train if any(normalize_answer(answer) in known for answer in e.answers)]
-        lost = sum(not any(normalize_answer(answer) in known for answer in e.answers) for e in tables.val)
-        tables.note = (
-            f"{listed.rare:,} rarer ones and {len(tables.train) - len(able):,} training questions left out; "
-            f"{lost:,} of {len(tables.val):,} validation questions ask for others"
+        return rows.train, answers, ""
+    if run.data.answers or family.answers == "classes":
+        listed = AnswerList.of(rows.train, run.data.min_answer_count)
+        train, left_out = _partition(rows.train, listed.answers)
+        _, lost = _partition(rows.val, listed.answers)
+        note = (
+            f"{listed.rare:,} rarer ones and {len(left_out):,} training questions left out; "
+            f"{len(lost):,} of {len(rows.val):,} validation questions ask for others"
         )
-        tables.train, tables.answers = able, listed.answers
+        return train, listed.answers, note
+    return rows.train, None, ""
+
+
+def _partition(examples: list[Example], answers: tuple[str, ...]) -> tuple[list[Example], list[Example]]:
+    """Divide examples into those with an answer among `answers`, after the official normalisation, and the others."""
+    known = {normalize_answer(answer) for answer in answers}
+    inside, outside = [], []
+    for example in examples:
+        named = any(normalize_answer(answer) in known for answer in example.answers)
+        (inside if named else outside).append(example)
+    return inside, outside
 
 
 def count_images(examples: list[Example]) -> int:
-    """Distinct images, by content."""
+    """Count the distinct images, by content."""
     return len({example.digest for example in examples})

@@ -1,4 +1,4 @@
-"""What training makes small: the cross entropy of an answer's tokens, or of a head with one output for each answer."""
+"""Losses of training: cross entropy of an answer's tokens, and of a head with one output for each answer."""
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
@@ -9,15 +9,15 @@ IGNORE = -100  # cross_entropy's own default for positions without a target
 class AnswerLoss:
     """Cross entropy of answer and end tokens, averaged over those of the whole optimizer step.
 
-    Computed here, not in the model: T5 averages within each micro-batch, which makes gradients grow with the number of
-    accumulation steps, while Trainer divides by the tokens of the whole step for losses that it hands the count to.
+    It is not computed by the model: T5 averages within each micro-batch, which makes gradients grow with the number of
+    accumulation steps. A loss that is computed here is given the count of tokens in the whole step by Trainer.
     """
 
     def __init__(self, label_smoothing: float = 0.0):
         self.label_smoothing = label_smoothing
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-        """`labels` [batch, length] and `outputs.logits` [supervised tokens, vocabulary] → scalar."""
+        """Compute the loss, a scalar, from `labels` [batch, length] and `outputs.logits` [supervised tokens, vocabulary]."""
         targets = labels[labels != IGNORE]  # [tokens]
         total = cross_entropy(outputs.logits.float(), targets, reduction="sum", label_smoothing=self.label_smoothing)
         return total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
@@ -30,7 +30,7 @@ class ClassLoss:
     """
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-        """`labels` and `outputs.logits` [batch, answers] → scalar."""
+        """Compute the loss, a scalar, from `labels` and `outputs.logits` [batch, answers]."""
         total = binary_cross_entropy_with_logits(outputs.logits.float(), labels.float(), reduction="sum")
         # Trainer counts labels, each question having one for every answer.
         return total / ((labels.numel() if num_items_in_batch is None else num_items_in_batch) / labels.shape[1])

@@ -1,4 +1,4 @@
-"""A batch that is computed in parts, whose gradients add up to its own."""
+"""Divide a batch into parts that are computed one after the other; their gradients add up to those of the batch."""
 
 import torch
 
@@ -7,10 +7,10 @@ from blip2vqa.training.losses import IGNORE
 
 
 def split_by_tokens(batch: dict[str, torch.Tensor], tokens: int) -> list[dict[str, torch.Tensor]]:
-    """A batch of `TrainingCollator` in parts of at most `tokens` tokens, padding included, but at least one row.
+    """Divide a batch of `TrainingCollator` into parts of at most `tokens` tokens, padding included, but of one row at least.
 
-    Rows of like length come together and lose the padding that the longer ones gave them. A decoder's tokens are not counted:
-    answers are short.
+    Rows of similar length come into one part, and lose the padding that longer rows gave them. A decoder's tokens are not
+    counted, since answers are short.
     """
     seq2seq = "decoder_input_ids" in batch
     supervised = (batch["labels"] != IGNORE).long()
@@ -31,7 +31,7 @@ def split_by_tokens(batch: dict[str, torch.Tensor], tokens: int) -> list[dict[st
 def _rows(
     batch: dict[str, torch.Tensor], rows: list[int], longest: int, decoded: int | None
 ) -> dict[str, torch.Tensor]:
-    """Some rows of a batch, cut to their longest; `decoded` is the length of a seq2seq model's longest answer."""
+    """Take some rows of a batch, cut to the longest of them; `decoded`: the longest answer's length, of a seq2seq model."""
     part = {}
     for name, tensor in batch.items():
         kept = tensor[rows]

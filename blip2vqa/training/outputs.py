@@ -1,4 +1,4 @@
-"""What a fine-tuning run leaves behind: scores beside their baselines, predictions, manifest, model card."""
+"""Write what a fine-tuning run leaves behind: scores beside their baselines, predictions, manifest, model card."""
 
 import json
 from dataclasses import asdict
@@ -20,40 +20,40 @@ from blip2vqa.exchange.inspecting import place_of
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.families import Family, parse_scopes
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.training.data import Tables, count_images
+from blip2vqa.training.data import RunData, count_images
 from blip2vqa.training.run import Run
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 
 def score_run(
     task: Task,
-    tables: Tables,
+    data: RunData,
     scorer: BERTScore | None,
     base: list[Answer],
     adapter: list[Answer],
     swapped: list[Answer] | None,
 ) -> dict[str, dict]:
-    """What `metrics.json` holds: base and adapter, and what a model scores that never sees the right picture."""
-    blind = task.blind(tables.train).predict(tables.val)
+    """Score base and adapter, and the answers of a model that sees no picture, or the wrong one; `metrics.json` holds this."""
+    blind = task.blind(data.train).predict(data.val)
     metrics = {
-        "base": task.score(tables.val, [answer.text for answer in base], bertscore=scorer),
-        "adapter": task.score(tables.val, [answer.text for answer in adapter], bertscore=scorer),
-        "blind": task.score(tables.val, blind),
+        "base": task.score(data.val, [answer.text for answer in base], bertscore=scorer),
+        "adapter": task.score(data.val, [answer.text for answer in adapter], bertscore=scorer),
+        "blind": task.score(data.val, blind),
     }
     if swapped is not None:
-        metrics["swapped"] = task.score(tables.val, [answer.text for answer in swapped])
+        metrics["swapped"] = task.score(data.val, [answer.text for answer in swapped])
     return metrics
 
 
 def _name_upstream(config: Path, loaded: LoadedModel) -> None:
-    """PEFT notes the class that it wrapped, which is ours; others load the adapter into upstream's."""
+    """Replace the name of our class, which PEFT has noted, by upstream's: others load the adapter into that one."""
     known, upstream = json.loads(config.read_text(encoding="utf-8")), upstream_class(loaded.base.config)
     known["auto_mapping"] = {"base_model_class": upstream.__name__, "parent_library": upstream.__module__}
     write_json_atomic(config, known)
 
 
 def _shapes(folder: Path, family: Family) -> dict[str, list[int]]:
-    """Role → [out, in] of its layers, as they were written."""
+    """Read the shapes [out, in] of the adapted layers, by role, from the adapter that was written."""
     found = {}
     for module, factors in split_weights(open_adapter(folder))[0].items():
         found[place_of(module, family).role] = [len(factors[B]), factors[A].shape[1]]
@@ -64,13 +64,14 @@ def write_results(
     run: Run,
     loaded: LoadedModel,
     lora: LoraSummary,
-    tables: Tables,
+    data: RunData,
     metrics: dict,
     base: list[Answer],
     adapter: list[Answer],
     fingerprints: dict,
 ) -> None:
-    folder, arguments, text = run.folder, run.lora, tables.text
+    """Write predictions, model card, manifest and, last, the metrics that mark the run as finished."""
+    folder, arguments, text = run.folder, run.lora, data.text
     manifest = {
         "task": run.task.name,
         "family": loaded.family.name,
@@ -82,7 +83,7 @@ def write_results(
         "decoding": None if text.classes else asdict(run.decoding),
         "style": run.data.style and Path(run.data.style).stem,
         "question_types": run.data.question_types,
-        "answers": tables.answers,
+        "answers": data.answers,
         "end_token": None if text.classes else text.tokenizer.decode([text.end_token_id]),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,
@@ -94,12 +95,12 @@ def write_results(
         "scaling": "alpha / sqrt(rank)" if arguments.use_rslora else "alpha / rank",
         "data": {
             "table": run.data.csv_path,
-            "sha256": tables.sha256,
-            "rows_train": len(tables.train),
-            "rows_val": len(tables.val),
-            "images_train": count_images(tables.train),
-            "images_val": count_images(tables.val),
-            "blind_score": tables.blind.score if run.task is VQA else None,
+            "sha256": data.sha256,
+            "rows_train": len(data.train),
+            "rows_val": len(data.val),
+            "images_train": count_images(data.train),
+            "images_val": count_images(data.val),
+            "blind_score": data.blind.score if run.task is VQA else None,
         },
         "split": {"val_split": run.data.val_split, "eval_table": run.data.eval_csv_path},
         "seed": run.training.seed,
@@ -108,10 +109,10 @@ def write_results(
     }
     predictions = pd.DataFrame(
         {
-            "image_name": [example.image_name for example in tables.val],
-            "question": [example.question for example in tables.val],
-            "answer": [example.answer for example in tables.val],
-            "question_type": [example.question_type for example in tables.val],
+            "image_name": [example.image_name for example in data.val],
+            "question": [example.question for example in data.val],
+            "answer": [example.answer for example in data.val],
+            "question_type": [example.question_type for example in data.val],
             "base_answer": [answer.text for answer in base],
             "generated_answer": [answer.text for answer in adapter],
             "confidence": [f"{answer.confidence:.4f}" for answer in adapter],

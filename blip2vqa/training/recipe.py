@@ -1,179 +1,90 @@
-"""One fine-tuning run: table and base in, an adapter that knows what it is, its scores and predictions out."""
+"""One fine-tuning run, from top to bottom: a table and a base in, an adapter with its scores and predictions out."""
 
-import logging
-import math
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from accelerate import PartialState
-from transformers import EarlyStoppingCallback
 
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.lora import LoraSummary, wrap
+from blip2vqa.adapters.lora import wrap
 from blip2vqa.data.examples import Example
-from blip2vqa.data.splits import check_disjoint, write_split
-from blip2vqa.evaluation.metrics import bertscore_scorer
-from blip2vqa.evaluation.question_only import FOLDS
+from blip2vqa.data.splits import write_split
 from blip2vqa.evaluation.scores import swap_images
-from blip2vqa.evaluation.tasks import VQA
 from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.generation import Answer, answer_examples
+from blip2vqa.inference.startup import find_scorer
 from blip2vqa.models.families import family_of, parse_scopes
 from blip2vqa.models.loading import LoadedModel, load_base, load_config
-from blip2vqa.reporting.tables import format_block
 from blip2vqa.training.checks import check
-from blip2vqa.training.data import BAD_IMAGES, Tables, count_images
+from blip2vqa.training.data import RunData
 from blip2vqa.training.outputs import score_run, write_results
-from blip2vqa.training.resume import TRAINING_DATA, checkpoint_to_resume, describe_training_data
+from blip2vqa.training.resume import SPLIT, TRAINING_DATA, checkpoint_to_resume, describe_training_data
 from blip2vqa.training.run import Run
-from blip2vqa.training.trainer import VQATrainer, row_length
+from blip2vqa.training.summary import print_start
+from blip2vqa.training.trainer import VQATrainer
 from blip2vqa.utils.files import write_json_atomic
 
-logger = logging.getLogger(__name__)
 
-MOST_BLIND = 0.5  # that the text of the questions may give away, before it is warned of
-
-
-def finetune(run: Run) -> dict:
+def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> dict:
     """Fine-tune, evaluate and write everything; returns what `metrics.json` holds.
 
-    Raises `InputError`, with every problem found, before any weight is loaded.
+    `make_trainer`: called with what `VQATrainer` is made of. Raises `InputError`, with every problem found, before any weight
+    is loaded.
     """
     state, args, folder = PartialState(), run.training, run.folder
-    tables = check(run)
-    # Found now, not after hours of training: an encoder that is not to be had.
-    scorer = bertscore_scorer(run.generation.bertscore_model) if state.is_main_process else None
-    if scorer is not None:  # an evaluate.Metric is falsy
-        scorer.check()
-    resume = checkpoint_to_resume(run, tables)
+
+    # 1. Check everything, and note what the run is.
+    data = check(run)
+    scorer = find_scorer(run.generation.bertscore_model)
+    checkpoint = checkpoint_to_resume(run, data)
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_json_atomic(folder / "run.json", run.resolved)
-        write_split(folder / "split.json", tables.train, tables.val)
-        write_json_atomic(folder / TRAINING_DATA, describe_training_data(tables))
-
+        write_split(folder / SPLIT, data.train, data.val)
+        write_json_atomic(folder / TRAINING_DATA, describe_training_data(data))
     state.wait_for_everyone()
+
+    # 2. Load the base; the frozen towers encode the images first, and leave memory again.
     base = run.model.base_model_id, run.model.base_model_revision
     fingerprints = fingerprint_base(*base, progress=not args.disable_tqdm) if state.is_main_process else {}
+    loaded, features, feature_lines = _load(run, data)
 
-    loaded, features, kept = load_with_features(
-        partial(
-            load_base,
-            base[0],
-            revision=base[1],
-            dtype=run.model.dtype,
-            quantization=run.model.quantization,
-            device=args.device,
-            for_training=True,
-            answers=tables.answers,
-        ),
-        {example.digest: example.image for example in tables.train + tables.val},
-        family_of(load_config(*base)),
-        parse_scopes(run.lora.lora_scope),
-        run.features.kept(),
-        batch_size=args.per_device_eval_batch_size,
-        progress=not args.disable_tqdm,
-    )
+    def answer(examples: list[Example], progress: str) -> list[Answer]:
+        size, shown = args.per_device_eval_batch_size, None if args.disable_tqdm else progress
+        return answer_examples(loaded, features, examples, data.request, batch_size=size, progress=shown)
 
-    def answers(examples: list[Example], progress: str) -> list[Answer]:
-        size = args.per_device_eval_batch_size
-        shown = None if args.disable_tqdm else progress
-        return answer_examples(loaded, features, examples, tables.request, batch_size=size, progress=shown)
+    base_answers = answer(data.val, "base model")
 
-    base_answers = answers(tables.val, "base model")
+    # 3. Put a fresh adapter on the base, and train it.
     lora = wrap(loaded, run.lora, args.seed, fused=not args.torch_compile)
-    trainer = _trainer(run, loaded, features, tables, answers)
+    trainer = make_trainer(run, loaded, features, data, answer)
     if state.is_main_process:
-        print(_start_block(run, loaded, kept, lora, tables, trainer), flush=True)
-        if run.task is VQA and (tables.blind.score or 0) > MOST_BLIND:
-            logger.warning(
-                "blind score %.2f, above %.1f: the answers can largely be guessed from the questions, and learnt without the "
-                "picture; balance the answers to each question, or trust only scores well above the blind baseline's",
-                tables.blind.score,
-                MOST_BLIND,
-            )
-    trainer.train(resume_from_checkpoint=resume)
+        print_start(run, data, loaded, feature_lines, lora, trainer)
+    trainer.train(resume_from_checkpoint=checkpoint)
 
+    # 4. Answer the validation questions, with the right images and with others.
     adapter_answers = trainer.final_answers()
-    swapped = swap_images(tables.val, args.seed)
-    swapped_answers = answers(swapped, "swapped images") if swapped else None
+    swapped = swap_images(data.val, args.seed)
+    swapped_answers = answer(swapped, "swapped images") if swapped else None
+
+    # 5. Write the adapter, its scores and its answers.
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
     metrics = {}
     if state.is_main_process:
-        metrics = score_run(run.task, tables, scorer, base_answers, adapter_answers, swapped_answers)
-        write_results(run, loaded, lora, tables, metrics, base_answers, adapter_answers, fingerprints)
+        metrics = score_run(run.task, data, scorer, base_answers, adapter_answers, swapped_answers)
+        write_results(run, loaded, lora, data, metrics, base_answers, adapter_answers, fingerprints)
         if run.push_to:
             run.publish()
     state.wait_for_everyone()
     return metrics
 
 
-def _trainer(
-    run: Run,
-    loaded: LoadedModel,
-    features: Features,
-    tables: Tables,
-    answers: Callable[[list[Example], str], list[Answer]],
-) -> VQATrainer:
-    args = run.training
-    args.output_dir = str(run.folder / "checkpoints")
-    args.dataloader_pin_memory &= loaded.device.type != "cpu"  # else torch warns at every epoch
-    if loaded.dtype == torch.float16:
-        args.fp16, args.mixed_precision = True, "fp16"  # brings the gradient scaler that float16 needs
-    callbacks = [EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else []
-    return VQATrainer(
-        tables.text,
-        features,
-        answers,
-        model=loaded.model,
-        train=tables.train,
-        val=tables.val,
-        tokens_per_row=row_length(tables.train, tables.text, args),
-        task=run.task,
-        args=args,
-        callbacks=callbacks,
-    )
-
-
-def _start_block(
-    run: Run, loaded: LoadedModel, kept: list[tuple[str, str]], lora: LoraSummary, tables: Tables, trainer: VQATrainer
-) -> str:
-    args = run.training
-    processes = trainer.accelerator.num_processes
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
-    epoch = math.ceil(len(tables.train) / batch)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(epoch * args.num_train_epochs)
-    by = "process" if processes == 1 else "processes"
-    size, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    parts = f"{size} × {accumulated} accumulated × {processes} {by}"
-    row = trainer.data_collator.tokens_per_row
-    unit = f"{run.task.unit}s"
-    rows = f"{unit} of one image share rows of up to {row} tokens" if row else f"one for each {run.task.unit}"
-    shared = check_disjoint(tables.train, tables.val) or "none"
-    pairs = [
-        ("base model", f"{loaded.base_model_id} ({loaded.family.name})"),
-        *(tuple(note.split(": ", 1)) for note in loaded.notes),
-        ("device", f"{loaded.device}, {processes} {by}"),
-        *kept,
-        *lora.lines(),
-        ("training", f"{len(tables.train):,} {unit} on {count_images(tables.train):,} images"),
-        (
-            "validation",
-            f"{len(tables.val):,} {unit} on {count_images(tables.val):,} images, {shared} of them in training",
-        ),
-        ("effective batch", f"{batch} {unit} ({parts})"),
-        ("rows", rows),
-        ("steps", f"{steps:,}, or {steps / epoch:.3g} epochs"),
-        ("prompt", tables.text.prompt),
-    ]
-    if run.task is VQA and tables.blind.score is not None:
-        score, n = tables.blind
-        sample = "" if n == len(tables.train) + len(tables.val) else f", {n:,} of them"
-        guessed = "of the questions' answers can be guessed without the picture"
-        pairs.append(("blind score", f"{score:.2f} {guessed} ({FOLDS}-fold, question text alone{sample})"))
-    if tables.answers:
-        pairs.append(("answers", "; ".join(filter(None, (f"{len(tables.answers):,} to choose from", tables.note)))))
-    if tables.skipped:
-        pairs.append(("skipped", f"{len(tables.skipped)} rows with a bad image; listed in {run.folder / BAD_IMAGES}"))
-    return format_block("Fine-tuning", pairs)
+def _load(run: Run, data: RunData) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
+    """Load the base for training, and the features of the images; see `load_with_features`."""
+    base, revision, args = run.model.base_model_id, run.model.base_model_revision, run.training
+    options = {"dtype": run.model.dtype, "quantization": run.model.quantization, "device": args.device}
+    load = partial(load_base, base, revision=revision, for_training=True, answers=data.answers, **options)
+    images = {example.digest: example.image for example in data.train + data.val}
+    family, scopes = family_of(load_config(base, revision)), parse_scopes(run.lora.lora_scope)
+    shown = {"batch_size": args.per_device_eval_batch_size, "progress": not args.disable_tqdm}
+    return load_with_features(load, images, family, scopes, run.features.kept(), **shown)

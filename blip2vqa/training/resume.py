@@ -1,15 +1,20 @@
-"""Going on with a run that was stopped: from which checkpoint, and whether it is the same run."""
+"""Resume a run that was stopped: find its checkpoint, and make sure that it is the same run."""
 
 import json
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
+from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.data.splits import describe_split
-from blip2vqa.training.data import Tables
+from blip2vqa.training.data import RunData
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError, raise_all
 
-TRAINING_DATA = "taught.json"  # beside split.json: what the rows say
-# What may differ when a run goes on: how long it lasts, what it says, where it stands and how fast it goes.
+SPLIT = "split.json"
+TRAINING_DATA = "training_data.json"
+FORMER_TRAINING_DATA = "taught.json"
+"""The name of `TRAINING_DATA` in runs that were begun by version 0.1.0."""
+# Options that may differ when a run is resumed: they decide how long it lasts, what it prints, and where and how fast it runs.
 MAY_CHANGE = {
     "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_total_limit", "report_to", "run_name",
     "logging_steps", "logging_strategy", "disable_tqdm", "bertscore_model", "per_device_eval_batch_size",
@@ -18,8 +23,12 @@ MAY_CHANGE = {
 }  # fmt: skip
 
 
-def checkpoint_to_resume(run: Run, tables: Tables | None) -> str | None:
-    """The checkpoint to go on from, if asked. Nothing finished is touched, and a run goes on as it began or not at all."""
+def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
+    """Find the checkpoint to resume from; None for a run from the beginning.
+
+    `data`: None where it could not be read; then only the options are compared. Raises `InputError` for a folder that holds a
+    finished run or another one, and for a run that was begun with other options or data.
+    """
     asked = str(run.training.resume_from_checkpoint or "false")
     checkpoints = [
         path for path in (run.folder / "checkpoints").glob("checkpoint-*")
@@ -39,34 +48,53 @@ def checkpoint_to_resume(run: Run, tables: Tables | None) -> str | None:
     if not checkpoints and asked.lower() == "true":
         raise InputError(f"--resume_from_checkpoint: no checkpoint in {run.folder / 'checkpoints'}; leave the flag out")
     checkpoint = Path(asked) if asked.lower() != "true" else max(checkpoints, key=lambda path: int(path.name[11:]))
-    raise_all(_differences(run, tables, checkpoint.parent.parent))
+    raise_all(_differences(run, data, checkpoint.parent.parent))
     return str(checkpoint)
 
 
-def _differences(run: Run, tables: Tables | None, before: Path) -> list[str]:
-    """What a run to go on with was begun with otherwise: it would end in an adapter that nothing describes."""
-    problems = []
+def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
+    """List in what this run differs from the one that was begun in folder `before`.
+
+    Resumed with other options or data, it would end in an adapter that nothing describes.
+    """
+    problems, split, training_data = [], before / SPLIT, before / TRAINING_DATA
+    if not training_data.is_file():
+        training_data = before / FORMER_TRAINING_DATA
     if (before / "run.json").is_file():
-        then = json.loads((before / "run.json").read_text(encoding="utf-8"))
-        problems = [
-            f"--{name}: the run in {before} was begun with {then.get(name)!r}, not {run.resolved.get(name)!r}"
-            for name in sorted(then | run.resolved)
-            if name not in MAY_CHANGE and then.get(name) != run.resolved.get(name)
-        ]
-    if tables and (before / "split.json").is_file():
-        split = json.loads((before / "split.json").read_text(encoding="utf-8"))
-        if split != describe_split(tables.train, tables.val):
-            problems.append(f"{run.data.csv_path}: the images are not those that the run in {before} was begun with")
-    if tables and (before / TRAINING_DATA).is_file():
-        taught = json.loads((before / TRAINING_DATA).read_text(encoding="utf-8"))
-        if taught != describe_training_data(tables):
-            problems.append(
-                f"{run.data.csv_path}: questions, answers, or the list of answers, are not those that the run in {before} was "
-                "begun with"
-            )
+        problems = different_options(_read(before / "run.json"), run.resolved, before)
+    if data and split.is_file() and _read(split) != describe_split(data.train, data.val):
+        problems.append(f"{run.data.csv_path}: the images are not those that the run in {before} was begun with")
+    if data and training_data.is_file() and _read(training_data) != describe_training_data(data):
+        problems.append(
+            f"{run.data.csv_path}: questions, answers, or the list of answers, are not those that the run in {before} was "
+            "begun with"
+        )
     return problems
 
 
-def describe_training_data(tables: Tables) -> dict:
-    """What an adapter learns from: a resumed run must go on with the same, and a head with its answers in their order."""
-    return {"sha256": tables.sha256, "answers": list(tables.answers) if tables.answers else None}
+def different_options(then: dict, now: dict, before: Path) -> list[str]:
+    """List the options in which a run differs from the one that was begun in folder `before`.
+
+    An option that one side does not name has its default there: options that are None are never written, and a run.json of an
+    earlier version does not know the options that have come since.
+    """
+    defaults = {field.name: _default(field) for arguments in FINETUNE_ARGUMENTS for field in fields(arguments)}
+    problems = []
+    for name in sorted((then.keys() | now.keys()) - MAY_CHANGE):
+        was, value = (side.get(name, defaults.get(name)) for side in (then, now))
+        if was != value:
+            problems.append(f"--{name}: the run in {before} was begun with {was!r}, not {value!r}")
+    return problems
+
+
+def _default(field: Field) -> object:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _read(path: Path) -> object:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def describe_training_data(data: RunData) -> dict:
+    """Describe what an adapter learns from: a resumed run must have the same, and a head its answers in the same order."""
+    return {"sha256": data.sha256, "answers": list(data.answers) if data.answers else None}

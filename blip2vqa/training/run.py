@@ -1,8 +1,7 @@
-"""A fine-tuning run as asked for: its arguments, and what they resolve to."""
+"""A fine-tuning run as it was asked for: its arguments, and what they resolve to."""
 
-import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blip2vqa.adapters.files.adapter import open_adapter
@@ -14,12 +13,10 @@ from blip2vqa.inference.request import Decoding
 from blip2vqa.reporting.tables import verdict
 from blip2vqa.utils.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass
 class Run:
-    """The arguments of one run, checked, and what they resolve to."""
+    """The arguments of one run, which stay as the user gave them, and what they resolve to."""
 
     model: ModelArguments
     data: DataArguments
@@ -28,27 +25,19 @@ class Run:
     features: FeatureArguments
     training: FinetuneArguments
     resolved: dict
-    """What differs from the defaults; as JSON, a configuration that repeats the run."""
+    """The options that differ from the defaults; as JSON, a configuration that repeats the run."""
+    started: float = field(default_factory=time.monotonic, init=False)
+    address: str | None = field(default=None, init=False)
+    """The adapter's URL on the Hub, once it is published."""
 
-    def __post_init__(self):
-        # Trainer's own output_dir becomes the folder of its checkpoints, inside this one.
-        self.folder = Path(self.training.output_dir)
-        self.started = time.monotonic()
-        self.address: str | None = None  # on the Hub, once it is there
-        if self.training.n_gpu > 1:
-            # Trainer would copy the model to all of them in one process, which is slow, and counts the loss once for each.
-            logger.warning("1 of %d GPUs is used; `accelerate launch` uses them all", self.training.n_gpu)
-            self.training._n_gpu = 1
-        # Published once, when it is finished; Trainer would publish its checkpoints, and keep the token in them.
-        args = self.training
-        self.push_to = (args.hub_model_id or self.folder.name) if args.push_to_hub else None
-        self.hub_token, args.push_to_hub, args.hub_token = args.hub_token, False, None
-        if self.training.metric_for_best_model == "accuracy":
-            self.training.metric_for_best_model = self.task.main
+    @property
+    def folder(self) -> Path:
+        """The folder that the run writes into."""
+        return Path(self.training.output_dir)
 
     @property
     def task(self) -> Task:
-        """What is learnt."""
+        """What is learnt: answers or captions."""
         return TASKS[self.data.task]
 
     @property
@@ -57,9 +46,17 @@ class Run:
         given = {name: getattr(self.generation, name) for name in Decoding.__dataclass_fields__}
         return Decoding(**given | {"max_new_tokens": given["max_new_tokens"] or self.task.max_new_tokens})
 
+    @property
+    def push_to(self) -> str | None:
+        """The Hub id that the finished adapter is published under; None publishes nothing."""
+        return (self.training.hub_model_id or self.folder.name) if self.training.push_to_hub else None
+
     def results(self, metrics: dict) -> list[tuple[str, str]]:
-        """What was written and where, for the closing block."""
+        """List what was written and where, as `(label, text)` pairs for the closing block."""
         minutes, seconds = divmod(round(time.monotonic() - self.started), 60)
+        use = f"python inference.py --lora_model_path {self.folder} --image_dir … --csv_path …"
+        if self.task is CAPTION:
+            use = f"python caption.py --images … --styles {self.data.style or 'plain'}={self.folder}"
         return [
             ("verdict", verdict(metrics)),
             ("time", f"{minutes} min {seconds} s"),
@@ -67,27 +64,16 @@ class Run:
             ("scores", f"{self.folder}/metrics.json"),
             ("answers", f"{self.folder}/predictions.csv"),
             ("run again", f"accelerate launch finetune.py {self.folder}/run.json --output_dir NEW_FOLDER"),
-            ("use it", self._use()),
+            ("use it", use),
             *([("published", self.address)] if self.address else []),
         ]
 
     def publish(self) -> None:
-        """Put the finished adapter on the Hub. What fails then is said, and the adapter is here."""
-        args = self.training
+        """Publish the finished adapter on the Hub. Raises `InputError`, which names the command that publishes it later."""
+        options = {"private": self.training.hub_private_repo is not False, "revision": self.training.hub_revision}
         adapter = open_adapter(self.folder)
         try:
-            self.address = push(
-                adapter,
-                self.push_to,
-                private=args.hub_private_repo is not False,
-                token=self.hub_token,
-                revision=args.hub_revision,
-            )
+            self.address = push(adapter, self.push_to, token=self.training.hub_token, **options)
         except InputError as error:
             again = f"exchange.py push {self.folder} {self.push_to} publishes it"
             raise InputError(*error.problems, f"the adapter is finished, in {self.folder}; {again}") from error
-
-    def _use(self) -> str:
-        if self.task is CAPTION:
-            return f"python caption.py --images … --styles {self.data.style or 'plain'}={self.folder}"
-        return f"python inference.py --lora_model_path {self.folder} --image_dir … --csv_path …"

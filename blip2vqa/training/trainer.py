@@ -1,21 +1,60 @@
-"""Trainer for answers: its data set, its loss, and an evaluation that generates answers from prompts alone."""
+"""Trainer for answers: its arguments, its data set, and an evaluation that generates answers from prompts alone."""
 
+import copy
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
+import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
+from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.data.examples import Example
-from blip2vqa.evaluation.tasks import VQA, Task
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
+from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
+from blip2vqa.training.data import RunData
 from blip2vqa.training.micro_batches import split_by_tokens
+from blip2vqa.training.run import Run
+
+Answering = Callable[[list[Example], str], list[Answer]]
+"""`answer(examples, progress)`: what the model answers as it is now; `progress` names the bar."""
+
+
+def trainer_arguments(run: Run, dtype: torch.dtype) -> FinetuneArguments:
+    """Derive the arguments that Trainer gets from those that the user gave, which stay as they are.
+
+    `dtype`: the base's precision.
+    """
+    args = copy_arguments(
+        run.training,
+        output_dir=str(run.folder / "checkpoints"),
+        metric_for_best_model=run.task.find_best_metric(run.training.metric_for_best_model),
+        # The finished adapter is published once; Trainer would publish its checkpoints, and keep the token in them.
+        push_to_hub=False,
+        hub_token=None,
+    )
+    if args.device.type == "cpu":
+        args.dataloader_pin_memory = False  # else torch warns at every epoch
+    if dtype == torch.float16:
+        args.fp16, args.mixed_precision = True, "fp16"  # brings the gradient scaler that float16 needs
+    if args.n_gpu > 1:
+        # Trainer would copy the model to all of them in one process, which is slow, and count the loss once for each.
+        args._n_gpu = 1
+    return args
+
+
+def copy_arguments(args: FinetuneArguments, **changes) -> FinetuneArguments:
+    """Copy `TrainingArguments` with changes; `dataclasses.replace` would derive values anew from values that are derived."""
+    copied = copy.copy(args)
+    for name, value in changes.items():
+        setattr(copied, name, value)
+    return copied
 
 
 class AnsweredQuestions(Dataset):
-    """`(example, answer)` pairs; with several annotators the answer is drawn among theirs, anew in every epoch."""
+    """Pairs of an example and one of its answers; with several annotators it is drawn among theirs, anew in every epoch."""
 
     def __init__(self, examples: Sequence[Example], seed: int):
         self.examples = examples
@@ -33,25 +72,27 @@ class AnsweredQuestions(Dataset):
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells data set and sampler which epoch it is; what accelerate tells them differs by the number of processes."""
+    """Sets the epoch of data set and sampler; the one that accelerate sets depends on the number of processes."""
 
-    def __init__(self, *told):
-        self.told = told
+    def __init__(self, dataset: AnsweredQuestions, sampler: "RowSampler"):
+        self.dataset, self.sampler = dataset, sampler
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        for one in self.told:
-            one.epoch = int(state.epoch or 0)
+        self.dataset.epoch = self.sampler.epoch = int(state.epoch or 0)
 
 
 class RowSampler(Sampler):
-    """Questions in random order, but those that share a row side by side, and if asked rows of like length, too.
+    """Yields questions in random order, those that share a row side by side, and if asked also rows of similar length.
 
-    Rows, and the questions of each, are shuffled anew in every epoch; batches are cut from this order anywhere.
+    Rows, and the questions in each, are shuffled anew in every epoch. Batches are cut from this order at any place.
     """
 
     def __init__(self, rows: Iterable[Hashable], seed: int, lengths: Sequence[int] | None = None, window: int = 1):
-        """`rows`: what each question shares a row by; `lengths`: of each question in tokens, to sort the rows of every
-        `window` questions by, longest first."""
+        """Questions with equal entries in `rows` share a row.
+
+        `lengths` holds the length of each question in tokens: with it, the rows of every `window` questions are sorted, the
+        longest first.
+        """
         self.groups: dict[Hashable, list[int]] = {}
         for index, row in enumerate(rows):
             self.groups.setdefault(row, []).append(index)
@@ -76,16 +117,16 @@ class RowSampler(Sampler):
 
 
 def row_length(train: Sequence[Example], text: TextEncoder, args) -> int | None:
-    """Longest row, in tokens, that questions of one image share; None where each has a row of its own.
+    """Choose the longest row, in tokens, that questions of one image share; None where each has a row of its own.
 
-    A seq2seq model's encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
+    An encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
     """
     shared = len({example.digest for example in train}) < len(train)
     return args.tokens_per_row if shared and args.tokens_per_row and text.shares_image else None
 
 
 def row_sampler(train: Sequence[Example], text: TextEncoder, args, tokens_per_row: int | None) -> RowSampler:
-    """The order in which a run with `TrainingArguments` `args` takes its training questions."""
+    """Build the sampler that orders the training questions; `args` are `FinetuneArguments`."""
     lengths = None
     if args.train_sampling_strategy == "group_by_length":
         lengths = text.prompt_lengths([example.question for example in train])
@@ -94,51 +135,47 @@ def row_sampler(train: Sequence[Example], text: TextEncoder, args, tokens_per_ro
 
 
 class VQATrainer(Trainer):
-    """Trainer over features of the frozen stage; `evaluate()` reports the loss and the task's score of what is generated."""
+    """Trainer over features of the frozen stage; `evaluate()` reports the loss and the score of generated answers."""
 
-    def __init__(
-        self,
-        text: TextEncoder,
-        features: Features,
-        answers: Callable[[list[Example], str], list[Answer]],
-        *,
-        train,
-        val,
-        tokens_per_row: int | None = None,
-        task: Task = VQA,
-        **kwargs,
-    ):
-        """`answers(examples, progress)`: what the model says as it is now, the bar's name given."""
-        args = kwargs["args"]
-        dataset = AnsweredQuestions(train, args.seed)
+    def __init__(self, run: Run, loaded: LoadedModel, features: Features, data: RunData, answer: Answering):
+        """Build the trainer of a run, whose model has its adapter already."""
+        args, text = trainer_arguments(run, loaded.dtype), data.text
+        tokens_per_row, patience = row_length(data.train, text, args), args.early_stopping_patience
+        dataset = AnsweredQuestions(data.train, args.seed)
         super().__init__(
+            model=loaded.model,
+            args=args,
             train_dataset=dataset,
-            eval_dataset=AnsweredQuestions(val, args.seed),
+            eval_dataset=AnsweredQuestions(data.val, args.seed),
             data_collator=text.collator(features, tokens_per_row),
             compute_loss_func=text.loss(args.label_smoothing_factor),
-            **kwargs,
+            callbacks=[EarlyStoppingCallback(patience)] if patience else [],
         )
-        self.answers, self.task = answers, task
-        self.said: dict[int, list[Answer]] = {}  # answers to the validation questions, by step
-        self.sampler = row_sampler(train, text, args, tokens_per_row)
+        self.answer, self.task = answer, run.task
+        self.answers_by_step: dict[int, list[Answer]] = {}  # to the validation questions
+        self.sampler = row_sampler(data.train, text, args, tokens_per_row)
         self.add_callback(_EpochCallback(dataset, self.sampler))
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
-        """Upstream's loop for the loss, then answers from prompts: the training ids would show a causal model the answer."""
+        """Compute the loss as upstream does, then generate answers from prompts alone.
+
+        The training batches would show a causal model the answer.
+        """
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         examples = self.eval_dataset.examples
-        said = self.said[self.state.global_step] = self.answers(examples, "validation")
-        scores = self.task.score(examples, [answer.text for answer in said])
-        output.metrics[f"{metric_key_prefix}_{self.task.main}"] = scores[self.task.main]
+        answers = self.answers_by_step[self.state.global_step] = self.answer(examples, "validation")
+        scores = self.task.score(examples, [answer.text for answer in answers])
+        reported = dict.fromkeys((self.task.main, self.args.metric_for_best_model))
+        output.metrics.update({f"{metric_key_prefix}_{name}": scores[name] for name in reported if name in scores})
         return output
 
     def final_answers(self) -> list[Answer]:
-        """What the trained model says to the validation questions, asked again only if it was not asked as it is now."""
+        """Answer the validation questions by the trained model, unless they were answered at the step that is kept."""
         step = self.state.best_global_step if self.args.load_best_model_at_end else self.state.global_step
-        return self.said.get(step) or self.answers(self.eval_dataset.examples, "adapter")
+        return self.answers_by_step.get(step) or self.answer(self.eval_dataset.examples, "adapter")
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """As upstream, or in parts of at most `tokens_per_batch` tokens, whose gradients add up to the batch's own."""
+        """Train on one batch, whole or in parts of at most `tokens_per_batch` tokens, whose gradients are added up."""
         if not self.args.tokens_per_batch:
             return super().training_step(model, inputs, num_items_in_batch)
         *before, last = split_by_tokens(inputs, self.args.tokens_per_batch)
@@ -153,5 +190,5 @@ class VQATrainer(Trainer):
         return self.sampler if ours else super()._get_train_sampler(train_dataset)
 
     def floating_point_ops(self, inputs) -> int:
-        """Not counted: upstream's estimate takes the number of tokens from `pixel_values`, which are not there."""
+        """Return 0: upstream counts the tokens of `pixel_values`, which are not in the batch."""
         return 0

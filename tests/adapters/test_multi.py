@@ -12,10 +12,11 @@ from blip2vqa.adapters.attach import add_adapters, find_adapter
 from blip2vqa.adapters.files.adapter import Adapter, open_adapter
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.adapters.multi import Adapters, _dense
+from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import Answer, answer_by_batch
-from blip2vqa.inference.request import AS_IT_IS, BASE, AnswerRequest, Decoding, use_adapters
+from blip2vqa.inference.request import AnswerRequest, Decoding, use_adapters
 from blip2vqa.models.classes import text_encoder
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.utils.errors import InputError
@@ -29,7 +30,8 @@ LORA = {
     "olora": {"init_lora_weights": "olora", "use_dora": True},
     "towers": {"lora_scope": "projection,qformer,vision", "lora_r": 2},
 }
-NAMES = (*LORA, "patterns", BASE)
+named = AdapterRef.named
+REFS = (*map(named, LORA), named("patterns"), BASE)
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +79,18 @@ def save(model: PeftModel, folder: Path, seed: int) -> None:
 def beside(base: Path, folders: dict[str, Path], memory_gb: float = 1.0, **options) -> LoadedModel:
     """A base with all these adapters."""
     loaded = load_base(str(base), **{"dtype": "float32", "quantization": "none", "device": CPU} | options)
-    add_adapters(loaded, {name: find_adapter(str(folder)) for name, folder in folders.items()}, memory_gb)
+    add_adapters(loaded, {named(name): find_adapter(str(folder)) for name, folder in folders.items()}, memory_gb)
     return loaded
 
 
-def ask(loaded: LoadedModel, images: Path, names: Sequence[str], beams: int, batch_size: int) -> list[Answer]:
-    """Three questions to each of `names`, about pictures that some of them share."""
+def ask(loaded: LoadedModel, images: Path, refs: Sequence[AdapterRef], beams: int, batch_size: int) -> list[Answer]:
+    """Three questions to each of `refs`, about pictures that some of them share."""
     text = text_encoder(loaded.processor, loaded.base.config, None)
-    asked = [(f"{number % 2}.png", QUESTIONS[number], ()) for number in range(3) for _ in names]
+    asked = [(f"{number % 2}.png", QUESTIONS[number], ()) for number in range(3) for _ in refs]
     examples = examples_of(images, asked)
     pixels = Pixels({example.digest: example.image for example in examples}, loaded.processor.image_processor)
-    requests = {name: AnswerRequest(text, Decoding(beams, 4), adapter=name) for name in names}
-    batches = answer_by_batch(loaded, pixels, examples, [requests[name] for name in names] * 3, batch_size=batch_size)
+    requests = {ref: AnswerRequest(text, Decoding(beams, 4), adapter=ref) for ref in refs}
+    batches = answer_by_batch(loaded, pixels, examples, [requests[ref] for ref in refs] * 3, batch_size=batch_size)
     said = dict(pair for batch in batches for pair in batch)
     return [said[number] for number in range(len(examples))]
 
@@ -113,18 +115,18 @@ def test_each_row_is_that_of_its_adapter_alone(kind, bases, made, drawn):
     together = beside(bases[kind], folders)
     weights = {name: tensor.clone() for name, tensor in together.base.state_dict().items()}
     alone = {1: {}, 3: {}}
-    for name in NAMES:
-        plain = under_peft(bases[kind], folders.get(name))
+    for ref in REFS:
+        plain = under_peft(bases[kind], folders.get(ref.name))
         for beams, expected in alone.items():
-            expected[name] = ask(plain, drawn[0], [AS_IT_IS], beams, 3)
+            expected[ref] = ask(plain, drawn[0], [CURRENT], beams, 3)
     for beams, size in ((1, 24), (1, 10), (3, 11)):
-        said = ask(together, drawn[0], NAMES, beams, size)
+        said = ask(together, drawn[0], REFS, beams, size)
         texts = set()
-        for place, name in enumerate(NAMES):
-            mine = said[place :: len(NAMES)]
-            close(mine, alone[beams][name], 1e-5 if name == BASE else 5e-4)
+        for place, ref in enumerate(REFS):
+            mine = said[place :: len(REFS)]
+            close(mine, alone[beams][ref], 1e-5 if ref == BASE else 5e-4)
             texts.add(tuple(answer.text for answer in mine))
-        assert len(texts) == len(NAMES)  # they are not alike
+        assert len(texts) == len(REFS)  # they are not alike
     assert all(torch.equal(tensor, weights[name]) for name, tensor in together.base.state_dict().items())
 
 
@@ -132,7 +134,7 @@ def test_rows_in_any_order_and_several_for_each(bases, made):
     """As beams and tokens do, without sorting."""
     folders = made("opt")
     together, dtype = beside(bases["opt"], folders), torch.float32
-    names = ["dora", BASE, "plain", "dora", "plain"]
+    refs = [named("dora"), BASE, named("plain"), named("dora"), named("plain")]
     torch.manual_seed(0)
     embeddings, mask = torch.randn(10, 6, 64, dtype=dtype), torch.ones(10, 6)
 
@@ -140,12 +142,12 @@ def test_rows_in_any_order_and_several_for_each(bases, made):
     def logits(loaded: LoadedModel, rows: torch.Tensor) -> torch.Tensor:
         return loaded.base.language_model(inputs_embeds=rows, attention_mask=mask[: len(rows)]).logits
 
-    with use_adapters(together, names):
+    with use_adapters(together, refs):
         found = logits(together, embeddings)
-    for row, name in enumerate(names):
-        expected = logits(under_peft(bases["opt"], folders.get(name)), embeddings[2 * row : 2 * row + 2])
+    for row, ref in enumerate(refs):
+        expected = logits(under_peft(bases["opt"], folders.get(ref.name)), embeddings[2 * row : 2 * row + 2])
         torch.testing.assert_close(found[2 * row : 2 * row + 2], expected, rtol=1e-5, atol=1e-5)
-    with use_adapters(together, names), pytest.raises(ValueError, match="is given 4 rows of a batch of 5"):
+    with use_adapters(together, refs), pytest.raises(ValueError, match="is given 4 rows of a batch of 5"):
         logits(together, embeddings[:4])
     torch.testing.assert_close(logits(together, embeddings), logits(under_peft(bases["opt"], None), embeddings))
 
@@ -166,14 +168,14 @@ def test_heads_of_their_own(bases, drawn, tmp_path):
         expected = plain.answer_batch([images[row]], [questions[row]])
         if name:
             loaded.model = PeftModel.from_pretrained(loaded.model, folders[name]).eval()
-            plain.loaded, plain.request = loaded, find_source_voice(loaded, lists[name])
+            plain.loaded, plain.request = loaded, request_for(loaded, lists[name])
             expected = plain.answer_batch([images[row]], [questions[row]])
         assert dict(together[row].ranked) == pytest.approx(dict(expected[0].ranked), abs=1e-5)
-    with pytest.raises(ValueError, match="shares no batch"), use_adapters(model.loaded, ["adapter one", BASE]):
+    with pytest.raises(ValueError, match="shares no batch"), use_adapters(model.loaded, [named("one"), BASE]):
         pass
 
 
-def find_source_voice(loaded: LoadedModel, answers: list[str]) -> AnswerRequest:
+def request_for(loaded: LoadedModel, answers: list[str]) -> AnswerRequest:
     return AnswerRequest(text_encoder(loaded.processor, loaded.base.config, "{question}", answers))
 
 
@@ -183,34 +185,35 @@ def find_source_voice(loaded: LoadedModel, answers: list[str]) -> AnswerRequest:
 def test_the_least_recently_used_leave_memory(bases, made, drawn):
     folders = made("opt")
     names = ("plain", "rslora", "patterns")
+    plain, rslora, patterns = refs = tuple(map(named, names))
     whole = beside(bases["opt"], {name: folders[name] for name in names})
     assert whole.adapters.held == () and whole.adapters.nbytes == 0
-    with use_adapters(whole, names):
-        sizes = {name: held.nbytes for name, held in whole.adapters._held.items()}
+    with use_adapters(whole, refs):
+        sizes = {ref: held.nbytes for ref, held in whole.adapters._held.items()}
     on_disk = sum(tensor.nbytes for tensor in open_adapter(str(folders["plain"])).weights.values())
-    assert sizes["plain"] == on_disk and whole.adapters.nbytes == sum(sizes.values())
-    limit = (sizes["plain"] + sizes["rslora"] + 1) / 1e9
+    assert sizes[plain] == on_disk and whole.adapters.nbytes == sum(sizes.values())
+    limit = (sizes[plain] + sizes[rslora] + 1) / 1e9
     tight = beside(bases["opt"], {name: folders[name] for name in names}, limit)
     adapters: Adapters = tight.adapters
     for asked, held in (
-        (["plain"], ("plain",)),
-        (["rslora", BASE], ("plain", "rslora")),
-        (["plain"], ("rslora", "plain")),
-        (["patterns"], ("plain", "patterns")),  # rslora was used longest ago
-        ([BASE], ("plain", "patterns")),
-        (names, names),  # a batch's own stay, whatever the limit
-        (["plain"], ("patterns", "plain")),
+        ([plain], (plain,)),
+        ([rslora, BASE], (plain, rslora)),
+        ([plain], (rslora, plain)),
+        ([patterns], (plain, patterns)),  # rslora was used longest ago
+        ([BASE], (plain, patterns)),
+        (refs, refs),  # a batch's own stay, whatever the limit
+        ([plain], (patterns, plain)),
     ):
         with use_adapters(tight, asked):
             assert adapters.held == held
-            assert adapters.nbytes == sum(sizes[name] for name in held)
+            assert adapters.nbytes == sum(sizes[ref] for ref in held)
     for size in (2, 9):
-        close(ask(tight, drawn[0], names, 1, size), ask(whole, drawn[0], names, 1, 9))
+        close(ask(tight, drawn[0], refs, 1, size), ask(whole, drawn[0], refs, 1, 9))
 
 
 def test_weights_have_the_bases_precision(bases, made):
     loaded = beside(bases["opt"], {name: made("opt")[name] for name in ("plain", "dora")}, dtype="bfloat16")
-    with use_adapters(loaded, ["plain", "dora"]):
+    with use_adapters(loaded, [named("plain"), named("dora")]):
         for held in loaded.adapters._held.values():
             tensors = [tensor for update in held.updates.values() for tensor in vars(update).values()]
             assert {tensor.dtype for tensor in tensors if tensor is not None} == {torch.bfloat16}
@@ -244,7 +247,7 @@ def test_adapters_come_and_go(bases, drawn, tmp_path):
     model = load(base, adapters={"number": folders["number"]}, dtype="float32")
     check(model, ["number", None, "number", None])
     model.add_adapter("beams", folders["beams"])
-    assert model.loaded.adapters.held == ("adapter number",)  # the new one waits on disk
+    assert model.loaded.adapters.held == (named("number"),)  # the new one waits on disk
     assert not any("weights" in vars(found.adapter) for found in model.spec.adapters.values())
     check(model, ["number", "beams", None, "beams"])
     assert model.answer(images[0], questions[0], adapter="beams") == alone["beams"].answer(images[0], questions[0])
@@ -309,7 +312,7 @@ def test_an_adapter_for_captions_is_not_asked(bases, drawn, tmp_path):
 def test_nobodys_random_numbers_change(bases, made):
     loaded = beside(bases["opt"], {"pissa": made("opt")["pissa"]})
     state = torch.get_rng_state()
-    with use_adapters(loaded, ["pissa"]):
+    with use_adapters(loaded, [named("pissa")]):
         pass
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -334,10 +337,10 @@ def test_more_than_linear_layers_is_refused(bases, tmp_path):
         config = LoraConfig.from_pretrained(folder)
         config.init_lora_weights = part if part == "loftq" else True
         with pytest.raises(InputError) as caught:
-            loaded.adapters.add(part, Adapter(str(folder), folder, None, config, {}))
+            loaded.adapters.add(named(part), Adapter(str(folder), folder, None, config, {}))
         (problem,) = caught.value.problems
         assert problem.startswith(f"adapter {folder}: ") and part in problem and "load it alone" in problem
-    assert loaded.adapters.names == () and not loaded.adapters._hooks
+    assert loaded.adapters.refs == () and not loaded.adapters._hooks
 
 
 def test_parts_of_a_quantized_base_are_not_taken_out(bases, made):
@@ -351,14 +354,15 @@ def test_parts_of_a_quantized_base_are_not_taken_out(bases, made):
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_beside_a_quantized_base(bits, bases, made, drawn):
     # Not repacked for this CPU: PEFT's own DoRA would misread the weights. With 8-bit ones on a CPU it fails.
-    options, names = {"quantization": bits, "for_training": True}, ("plain", "dora", "towers", BASE)
-    together = beside(bases["opt"], {name: made("opt")[name] for name in names[:-1]}, **options)
-    said = ask(together, drawn[0], names, 1, 12)
-    for place, name in enumerate(names):
-        if (bits, name) != ("8bit", "dora"):
-            alone = under_peft(bases["opt"], made("opt").get(name), **options)
+    options, names = {"quantization": bits, "for_training": True}, ("plain", "dora", "towers")
+    together = beside(bases["opt"], {name: made("opt")[name] for name in names}, **options)
+    refs = (*map(named, names), BASE)
+    said = ask(together, drawn[0], refs, 1, 12)
+    for place, ref in enumerate(refs):
+        if (bits, ref.name) != ("8bit", "dora"):
+            alone = under_peft(bases["opt"], made("opt").get(ref.name), **options)
             # Inputs of 8-bit layers are rounded to 8 bits: the last digit of a number may cost another percent.
-            close(said[place :: len(names)], ask(alone, drawn[0], [AS_IT_IS], 1, 1), 1e-3 if bits == "4bit" else 3e-2)
+            close(said[place :: len(refs)], ask(alone, drawn[0], [CURRENT], 1, 1), 1e-3 if bits == "4bit" else 3e-2)
 
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])

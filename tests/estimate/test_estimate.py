@@ -9,7 +9,7 @@ from bitsandbytes.nn import Linear4bit
 
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.estimate.estimate import Plan, count_encoding, estimate, estimate_base
-from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted
+from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.loading import load_base, load_config, quantized_layers
 from blip2vqa.training.checks import check
@@ -33,7 +33,7 @@ def count(plan: Plan) -> MemoryTracker:
     loaded = plan.outline(plan.parts)
     with torch.device("meta"):
         wrap(loaded, plan.run.lora, 0)
-    return count_step(loaded, plan.longest, plan.run.training, gradients=plan.accumulates)
+    return count_step(loaded, plan.longest, plan.args, gradients=plan.accumulates)
 
 
 @pytest.mark.parametrize("kind, checkpointing", [("opt", "false"), ("opt", "true"), ("t5", "false")])
@@ -52,7 +52,7 @@ def test_counted_without_weights_as_in_a_real_run(request, drawn, tmp_path, monk
 
     def train(self, **kwargs):
         memory = MemoryTracker(self.model.get_base_model().config.text_config.vocab_size)
-        with counted(memory, fake=False):
+        with memory:
             weights = list(self.model.parameters())
             memory.hold((weight for weight in weights if not weight.requires_grad), "weights")
             memory.hold((weight for weight in weights if weight.requires_grad), "adapter")

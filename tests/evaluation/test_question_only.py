@@ -227,11 +227,11 @@ def test_captions_have_no_blind_score(tiny_opt, drawn, tmp_path, capsys):
 
 
 def test_both_sides_of_the_split_count_and_rows_without_an_answer_do_not():
-    from blip2vqa.training.data import Tables
+    from blip2vqa.training.data import Rows, RunData
 
     def example(row: int, answers: tuple[str, ...]) -> SimpleNamespace:
         return SimpleNamespace(question="what?", answer=answers[0] if answers else "", digest=str(row))
 
-    tables = Tables([example(row, ("red",)) for row in range(4)], [example(8, ()), example(9, ("red",))], [])
-    assert tables.blind == BlindScore(1.0, 5)
-    assert Tables([], [], []).blind == BlindScore(None, 0)
+    rows = Rows([example(row, ("red",)) for row in range(4)], [example(8, ()), example(9, ("red",))], [])
+    assert RunData(rows, rows.train, None).blind == BlindScore(1.0, 5)
+    assert RunData(Rows([], [], []), [], None).blind == BlindScore(None, 0)

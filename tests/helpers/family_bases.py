@@ -23,6 +23,7 @@ from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.training import recipe
+from blip2vqa.training.trainer import VQATrainer
 from helpers.tiny_blip2 import make_base
 from helpers.tiny_families import make_blip_caption, make_blip_vqa, make_instructblip, make_vilt
 
@@ -137,7 +138,7 @@ class Watched:
 def watch(run) -> Watched:
     """Carry out a run and look on."""
     trainers, weights = [], []
-    load, make = recipe.load_base, recipe._trainer
+    load = recipe.load_base
 
     def load_and_keep(*args, **kwargs):
         loaded = load(*args, **kwargs)
@@ -145,11 +146,10 @@ def watch(run) -> Watched:
         return loaded
 
     def make_and_keep(*args):
-        trainers.append(make(*args))
+        trainers.append(VQATrainer(*args))
         return trainers[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "load_base", load_and_keep)
-        patch.setattr(recipe, "_trainer", make_and_keep)
-        metrics = recipe.finetune(run)
+        metrics = recipe.finetune(run, make_and_keep)
     return Watched(run.folder, metrics, *trainers, weights)

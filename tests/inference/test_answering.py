@@ -72,6 +72,12 @@ def test_interrupted_and_rerun_it_goes_on(tiny_opt, drawn, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         answer_table(arguments(tiny_opt, drawn, out))
     assert not out.exists()
+    # As version 0.1.0 wrote it: a table that it began is finished by this one.
+    begun = json.loads((tmp_path / "out.csv.partial").read_text().splitlines()[0])["run"]
+    decoding = {"num_beams": 1, "max_new_tokens": 10, "min_new_tokens": 0, "do_sample": False, "temperature": 1.0}
+    assert begun["decoding"] == {"": decoding | {"top_p": 1.0, "sampling_seed": 0}}
+    assert (begun["base_model"], begun["adapters"], begun["answers"], begun["routes"]) == (str(tiny_opt), {}, {}, None)
+    assert begun["prompts"] == {"": "Question: {question} Answer in one word:"}
     calls[:] = [0] * 10  # never the third again
     asked = len(calls)
     answer_table(arguments(tiny_opt, drawn, out))

@@ -1,7 +1,6 @@
 """Each question to the adapter of its type, types alone, and answers from a closed list."""
 
 import json
-import re
 from collections import Counter
 
 import pandas as pd
@@ -97,6 +96,8 @@ def test_an_interrupted_table_keeps_its_routes(answer, adapters, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         answer("out", *routes(adapters))
     before = sum(calls[:3])
+    begun = json.loads((tmp_path / "out.csv.partial").read_text().splitlines()[0])["run"]
+    assert [*begun["adapters"]] == [*begun["prompts"]] == ["count", "color", "default"]
     changed = [*routes(adapters, "count", "color"), f"default={adapters['color']}"]
     with pytest.raises(InputError, match="adapters was"):
         answer("out", *changed)
@@ -144,12 +145,6 @@ def test_types_alone_are_answered(answer, tiny_opt, tmp_path):
     assert set(metrics["base"]["by_question_type"]) == {"count", "yes/no"}
 
 
-def test_types_alone_are_trained(tiny_opt, drawn, tmp_path):
-    found = check(make_run(tiny_opt, drawn, tmp_path / "run", "--question_types", "count"))
-    assert {example.question_type for example in found.train + found.val} == {"count"}
-    assert len(found.train) + len(found.val) == 12
-
-
 def test_an_unknown_type_names_those_that_there_are(answer, tiny_opt, drawn, tmp_path):
     message = "has no question of type size; it has color, count, yes/no"
     with pytest.raises(InputError, match=message):
@@ -184,29 +179,6 @@ def test_the_tables_answers_are_the_only_ones(tiny_opt, drawn, tmp_path, answer,
         "red",
         "one",
     }
-
-
-def test_a_list_in_a_file_refuses_other_answers_by_their_rows(tiny_opt, drawn, tmp_path):
-    listed = tmp_path / "answers.txt"
-    listed.write_text("\n".join([*ANSWERS[:-1], "Red."]))
-    run = make_run(tiny_opt, drawn, tmp_path / "run", "--answers", str(listed))
-    with pytest.raises(InputError) as caught:
-        check(run)
-    (problem,) = caught.value.problems
-    rows = re.findall(r"row (\d+): 'one'", problem)
-    assert "12 rows of the tables have another answer (" in problem and "add it to the list" in problem
-    lines = drawn[1].read_text().splitlines()
-    assert len(rows) == 5 and all(lines[int(row) - 1].endswith(",one") for row in rows)  # the header is row 1
-    listed.write_text("\n".join(["RED", *ANSWERS[1:]]))  # as scores do, it takes no notice of capitals
-    assert check(make_run(tiny_opt, drawn, tmp_path / "run", "--answers", str(listed))).answers == ("RED", *ANSWERS[1:])
-
-
-def test_rare_answers_are_left_out_and_counted(tiny_opt, drawn, tmp_path):
-    rare = ("--answers", "table", "--min_answer_count", "8")
-    found = check(make_run(tiny_opt, drawn, tmp_path / "run", *rare))
-    assert set(found.answers) <= {"one", "no"} and "one" in found.answers
-    assert {example.answer for example in found.train} <= set(found.answers)
-    assert "rarer ones and" in found.note and "validation questions ask for others" in found.note
 
 
 def test_going_on_with_other_routes_is_refused(answer, adapters, drawn, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""caption.py and captions from Python: each picture looked at once, each style as it is alone, what is wrong in one line."""
+"""caption.py: each picture encoded once, each style as it is alone, what is wrong in one line."""
 
 import os
 import subprocess
@@ -10,35 +10,29 @@ from threading import Thread
 
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
-from transformers import Blip2VisionModel
 
 import caption
 from blip2vqa import load
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
-from blip2vqa.inference.captioning import ALONE, caption_images, parse_styles
+from blip2vqa.inference.captioning import NO_ADAPTER, caption_images, parse_styles
 from blip2vqa.utils.console import run_script
 from blip2vqa.utils.errors import InputError
-from helpers.family_bases import random_adapter
+from helpers.caption_adapters import BASE, NAMES, SCENES, caption_adapters, count_encoded
 from helpers.html_page import Page
 from helpers.paths import ROOT
 from helpers.tiny_families import make_vilt
 
-BASE = ROOT / "assets" / "tiny-blip2-opt"
-SCENES = ROOT / "assets" / "quickstart" / "images"
-NAMES = ("concise", "detailed", "mine")
-
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory) -> dict[str, str]:
-    """Random adapters of the embedded base by style: two that write captions, and one that nothing is known of."""
-    folder = tmp_path_factory.mktemp("adapters")
-    known = {"task": "caption", "decoding": {"max_new_tokens": 12}}
-    manifests = known | {"prompt": "a photo of"}, known | {"prompt": "A detailed description:"}, {}
-    made = zip(NAMES, manifests, strict=True)
-    return {name: str(random_adapter(BASE, folder / name, seed, **more)) for seed, (name, more) in enumerate(made)}
+    return caption_adapters(tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    return count_encoded(monkeypatch)
 
 
 def arguments(out, *styles: str, **changes) -> CaptionArguments:
@@ -62,19 +56,6 @@ def served(folder):
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def looked(monkeypatch) -> list[int]:
-    """How many pictures the ViT is given, call by call."""
-    calls, look = [], Blip2VisionModel.forward
-
-    def look_and_count(self, pixel_values, **kwargs):
-        calls.append(len(pixel_values))
-        return look(self, pixel_values=pixel_values, **kwargs)
-
-    monkeypatch.setattr(Blip2VisionModel, "forward", look_and_count)
-    return calls
 
 
 # The script
@@ -105,7 +86,7 @@ def test_the_script_captions_what_it_can_and_names_the_rest(adapters, tmp_path):
             cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr and f"{ALONE}; 'A playful line about the picture:'" in done.stdout
+    assert "Traceback" not in done.stderr and f"{NO_ADAPTER}; 'A playful line about the picture:'" in done.stdout
     assert "captions: 12 of 6 images" in done.stdout and "not usable: 3 pictures" in done.stdout
     table = read(tmp_path / "out.csv")
     assert list(table) == ["image", "style", "caption", "confidence", "adapter", "status"] and len(table) == 18
@@ -126,7 +107,7 @@ def test_the_script_captions_what_it_can_and_names_the_rest(adapters, tmp_path):
     page = Page(text)
     assert len(page.all("article")) == 9 and len(page.all("img")) == 6
     assert all(attributes["src"].startswith("data:image/jpeg;base64,") for attributes in page.all("img"))
-    assert not page.all("script") and not page.all("link") and page.text.count(ALONE) == 6
+    assert not page.all("script") and not page.all("link") and page.text.count(NO_ADAPTER) == 6
     assert all(said in page.text for said in alone) and "adapter " + adapters["concise"] in page.text
 
 
@@ -190,14 +171,14 @@ def test_the_output_is_never_replaced_unasked(tmp_path):
 # Several styles
 
 
-def test_together_each_says_what_it_says_alone(adapters, looked, tmp_path):
+def test_together_each_says_what_it_says_alone(adapters, encoded, tmp_path):
     """Three adapters, and the base in a style of the user's own, in common batches."""
     own = tmp_path / "own.json"
     own.write_text('{"prompt": "it is", "max_new_tokens": 12}')
     given = [*(f"{name}={path}" for name, path in adapters.items()), str(own)]
     features = FeatureArguments(feature_cache=str(tmp_path / "features"))
     assert caption_images(arguments(tmp_path / "all.csv", *given, batch_size=3), features)["captions"] == 20
-    assert sum(looked) == 5  # each picture is looked at once
+    assert sum(encoded) == 5  # each picture is encoded once
     together = read(tmp_path / "all.csv")
     said = set()
     for number, item in enumerate(given):
@@ -207,7 +188,7 @@ def test_together_each_says_what_it_says_alone(adapters, looked, tmp_path):
         confidences = [table["confidence"].astype(float).tolist() for table in (mine, alone)]
         assert confidences[0] == pytest.approx(confidences[1], abs=2e-5)
         said.add(tuple(alone["caption"]))
-    assert len(said) == 4 and sum(looked) == 5
+    assert len(said) == 4 and sum(encoded) == 5
     assert set(together["style"]) == {*NAMES, "own"}
 
 
@@ -237,55 +218,6 @@ def test_styles_are_parsed():
             parse_styles([item])
 
 
-# From Python
-
-
-def test_captions_from_python(adapters, looked):
-    model = load(BASE, dtype="float32")
-    picture = SCENES / "val-003.png"
-    plain, detailed = model.caption(picture), model.caption(Image.open(picture), style="detailed")
-    assert plain and len(detailed.split()) > len(plain.split())
-    assert model.caption(str(picture), style="creative") == model.caption(picture, style="creative")
-    looked.clear()
-    all_three = model.compare_styles(picture)
-    assert list(all_three) == ["detailed", "concise", "creative"] and all_three["detailed"] == detailed
-    assert sum(looked) == 1
-    with pytest.raises(InputError, match="style pirate: not known; choose from concise, creative, detailed"):
-        model.caption(picture, style="pirate")
-
-
-def test_adapters_by_name_and_the_base_alone_from_python(adapters, looked):
-    picture = SCENES / "val-003.png"
-    model = load(BASE, adapters={name: adapters[name] for name in ("concise", "mine")}, dtype="float32")
-    said = model.compare_styles(picture, ["mine", "creative", "concise", "detailed"])
-    assert sum(looked) == 1 and list(said) == ["mine", "creative", "concise", "detailed"]
-    base = load(BASE, dtype="float32")
-    assert said["detailed"] == base.caption(picture, style="detailed")
-    assert said["concise"] == load(adapters["concise"], dtype="float32").caption(picture)
-    assert model.caption(picture) == base.caption(picture) and model.caption(picture, "mine") == said["mine"]
-    question = "how many shapes are there?"
-    assert model.answer(picture, question) == base.answer(picture, question)
-
-
-def test_a_base_that_cannot_caption_says_so(tmp_path):
-    model = load(make_vilt(tmp_path / "vilt"), dtype="float32")
-    for ask in (model.caption, model.compare_styles):
-        with pytest.raises(InputError, match="ViLT cannot write captions"):
-            ask(SCENES / "val-000.png")
-
-
-def test_one_caption_adapter_writes_its_own_style_and_no_other(tmp_path, adapters):
-    """Its base is not to be had beside it."""
-    known = {"task": "caption", "style": "concise", "prompt": "a photo of", "decoding": {"max_new_tokens": 12}}
-    model = load(random_adapter(BASE, tmp_path / "concise", 5, **known), dtype="float32")
-    picture = SCENES / "val-003.png"
-    assert model.caption(picture, style="concise") == model.caption(picture)
-    with pytest.raises(InputError, match="style detailed: this model is the one adapter"):
-        model.caption(picture, style="detailed")
-    with pytest.raises(InputError, match="it writes captions"):
-        model.answer(picture, "how many shapes are there?")
-
-
 def test_an_instruction_is_a_style_of_its_own(tmp_path):
     asked = arguments(tmp_path / "out.csv", prompt="A detailed description:", styles=None)
     assert caption_images(asked, FeatureArguments())["captions"] == 5
@@ -295,22 +227,7 @@ def test_an_instruction_is_a_style_of_its_own(tmp_path):
     assert model.caption(SCENES / "val-000.png") == table["caption"][0]
 
 
-def test_an_adapter_with_dora_beside_others_says_what_it_says_alone(tmp_path, adapters):
-    dora = str(random_adapter(BASE, tmp_path / "dora", 6, use_dora=True, task="caption", prompt="a photo of"))
-    together = load(BASE, adapters={"dora": dora, "concise": adapters["concise"]}, dtype="float32")
-    said = together.compare_styles(SCENES / "val-003.png", ["dora", "concise", "creative"])
-    assert said["dora"] == load(dora, dtype="float32").caption(SCENES / "val-003.png")
-
-
-def test_nobodys_random_numbers_change(tmp_path):
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    load(BASE, dtype="float32").caption(SCENES / "val-000.png", style="creative")
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_without_a_cache_pictures_are_looked_at_once_too(tmp_path, adapters, looked):
+def test_without_a_cache_pictures_are_encoded_once_too(tmp_path, adapters, encoded):
     given = [f"{name}={path}" for name, path in adapters.items()]
     caption_images(arguments(tmp_path / "out.csv", *given), FeatureArguments(feature_cache="none"))
-    assert sum(looked) == 5
+    assert sum(encoded) == 5

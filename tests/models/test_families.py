@@ -8,6 +8,7 @@ from PIL import Image
 from transformers import BertConfig, BlipConfig, GitConfig, InstructBlipConfig, OPTConfig
 
 from blip2vqa import load
+from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.common import KeptFeatures
 from blip2vqa.features.encode import Pixels, load_with_features
 from blip2vqa.inference.generation import answer_by_batch
@@ -225,16 +226,17 @@ def test_a_base_of_no_known_family_is_one_line_that_names_them(config, found, tm
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "vilt"])
 def test_adapters_side_by_side_in_one_batch_answer_as_alone(kind, bases, drawn, tmp_path):
     names = {name: random_adapter(bases[kind], tmp_path / name, seed) for seed, name in enumerate(("one", "two"))}
-    source = find_model_spec(None, None, {name: (str(path), None) for name, path in names.items()}, with_base=True)
+    adapters = {AdapterRef.named(name): (str(path), None) for name, path in names.items()}
+    source = find_model_spec(None, None, adapters, with_base=True)
     loaded = load_float32(bases[kind])
-    source.put_on(loaded)
+    source.attach(loaded)
     asked = [(f"{number // 4}.png", QUESTIONS[number % 3 - number // 6], ()) for number in range(9)]
     examples = examples_of(drawn[0], asked)
     pixels = Pixels({example.digest: example.image for example in examples}, loaded.processor.image_processor)
 
     def said(beams: int, batch_size: int) -> list:
         decoding = {"num_beams": beams, "max_new_tokens": 6}
-        requests = [source.request(name, decoding=decoding) for name in ("one", "two", "")] * 3
+        requests = [source.request(ref, decoding=decoding) for ref in (*adapters, BASE)] * 3
         batches = answer_by_batch(loaded, pixels, examples, requests, batch_size=batch_size)
         return [answer for _, answer in sorted((pair for batch in batches for pair in batch), key=lambda pair: pair[0])]
 

@@ -187,18 +187,6 @@ def test_fingerprints_tell_a_copy_from_another_base(tiny_opt, tmp_path, caplog):
     assert "these differ: language_model, projection, qformer, token_embeddings, vision_model" in caplog.text
 
 
-def test_python_reads_pictures_as_tables_do(tiny_opt, tmp_path):
-    from PIL import Image
-
-    from blip2vqa.api import _open
-
-    picture = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    picture.save(tmp_path / "clear.png")
-    assert _open(picture).getpixel((0, 0)) == _open(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
-    with pytest.raises(InputError, match=r"image .*absent\.png: "):
-        _open(tmp_path / "absent.png")
-
-
 def test_broken_adapter_weights_and_manifest(adapter, tmp_path):
     broken = shutil.copytree(adapter, tmp_path / "broken")
     (broken / "adapter_model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{broken")

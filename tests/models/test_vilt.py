@@ -9,6 +9,7 @@ from transformers import ViltForQuestionAnswering
 
 from blip2vqa import load
 from blip2vqa.adapters.attach import find_adapter
+from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.model_spec import find_model_spec
@@ -252,11 +253,12 @@ def test_adapters_of_unlike_answers_side_by_side_answer_as_alone(vilt, drawn, tm
     }
     for name, path in adapters.items():
         assert find_adapter(str(path)).answers == lists[name]
-    source = find_model_spec(None, None, {name: (str(path), None) for name, path in adapters.items()}, with_base=True)
+    given = {AdapterRef.named(name): (str(path), None) for name, path in adapters.items()}
+    source = find_model_spec(None, None, given, with_base=True)
     loaded = load_float32(vilt)
-    source.put_on(loaded)
+    source.attach(loaded)
     names = [*lists] * 4
-    requests = [source.request(name) for name in names]
+    requests = [source.request(AdapterRef.named(name) if name else BASE) for name in names]
     examples = examples_of(drawn[0], [(f"{row}.png", QUESTIONS[row // 4], ()) for row in range(12)])
     pixels = Pixels({example.digest: example.image for example in examples}, loaded.processor.image_processor)
     for size in (1, 5, 12):

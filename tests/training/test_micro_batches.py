@@ -8,8 +8,6 @@ from blip2vqa.models.loading import load_base
 from blip2vqa.models.text import IGNORE, TextEncoder, TrainingCollator
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.recipe import finetune
-from blip2vqa.training.trainer import RowSampler
-from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import adapter_of, make_run
 from helpers.tiny_blip2 import GivenFeatures
 
@@ -88,33 +86,6 @@ def test_a_batch_in_parts_trains_as_the_whole(kind, tiny_opt, tiny_t5, drawn, tm
     assert_same_training(tmp_path / "whole", tmp_path / "parts", rtol=1e-3, atol=1e-6)
 
 
-def test_rows_of_like_length_come_together():
-    lengths = [1 + (7 * number) % 50 for number in range(400)]
-    sampler = RowSampler(range(400), seed=0, lengths=lengths, window=100)
-    orders = []
-    for epoch in range(3):
-        sampler.epoch = epoch
-        order = list(sampler)
-        assert sorted(order) == list(range(400))
-        for start in range(0, 400, 100):
-            window = [lengths[index] for index in order[start : start + 100]]
-            assert window == sorted(window, reverse=True)
-        orders.append(tuple(order))
-    assert len(set(orders)) == 3
-    # Rows of several questions count by all their tokens, and stay together.
-    sampler = RowSampler([number // 4 for number in range(400)], seed=0, lengths=lengths, window=100)
-    order = list(sampler)
-    assert sorted(order) == list(range(400))
-    images = [index // 4 for index in order]
-    assert all(len(set(images[start : start + 4])) == 1 for start in range(0, 400, 4))
-
-
-def test_grouping_by_length_is_trainers_own_flag(tiny_t5, drawn, tmp_path):
-    run = make_run(tiny_t5, drawn, tmp_path / "run", *EXACT, "--train_sampling_strategy", "group_by_length")
-    finetune(run)
-    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
-
-
 def test_compiled_training_is_the_same(tiny_opt, drawn, tmp_path):
     finetune(make_run(tiny_opt, drawn, tmp_path / "plain", *EXACT))
     # Traced and differentiated as for any backend, but not translated to C++, which takes minutes.
@@ -131,20 +102,3 @@ def test_checkpointed_activations_change_nothing(quantization, tiny_opt, drawn, 
     finetune(make_run(tiny_opt, drawn, tmp_path / "kept", *fixed))
     finetune(make_run(tiny_opt, drawn, tmp_path / "again", *fixed, "--activation_checkpointing", "true"))
     assert_same_training(tmp_path / "kept", tmp_path / "again", rtol=1e-4, atol=1e-6)
-
-
-def test_one_question_an_image_has_a_row_of_its_own(tiny_opt, drawn, tmp_path, capsys):
-    from blip2vqa.data.examples import load_examples
-    from blip2vqa.training.trainer import row_length
-
-    examples, _ = load_examples(drawn[1], drawn[0], progress=False)
-    run = make_run(tiny_opt, drawn, tmp_path / "run")
-    loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
-    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
-    assert row_length(examples, text, run.training) == 512
-    assert row_length(examples[::3], text, run.training) is None
-
-
-def test_budgets_out_of_range(tiny_opt, drawn, tmp_path):
-    with pytest.raises(InputError, match="--tokens_per_batch: -1 is out of range"):
-        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--tokens_per_batch", "-1"))

@@ -14,14 +14,14 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from blip2vqa import load
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.estimate import estimate as estimating
-from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted
+from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import find_device, load_config, quantized_layers
 from blip2vqa.training.checks import check
 from blip2vqa.training.trainer import VQATrainer
 from helpers.family_bases import NEW, Bases, Watched, load_float32, watch
-from helpers.finetune_runs import adapter_of, make_run, same_weights
+from helpers.finetune_runs import adapter_of, interrupt, make_run, same_weights
 from helpers.paths import ROOT
 
 FEW = "--max_steps 9 --logging_steps 1 --eval_strategy no --save_strategy no --lora_dropout 0".split()
@@ -29,7 +29,7 @@ FEW = "--max_steps 9 --logging_steps 1 --eval_strategy no --save_strategy no --l
 
 def has_adapters(loaded) -> bool:
     """Whether adapters stand beside the base, not merged into it."""
-    return loaded.adapters is not None and bool(loaded.adapters.names)
+    return loaded.adapters is not None and bool(loaded.adapters.refs)
 
 
 @pytest.fixture(scope="session")
@@ -100,17 +100,8 @@ def test_the_adapter_reloads_merged_and_answers_as_it_was_trained(kind, learn, d
 
 @pytest.mark.parametrize("kind", ["instructblip-llama", "vilt"])
 def test_a_resumed_run_ends_in_the_same_weights(kind, learn, bases, drawn, tmp_path):
-    save = VQATrainer._save_checkpoint
-
-    def save_and_stop(self, *args, **kwargs):
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
     same = bases[kind], drawn, tmp_path / "run", "--logging_steps", "1", "--epochs", "3"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VQATrainer, "_save_checkpoint", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            watch(make_run(*same))
+    interrupt(make_run(*same))
     again = watch(make_run(*same, "--resume_from_checkpoint"))
     assert same_weights(adapter_of(again.folder), adapter_of(learn(kind).folder))
     assert again.metrics == learn(kind).metrics
@@ -159,17 +150,17 @@ def test_one_estimate_of_every_family(bases, drawn, tmp_path, monkeypatch):
 def test_counted_without_weights_as_in_a_real_run(kind, bases, drawn, tmp_path, monkeypatch):
     flags = ("--epochs", "1", "--eval_strategy", "no", "--feature_cache", str(tmp_path / "features"))
     planned = make_run(bases[kind], drawn, tmp_path / "plan", *flags)
-    plan = estimating._plan(planned, check(planned), str(bases[kind]), find_device(True))
+    plan = estimating.make_plan(planned, check(planned).rows, str(bases[kind]), find_device(True))
     loaded = plan.outline(plan.parts)
     with torch.device("meta"):
         wrap(loaded, planned.lora, 0)
-    expected = count_step(loaded, plan.longest, planned.training, gradients=plan.accumulates).peak
+    expected = count_step(loaded, plan.longest, plan.args, gradients=plan.accumulates).peak
     found, train = [], VQATrainer.train
 
     def train_and_count(self, **kwargs):
         base = self.model.get_base_model()
         memory = MemoryTracker(0 if kind == "vilt" else base.config.text_config.vocab_size)
-        with counted(memory, fake=False):
+        with memory:
             weights = [*self.model.parameters(), *self.model.buffers()]
             memory.hold((weight for weight in weights if not weight.requires_grad), "weights")
             memory.hold((weight for weight in weights if weight.requires_grad), "adapter")

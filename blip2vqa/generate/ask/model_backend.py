@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from blip2vqa.adapters.ref import CURRENT
 from blip2vqa.api import is_adapter
 from blip2vqa.config.generate import WriterArguments
 from blip2vqa.data.answers import AUXILIARY
@@ -27,7 +28,7 @@ from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.reading import read_picture
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.inference.generation import answer_examples
-from blip2vqa.inference.model_spec import ONLY, ModelSpec, check_asks, find_model_spec
+from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import remembered
 from blip2vqa.utils.errors import InputError
@@ -59,7 +60,7 @@ class Respondent:
     @property
     def called(self) -> str:
         """As the user called it."""
-        adapter = self.spec.adapters.get(ONLY)
+        adapter = self.spec.adapters.get(CURRENT)
         return adapter.path if adapter else self.spec.base_model_id
 
     @property
@@ -73,7 +74,7 @@ class Respondent:
 
     @cached_property
     def _identity(self) -> list:
-        base, adapter = self.spec.base_model_id, self.spec.adapters.get(ONLY)
+        base, adapter = self.spec.base_model_id, self.spec.adapters.get(CURRENT)
         if Path(base).is_dir():
             # Others may be put in their place; to hash them would take as long as to load them.
             stats = {path.name: path.stat() for path in sorted(Path(base).iterdir()) if path.is_file()}
@@ -137,8 +138,7 @@ def find_answerer(args: WriterArguments, adapter_or_base: str | None = None) -> 
     """Who answers: the writer of `args`, or another adapter or base with its precision. Raises `InputError`."""
     spec = _find(args) if adapter_or_base is None else _find_named(adapter_or_base, args)
     # Drawn answers would be others in other batches, and so in a run that goes on.
-    request = spec.request(_who(spec), decoding={"do_sample": False})
-    check_asks(request, spec.adapters[ONLY].path if ONLY in spec.adapters else None)
+    request = spec.question_request(decoding={"do_sample": False})
     return Respondent(spec, request, args.dtype, args.quantization, args.batch_size)
 
 
@@ -150,30 +150,26 @@ def find_writer(args: WriterArguments) -> Respondent:
             f"base model {spec.base_model_id}: {spec.family.name} cannot write questions; with --model_writes answers it "
             "answers those of the templates"
         )
-    adapter = spec.adapters.get(ONLY)
+    adapter = spec.adapters.get(CURRENT)
     if adapter and adapter.answers:
         raise InputError(
             f"adapter {adapter.path}: gives answers of its list alone and cannot write questions; with --model_writes answers "
             "it answers those of the templates"
         )
     decoding = {"do_sample": False, "min_new_tokens": 0, "max_new_tokens": LONGEST_QUESTION}
-    request = spec.request(_who(spec), prompt="{question}", decoding=decoding)
+    request = spec.request(prompt="{question}", decoding=decoding)
     return Respondent(spec, request, args.dtype, args.quantization, args.batch_size)
 
 
 def _find(args: WriterArguments) -> ModelSpec:
-    adapters = {ONLY: (args.lora_model_path, None)} if args.lora_model_path else {}
+    adapters = {CURRENT: (args.lora_model_path, None)} if args.lora_model_path else {}
     return find_model_spec(args.base_model_id, args.base_model_revision, adapters, dtype=args.dtype)
 
 
 def _find_named(name: str, args: WriterArguments) -> ModelSpec:
     if is_adapter(name):
-        return find_model_spec(None, None, {ONLY: (name, None)}, dtype=args.dtype)
+        return find_model_spec(None, None, {CURRENT: (name, None)}, dtype=args.dtype)
     return find_model_spec(name, None, dtype=args.dtype)
-
-
-def _who(spec: ModelSpec) -> str | None:
-    return ONLY if ONLY in spec.adapters else None
 
 
 def respond(

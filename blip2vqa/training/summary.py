@@ -1,0 +1,69 @@
+"""Say in words what a run is about to do, before it trains."""
+
+import logging
+import math
+
+from blip2vqa.adapters.lora import LoraSummary
+from blip2vqa.data.splits import check_disjoint
+from blip2vqa.evaluation.question_only import FOLDS
+from blip2vqa.evaluation.tasks import VQA
+from blip2vqa.inference.startup import start_pairs
+from blip2vqa.models.loading import LoadedModel
+from blip2vqa.reporting.tables import format_block
+from blip2vqa.training.data import BAD_IMAGES, RunData, count_images
+from blip2vqa.training.run import Run
+from blip2vqa.training.trainer import VQATrainer
+
+logger = logging.getLogger(__name__)
+
+MOST_BLIND = 0.5
+"""Share of the answers that the questions' text may give away without a warning."""
+
+
+def print_start(
+    run: Run,
+    data: RunData,
+    loaded: LoadedModel,
+    feature_lines: list[tuple[str, str]],
+    lora: LoraSummary,
+    trainer: VQATrainer,
+) -> None:
+    """Print the start block, and warn of questions that give their answers away."""
+    args, unit, processes = trainer.args, f"{run.task.unit}s", trainer.accelerator.num_processes
+    size, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    batch = size * accumulated * processes
+    epoch = math.ceil(len(data.train) / batch)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(epoch * args.num_train_epochs)
+    parts = f"{size} × {accumulated} accumulated × {processes} process{'es' * (processes > 1)}"
+    row = trainer.data_collator.tokens_per_row
+    rows = f"{unit} of one image share rows of up to {row} tokens" if row else f"one for each {run.task.unit}"
+    shared = check_disjoint(data.train, data.val) or "none"
+    validation = f"{len(data.val):,} {unit} on {count_images(data.val):,} images, {shared} of them in training"
+    pairs = [
+        *start_pairs(loaded, feature_lines),
+        *lora.lines(),
+        ("training", f"{len(data.train):,} {unit} on {count_images(data.train):,} images"),
+        ("validation", validation),
+        ("effective batch", f"{batch} {unit} ({parts})"),
+        ("rows", rows),
+        ("steps", f"{steps:,}, or {steps / epoch:.3g} epochs"),
+        ("prompt", data.text.prompt),
+    ]
+    score, n = data.blind if run.task is VQA else (None, 0)
+    if score is not None:
+        sample = "" if n == len(data.train) + len(data.val) else f", {n:,} of them"
+        guessed = "of the questions' answers can be guessed without the picture"
+        pairs.append(("blind score", f"{score:.2f} {guessed} ({FOLDS}-fold, question text alone{sample})"))
+    if data.answers:
+        pairs.append(("answers", "; ".join(filter(None, (f"{len(data.answers):,} to choose from", data.note)))))
+    skipped = len(data.rows.skipped)
+    if skipped:
+        pairs.append(("skipped", f"{skipped} rows with a bad image; listed in {run.folder / BAD_IMAGES}"))
+    print(format_block("Fine-tuning", pairs), flush=True)
+    if score is not None and score > MOST_BLIND:
+        logger.warning(
+            "blind score %.2f, above %.1f: the answers can largely be guessed from the questions, and learnt without the "
+            "picture; balance the answers to each question, or trust only scores well above the blind baseline's",
+            score,
+            MOST_BLIND,
+        )

@@ -1,0 +1,79 @@
+"""A run that was stopped is resumed as it began, or not at all; a finished one is left alone."""
+
+import json
+
+import pytest
+
+from blip2vqa.training.recipe import finetune
+from blip2vqa.utils.errors import InputError
+from helpers.finetune_runs import adapter_of, interrupt, make_run, parse_run, same_weights
+
+
+def test_resumed_run_ends_in_the_same_weights(finished, tiny_opt, drawn, tmp_path):
+    out, _ = finished
+    interrupt(make_run(tiny_opt, drawn, tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
+    assert same_weights(adapter_of(out), adapter_of(tmp_path / "run"))
+
+
+def test_resuming_without_a_checkpoint_is_an_error(tiny_opt, drawn, tmp_path):
+    with pytest.raises(InputError, match="no checkpoint"):
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
+
+
+def test_a_folder_with_another_run_is_refused_and_left_alone(finished, tiny_opt, drawn):
+    out, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(InputError, match="holds a finished run"):
+        finetune(make_run(tiny_opt, drawn, out))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_finished_run_is_not_gone_on_with(finished, tiny_opt, drawn):
+    out, _ = finished
+    with pytest.raises(InputError, match="holds a finished run"):
+        finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--epochs", "5"))
+
+
+def test_a_run_goes_on_as_it_began_or_not_at_all(tiny_opt, drawn, tmp_path):
+    out = tmp_path / "run"
+    interrupt(make_run(tiny_opt, drawn, out))
+    with pytest.raises(InputError, match="stopped on its way"):
+        finetune(make_run(tiny_opt, drawn, out))
+    before = (out / "run.json").read_text()
+    with pytest.raises(InputError) as caught:
+        finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--lora_alpha", "8", "--seed", "7"))
+    assert "--lora_alpha: the run in" in str(caught.value) and "--seed" in str(caught.value)
+    assert (out / "run.json").read_text() == before
+    finetune(make_run(tiny_opt, drawn, out, "--resume_from_checkpoint", "--logging_steps", "3"))
+    # What a resumed run leaves behind repeats the whole run, from nothing.
+    finetune(parse_run(str(out / "run.json"), "--output_dir", str(tmp_path / "again")))
+    assert same_weights(adapter_of(out), adapter_of(tmp_path / "again"))
+
+
+def test_a_run_that_an_earlier_version_began_is_resumed(finished, tiny_opt, drawn, tmp_path):
+    """Version 0.1.0 wrote taught.json, and an option that has come since is not in its run.json."""
+    out, same = tmp_path / "run", ("--label_smoothing_factor", "0.1")
+    interrupt(make_run(tiny_opt, drawn, out, *same))
+    (out / "training_data.json").rename(out / "taught.json")
+    begun = json.loads((out / "run.json").read_text())
+    absent = {"answers", "start_from", "tokens_per_row", "use_dora", "captions"}
+    (out / "run.json").write_text(json.dumps({name: value for name, value in begun.items() if name not in absent}))
+
+    def refusal(*flags: str, table=drawn[1]) -> list[str]:
+        with pytest.raises(InputError) as caught:
+            finetune(make_run(tiny_opt, (drawn[0], table), out, *same, *flags, "--resume_from_checkpoint"))
+        return caught.value.problems
+
+    dora, rows = refusal("--use_dora", "true", "--tokens_per_row", "100")
+    assert dora == f"--tokens_per_row: the run in {out} was begun with 512, not 100"
+    assert rows == f"--use_dora: the run in {out} was begun with False, not True"
+    (smoothing,) = refusal("--label_smoothing_factor", "0.2")
+    assert smoothing.startswith("--label_smoothing_factor: ")
+    other = tmp_path / "other.csv"
+    other.write_text(drawn[1].read_text().replace(",yes", ",no"))
+    path, answers = refusal(table=other)
+    assert path.startswith("--csv_path: ") and "questions, answers, or the list of answers, are not those" in answers
+    finetune(make_run(tiny_opt, drawn, out, *same, "--resume_from_checkpoint"))
+    assert (out / "training_data.json").read_text() == (out / "taught.json").read_text()
