@@ -1,16 +1,21 @@
 """Several systems' answers to the same questions: scores with intervals, differences against noise, and agreement."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.data.examples import Example
-from blip2vqa.evaluation.metrics import BERTScore, ExactMatch, VQAAccuracy
-from blip2vqa.evaluation.scores import BlindBaseline, score
+from blip2vqa.evaluation.blind import BlindBaseline
+from blip2vqa.evaluation.metrics import METRICS
+from blip2vqa.evaluation.scores import rows_to_score, score
+
+if TYPE_CHECKING:
+    from blip2vqa.evaluation.bertscore import BERTScore
 
 BLIND = "blind (no image)"
 CONFIDENCE = 0.95
@@ -42,7 +47,7 @@ def compare(
     examples: Sequence[Example],
     runs: Sequence[SystemRun],
     *,
-    bertscore: BERTScore | None = None,
+    bertscore: "BERTScore | None" = None,
     seed: int = 0,
     resamples: int = 10_000,
 ) -> dict:
@@ -88,9 +93,9 @@ def compare(
 
     clusters = len({_image(example) for example in examples if example.answer})
     rng = np.random.default_rng(seed)
-    exact = _image_sums(examples, answers, _exact_scores)
+    exact = _image_sums(examples, answers, "accuracy")
     accuracies = _resample(*exact, resamples, rng)
-    vqa = _resample(*_image_sums(examples, answers, _vqa_scores, annotators=2), resamples, rng)
+    vqa = _resample(*_image_sums(examples, answers, "vqa_accuracy"), resamples, rng)
     for place, row in enumerate(rows):
         said = answers[row["name"]]
         row |= score(examples, said, bertscore=bertscore)
@@ -148,30 +153,16 @@ def _image(example: Example) -> str:
     return example.digest or example.image_name  # no digest where no picture was read
 
 
-def _exact_scores(examples: list[Example], said: list[str]) -> list[float]:
-    return ExactMatch().compute(predictions=said, references=[example.answer for example in examples])["scores"]
-
-
-def _vqa_scores(examples: list[Example], said: list[str]) -> list[float]:
-    return VQAAccuracy().compute(predictions=said, references=[list(example.answers) for example in examples])["scores"]
-
-
 def _image_sums(
-    examples: Sequence[Example],
-    answers: dict[str, list[str]],
-    scores: Callable[[list[Example], list[str]], list[float]],
-    annotators: int = 1,
+    examples: Sequence[Example], answers: dict[str, list[str]], metric: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of scores (images × systems) and numbers of questions (images) over the rows with at least so many `annotators`."""
-    places = [place for place, example in enumerate(examples) if example.answer and len(example.answers) >= annotators]
-    rows = [examples[place] for place in places]
+    """Sum a metric's scores over each image (images × systems), and count its rows (images)."""
+    by_system = [METRICS[metric].rows_of(rows_to_score(examples, said)) for said in answers.values()]
+    rows = by_system[0] if by_system else []
     # Sorted, so that the resamples do not depend on the order of the rows.
-    images = {image: number for number, image in enumerate(sorted({_image(example) for example in rows}))}
-    numbers = np.array([images[_image(example)] for example in rows], dtype=np.intp)
-    sums = [
-        np.bincount(numbers, scores(rows, [said[place] for place in places]), len(images))
-        for said in (answers.values() if rows else ())
-    ]
+    images = {image: number for number, image in enumerate(sorted({_image(row.example) for row in rows}))}
+    numbers = np.array([images[_image(row.example)] for row in rows], dtype=np.intp)
+    sums = [np.bincount(numbers, METRICS[metric].compute(said).scores, len(images)) for said in by_system if rows]
     counts = np.bincount(numbers, minlength=len(images))
     return np.array(sums).reshape(len(sums), len(images)).T, counts
 

@@ -14,7 +14,7 @@ from blip2vqa.data.answers import parse_question_types
 from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions, missing_types, of_types
 from blip2vqa.data.prediction_table import PredictionsTable, partial_path, read_predictions
 from blip2vqa.data.tables import Table, load_table
-from blip2vqa.evaluation.metrics import bertscore_scorer
+from blip2vqa.evaluation.bertscore import bertscore_scorer
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import Answer, answer_by_batch
 from blip2vqa.inference.model_spec import ONLY, ModelSpec, check_asks, find_model_spec, parse_adapters

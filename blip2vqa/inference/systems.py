@@ -16,8 +16,8 @@ from blip2vqa.config.fields import QUANTIZATIONS
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
+from blip2vqa.evaluation.bertscore import bertscore_scorer
 from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
-from blip2vqa.evaluation.metrics import bertscore_scorer
 from blip2vqa.inference.answering import load_rows, start_pairs
 from blip2vqa.inference.generation import answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, check_asks, find_model_spec

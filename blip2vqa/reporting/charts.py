@@ -4,8 +4,8 @@ import io
 import warnings
 
 from blip2vqa.evaluation.compare import BLIND
-from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, in_seconds, labels, percent, types_of
-from blip2vqa.reporting.tables import MISSING
+from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, in_seconds, labels, types_of
+from blip2vqa.utils.formatting import MISSING, percent
 
 TYPES_DRAWN = 8
 
@@ -45,7 +45,7 @@ def _plain(text: str) -> str:
 def _draw_accuracy(axes, systems: list[dict], result: dict) -> None:
     blind = next((row for row in result["systems"] if row["name"] == BLIND), None)
     title = f"Accuracy, {result['n']} questions on {result['images']} images"
-    axes.set_title(title + (", 95 % intervals" if systems[0]["interval"] else ""), fontsize=10, loc="left", pad=20)
+    axes.set_title(title + (", 95% intervals" if systems[0]["interval"] else ""), fontsize=10, loc="left", pad=20)
     axes.barh(range(len(systems)), [row["accuracy"] for row in systems], 0.6, color=BLUE, zorder=2)
     for place, row in enumerate(systems):
         low, high = row["interval"] or (0, 0)
@@ -59,7 +59,7 @@ def _draw_accuracy(axes, systems: list[dict], result: dict) -> None:
         axes.text(share, 1.015, f"{BLIND} {percent(share)}", transform=axes.get_xaxis_transform(), fontsize=8,
                   ha="left" if share < 0.2 else "center" if share < 0.8 else "right")  # fmt: skip
     axes.set_xlim(0, 1.2)  # room for the percentages
-    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "20", "40", "60", "80", "100 %"], fontsize=8)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "20", "40", "60", "80", "100%"], fontsize=8)
     axes.grid(axis="x", color=GREY, linewidth=0.6, zorder=0)
 
 

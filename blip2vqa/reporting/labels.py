@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from blip2vqa.reporting.tables import MISSING
+from blip2vqa.utils.formatting import as_text
+from blip2vqa.utils.formatting import percent as percent
 
 LABEL_LINES = 3
 BLUE, ORANGE, GREY = "#56B4E9", "#E69F00", "#d9d9d9"  # the first two of Okabe and Ito's colour-blind safe palette
@@ -41,16 +42,6 @@ def types_of(systems: list[dict]) -> dict[str, int]:
     return {kind: cell["n"] for row in systems for kind, cell in row["by_question_type"].items()}
 
 
-def percent(share: float | None) -> str:
-    """A share from 0 to 1."""
-    return as_text(share, "{:.1f} %", 0.01)
-
-
 def in_seconds(value: float | None) -> str:
     """Three digits."""
     return as_text(value, "{:.3g}" if value is None or value < 1000 else "{:.0f}")
-
-
-def as_text(value: float | None, pattern: str, unit: float = 1) -> str:
-    """In units of `unit`, as a format pattern says; a sign for what is not there."""
-    return MISSING if value is None else pattern.format(value / unit)

@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from blip2vqa.reporting.labels import wrap
-from blip2vqa.reporting.tables import MISSING, format_block, terminal
+from blip2vqa.reporting.tables import format_block, terminal
+from blip2vqa.utils.formatting import MISSING, percent
 
 _FACTS = {
     "task": "task", "family": "family", "prompt": "prompt", "style": "style", "scopes": "scopes", "roles": "roles",
@@ -41,7 +42,7 @@ def _facts(report: dict) -> list[tuple[str, str]]:
             pairs.append((label, ", ".join(value) if isinstance(value, list) else str(value)))
     if report["answers"]:
         pairs.append(("answers", f"{report['answers']:,} to choose from"))
-    pairs += [(label, f"{score:.1%}") for label, score in _scores(manifest)]
+    pairs += [(label, percent(score)) for label, score in _scores(manifest)]
     pairs += [
         ("modules", f"{len(modules)} of rank {_several(modules, 'rank')}, scaling {_several(modules, 'scaling')}"),
         ("parameters", f"{report['parameters']:,} in {_several(modules, 'dtype')}, {report['bytes'] / 1e6:.1f} MB"),

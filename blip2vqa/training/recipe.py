@@ -13,7 +13,7 @@ from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import LoraSummary, wrap
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import check_disjoint, write_split
-from blip2vqa.evaluation.metrics import bertscore_scorer
+from blip2vqa.evaluation.bertscore import bertscore_scorer
 from blip2vqa.evaluation.question_only import FOLDS
 from blip2vqa.evaluation.scores import swap_images
 from blip2vqa.evaluation.tasks import VQA

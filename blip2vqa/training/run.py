@@ -10,8 +10,8 @@ from blip2vqa.adapters.storage.hub import push
 from blip2vqa.config.common import DataArguments, FeatureArguments, GenerationArguments, LoraArguments, ModelArguments
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.evaluation.tasks import CAPTION, TASKS, Task
+from blip2vqa.evaluation.verdict import verdict
 from blip2vqa.inference.request import Decoding
-from blip2vqa.reporting.tables import verdict
 from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
