@@ -29,6 +29,7 @@ from blip2vqa.training.resume import TRAINING_DATA, checkpoint_to_resume, descri
 from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer, row_length
 from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.formatting import percent
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +89,10 @@ def finetune(run: Run) -> dict:
         print(_start_block(run, loaded, kept, lora, tables, trainer), flush=True)
         if run.task is VQA and (tables.blind.score or 0) > MOST_BLIND:
             logger.warning(
-                "blind score %.2f, above %.1f: the answers can largely be guessed from the questions, and learnt without the "
+                "%s of the answers can be guessed from the question alone, more than %s: they can be learnt without the "
                 "picture; balance the answers to each question, or trust only scores well above the blind baseline's",
-                tables.blind.score,
-                MOST_BLIND,
+                percent(tables.blind.score),
+                percent(MOST_BLIND, 0),
             )
     trainer.train(resume_from_checkpoint=resume)
 
@@ -170,8 +171,8 @@ def _start_block(
     if run.task is VQA and tables.blind.score is not None:
         score, n = tables.blind
         sample = "" if n == len(tables.train) + len(tables.val) else f", {n:,} of them"
-        guessed = "of the questions' answers can be guessed without the picture"
-        pairs.append(("blind score", f"{score:.2f} {guessed} ({FOLDS}-fold, question text alone{sample})"))
+        guessed = f"{percent(score)} of the answers can be guessed without the picture"
+        pairs.append(("question alone", f"{guessed} ({FOLDS}-fold classifier of the question's text{sample})"))
     if tables.answers:
         pairs.append(("answers", "; ".join(filter(None, (f"{len(tables.answers):,} to choose from", tables.note)))))
     if tables.skipped:
