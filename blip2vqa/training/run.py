@@ -8,10 +8,10 @@ from pathlib import Path
 from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.storage.hub import push
 from blip2vqa.config.common import DataArguments, FeatureArguments, GenerationArguments, LoraArguments, ModelArguments
+from blip2vqa.config.decoding import DECODING, Decoding
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.evaluation.tasks import CAPTION, TASKS, Task
 from blip2vqa.evaluation.verdict import verdict
-from blip2vqa.inference.request import Decoding
 from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Run:
     @property
     def decoding(self) -> Decoding:
         """How answers are decoded."""
-        given = {name: getattr(self.generation, name) for name in Decoding.__dataclass_fields__}
+        given = {name: getattr(self.generation, name) for name in DECODING}
         return Decoding(**given | {"max_new_tokens": given["max_new_tokens"] or self.task.max_new_tokens})
 
     def results(self, metrics: dict) -> list[tuple[str, str]]:
