@@ -1,6 +1,5 @@
 """The table of predictions: filled batch by batch, resumed after an interruption, written whole or not at all."""
 
-import csv
 import hashlib
 import json
 import logging
@@ -12,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from blip2vqa.data.examples import Example
-from blip2vqa.data.readers import read_csv
+from blip2vqa.data.readers import read_csv, to_csv
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import write_text_atomic
 
@@ -154,13 +153,6 @@ class PredictionsTable:
     def close(self) -> None:
         """Close the journal, which stays for the next run."""
         self._journal.close()
-
-
-def to_csv(table: pd.DataFrame) -> str:
-    """A table of text as CSV that reads back the same with `pandas.read_csv(dtype=str, keep_default_na=False)`."""
-    # The csv module leaves a lone carriage return unquoted, which readers take for the end of the row.
-    carriage_return = any("\r" in str(text) for text in [*table.columns, *table.to_numpy().ravel()])
-    return table.to_csv(index=False, quoting=csv.QUOTE_ALL if carriage_return else csv.QUOTE_MINIMAL)
 
 
 def _table_hash(table: pd.DataFrame) -> str:

@@ -120,6 +120,13 @@ def read_csv(path: Path) -> RawTable:
     return RawTable(frame[~blank])
 
 
+def to_csv(table: pd.DataFrame) -> str:
+    """Write a table of text as CSV that reads back the same with `pandas.read_csv(dtype=str, keep_default_na=False)`."""
+    # The csv module leaves a lone carriage return unquoted, which readers take for the end of the row.
+    carriage_return = any("\r" in str(text) for text in [*table.columns, *table.to_numpy().ravel()])
+    return table.to_csv(index=False, quoting=csv.QUOTE_ALL if carriage_return else csv.QUOTE_MINIMAL)
+
+
 def read_json(path: Path, annotations_path: Path | None = None) -> RawTable:
     """A list of objects, or the official VQA questions file (with its annotations)."""
     data = _parse_json(path)
