@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from blip2vqa.data.prediction_table import to_csv
+from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.compare import BLIND
 from blip2vqa.evaluation.metrics import metrics_shown, scorers_of
 from blip2vqa.reporting.charts import draw_systems
