@@ -15,10 +15,10 @@ SAMPLE_SEED = 0
 
 
 class BlindBaseline:
-    """Answers without the image: what a question alone gives away.
+    """Answers questions without the image, to show what a question alone gives away.
 
-    The most common training answer to the same question; for a question never seen, to its first three words; else
-    overall. Questions are compared in lower case without punctuation, answers after the official normalisation; the
+    The answer is the most common one in training to the same question; for a question never seen, to its first three
+    words; else overall. Questions are compared in lower case without punctuation, answers after the official normalisation; the
     answer given is its most common spelling. Ties go to what came first in training.
 
     Raises ValueError when no training example has an answer.
@@ -42,7 +42,7 @@ class BlindBaseline:
         ]
 
     def predict(self, examples: Sequence[Example]) -> list[str]:
-        """One answer an example, in order."""
+        """Give one answer an example, in order."""
         return [self._predict_one(example.question) for example in examples]
 
     def _predict_one(self, question: str) -> str:
@@ -60,7 +60,7 @@ def _most_common(counter: Counter) -> str:
 
 
 class BlindCaption:
-    """One caption for every image: what a model scores that never sees it.
+    """Gives every image the same caption, to show what a model scores that never sees it.
 
     It is the training caption most like those of the other images: of the highest mean cosine of its tf-idf vectors, as
     in CIDEr without clipping and penalty, to their captions. At most `SAMPLE_IMAGES` training images, drawn by a fixed
@@ -80,12 +80,12 @@ class BlindCaption:
         self.caption = _most_like_the_others([sorted(by_image[digest]) for digest in drawn])
 
     def predict(self, examples: Sequence[Example]) -> list[str]:
-        """The same caption for each example."""
+        """Give the same caption to each example."""
         return [self.caption] * len(examples)
 
 
 def _most_like_the_others(images: list[list[str]]) -> str:
-    """Of several captions an image, the one nearest to the captions of the other images."""
+    """Find the caption nearest to the captions of the other images, where each image may have several."""
     from pycocoevalcap.cider.cider_scorer import precook
 
     counts = [[precook(spaced(caption)) for caption in captions] for captions in images]
@@ -104,7 +104,7 @@ def _most_like_the_others(images: list[list[str]]) -> str:
 
 
 def _unit_vector(counts: dict[tuple, int], frequency: Counter, images: int) -> dict[tuple, float]:
-    """tf-idf by n-gram, of length 1 for each n alone."""
+    """Weigh n-grams by tf-idf, and scale those of each n to length 1."""
     weights = {ngram: count * math.log(images / frequency[ngram]) for ngram, count in counts.items()}
     squares = Counter()
     for ngram, weight in weights.items():

@@ -1,4 +1,4 @@
-"""Several systems' answers to the same questions: scores with intervals, differences against noise, and agreement."""
+"""Compares several systems' answers to the same questions: scores with intervals, differences, and agreement."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ CHUNK = 1 << 21  # numbers drawn at once: 16 MiB
 
 @dataclass
 class SystemRun:
-    """What one system said, and what it is."""
+    """What one system answered, and what it is."""
 
     name: str
     answers: list[str]
@@ -56,7 +56,7 @@ def compare(
     Questions about one image are not independent, so images are resampled, each with all its questions (the cluster
     bootstrap: Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x; for evaluations of language models,
     Miller 2024, https://arxiv.org/abs/2411.00640). Every resample is the same for all systems, so that a difference is
-    one of pairs (Koehn 2004, https://aclanthology.org/W04-3250). Intervals are the percentiles at 95 %.
+    one of pairs (Koehn 2004, https://aclanthology.org/W04-3250). Intervals are the percentiles at 95%.
 
     A bootstrap of a handful of images is too sure of itself, so a difference must also pass a randomisation test:
     `p_value` is the share of draws in which as large a difference comes up when the two systems change places on
@@ -124,7 +124,7 @@ def compare(
 
 
 def blind_answers(examples: Sequence[Example], folds: int = 5, seed: int = 0) -> list[str] | None:
-    """What `BlindBaseline` answers when it knows the other images' questions and answers, one an example.
+    """Answer each example by a `BlindBaseline` that knows the other images' questions and answers.
 
     The images are dealt out to `folds` by their content, drawn by `seed` and whatever the order of the rows, those with
     answers evenly; each fold is answered from all the others. With fewer images than folds each is a fold of its own.
@@ -168,7 +168,7 @@ def _image_sums(
 
 
 def _resample(sums: np.ndarray, counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray | None:
-    """Mean scores (resamples × systems) when as many images are drawn with replacement; None for fewer than two."""
+    """Compute the mean scores (resamples × systems) of images drawn with replacement; None for fewer than two images."""
     images = len(counts)
     if images < 2:
         return None
@@ -217,7 +217,7 @@ def _differences(
 
 
 def _randomisation(differences: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Two-sided p-values (pairs) of sums of differences (images × pairs) under random signs of the images."""
+    """Compute two-sided p-values (pairs) of sums of differences (images × pairs) under random signs of the images."""
     observed, as_large = np.abs(differences.sum(0)), np.ones(differences.shape[1])
     for size in _chunks(draws, len(differences)):
         signs = rng.integers(2, size=(size, len(differences)), dtype=np.int8) * 2.0 - 1
@@ -230,12 +230,14 @@ def _share_equal(first: list[str], second: list[str]) -> float | None:
 
 
 def _notes(rows: list[dict], images: int, has_blind: bool) -> list[str]:
-    """Sentences on what cannot be said, and on what is said with less certainty than it seems."""
+    """Write sentences on what is missing, and on figures that are less certain than they look."""
     if not images:
         return ["The table has no answers: there is no accuracy, only agreement."]
     notes = []
     if images == 1:
-        notes.append("All answers are about one image: there are no intervals, and noise cannot be told.")
+        notes.append(
+            "All answers are about one image: there are no intervals, and differences cannot be told from noise."
+        )
     elif images < FEW_IMAGES:
         few = ", and no difference between systems can be more than noise" if images < 6 else ""
         notes.append(f"From {images} images, fewer than {FEW_IMAGES}, intervals come out too narrow{few}.")
@@ -243,7 +245,9 @@ def _notes(rows: list[dict], images: int, has_blind: bool) -> list[str]:
         notes.append("There is no blind baseline, which learns from the other images' answers.")
     flat = [row["name"] for row in rows if row["interval"] and row["interval"][0] == row["interval"][1]]
     if flat:
-        notes.append(f"An interval without width tells of images all alike, not of certainty: {', '.join(flat)}.")
+        notes.append(
+            f"An interval without width means that all images score alike, not that the score is certain: {', '.join(flat)}."
+        )
     pairs = len(rows) * (len(rows) - 1) // 2
     if pairs > 5 and images > 5:
         notes.append(

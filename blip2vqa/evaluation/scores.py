@@ -1,4 +1,4 @@
-"""Scores of predicted answers or captions, and the rows with images swapped that show whether the image was looked at."""
+"""Scores predicted answers or captions, and swaps images to show whether a model looks at them."""
 
 import random
 from collections import defaultdict
@@ -19,7 +19,7 @@ FIRST_KEYS = ("accuracy", "cider", "bleu4", "n", "n_without_answer", "empty_pred
 
 
 def swap_images(examples: Sequence[Example], seed: int) -> list[Example] | None:
-    """The same rows, each with the image of another row that differs from its own in content.
+    """Give each row the image of another row that differs from its own in content.
 
     All rows of one image get the same other image, every image is used once, and none keeps its own: the distinct
     contents are put in one circle, drawn by `seed`, and each row takes the next. The draw does not depend on the order

@@ -27,7 +27,7 @@ class Task:
 
     @property
     def main(self) -> str:
-        """The score, a key of what `score` returns, that chooses the best epoch unless another is asked for."""
+        """Name of the metric that chooses the best epoch unless another is asked for."""
         return metrics_of(self.name)[0].name
 
     def find_best_metric(self, asked: str) -> str:

@@ -1,4 +1,4 @@
-"""A comparison of systems as a picture."""
+"""Draws a comparison of systems."""
 
 import io
 import warnings
@@ -11,9 +11,9 @@ TYPES_DRAWN = 8
 
 
 def draw_systems(result: dict) -> bytes:
-    """A PNG at 150 dpi: accuracies with their intervals, blind as a dashed line, and beside them seconds a question.
+    """Draw accuracies with their intervals, the blind baseline as a dashed line, and seconds a question; returns a PNG.
 
-    Without times, accuracies by question type stand in their place; without answers, the agreement in that of the
+    Without times, accuracies by question type are drawn instead of them; without answers, the agreement instead of the
     accuracies.
     """
     from matplotlib.figure import Figure  # takes a second; and no pyplot, whose backend is the user's
@@ -90,7 +90,7 @@ def _draw_agreement(axes, systems: list[dict], result: dict) -> None:
 
 
 def _draw_cells(axes, cells: list[list[float | None]], names: list[str]) -> None:
-    """Shares as shades, and as numbers."""
+    """Draw shares as shades and as numbers."""
     axes.imshow([[float("nan") if cell is None else cell for cell in row] for row in cells], vmin=0, vmax=1,
                 cmap="Blues", aspect="auto")  # fmt: skip
     for y, row in enumerate(cells):

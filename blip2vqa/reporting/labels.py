@@ -1,4 +1,4 @@
-"""Words and numbers of a comparison, as tables and charts show them."""
+"""Labels that tables and charts share: names that fit a width, times, and colours."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ BLUE, ORANGE, GREY = "#56B4E9", "#E69F00", "#d9d9d9"  # the first two of Okabe a
 
 
 def wrap(text: str, width: int) -> str:
-    """Lines of at most `width` characters, broken after spaces, hyphens, slashes and the like where that can be."""
+    """Break a text into lines of at most `width` characters, after spaces, hyphens, slashes and the like where possible."""
     lines = [""]
     for piece in re.findall(r"[^\s/_+,:-]*[\s/_+,:-]+|[^\s/_+,:-]+", " ".join(text.split())):
         while piece:
@@ -26,7 +26,7 @@ def wrap(text: str, width: int) -> str:
 
 
 def labels(names: Sequence[str], width: int) -> list[str]:
-    """Names as up to three lines of `width`: what is too long loses its middle, or else becomes its number."""
+    """Write names as up to three lines of `width`; one that is too long loses its middle, and a repeated one is numbered."""
     found = []
     for number, name in enumerate(names, start=1):
         label, room = wrap(name, width), min(len(name), width * LABEL_LINES)
@@ -38,10 +38,10 @@ def labels(names: Sequence[str], width: int) -> list[str]:
 
 
 def types_of(systems: list[dict]) -> dict[str, int]:
-    """Question types and how many questions there are of each."""
+    """Count the questions of each type."""
     return {kind: cell["n"] for row in systems for kind, cell in row["by_question_type"].items()}
 
 
 def in_seconds(value: float | None) -> str:
-    """Three digits."""
+    """Write seconds with three digits."""
     return as_text(value, "{:.3g}" if value is None or value < 1000 else "{:.0f}")

@@ -1,4 +1,4 @@
-"""A comparison of systems for the terminal, for a spreadsheet, and as a picture."""
+"""Prints a comparison of systems, and writes it as tables, JSON and a chart."""
 
 import math
 from collections.abc import Iterable
@@ -115,7 +115,10 @@ def _print_agreement(console: Console, result: dict) -> None:
 def _print_table(
     console: Console, title: str, header: list[str], rows: Iterable, *, named: int = 1, caption: str = "", full=False
 ) -> None:
-    """A table whose first `named` columns hold names, put into what the others leave of the line; `full`: all of them."""
+    """Print a table whose first `named` columns hold names, fitted into the room that the others leave.
+
+    With `full`, names are wrapped but never shortened.
+    """
     columns = [list(cells) for cells in zip(header, *rows, strict=True)]
     widths = [max(len(line) for cell in cells for line in cell.splitlines() or [""]) for cells in columns]
     room = (console.width - 1 - 3 * len(header) - sum(widths[named:])) // named  # a column has two spaces and a line
@@ -137,7 +140,7 @@ def _groups(items: list) -> list[list]:
 
 
 def _headers(console: Console, names: list[str]) -> list[str]:
-    """Names wrapped and shortened to stand above columns of percentages that take two thirds of the line."""
+    """Wrap and shorten names to stand above columns of percentages that take two thirds of the line."""
     return labels(names, max(7, 2 * console.width // 3 // len(names) - 3))
 
 
@@ -146,7 +149,7 @@ def _interval(row: dict) -> str:
 
 
 def _count(number: int | None) -> str:
-    """Parameters: 3.74 B, 5.2 M."""
+    """Write a number of parameters: 3.74 B, 5.2 M."""
     for unit, pattern in ((10**9, "{:.2f} B"), (10**6, "{:.1f} M"), (10**3, "{:.1f} k")):
         if number is not None and number >= unit:
             return as_text(number, pattern, unit)
@@ -157,7 +160,7 @@ def _count(number: int | None) -> str:
 
 
 def output_paths(output_path: str | Path) -> list[Path]:
-    """The table that the user names, then beside it `.json`, `.png` and `.disagreements.csv`."""
+    """List the files: the table that the user names, then beside it `.json`, `.png` and `.disagreements.csv`."""
     path = Path(output_path)
     stem = path.name[:-4] if path.suffix.lower() == ".csv" else path.name
     return [path, *(path.with_name(stem + suffix) for suffix in (".json", ".png", ".disagreements.csv"))]
@@ -178,7 +181,7 @@ def write_systems(result: dict, output_path: str | Path) -> list[Path]:
 
 
 def _systems_table(result: dict) -> pd.DataFrame:
-    """One row a system: text, numbers with six decimals, nothing where there is nothing."""
+    """Make one row a system; numbers have six decimals, and cells without a value are empty."""
     kinds, records = types_of(result["systems"]), []
     for row in result["systems"]:
         flat = {}

@@ -1,4 +1,4 @@
-"""Scores and summaries for the terminal, as readable in a log file."""
+"""Prints scores and summaries on the terminal, as readable in a log file."""
 
 from collections.abc import Iterable, Mapping
 
@@ -33,7 +33,7 @@ def print_score_table(metrics: dict, title: str) -> None:
 
 
 def terminal() -> Console:
-    """Where tables go: the screen, or a file wide enough for them."""
+    """Make the console that tables are printed on: the screen's, or one wide enough for them in a file."""
     console = Console(highlight=False)
     # rich takes 80 columns for a file, and breaks the table's lines there.
     return console if console.is_terminal else Console(highlight=False, width=max(LOG_WIDTH, console.width))
@@ -67,7 +67,7 @@ def _by_question_type(present: dict[str, dict]) -> Table:
 
 
 def format_block(title: str, pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> str:
-    """A summary block: the title, then one aligned `key: value` line each.
+    """Write a summary block: the title, then one aligned `key: value` line each.
 
     >>> print(format_block("Training", {"model": "tiny", "steps": 10}))
     Training

@@ -1,4 +1,4 @@
-"""The model card of an adapter directory: README.md with the Hub's YAML in front."""
+"""Writes the model card of an adapter: README.md with the Hub's YAML in front."""
 
 import re
 from collections.abc import Collection
@@ -20,7 +20,7 @@ RESULTS = {"adapter": (None, ""), "blind": ("blind", ", blind baseline"), "swapp
 
 
 def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, licence: str | None = None) -> str:
-    """README.md of an adapter.
+    """Write README.md of an adapter.
 
     Args:
         manifest: what the adapter knows of itself: `base_model_id`, `base_model_revision`, `prompt`, `roles`, `rank`,
@@ -40,7 +40,7 @@ def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, lic
 
 
 def is_hub_id(base: str) -> bool:
-    """Whether `base` names a repository of the Hub rather than a local folder."""
+    """Tell whether `base` names a repository of the Hub rather than a local folder."""
     return bool(HUB_ID.fullmatch(base)) and not Path(base).is_dir()
 
 
@@ -135,7 +135,7 @@ def _use(manifest: dict, repo_id: str | None) -> str:
 
 
 def _origin(origin: dict | None) -> str:
-    """What it was made from, and how."""
+    """Say what it was made from, and how."""
     if not origin:
         return ""
     lines = [
@@ -152,7 +152,7 @@ def _origin(origin: dict | None) -> str:
 
 
 def _shown(value: object) -> object:
-    """A path's last part; whatever is none, as it is."""
+    """Shorten a path to its last part; return anything else as it is."""
     return Path(value).name if isinstance(value, str) and "/" in value and not is_hub_id(value) else value
 
 
@@ -164,7 +164,7 @@ def _licence(repo_id: str | None, licence: str | None) -> str:
 
 
 def _answer_head(manifest: dict) -> str:
-    """How PEFT alone loads an adapter that brings a head for its own answers."""
+    """Say how PEFT alone loads an adapter that brings a head for its own answers."""
     if not (manifest.get("answers") and manifest.get("family") == "ViLT"):
         return ""
     return (
