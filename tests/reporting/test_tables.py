@@ -1,7 +1,5 @@
 """Tables as a log file shows them."""
 
-from blip2vqa.evaluation.metric import Metric, Needs, Result
-from blip2vqa.evaluation.metrics import METRICS as KNOWN
 from blip2vqa.reporting.tables import format_block, print_score_table
 from helpers.run_scores import METRICS, SCORER, scores
 
@@ -56,10 +54,3 @@ def test_anls_is_a_column_only_where_it_says_something_else_than_accuracy(capsys
     print_score_table({"base": scores(0.5, anls=0.5), "adapter": scores(0.75, anls=0.8)}, "Unlike")
     lines = [cells(line) for line in capsys.readouterr().out.splitlines()]
     assert ["accuracy", "ANLS", "n"] in lines and ["base + adapter", "75.0%", "0.8000", "40"] in lines
-
-
-def test_a_new_metric_is_a_column_in_its_place(capsys, monkeypatch):
-    metric = Metric("length", "letters", 15, Needs.ANSWERS, lambda rows: Result(1.0), digits=2, higher_is_better=None)
-    monkeypatch.setitem(KNOWN, "length", metric)
-    print_score_table({"adapter": scores(0.5, length=3.25)}, "Scores")
-    assert ["base + adapter", "50.0%", "3.25", "40"] in [cells(line) for line in capsys.readouterr().out.splitlines()]

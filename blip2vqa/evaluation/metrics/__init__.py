@@ -13,12 +13,13 @@ LEAST_DIFFERENCE = 0.01
 """By which two metrics, one of which often repeats the other, must differ somewhere for a table to show both."""
 
 
-def _discover() -> dict[str, Metric]:
+def discover() -> dict[str, Metric]:
+    """Import all modules of this folder and collect their metrics by name, in the order of tables."""
     modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
     return {metric.name: metric for metric in sorted((module.METRIC for module in modules), key=lambda one: one.order)}
 
 
-METRICS: dict[str, Metric] = _discover()
+METRICS: dict[str, Metric] = discover()
 """By name, in the order of tables."""
 
 
