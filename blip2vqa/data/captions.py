@@ -20,7 +20,6 @@ def load_captions(
     *,
     choose: str = "all",
     style: str | None = None,
-    require_captions: bool = True,
     **options,
 ) -> tuple[list[Example], list[BadRow]]:
     """Read a table of image_name, caption and, if there is one, style; check it and its pictures as `load_examples` does.
@@ -33,7 +32,6 @@ def load_captions(
             words, then by characters; of equals the first in the table).
         style: with choose "style", the rows whose column style says so, whatever the capitals; no other row and none of
             its pictures is looked at.
-        require_captions: False takes rows, or a whole table, without captions, as examples without answers.
         options: on_bad_image, bad_images_path and progress, as in `check_examples`.
 
     Returns one example a caption: question "", `answers` the one caption with single spaces between its words,
@@ -48,16 +46,14 @@ def load_captions(
         style_column = next((column for column in raw.frame if column.lower() == "style"), None)
         if choose == "style" and style and len(raw.frame):
             raw = collect_errors(problems, _of_style, raw, path, style_column, style) or raw
-        table, found = check_table(raw, path, require_answers=require_captions, question=None, answer=CAPTION)
+        table, found = check_table(raw, path, require_answers=True, question=None, answer=CAPTION)
         problems += found
     examples, bad_rows = check_examples(table, problems, path, image_dir, question_type_column=style_column, **options)
-    examples = [one for example in examples for one in _one_by_one(example)]
+    captions = [(example, " ".join(text.split())) for example in examples for text in example.answers]
+    examples = [replace(example, answers=(text,)) for example, text in captions if text]
     if choose in ("shortest", "longest"):
         pick = min if choose == "shortest" else max  # both take the first of equals
-        examples = [
-            pick([example for example in group if example.answers] or group[:1], key=_length)
-            for group in _by_image(examples)
-        ]
+        examples = [pick(group, key=_length) for group in _by_image(examples)]
     return examples, bad_rows
 
 
@@ -128,11 +124,6 @@ def _of_style(raw: RawTable, path: str, column: str | None, style: str) -> RawTa
     )
 
 
-def _one_by_one(example: Example) -> list[Example]:
-    captions = [" ".join(caption.split()) for caption in example.answers]
-    return [replace(example, answers=(caption,)) for caption in captions if caption] or [replace(example, answers=())]
-
-
 def _length(example: Example) -> tuple[int, int]:
     return len(example.answer.split()), len(example.answer)
 
@@ -140,5 +131,5 @@ def _length(example: Example) -> tuple[int, int]:
 def _by_image(examples: Sequence[Example]) -> list[list[Example]]:
     groups = defaultdict(list)
     for example in examples:
-        groups[example.digest or example.image_name].append(example)
+        groups[example.image_key].append(example)
     return list(groups.values())

@@ -42,6 +42,11 @@ class Example:
         """The most common of the answers, of several the table's own, else the first; "" when there is none."""
         return most_common(self.answers)
 
+    @property
+    def image_key(self) -> str:
+        """What tells its picture from others: the digest, or the name where no picture was read."""
+        return self.digest or self.image_name
+
 
 class BadRow(NamedTuple):
     """A row left out, with the reason against its picture."""

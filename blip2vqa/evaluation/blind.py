@@ -72,7 +72,7 @@ class BlindCaption:
     def __init__(self, train: Sequence[Example]):
         by_image = defaultdict(list)
         for example in train:
-            by_image[example.digest or example.image_name] += [text for text in example.answers if text.strip()]
+            by_image[example.image_key] += [text for text in example.answers if text.strip()]
         images = sorted(digest for digest, captions in by_image.items() if captions)
         if not images:
             raise ValueError("the blind caption needs at least one training example with a caption")

@@ -91,7 +91,7 @@ def compare(
         rows.append({field.name: None for field in fields(SystemRun) if field.name != "answers"} | {"name": BLIND})
         answers[BLIND] = blind
 
-    clusters = len({_image(example) for example in examples if example.answer})
+    clusters = len({example.image_key for example in examples if example.answer})
     rng = np.random.default_rng(seed)
     exact = _image_sums(examples, answers, "accuracy")
     accuracies = _resample(*exact, resamples, rng)
@@ -131,26 +131,22 @@ def blind_answers(examples: Sequence[Example], folds: int = 5, seed: int = 0) ->
     On few images this is harder than with a training table: an answer left out is rarer among the rest.
     Returns None when fewer than two images have answers.
     """
-    answered = {_image(example) for example in examples if example.answer}
+    answered = {example.image_key for example in examples if example.answer}
     if len(answered) < 2:
         return None
-    order = sorted({_image(example) for example in examples})
+    order = sorted({example.image_key for example in examples})
     random.Random(seed).shuffle(order)
     order.sort(key=lambda image: image not in answered)
     fold_of = {image: place % folds for place, image in enumerate(order)}
     # Sorted, since the baseline breaks ties by what comes first.
-    known = sorted(examples, key=lambda example: (_image(example), example.question, example.answers))
+    known = sorted(examples, key=lambda example: (example.image_key, example.question, example.answers))
     said = [""] * len(examples)
     for fold in set(fold_of.values()):
-        baseline = BlindBaseline([example for example in known if fold_of[_image(example)] != fold])
-        places = [place for place, example in enumerate(examples) if fold_of[_image(example)] == fold]
+        baseline = BlindBaseline([example for example in known if fold_of[example.image_key] != fold])
+        places = [place for place, example in enumerate(examples) if fold_of[example.image_key] == fold]
         for place, answer in zip(places, baseline.predict([examples[place] for place in places]), strict=True):
             said[place] = answer
     return said
-
-
-def _image(example: Example) -> str:
-    return example.digest or example.image_name  # no digest where no picture was read
 
 
 def _image_sums(
@@ -160,8 +156,8 @@ def _image_sums(
     by_system = [METRICS[metric].rows_of(rows_to_score(examples, said)) for said in answers.values()]
     rows = by_system[0] if by_system else []
     # Sorted, so that the resamples do not depend on the order of the rows.
-    images = {image: number for number, image in enumerate(sorted({_image(row.example) for row in rows}))}
-    numbers = np.array([images[_image(row.example)] for row in rows], dtype=np.intp)
+    images = {image: number for number, image in enumerate(sorted({row.example.image_key for row in rows}))}
+    numbers = np.array([images[row.example.image_key] for row in rows], dtype=np.intp)
     sums = [np.bincount(numbers, METRICS[metric].compute(said).scores, len(images)) for said in by_system if rows]
     counts = np.bincount(numbers, minlength=len(images))
     return np.array(sums).reshape(len(sums), len(images)).T, counts
