@@ -15,6 +15,7 @@ from blip2vqa.config.common import CHANGE_THE_BASE, LoraArguments
 from blip2vqa.models.families import Family, parse_roles, parse_scopes
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.formatting import percent
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class LoraSummary:
     def lines(self) -> list[tuple[str, str]]:
         """`(label, text)` pairs for the summary block."""
         matched = ", ".join(f"{role} {count}" if count else f"{role} –" for role, count in self.modules.items())
-        share = 100 * self.trainable / self.total
+        share = percent(self.trainable / self.total, 2)
         return [
             ("LoRA modules by role", matched),
-            ("parameters", f"{self.trainable:,} train of {self.total:,} ({share:.2f} %)"),
+            ("parameters", f"{self.trainable:,} train of {self.total:,} ({share})"),
         ]
 
 

@@ -1,10 +1,12 @@
 """Every argument: a line of help and the unit under each field, checked before any weight is loaded."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 
 from blip2vqa.config.base import DEFAULT_BASE
+from blip2vqa.config.decoding import DECODING, find_out_of_range
 from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, check_range, option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.models.families import ROLES, parse_roles, parse_scopes
@@ -22,19 +24,10 @@ def check_prompt(prompt: str | None) -> list[str]:
     return [f"--prompt: {prompt!r} does not contain {{question}}; write it where the question goes"]
 
 
-def check_decoding(args) -> list[str]:
-    """What is out of range among the options of decoding, None standing for a default."""
-    problems, longest = [], args.max_new_tokens
-    for flag in ("num_beams", "max_new_tokens"):
-        value = getattr(args, flag)
-        check_range(problems, value is None or value >= 1, flag, value, "at least 1")
-    least = args.min_new_tokens or 0
-    check_range(problems, 0 <= least <= (longest or least), "min_new_tokens", least, "from 0 to --max_new_tokens")
-    check_range(problems, args.temperature is None or args.temperature > 0, "temperature", args.temperature, "above 0")
-    check_range(problems, args.top_p is None or 0 < args.top_p <= 1, "top_p", args.top_p, "above 0, at most 1")
-    if args.do_sample and (args.num_beams or 1) > 1:
-        problems.append("--do_sample: draws one text at a time; leave --num_beams at 1")
-    return problems
+def check_decoding(options: Mapping) -> list[str]:
+    """Find what is out of range among the options of decoding, None standing for a default; others may stand there."""
+    found = find_out_of_range(options)
+    return [f"--{name}: {value!r} is out of range; it must be {must}" for name, value, must in found]
 
 
 @dataclass
@@ -174,25 +167,26 @@ class LoraArguments:
         return problems
 
 
-@dataclass
-class GenerationArguments:
-    """How answers are decoded and scored."""
+# Fields for the parser, of `Decoding`'s own names, types and help. An answer is as long as its task has it by default.
+_DecodingArguments = make_dataclass(
+    "_DecodingArguments",
+    [
+        (name, setting.type, option(None if name == "max_new_tokens" else setting.default, setting.metadata["help"]))
+        for name, setting in DECODING.items()
+    ],
+)
 
-    num_beams: int = option(1, "Beams; 1 is greedy decoding.")
-    max_new_tokens: int = option(
-        None, "Longest answer, in tokens, its end token included; default: 10, for captions 50."
-    )
-    min_new_tokens: int = option(0, "Shortest answer, in tokens.")
-    do_sample: bool = option(False, "Draw the words at random instead of taking the likeliest.")
-    temperature: float = option(1.0, "Of --do_sample: below 1 keeps to likely words, above 1 strays.")
-    top_p: float = option(1.0, "Of --do_sample: among the likeliest words that make up this probability, above 0 to 1.")
-    sampling_seed: int = option(0, "Of --do_sample: the same seed and the same batches give the same words.")
+
+@dataclass
+class GenerationArguments(_DecodingArguments):
+    """How answers are decoded, by the options of `Decoding`, and scored."""
+
     bertscore_model: str = option(
         "auto", "BERTScore's encoder: auto (roberta-large, else minilm), minilm, none, a Hub id or a local folder."
     )
 
     def check(self) -> list[str]:
-        return check_decoding(self)
+        return check_decoding(vars(self))
 
 
 @dataclass(frozen=True)

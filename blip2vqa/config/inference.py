@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blip2vqa.config.base import ServedBaseArguments
-from blip2vqa.config.common import check_prompt
+from blip2vqa.config.common import check_decoding, check_prompt
 from blip2vqa.config.fields import check_range, option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.utils.errors import collect_errors
@@ -62,7 +62,5 @@ class InferenceArguments(ServedBaseArguments):
         collect_errors(problems, parse_question_types, self.question_types)
         if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
             problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")
-        for flag in ("batch_size", "num_beams", "max_new_tokens"):
-            value = getattr(self, flag)
-            check_range(problems, value is None or value >= 1, flag, value, "at least 1")
-        return problems
+        check_range(problems, self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        return problems + check_decoding(vars(self))

@@ -1,1 +1,1 @@
-"""Tables of images, questions and answers: read, checked, split by image."""
+"""Tables of images, questions and answers: they are read, checked and split by image here."""

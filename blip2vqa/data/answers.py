@@ -1,4 +1,4 @@
-"""What a question asks for, and when two answers are the same.
+"""Types of questions, and when two answers count as the same.
 
 Normalisation follows the official VQA evaluator, `vqaEvaluation/vqaEval.py` of https://github.com/GT-Vision-Lab/VQA
 (Antol et al. 2015, Goyal et al. 2017), quirks included: scores are comparable only when every step is the same.
@@ -49,8 +49,11 @@ RULES = (
 
 
 def process_punctuation(text: str) -> str:
-    """Drop or blank punctuation as the evaluator does: a mark beside a space, or any mark when the text holds a
-    number like 1,000, is dropped; other marks become a space. Periods go unless a digit follows."""
+    """Remove punctuation as the evaluator does.
+
+    A mark beside a space, or any mark when the text holds a number like 1,000, is dropped; other marks become a space.
+    Periods are dropped unless a digit follows.
+    """
     number = COMMA_IN_NUMBER.search(text)
     result = text
     for mark in PUNCTUATION:
@@ -61,20 +64,22 @@ def process_punctuation(text: str) -> str:
 
 
 def process_digit_article(text: str) -> str:
-    """Lower case, number words up to ten as digits, no articles, apostrophes put back into contractions, one space
-    between words."""
+    """Write words in lower case, number words up to ten as digits, and contractions with their apostrophes; drop articles.
+
+    Words are separated by one space.
+    """
     words = (NUMBER_WORDS.get(word, word) for word in text.lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
 def normalize_answer(text: str) -> str:
-    """The whole official normalisation. (The evaluator skips it when all ten annotators agree: see the metrics.)"""
+    """Normalise an answer by all steps of the evaluator, which skips them when all ten annotators agree: see `vqa_score`."""
     text = text.replace("\n", " ").replace("\t", " ").strip()
     return process_digit_article(process_punctuation(text))
 
 
 def vqa_score(prediction: str, answers: Sequence[str]) -> float:
-    """VQA accuracy of one prediction against its annotators' answers, 0 to 1; see `metrics.VQAAccuracy`."""
+    """Compute the VQA accuracy of one prediction, 0 to 1; `blip2vqa/evaluation/metrics/vqa_accuracy.py` explains it."""
     if not answers:
         raise ValueError("VQA accuracy needs at least one answer a row; leave out rows without any")
     if not prediction.strip():
@@ -92,7 +97,7 @@ def vqa_score(prediction: str, answers: Sequence[str]) -> float:
 
 
 def parse_question_types(text: str | None) -> tuple[str, ...]:
-    """`"count,yes/no"` → its types, () for all. Raises `InputError` for an empty list."""
+    """Split a list such as "count,yes/no" into its types; () means all. Raises `InputError` for an empty list."""
     if text is None:
         return ()
     types = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
@@ -102,7 +107,7 @@ def parse_question_types(text: str | None) -> tuple[str, ...]:
 
 
 def question_type(question: str) -> str:
-    """One of QUESTION_TYPES, by rule from the question's text alone; the first rule that fits wins.
+    """Find the type, one of QUESTION_TYPES, from the question's text alone; the first rule that fits wins.
 
     A question that begins with is, are, does, ... is yes/no unless it offers a choice ("is it red or blue?"), which
     falls to the rules after it. "How many colors" counts; "what color is the shape" asks for a color.

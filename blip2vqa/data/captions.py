@@ -1,4 +1,4 @@
-"""Tables of captions, several a picture, → checked examples without a question."""
+"""Examples without a question, made of tables of captions, which may have several captions a picture."""
 
 import json
 from collections import Counter, defaultdict
@@ -20,12 +20,9 @@ def load_captions(
     *,
     choose: str = "all",
     style: str | None = None,
-    require_captions: bool = True,
-    on_bad_image: str = "error",
-    bad_images_path: str | None = None,
-    progress: bool = True,
+    **options,
 ) -> tuple[list[Example], list[BadRow]]:
-    """Read a table of image_name, caption and, if there is one, style; check it and its pictures as `load_examples`.
+    """Read a table of image_name, caption and, if there is one, style; check it and its pictures as `load_examples` does.
 
     A picture may stand in several rows, and a caption cell may be a JSON list of several captions, as in many data sets
     of the Hub; the column may also be called captions. Capitals do not matter in the names caption and style.
@@ -35,11 +32,11 @@ def load_captions(
             words, then by characters; of equals the first in the table).
         style: with choose "style", the rows whose column style says so, whatever the capitals; no other row and none of
             its pictures is looked at.
-        require_captions: False takes rows, or a whole table, without captions, as examples without answers.
+        options: on_bad_image, bad_images_path and progress, as in `check_examples`.
 
     Returns one example a caption: question "", `answers` the one caption with single spaces between its words,
     `question_type` the row's style, else "caption"; in the table's order, with "shortest" and "longest" in that of the
-    pictures' first rows. Beside it the rows left out, as `load_examples`.
+    pictures' first rows. Beside it the rows left out, as `check_examples` does.
     Raises InputError with everything that is wrong, table, style and pictures, in one go.
     """
     problems = _check_choice(choose, style)
@@ -49,33 +46,22 @@ def load_captions(
         style_column = next((column for column in raw.frame if column.lower() == "style"), None)
         if choose == "style" and style and len(raw.frame):
             raw = collect_errors(problems, _of_style, raw, path, style_column, style) or raw
-        table, found = check_table(raw, path, require_answers=require_captions, question=None, answer=CAPTION)
+        table, found = check_table(raw, path, require_answers=True, question=None, answer=CAPTION)
         problems += found
-    examples, bad_rows = check_examples(
-        table,
-        problems,
-        path,
-        image_dir,
-        question_type_column=style_column,
-        on_bad_image=on_bad_image,
-        bad_images_path=bad_images_path,
-        progress=progress,
-    )
-    examples = [one for example in examples for one in _one_by_one(example)]
+    examples, bad_rows = check_examples(table, problems, path, image_dir, question_type_column=style_column, **options)
+    captions = [(example, " ".join(text.split())) for example in examples for text in example.answers]
+    examples = [replace(example, answers=(text,)) for example, text in captions if text]
     if choose in ("shortest", "longest"):
         pick = min if choose == "shortest" else max  # both take the first of equals
-        examples = [
-            pick([example for example in group if example.answers] or group[:1], key=_length)
-            for group in _by_image(examples)
-        ]
+        examples = [pick(group, key=_length) for group in _by_image(examples)]
     return examples, bad_rows
 
 
 def group_by_image(examples: Sequence[Example]) -> list[Example]:
-    """One example a picture, by content, with all its captions as `answers`; both in order of first appearance.
+    """Make one example a picture, by content, with all its captions as `answers`; both in order of first appearance.
 
-    Everything else is the picture's first example's, but of captions of different styles the type is "caption". Without
-    a digest the picture's name stands for it.
+    Everything else is taken from the picture's first example, but the type of captions of different styles is
+    "caption". Without a digest the picture's name stands for it.
     """
     return [
         replace(
@@ -98,7 +84,7 @@ def _check_choice(choose: str, style: str | None) -> list[str]:
 
 
 def _with_captions(raw: RawTable) -> RawTable:
-    """The captions' column under its own name, lists of captions taken out of its cells."""
+    """Give the captions' column its own name, and take lists of captions out of its cells."""
     frame = raw.frame
     if CAPTION not in frame:
         alike = [column for column in frame if column.lower() in (CAPTION, f"{CAPTION}s")]
@@ -111,7 +97,7 @@ def _with_captions(raw: RawTable) -> RawTable:
 
 
 def _parse_list(text: str) -> list | None:
-    """The list that a cell holds as JSON; None for a plain caption, also for one in brackets."""
+    """Read the list that a cell holds as JSON; None for a plain caption, also for one in brackets."""
     if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
         return None
     try:
@@ -138,11 +124,6 @@ def _of_style(raw: RawTable, path: str, column: str | None, style: str) -> RawTa
     )
 
 
-def _one_by_one(example: Example) -> list[Example]:
-    captions = [" ".join(caption.split()) for caption in example.answers]
-    return [replace(example, answers=(caption,)) for caption in captions if caption] or [replace(example, answers=())]
-
-
 def _length(example: Example) -> tuple[int, int]:
     return len(example.answer.split()), len(example.answer)
 
@@ -150,5 +131,5 @@ def _length(example: Example) -> tuple[int, int]:
 def _by_image(examples: Sequence[Example]) -> list[list[Example]]:
     groups = defaultdict(list)
     for example in examples:
-        groups[example.digest or example.image_name].append(example)
+        groups[example.image_key].append(example)
     return list(groups.values())

@@ -1,4 +1,4 @@
-"""Pictures from the places a user names: files, folders, globs and web addresses."""
+"""Collects pictures from the places that a user names: files, folders, globs and web addresses."""
 
 import glob
 import os
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from PIL import Image
 from tqdm.auto import tqdm
 
 from blip2vqa.data.downloading import ADDRESS, download
-from blip2vqa.data.images import FORMATS, BadImage, ImageSource, check_images
+from blip2vqa.data.images import BadImage, ImageSource, check_images, picture_extensions
 
 MAX_SHOWN = 200  # characters of a place in a message; a data: address may have millions
 AT_ONCE = 8  # downloads
@@ -40,12 +39,15 @@ def gather_images(
     max_bytes: int = 50_000_000,
     progress: bool = True,
 ) -> tuple[list[Picture], list[tuple[str, str]]]:
-    """The pictures at `places`, in that order and each file or address once: files, folders with all below them,
-    globs, http and https addresses. Each was read and decoded once; what was downloaded stays in memory.
+    """Find the pictures at `places`, in that order and each file or address once, and decode each once.
 
-    `seconds` and `max_bytes` limit each download; `allow_private` lets in addresses that are not of the public
-    internet. The second list names what is no picture, with the reason in a few words: places, or single files of a
-    folder or glob. Their credentials are left out, and so they are from the names of the sources.
+    Args:
+        places: files, folders (with all folders below them), globs, http and https addresses.
+        allow_private: whether addresses outside the public internet may be asked.
+        seconds, max_bytes: limits of each download; what was downloaded stays in memory.
+
+    Returns the pictures, and (name, reason) of what is no picture: places, or single files of a folder or glob. Names
+    in both lists hold no credentials.
     """
     sources: dict[str, ImageSource] = {}  # by name, in order, like the next two
     addresses: dict[str, str] = {}
@@ -53,7 +55,7 @@ def gather_images(
     order: dict[str, None] = {}
     seen: set[str] = set()  # files, links resolved
     for place in places:
-        name = _shown(place)
+        name = shown_place(place)
         try:
             if ADDRESS.match(place):
                 name = name.partition("#")[0]
@@ -88,15 +90,17 @@ def gather_images(
     return pictures, [(name, bad[name]) for name in order if name in bad]
 
 
-def _shown(place: str) -> str:
-    """A place as messages name it: no credentials, not endless."""
+def shown_place(place: str) -> str:
+    """Write a place for a message: without credentials, and shortened where it is very long."""
     place = _CREDENTIALS.sub(r"\1", place)
     return place if ADDRESS.match(place) or len(place) <= MAX_SHOWN else place[:MAX_SHOWN] + "…"
 
 
 def _files_at(place: str) -> tuple[list[Path], dict[str, str]]:
-    """The files meant by a place on this machine, and the folders below it that cannot be read, with the reason.
-    Raises BadImage: there is nothing that could be a picture."""
+    """List the files meant by a place on this machine, and the folders below it that cannot be read, with the reason.
+
+    Raises BadImage when there is nothing that could be a picture.
+    """
     if os.path.isfile(place):
         return [Path(place)], {}
     if os.path.isdir(place):
@@ -121,11 +125,12 @@ def _files_at(place: str) -> tuple[list[Path], dict[str, str]]:
 
 
 def _pictures_below(folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """All pictures in a folder and in those below it, by extension, sorted, without what is hidden and what links
-    to other folders hold (they may lead in circles); and the folders that cannot be read, with the reason. Raises
-    BadImage when there are neither."""
-    Image.init()
-    extensions = {extension for extension, kind in Image.EXTENSION.items() if kind in FORMATS}
+    """List the pictures in a folder and below it, sorted, and the folders that cannot be read, with the reason.
+
+    Pictures are known by their extension. What is hidden is left out, and so are links to other folders, which may lead
+    in circles. Raises BadImage when there are neither pictures nor unreadable folders.
+    """
+    extensions = picture_extensions()
     unread: list[OSError] = []
     paths = []
     for parent, folders, names in os.walk(folder, onerror=unread.append):

@@ -1,4 +1,4 @@
-"""Tables kept as `datasets` keeps them: a folder written by save_to_disk, a data folder, or a Hub id."""
+"""Reads tables through `datasets`: a folder written by save_to_disk, a data folder, or a Hub id."""
 
 import re
 from pathlib import Path
@@ -13,14 +13,18 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def split_name(path: str) -> tuple[str, str | None]:
-    """'user/name:validation' → ('user/name', 'validation'); without a colon, or as a folder of that name, no split."""
+    """Split "user/name:validation" into ("user/name", "validation"); the split is None where none is named.
+
+    A folder whose own name has a colon names no split.
+    """
     location, colon, split = path.rpartition(":")
     return (location, split) if colon and not Path(path).exists() else (path, None)
 
 
 def read_dataset(path: str) -> RawTable:
-    """Columns as text, the column `image` kept aside, not decoded. Raises InputError in one line when nothing is there
-    or nothing can be reached.
+    """Read all columns as text, and keep the column `image` beside them, not decoded.
+
+    Raises InputError in one line when nothing is there or nothing can be reached.
 
     Note that `datasets` itself takes the words None, NA and null in an image folder's metadata.csv for nothing;
     metadata.jsonl keeps them.
@@ -91,6 +95,6 @@ def _values(dataset: datasets.Dataset, column: str) -> list:
 
 
 def _file_names(images: datasets.Dataset) -> list[str]:
-    """The file's name where the picture has kept one, else its row."""
+    """Name each picture by its file where it has kept that name, else by its row."""
     paths = images.flatten()["image.path"][:]
     return [Path(path).name if path else f"image {row}" for row, path in enumerate(paths, 1)]

@@ -1,4 +1,4 @@
-"""One picture's bytes from a web address: in time, of a size, an image by what is said of it, and from the public internet."""
+"""Downloads one picture: within a time and a size, only what is declared an image, and only from the public internet."""
 
 import http.client
 import ipaddress
@@ -27,7 +27,7 @@ BYTES_OF_ANY_KIND = ("application/octet-stream", "binary/octet-stream")  # what 
 
 
 def download(address: str, allow_private: bool, seconds: float, max_bytes: int) -> bytes | BadImage:
-    """The bytes at an http(s) address, or the reason why there are none, after no more than `seconds`."""
+    """Fetch the bytes at an http(s) address, or the reason why there are none, in no more than `seconds`."""
     late = BadImage(f"not there within {seconds:g} seconds")
     result: list[bytes | BadImage] = []
 
@@ -50,7 +50,7 @@ def download(address: str, allow_private: bool, seconds: float, max_bytes: int) 
 
 
 def _follow(address: str, allow_private: bool, deadline: float, max_bytes: int) -> bytes:
-    """The image at an address, or where its redirects lead."""
+    """Fetch the image at an address, or where its redirects lead."""
     for _ in range(MAX_REDIRECTS + 1):
         # Without a requests.Session: no cookies, no passwords from ~/.netrc, no redirects behind our back.
         request = requests.Request("GET", address, HEADERS).prepare()
@@ -73,7 +73,7 @@ def _follow(address: str, allow_private: bool, deadline: float, max_bytes: int) 
 
 
 def _read(response: requests.Response, deadline: float, max_bytes: int) -> bytes:
-    """The body of a response that is an image by what its head says."""
+    """Read the body of a response whose head says that it is an image."""
     status = response.status_code
     if status != 200:
         raise BadImage(f"{status} {http.client.responses.get(status, 'of an unknown kind')}")
@@ -94,7 +94,7 @@ def _read(response: requests.Response, deadline: float, max_bytes: int) -> bytes
 
 
 def _reason(error: Exception) -> str:
-    """An error of `requests` in a few words, without the address, which may have a password in it."""
+    """Describe an error of `requests` in a few words, without the address, which may have a password in it."""
     # InvalidSchema is about proxies as well: SOCKS takes one more library.
     if isinstance(error, (exceptions.ProxyError, exceptions.InvalidProxyURL, exceptions.InvalidSchema)):
         return "the proxy cannot be used"
@@ -113,7 +113,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_host(url: str, proxied: bool) -> None:
-    """Raises BadImage when the name of a server resolves to a private address, whichever would be connected to."""
+    """Raise BadImage when the name of a server resolves to any private address, even if another would be connected to."""
     parts = urlsplit(url)
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or parts.scheme, type=socket.SOCK_STREAM)
@@ -122,11 +122,11 @@ def _check_host(url: str, proxied: bool) -> None:
             return
         raise BadImage(f"cannot be reached: {error.strerror}") from error
     for *_, address in found:
-        _check_public(address[0])
+        check_public(address[0])
 
 
-def _check_public(address: str) -> None:
-    """Raises BadImage when an IP address is not one of the public internet."""
+def check_public(address: str) -> None:
+    """Raise BadImage when an IP address is not one of the public internet."""
     ip = meant = ipaddress.ip_address(address)
     if ip.version == 6:  # IPv4 in disguise: mapped, 6to4, NAT64
         meant = ip.ipv4_mapped or ip.sixtofour or ip
@@ -138,13 +138,15 @@ def _check_public(address: str) -> None:
 
 
 class _Guarded:
-    """A connection that asks nothing of a private address: a name may resolve differently from one time to the next
-    (DNS rebinding), so the other end of the socket is what counts."""
+    """A connection that refuses a private address, judged by the other end of the socket.
+
+    A name may resolve differently from one time to the next (DNS rebinding), so its look-up before does not suffice.
+    """
 
     def connect(self) -> None:
         super().connect()
         try:
-            _check_public(self.sock.getpeername()[0])
+            check_public(self.sock.getpeername()[0])
         except BaseException:
             self.close()
             raise
@@ -159,8 +161,11 @@ class _GuardedHTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 class _GuardedAdapter(HTTPAdapter):
-    """Guards what is connected to directly. The other end of a proxied connection is the proxy, often at a private
-    address itself; it alone knows where it goes on to, and names that resolve here were checked before."""
+    """Guards direct connections, not those through a proxy.
+
+    The other end of those is the proxy, which is often at a private address itself; it alone knows where it goes on to,
+    and names that resolve here were checked before.
+    """
 
     def init_poolmanager(self, *args, **options) -> None:
         super().init_poolmanager(*args, **options)

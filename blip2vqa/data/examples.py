@@ -1,6 +1,5 @@
-"""Table rows with their pictures → checked examples."""
+"""Examples made of a table's rows and their pictures, all checked."""
 
-import io
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ import pandas as pd
 
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
-from blip2vqa.data.readers import name_rows
+from blip2vqa.data.readers import name_rows, to_csv
 from blip2vqa.data.tables import Table, load_table, most_common, read_table
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import write_text_atomic
@@ -43,6 +42,11 @@ class Example:
         """The most common of the answers, of several the table's own, else the first; "" when there is none."""
         return most_common(self.answers)
 
+    @property
+    def image_key(self) -> str:
+        """What tells its picture from others: the digest, or the name where no picture was read."""
+        return self.digest or self.image_name
+
 
 class BadRow(NamedTuple):
     """A row left out, with the reason against its picture."""
@@ -53,39 +57,15 @@ class BadRow(NamedTuple):
 
 
 def load_examples(
-    path: str,
-    image_dir: str | None,
-    annotations_path: str | None = None,
-    *,
-    require_answers: bool = True,
-    question_type_column: str | None = None,
-    on_bad_image: str = "error",
-    bad_images_path: str | None = None,
-    progress: bool = True,
+    path: str, image_dir: str | None, annotations_path: str | None = None, *, require_answers: bool = True, **options
 ) -> tuple[list[Example], list[BadRow]]:
     """Read a table (as `read_table`), find and decode every picture once, and check it all.
 
-    Args:
-        image_dir: the folder of the pictures; None when the table holds them itself.
-        question_type_column: a column that gives the question types; else the column question_type where there is
-            one; else, and for empty cells, the rule `question_type`.
-        on_bad_image: "error", or "skip" to leave rows with unusable pictures out and return them beside the examples.
-        bad_images_path: where to write all unusable pictures (CSV: image_name, reason, rows), if there are any.
-
-    Returns the examples in the table's order and the rows left out (empty with "error").
-    Raises InputError with everything that is wrong, table and pictures, in one go; also when no picture is usable.
+    `image_dir` is the folder of the pictures, None when the table holds them itself. `options` are those of
+    `check_examples`, which says what is returned and raised.
     """
     table, problems = load_table(path, annotations_path, require_answers=require_answers)
-    return check_examples(
-        table,
-        problems,
-        path,
-        image_dir,
-        question_type_column=question_type_column,
-        on_bad_image=on_bad_image,
-        bad_images_path=bad_images_path,
-        progress=progress,
-    )
+    return check_examples(table, problems, path, image_dir, **options)
 
 
 def check_examples(
@@ -99,40 +79,42 @@ def check_examples(
     bad_images_path: str | None = None,
     progress: bool = True,
 ) -> tuple[list[Example], list[BadRow]]:
-    """As `load_examples`, for a table that `load_table` has read, with the problems that it found.
+    """Make examples of a table that `load_table` has read, with the problems that it found.
 
-    In a table without questions every question is "", and its type by rule is the name of the answers' column.
+    Args:
+        question_type_column: a column that gives the question types; else the column question_type where there is
+            one; else, and for empty cells, the rule `question_type`. In a table without questions every question is "",
+            and its type by rule is the name of the answers' column.
+        on_bad_image: "error", or "skip" to leave rows with unusable pictures out and return them beside the examples.
+        bad_images_path: where to write all unusable pictures (CSV: image_name, reason, rows), if there are any.
+
+    Returns the examples in the table's order and the rows left out (empty with "error").
+    Raises InputError with everything that is wrong, table and pictures, in one go; also when no picture is usable.
     """
-    if table is None:
-        if image_dir is not None and not Path(image_dir).is_dir():
-            problems.append(f"image_dir {image_dir}: no such folder")
-        raise InputError(*problems)
-    columns = list(table.frame)
-    if question_type_column is not None and question_type_column not in columns:
+    in_folder = table is None or table.images is None
+    if in_folder and image_dir is not None and not Path(image_dir).is_dir():
+        problems.append(f"image_dir {image_dir}: no such folder")
+    elif in_folder and image_dir is None and table is not None:
+        problems.append(f"image_dir is not given, and {path} holds no pictures itself; give the folder of the pictures")
+    elif table is not None:
+        found, bad_rows = _check_pictures(table, image_dir, progress)
+        problems += _report(path, bad_rows, len(found.digests), on_bad_image, bad_images_path)
+    columns = [] if table is None else list(table.frame)
+    if table is not None and question_type_column not in (None, *columns):
         problems.append(
             f"{path}: no column {question_type_column} for question types; its columns are {', '.join(columns)}"
         )
-    digests, bad_rows, sources = {}, [], {}
-    names = table.frame["image_name"].tolist() if "image_name" in columns else [""] * len(table.frame)
-    if table.images is None and image_dir is None:
-        problems.append(f"image_dir is not given, and {path} holds no pictures itself; give the folder of the pictures")
-    elif table.images is None and not Path(image_dir).is_dir():
-        problems.append(f"image_dir {image_dir}: no such folder")
-    else:
-        keys, sources, bad = _find_images(table, names, image_dir)
-        digests, undecodable = check_images(sources.values(), progress=progress)
-        bad |= undecodable
-        rows = zip(table.frame.index.tolist(), names, keys, strict=True)
-        bad_rows = [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
-        problems += _report(path, bad_rows, len(digests), on_bad_image, bad_images_path)
     if problems:
         raise InputError(*problems)
-    return _build(table, keys, sources, digests, question_type_column), bad_rows
+    return _build(table, found, question_type_column), bad_rows
 
 
 def of_types(examples: list[Example], types: tuple[str, ...], path: str) -> list[Example]:
-    """Those of these question types. Raises InputError naming the types that the table has, for one that neither it nor the
-    rule knows, or when no question is left; a type of the rule that the table happens not to have is warned about."""
+    """Pick the examples of these question types.
+
+    Raises InputError, naming the types that the table has, for a type that neither it nor the rule knows, or when no
+    question is left; a type of the rule that the table does not have is warned about.
+    """
     absent, unknown = missing_types(types, examples)
     if unknown or len(absent) == len(types):
         known = ", ".join(sorted({example.question_type for example in examples}))
@@ -145,7 +127,7 @@ def of_types(examples: list[Example], types: tuple[str, ...], path: str) -> list
 
 
 def missing_types(types: Iterable[str], examples: list[Example]) -> tuple[list[str], list[str]]:
-    """Of these types those that no question has, and of them those that the rule does not know, either: misspelt, perhaps."""
+    """List the types that no question has, and those of them that the rule does not know either: perhaps misspelt."""
     there = {example.question_type for example in examples}
     absent = [name for name in types if name not in there]
     return absent, [name for name in absent if name not in QUESTION_TYPES]
@@ -154,36 +136,47 @@ def missing_types(types: Iterable[str], examples: list[Example]) -> tuple[list[s
 def load_questions(
     path: str, annotations_path: str | None = None, *, question_type_column: str | None = None
 ) -> list[Example]:
-    """Questions with their answers, for scoring: no picture is looked for, and `image` and `digest` stay empty.
+    """Read questions with their answers, for scoring: no picture is looked for, and `image` and `digest` stay empty.
 
     Raises InputError as `read_table` does.
     """
     table = read_table(path, annotations_path, require_answers=True)
     keys = [str(row) for row in table.frame.index]
-    return _build(table, keys, dict.fromkeys(keys), dict.fromkeys(keys, ""), question_type_column)
+    return _build(table, _Pictures(keys, dict.fromkeys(keys), dict.fromkeys(keys, "")), question_type_column)
 
 
-def _find_images(
-    table: Table, names: list[str], image_dir: str | None
-) -> tuple[list[str], dict[str, ImageSource], dict[str, str]]:
-    """A key for every row's picture, the sources by key, and the reasons against those not found, by key."""
+class _Pictures(NamedTuple):
+    """A table's pictures."""
+
+    keys: list[str]
+    """Of each row, the key of its picture in the next two."""
+    sources: dict[str, ImageSource | None]
+    digests: dict[str, str]
+    """Of the usable ones alone."""
+
+
+def _check_pictures(table: Table, image_dir: str | None, progress: bool) -> tuple[_Pictures, list[BadRow]]:
+    """Find the pictures of all rows and decode each once; beside them the rows whose picture cannot be used."""
+    bad: dict[str, str] = {}  # reasons, by key
+    names = table.frame["image_name"].tolist() if "image_name" in table.frame else [""] * len(table.frame)
     if table.images is not None:
-        keys = [str(position) for position in range(len(table.frame))]
-        return keys, {key: ImageSource(key, dataset=table.images, index=int(key)) for key in keys}, {}
-    index, sources, bad = ImageIndex(image_dir), {}, {}
-    keys = [name.strip() for name in names]
-    for key in dict.fromkeys(keys):
-        if not key:
-            continue  # an empty cell, reported with the table
-        try:
-            sources[key] = ImageSource(key, path=index.find(key))
-        except BadImage as error:
-            bad[key] = error.reason
-    return keys, sources, bad
+        keys = [str(position) for position in range(len(names))]
+        sources = {key: ImageSource(key, dataset=table.images, index=int(key)) for key in keys}
+    else:
+        keys, sources, index = [name.strip() for name in names], {}, ImageIndex(image_dir)
+        for key in filter(None, dict.fromkeys(keys)):  # an empty cell is reported with the table
+            try:
+                sources[key] = ImageSource(key, path=index.find(key))
+            except BadImage as error:
+                bad[key] = error.reason
+    digests, undecodable = check_images(sources.values(), progress=progress)
+    bad |= undecodable
+    rows = zip(table.frame.index.tolist(), names, keys, strict=True)
+    return _Pictures(keys, sources, digests), [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
 
 
 def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad_images_path: str | None) -> list[str]:
-    """Write and log the unusable pictures; the problems they make, the first ten by name."""
+    """Write and log the unusable pictures; returns the problems they make, the first ten by name."""
     rows_of = defaultdict(list)
     for row, name, reason in bad_rows:
         rows_of[name, reason].append(row)
@@ -192,9 +185,7 @@ def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad
     listed = ""
     if bad_images_path is not None:
         records = [(name, reason, " ".join(map(str, rows))) for (name, reason), rows in rows_of.items()]
-        text = io.StringIO()
-        pd.DataFrame(records, columns=["image_name", "reason", "rows"]).to_csv(text, index=False, lineterminator="\n")
-        write_text_atomic(bad_images_path, text.getvalue())
+        write_text_atomic(bad_images_path, to_csv(pd.DataFrame(records, columns=["image_name", "reason", "rows"])))
         listed = f", all listed in {bad_images_path}"
     total = f"{len(rows_of)} of {len(rows_of) + good} images cannot be used{listed}"
     if on_bad_image == "skip" and good:
@@ -209,29 +200,32 @@ def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad
     return problems
 
 
-def _build(
-    table: Table, keys: list[str], sources: dict[str, ImageSource], digests: dict[str, str], type_column: str | None
-) -> list[Example]:
+def _build(table: Table, pictures: _Pictures, type_column: str | None) -> list[Example]:
+    """Make an example of each row whose picture is usable."""
     frame = table.frame
+
+    def column(name: str | None) -> list[str]:
+        return frame[name].tolist() if name in frame else [""] * len(frame)
+
+    questions = [text.strip() for text in column(table.question)]
     if table.question is None:
-        questions, by_rule = [""] * len(frame), {"": table.answer}
+        by_rule = {"": table.answer}
     else:
-        questions = [question.strip() for question in frame[table.question].tolist()]
         by_rule = {question: question_type(question) for question in dict.fromkeys(questions)}
-        type_column = type_column or ("question_type" if "question_type" in frame else None)
-    given = [text.strip() for text in frame[type_column].tolist()] if type_column else [""] * len(frame)
-    text_columns = [column for column in (table.question, table.answer) if column is not None]
-    extra = frame.drop(columns=["image_name", *text_columns], errors="ignore").to_dict("records")
-    names = frame["image_name"].tolist() if "image_name" in frame else keys
-    official = frame[table.answer].tolist() if table.answer in frame else [""] * len(frame)
+        type_column = type_column or "question_type"
+    names = column("image_name") if "image_name" in frame else pictures.keys
+    extra = frame.drop(columns=["image_name", table.question, table.answer], errors="ignore").to_dict("records")
     # Of several equally common answers the table's own comes first, so that it is `Example.answer`.
     answers = [
         several if most_common(several) == one else tuple(sorted(several, key=lambda answer, one=one: answer != one))
-        for several, one in zip(table.answers, official, strict=True)
+        for several, one in zip(table.answers, column(table.answer), strict=True)
     ]
-    rows = zip(frame.index.tolist(), keys, names, questions, answers, given, extra, strict=True)
+    kinds = [text.strip() for text in column(type_column)]
+    rows = zip(frame.index.tolist(), pictures.keys, names, questions, answers, kinds, extra, strict=True)
     return [
-        Example(row, sources[key], name, digests[key], question, answers, kind or by_rule[question], others)
-        for row, key, name, question, answers, kind, others in rows
-        if key in digests
+        Example(
+            row, pictures.sources[key], name, pictures.digests[key], question, several, kind or by_rule[question], more
+        )
+        for row, key, name, question, several, kind, more in rows
+        if key in pictures.digests
     ]

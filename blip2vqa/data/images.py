@@ -1,4 +1,4 @@
-"""Pictures: found by name inside one folder, opened safely, checked once before anything is trained on them."""
+"""Finds pictures by name inside one folder, opens them safely, and checks each once before a model sees it."""
 
 import hashlib
 import io
@@ -34,8 +34,10 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where one picture's bytes are: a file, or row `index` of a `datasets.Dataset` whose column `image` is not
-    decoded, or `data`, the bytes themselves. `name` tells sources apart."""
+    """Where one picture's bytes are; `name` tells sources apart.
+
+    They are in a file, or in row `index` of a `datasets.Dataset` whose column `image` is not decoded, or they are `data`.
+    """
 
     name: str
     path: Path | None = None
@@ -44,7 +46,7 @@ class ImageSource:
     data: bytes | None = field(default=None, repr=False)
 
     def read_bytes(self) -> bytes:
-        """The file's bytes, as stored. Raises BadImage when there are none to read."""
+        """Read the bytes as they are stored. Raises BadImage when there are none to read."""
         if self.data is not None:
             return self.data
         path = self.path
@@ -69,9 +71,11 @@ class ImageIndex:
         self._real_root = self.root.resolve()
 
     def find(self, name: str) -> Path:
-        """The file meant by `name`: `image_dir/name`, else `image_dir/<first two characters>/name` (the layout of
-        Amazon Berkeley Objects), else the one file of that name anywhere below `image_dir`; there the extension may
-        be left out and leading folders may be given. Raises BadImage: not found, ambiguous, or outside `image_dir`.
+        """Find the file meant by `name`.
+
+        It is `image_dir/name`, else `image_dir/<first two characters>/name` (the layout of Amazon Berkeley Objects),
+        else the one file of that name anywhere below `image_dir`; for the last, the extension may be left out and
+        leading folders may be given. Raises BadImage when it is not found, ambiguous, or outside `image_dir`.
         """
         parts = PurePosixPath(name).parts
         if not parts or "\0" in name:
@@ -107,9 +111,8 @@ class ImageIndex:
 
     @cached_property
     def _files(self) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-        """All files below the folder, relative to it: by name, and pictures by name without extension."""
-        Image.init()
-        extensions = {extension for extension, kind in Image.EXTENSION.items() if kind in FORMATS}
+        """Paths of all files below the folder, relative to it: by name, and of pictures by name without extension."""
+        extensions = picture_extensions()
         exact, by_stem = defaultdict(list), defaultdict(list)
         for folder, _, names in os.walk(self.root):
             relative = Path(folder).relative_to(self.root)
@@ -121,9 +124,18 @@ class ImageIndex:
         return dict(exact), dict(by_stem)
 
 
+def picture_extensions() -> set[str]:
+    """List the extensions, such as ".jpg", of the formats that are read."""
+    Image.init()
+    return {extension for extension, kind in Image.EXTENSION.items() if kind in FORMATS}
+
+
 def open_image(source: ImageSource | bytes) -> Image.Image:
-    """Decode a picture as people see it: RGB, 8 bits, upright as its EXIF says, transparent parts on white, 16-bit
-    greys divided by 256, of an animation the first frame. Raises BadImage."""
+    """Decode a picture as people see it, in RGB with 8 bits; raises BadImage when that cannot be done.
+
+    It stands upright as its EXIF says, transparent parts become white, greys of 16 bits are divided by 256, and of an
+    animation the first frame is taken.
+    """
     data = source if isinstance(source, bytes) else source.read_bytes()
     if not data:
         raise BadImage("an empty file")
@@ -143,7 +155,7 @@ def open_image(source: ImageSource | bytes) -> Image.Image:
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """An opened picture as people see it; see `open_image`."""
+    """Convert an opened picture as `open_image` does."""
     image.load()
     return _to_rgb(_upright(image))
 

@@ -1,18 +1,15 @@
 """The table of predictions: filled batch by batch, resumed after an interruption, written whole or not at all."""
 
-import csv
 import hashlib
 import json
 import logging
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from blip2vqa.data.examples import Example
-from blip2vqa.data.readers import read_csv
+from blip2vqa.data.readers import to_csv
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import write_text_atomic
 
@@ -21,11 +18,10 @@ logger = logging.getLogger(__name__)
 RESULT_COLUMNS = ("generated_answer", "confidence", "status")
 RANKED_COLUMN = "ranked_answers"
 ADAPTER_COLUMN = "adapter"
-SHOWN = 5  # mistakes named in an error; the rest is counted
 
 
 def partial_path(output_path: str | Path) -> Path:
-    """`RESULTS.csv` → `RESULTS.csv.partial`, the journal of a run that is not finished."""
+    """Name the journal of a run that is not finished: `RESULTS.csv` → `RESULTS.csv.partial`."""
     return Path(output_path).with_name(Path(output_path).name + ".partial")
 
 
@@ -102,14 +98,14 @@ class PredictionsTable:
 
     @property
     def done(self) -> set[int]:
-        """Rows (as in `Example.row`) answered before; one whose image was bad is left out, to be tried again."""
+        """The rows (as in `Example.row`) answered so far; one whose image was bad is left out, to be tried again."""
         return {row for row, entry in self._results.items() if entry["status"] == "ok"}
 
     def add(self, results: Iterable[dict]) -> None:
-        """Keep results: `row`, `status` ("ok", or why there is no answer), `answer`, `confidence`; if given also `adapter`,
-        which one answered, and `ranked`, the likeliest answers of a list with their probabilities.
+        """Keep results, each with the keys row, status ("ok", or why there is no answer), answer and confidence.
 
-        They survive a kill once this returns. A row given twice keeps the later result.
+        If given, also `adapter`, the name of the one that answered, and `ranked`, the likeliest answers of a list with
+        their probabilities. Results survive a kill once this returns. A row given twice keeps the later result.
         """
         entries = [
             {"answer": "", **result, "row": int(result["row"]), "confidence": _finite(result.get("confidence"))}
@@ -134,7 +130,7 @@ class PredictionsTable:
         rows = self._table.index.tolist()
         missing = [row for row in rows if row not in self._results]
         if missing:
-            raise ValueError(f"{len(missing)} rows have no result yet, the first {missing[:SHOWN]}")
+            raise ValueError(f"{len(missing)} rows have no result yet, the first {missing[:5]}")
         entries = [self._results[row] for row in rows]
         output = self._table.set_axis(self._columns, axis="columns").reset_index(drop=True)
         output["generated_answer"] = [entry["answer"] for entry in entries]
@@ -156,13 +152,6 @@ class PredictionsTable:
         self._journal.close()
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """A table of text as CSV that reads back the same with `pandas.read_csv(dtype=str, keep_default_na=False)`."""
-    # The csv module leaves a lone carriage return unquoted, which readers take for the end of the row.
-    carriage_return = any("\r" in str(text) for text in [*table.columns, *table.to_numpy().ravel()])
-    return table.to_csv(index=False, quoting=csv.QUOTE_ALL if carriage_return else csv.QUOTE_MINIMAL)
-
-
 def _table_hash(table: pd.DataFrame) -> str:
     cells = [list(map(str, table.columns)), table.index.tolist(), table.astype(str).to_numpy().tolist()]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
@@ -173,7 +162,7 @@ def _finite(confidence: float | None) -> float | None:
 
 
 def _read_journal(path: Path) -> tuple[dict | None, list[dict], int]:
-    """Header, results and length in bytes of a journal's whole lines; no header when there is nothing to go on from."""
+    """Read header, results and length in bytes of a journal's whole lines; no header when there is nothing to go on from."""
     if not path.exists():
         return None, [], 0
     data = path.read_bytes()
@@ -187,93 +176,3 @@ def _read_journal(path: Path) -> tuple[dict | None, list[dict], int]:
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); remove it, or start anew with --overwrite") from error
     return header, entries, size
-
-
-def read_predictions(path: str | Path, examples: Sequence[Example]) -> list[str]:
-    """What any system predicted for `examples`, one text each in their order.
-
-    `path` is the official results JSON, `[{"question_id": …, "answer": …}]`, matched to `example.extra["question_id"]`;
-    or a CSV with `generated_answer`: matched by `question_id` where both sides have it, else row by row, with
-    `image_name` and `question` compared where the CSV has them. A CSV with more rows than `examples`, some having been
-    left out for their images, is matched by these two columns. Raises `InputError` with how many do not match, and the
-    first few.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"predictions {path}: no such file")
-    ids = [example.extra.get("question_id", "") for example in examples]
-    try:
-        if path.suffix.lower() == ".json":
-            return _match_by_id(path, _read_results_json(path), ids)
-        table = read_csv(path).frame
-    except (ValueError, OSError) as error:
-        raise InputError(f"predictions {path}: cannot be read: {' '.join(str(error).split())}") from error
-    if "generated_answer" not in table:
-        raise InputError(f"predictions {path}: no column generated_answer; it has {', '.join(table.columns)}")
-    results = table["generated_answer"].tolist()
-    if "question_id" in table and any(ids):
-        return _match_by_id(path, list(zip(table["question_id"], results, strict=True)), ids)
-    return _match_by_row(path, table, examples)
-
-
-def _read_results_json(path: Path) -> list[tuple[str, str]]:
-    results = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(results, list):
-        raise InputError(f'predictions {path}: must be a list of {{"question_id", "answer"}}')
-    for position, result in enumerate(results):
-        if not isinstance(result, dict) or not {"question_id", "answer"} <= result.keys():
-            raise InputError(f'predictions {path}: entry {position} is not an object with "question_id" and "answer"')
-        if not isinstance(result["answer"], str | int | float):
-            raise InputError(f"predictions {path}: entry {position} has answer {result['answer']!r}; it must be text")
-    return [(str(result["question_id"]), str(result["answer"])) for result in results]
-
-
-def _match_by_id(path: Path, results: list[tuple[str, str]], ids: list[str]) -> list[str]:
-    if not all(ids):
-        raise InputError(f"predictions {path}: are matched by question_id, which the table of questions does not have")
-    answers = dict(results)
-    repeated = [name for name, count in Counter(name for name, _ in results).items() if count > 1]
-    repeated_in_table = [name for name, count in Counter(ids).items() if count > 1]
-    known = set(ids)
-    problems = {
-        "given more than once": repeated,
-        "more than once in the table of questions": repeated_in_table,
-        "missing from the predictions": [name for name in ids if name not in answers],
-        "unknown to the table of questions": [name for name in answers if name not in known],
-    }
-    problems = [
-        f"predictions {path}: {len(names)} question_id {what}: {', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}"
-        for what, names in problems.items()
-        if names
-    ]
-    if problems:
-        raise InputError(*problems)
-    return [answers[name] for name in ids]
-
-
-def _match_by_row(path: Path, table: pd.DataFrame, examples: Sequence[Example]) -> list[str]:
-    columns = [name for name in ("image_name", "question") if name in table]
-    given = [tuple(" ".join(row[name].split()) for name in columns) for row in table[columns].to_dict("records")]
-    wanted = [tuple(" ".join(getattr(example, name).split()) for name in columns) for example in examples]
-    if len(given) != len(wanted) and len(columns) < 2:
-        raise InputError(
-            f"predictions {path}: {len(given)} rows for {len(wanted)} questions; without image_name and question in it, "
-            "there must be one row for each, in the same order"
-        )
-    if len(given) == len(wanted):
-        unlike = [position for position, pair in enumerate(zip(given, wanted, strict=True)) if pair[0] != pair[1]]
-        order = range(len(given))
-        if unlike:
-            shown = "; ".join(f"{', '.join(given[i])} for {', '.join(wanted[i])}" for i in unlike[:SHOWN])
-            raise InputError(f"predictions {path}: {len(unlike)} rows are of other questions or out of order: {shown}")
-    else:
-        # The predictions also cover rows left out for their images: a question asked twice is taken in its order.
-        positions = defaultdict(list)
-        for position, key in reversed(list(enumerate(given))):
-            positions[key].append(position)
-        order = [positions[key].pop() if positions[key] else None for key in wanted]
-        missing = [key for key, position in zip(wanted, order, strict=True) if position is None]
-        if missing:
-            shown = "; ".join(", ".join(key) for key in missing[:SHOWN])
-            raise InputError(f"predictions {path}: {len(missing)} questions are not among them: {shown}")
-    return [table["generated_answer"].iloc[position] for position in order]

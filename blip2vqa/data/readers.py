@@ -1,6 +1,6 @@
-"""File formats, each read into the same raw table; what the table must hold is checked in tables.py.
+"""Readers of file formats; each returns a RawTable and raises InputError for a file that cannot be understood.
 
-Every reader returns a RawTable and raises InputError for a file that cannot be understood.
+What the table must hold is checked in tables.py.
 """
 
 import codecs
@@ -36,25 +36,28 @@ JSON_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=s
 
 @dataclass(frozen=True)
 class RawTable:
-    """`frame`: text cells; its index is the row as the user sees it: a spreadsheet's row, a line, or an item from 1.
-    `answers`: one value a row as the file had it (a list of texts or of {"answer": text}), or None.
-    `images`: a `datasets.Dataset` of the same length with the one column `image`, not decoded, or None."""
+    """A table as its file holds it, not checked yet."""
 
     frame: pd.DataFrame
+    """Text cells; its index is the row as the user sees it: a spreadsheet's row, a line, or an item from 1."""
     answers: list | None = None
+    """One value a row as the file had it: a list of texts or of {"answer": text}."""
     images: "datasets.Dataset | None" = None
+    """A dataset of the same length with the one column `image`, not decoded."""
 
 
 def name_rows(rows: Iterable, noun: str = "row") -> str:
-    """'row 3' or 'rows 3, 7, 8 and 12 more': the first ten by name, the rest by count."""
+    """Write "row 3" or "rows 3, 7, 8 and 12 more": the first ten by name, the rest by count."""
     rows = list(rows)
     rest = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
     return f"{noun}{'s' if len(rows) > 1 else ''} {', '.join(str(row) for row in rows[:10])}{rest}"
 
 
 def read_text(path: Path) -> str:
-    """The file's text: UTF-8 with or without a byte order mark, UTF-16 with one, else Windows-1252, which is logged;
-    `.gz` is unpacked."""
+    """Read a text file, unpacking `.gz`: UTF-8 with or without a byte order mark, UTF-16 with one, else Windows-1252.
+
+    The last is a guess, and is warned about.
+    """
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
@@ -78,14 +81,17 @@ def read_text(path: Path) -> str:
 
 
 def clean_names(names: Iterable[str]) -> list[str]:
-    """Column names without spaces around; those known here in lower case, empty ones by their position."""
+    """Strip column names; write those known here in lower case, and name empty ones by their position."""
     stripped = [str(name).strip() for name in names]
     named = [name or f"column_{position}" for position, name in enumerate(stripped, 1)]
     return [name.lower() if name.lower() in KNOWN_COLUMNS else name for name in named]
 
 
 def read_csv(path: Path) -> RawTable:
-    """Comma, semicolon or tab; quoted line breaks; blank rows skipped; every cell is text, an absent one ""."""
+    """Read a table separated by commas, semicolons or tabs, whose quoted cells may hold line breaks.
+
+    Blank rows are skipped; every cell is text, an absent one "".
+    """
     text = read_text(path)
     body = text.lstrip("\r\n")
     skipped = len(text[: -len(body)].splitlines())
@@ -120,8 +126,15 @@ def read_csv(path: Path) -> RawTable:
     return RawTable(frame[~blank])
 
 
+def to_csv(table: pd.DataFrame) -> str:
+    """Write a table of text as CSV that reads back the same with `pandas.read_csv(dtype=str, keep_default_na=False)`."""
+    # The csv module leaves a lone carriage return unquoted, which readers take for the end of the row.
+    carriage_return = any("\r" in str(text) for text in [*table.columns, *table.to_numpy().ravel()])
+    return table.to_csv(index=False, quoting=csv.QUOTE_ALL if carriage_return else csv.QUOTE_MINIMAL)
+
+
 def read_json(path: Path, annotations_path: Path | None = None) -> RawTable:
-    """A list of objects, or the official VQA questions file (with its annotations)."""
+    """Read a list of objects, or the official VQA questions file (with its annotations)."""
     data = _parse_json(path)
     if isinstance(data, dict) and isinstance(data.get("questions"), list):
         return _read_vqa(path, data, annotations_path)
@@ -133,7 +146,7 @@ def read_json(path: Path, annotations_path: Path | None = None) -> RawTable:
 
 
 def read_jsonl(path: Path) -> RawTable:
-    """One JSON object a line; blank lines skipped."""
+    """Read one JSON object a line; blank lines are skipped."""
     records, lines, broken = [], [], []
     for number, line in enumerate(read_text(path).split("\n"), 1):  # splitlines would break at U+2028 within texts
         line = line.strip()
@@ -154,7 +167,7 @@ def read_jsonl(path: Path) -> RawTable:
 
 
 def as_text(value: object) -> str:
-    """A cell as text: texts as they are, nothing as "", anything else as JSON."""
+    """Write a cell as text: texts as they are, None as "", anything else as JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
@@ -186,7 +199,7 @@ def _refuse_duplicates(path: Path, names: Iterable[str]) -> None:
 
 
 def _read_vqa(path: Path, data: dict, annotations_path: Path | None) -> RawTable:
-    """The official pair (https://visualqa.org/download.html). Pictures are named as COCO names them."""
+    """Read the official pair of files (https://visualqa.org/download.html); pictures are named as COCO names them."""
     questions = data["questions"]
     try:
         ids = [str(item["question_id"]) for item in questions]

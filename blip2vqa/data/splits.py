@@ -1,4 +1,4 @@
-"""Training and validation sides that share no picture."""
+"""Splits examples into training and validation sides that share no picture."""
 
 import random
 from collections import Counter
@@ -33,8 +33,10 @@ def split_by_image(examples: Sequence[Example], val_split: float, seed: int) -> 
 
 
 def describe_split(train: Sequence[Example], val: Sequence[Example]) -> dict[str, list[dict]]:
-    """Which picture is where: `{"train": [...], "val": [...]}`, each picture, sorted by name, as
-    `{"image_name", "digest" (SHA-256 of its bytes), "questions" (how many)}`."""
+    """List which picture is where, as `{"train": [...], "val": [...]}`.
+
+    Each picture, sorted by name, is `{"image_name", "digest" (SHA-256 of its bytes), "questions" (how many)}`.
+    """
     sides = {}
     for split, side in (("train", train), ("val", val)):
         counts = Counter((example.image_name, example.digest) for example in side)
@@ -51,5 +53,5 @@ def write_split(path: str | Path, train: Sequence[Example], val: Sequence[Exampl
 
 
 def check_disjoint(train: Sequence[Example], val: Sequence[Example]) -> int:
-    """How many distinct pictures, by content, stand on both sides; 0 is what an honest evaluation needs."""
+    """Count the distinct pictures, by content, that stand on both sides; an honest evaluation needs 0."""
     return len({example.digest for example in train} & {example.digest for example in val})

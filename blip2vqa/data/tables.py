@@ -1,4 +1,4 @@
-"""Tables of questions, or of captions, in whatever format the user has them → one checked table."""
+"""Reads tables of questions or captions in whatever format the user has them, and checks what they hold."""
 
 import difflib
 from dataclasses import dataclass, replace
@@ -24,26 +24,22 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in the file's order, every cell the text it was there.
-
-    `frame`: columns image_name, question, answer where there is one, and the user's own; its index is the row as the
-    user sees it (a spreadsheet's row, the header being row 1; a line of a JSONL file; else the item, from 1).
-    `answers`: all annotators' answers, one tuple a row, () where there is none.
-    `source`: where the table came from, as the user wrote it.
-    `images`: the pictures, where the table holds them: a `datasets.Dataset`, row for row, whose column `image` is not
-    decoded; else None.
-    `question`, `answer`: what the columns of questions and of answers are called; a table of captions asks nothing.
-    """
+    """Rows in the file's order, every cell the text that it was there."""
 
     frame: pd.DataFrame
+    """Columns image_name, question, answer where there is one, and the user's own; its index is the row as the user sees
+    it (a spreadsheet's row, the header being row 1; a line of a JSONL file; else the item, from 1)."""
     answers: list[tuple[str, ...]]
-    source: str
+    """All annotators' answers, one tuple a row, () where there is none."""
     images: "datasets.Dataset | None" = None
+    """The pictures, row for row, where the table holds them; the column `image` is not decoded."""
     question: str | None = "question"
+    """Name of the column of questions; None in a table of captions."""
     answer: str = "answer"
+    """Name of the column of answers, or of captions."""
 
     def only(self, rows: set[int]) -> "Table":
-        """Those of `rows`, named as the index does; the pictures stay whole, as examples know their own by position."""
+        """Keep these rows, named as the index does; the pictures stay whole, as examples know their own by position."""
         kept = [row in rows for row in self.frame.index]
         answers = [answer for answer, stays in zip(self.answers, kept, strict=True) if stays]
         return replace(self, frame=self.frame[kept], answers=answers)
@@ -62,7 +58,7 @@ def read_table(path: str, annotations_path: str | None = None, *, require_answer
 
 
 def load_table(path: str, annotations_path: str | None, *, require_answers: bool) -> tuple[Table | None, list[str]]:
-    """As `read_table`, but hands back the problems, with as much of the table as could be read."""
+    """Read as `read_table` does, but return the problems beside as much of the table as could be read."""
     try:
         raw = read_raw(str(path), annotations_path)
     except InputError as error:
@@ -73,7 +69,7 @@ def load_table(path: str, annotations_path: str | None, *, require_answers: bool
 def check_table(
     raw: RawTable, path: str, *, require_answers: bool, question: str | None = "question", answer: str = "answer"
 ) -> tuple[Table | None, list[str]]:
-    """As `load_table`, for a table that `read_raw` has read. `question`, `answer`: as in `Table`."""
+    """Check a table that `read_raw` has read, and return it with its problems; `question`, `answer`: as in `Table`."""
     frame, problems = raw.frame, []
     if not len(frame):
         return None, [f"{path}: no rows"]
@@ -99,16 +95,16 @@ def check_table(
                 problems.append(f"{path}: column {column} is empty in all {len(rows)} rows")
             else:
                 problems.append(f"{path}: empty {column} in {name_rows(rows)}; fill in or delete")
-    return Table(frame, answers, str(path), raw.images, question, answer), problems
+    return Table(frame, answers, raw.images, question, answer), problems
 
 
 def most_common(answers: tuple[str, ...]) -> str:
-    """The most common answer, of several the first; "" when there is none."""
+    """Find the most common answer, of several the first; "" when there is none."""
     return max((answer for answer in answers if answer.strip()), key=answers.count, default="")
 
 
 def read_raw(path: str, annotations_path: str | None = None) -> RawTable:
-    """The table by its format, not checked yet. Raises InputError for no such file and for one not to be understood."""
+    """Read the table by its format, without checking it. Raises InputError for a file that is missing or not understood."""
     file = Path(path)
     suffix = (file.with_suffix("") if file.suffix == ".gz" else file).suffix.lower()
     if annotations_path is not None and suffix != ".json":
@@ -139,7 +135,7 @@ def _read_dataset(path: str) -> RawTable:
 
 
 def _annotators(values: list) -> tuple[list[tuple[str, ...]], list[int]]:
-    """All annotators' answers, and the positions of rows that hold something else. Rows without stay empty."""
+    """Read all annotators' answers, () for rows without, and list the positions of rows that hold something else."""
     answers, malformed = [], []
     for position, value in enumerate(values):
         items = [item.get("answer") if isinstance(item, dict) else item for item in value or []]

@@ -1,1 +1,1 @@
-"""What a score is."""
+"""Metrics, the baselines beside them, and comparisons of systems."""

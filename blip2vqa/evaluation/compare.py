@@ -1,16 +1,21 @@
-"""Several systems' answers to the same questions: scores with intervals, differences against noise, and agreement."""
+"""Compares several systems' answers to the same questions: scores with intervals, differences, and agreement."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.data.examples import Example
-from blip2vqa.evaluation.metrics import BERTScore, ExactMatch, VQAAccuracy
-from blip2vqa.evaluation.scores import BlindBaseline, score
+from blip2vqa.evaluation.blind import BlindBaseline
+from blip2vqa.evaluation.metrics import METRICS
+from blip2vqa.evaluation.scores import rows_to_score, score
+
+if TYPE_CHECKING:
+    from blip2vqa.evaluation.bertscore import BERTScore
 
 BLIND = "blind (no image)"
 CONFIDENCE = 0.95
@@ -20,7 +25,7 @@ CHUNK = 1 << 21  # numbers drawn at once: 16 MiB
 
 @dataclass
 class SystemRun:
-    """What one system said, and what it is."""
+    """What one system answered, and what it is."""
 
     name: str
     answers: list[str]
@@ -42,7 +47,7 @@ def compare(
     examples: Sequence[Example],
     runs: Sequence[SystemRun],
     *,
-    bertscore: BERTScore | None = None,
+    bertscore: "BERTScore | None" = None,
     seed: int = 0,
     resamples: int = 10_000,
 ) -> dict:
@@ -51,7 +56,7 @@ def compare(
     Questions about one image are not independent, so images are resampled, each with all its questions (the cluster
     bootstrap: Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x; for evaluations of language models,
     Miller 2024, https://arxiv.org/abs/2411.00640). Every resample is the same for all systems, so that a difference is
-    one of pairs (Koehn 2004, https://aclanthology.org/W04-3250). Intervals are the percentiles at 95 %.
+    one of pairs (Koehn 2004, https://aclanthology.org/W04-3250). Intervals are the percentiles at 95%.
 
     A bootstrap of a handful of images is too sure of itself, so a difference must also pass a randomisation test:
     `p_value` is the share of draws in which as large a difference comes up when the two systems change places on
@@ -86,11 +91,11 @@ def compare(
         rows.append({field.name: None for field in fields(SystemRun) if field.name != "answers"} | {"name": BLIND})
         answers[BLIND] = blind
 
-    clusters = len({_image(example) for example in examples if example.answer})
+    clusters = len({example.image_key for example in examples if example.answer})
     rng = np.random.default_rng(seed)
-    exact = _image_sums(examples, answers, _exact_scores)
+    exact = _image_sums(examples, answers, "accuracy")
     accuracies = _resample(*exact, resamples, rng)
-    vqa = _resample(*_image_sums(examples, answers, _vqa_scores, annotators=2), resamples, rng)
+    vqa = _resample(*_image_sums(examples, answers, "vqa_accuracy"), resamples, rng)
     for place, row in enumerate(rows):
         said = answers[row["name"]]
         row |= score(examples, said, bertscore=bertscore)
@@ -119,65 +124,47 @@ def compare(
 
 
 def blind_answers(examples: Sequence[Example], folds: int = 5, seed: int = 0) -> list[str] | None:
-    """What `BlindBaseline` answers when it knows the other images' questions and answers, one an example.
+    """Answer each example by a `BlindBaseline` that knows the other images' questions and answers.
 
     The images are dealt out to `folds` by their content, drawn by `seed` and whatever the order of the rows, those with
     answers evenly; each fold is answered from all the others. With fewer images than folds each is a fold of its own.
     On few images this is harder than with a training table: an answer left out is rarer among the rest.
     Returns None when fewer than two images have answers.
     """
-    answered = {_image(example) for example in examples if example.answer}
+    answered = {example.image_key for example in examples if example.answer}
     if len(answered) < 2:
         return None
-    order = sorted({_image(example) for example in examples})
+    order = sorted({example.image_key for example in examples})
     random.Random(seed).shuffle(order)
     order.sort(key=lambda image: image not in answered)
     fold_of = {image: place % folds for place, image in enumerate(order)}
     # Sorted, since the baseline breaks ties by what comes first.
-    known = sorted(examples, key=lambda example: (_image(example), example.question, example.answers))
+    known = sorted(examples, key=lambda example: (example.image_key, example.question, example.answers))
     said = [""] * len(examples)
     for fold in set(fold_of.values()):
-        baseline = BlindBaseline([example for example in known if fold_of[_image(example)] != fold])
-        places = [place for place, example in enumerate(examples) if fold_of[_image(example)] == fold]
+        baseline = BlindBaseline([example for example in known if fold_of[example.image_key] != fold])
+        places = [place for place, example in enumerate(examples) if fold_of[example.image_key] == fold]
         for place, answer in zip(places, baseline.predict([examples[place] for place in places]), strict=True):
             said[place] = answer
     return said
 
 
-def _image(example: Example) -> str:
-    return example.digest or example.image_name  # no digest where no picture was read
-
-
-def _exact_scores(examples: list[Example], said: list[str]) -> list[float]:
-    return ExactMatch().compute(predictions=said, references=[example.answer for example in examples])["scores"]
-
-
-def _vqa_scores(examples: list[Example], said: list[str]) -> list[float]:
-    return VQAAccuracy().compute(predictions=said, references=[list(example.answers) for example in examples])["scores"]
-
-
 def _image_sums(
-    examples: Sequence[Example],
-    answers: dict[str, list[str]],
-    scores: Callable[[list[Example], list[str]], list[float]],
-    annotators: int = 1,
+    examples: Sequence[Example], answers: dict[str, list[str]], metric: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of scores (images × systems) and numbers of questions (images) over the rows with at least so many `annotators`."""
-    places = [place for place, example in enumerate(examples) if example.answer and len(example.answers) >= annotators]
-    rows = [examples[place] for place in places]
+    """Sum a metric's scores over each image (images × systems), and count its rows (images)."""
+    by_system = [METRICS[metric].rows_of(rows_to_score(examples, said)) for said in answers.values()]
+    rows = by_system[0] if by_system else []
     # Sorted, so that the resamples do not depend on the order of the rows.
-    images = {image: number for number, image in enumerate(sorted({_image(example) for example in rows}))}
-    numbers = np.array([images[_image(example)] for example in rows], dtype=np.intp)
-    sums = [
-        np.bincount(numbers, scores(rows, [said[place] for place in places]), len(images))
-        for said in (answers.values() if rows else ())
-    ]
+    images = {image: number for number, image in enumerate(sorted({row.example.image_key for row in rows}))}
+    numbers = np.array([images[row.example.image_key] for row in rows], dtype=np.intp)
+    sums = [np.bincount(numbers, METRICS[metric].compute(said).scores, len(images)) for said in by_system if rows]
     counts = np.bincount(numbers, minlength=len(images))
     return np.array(sums).reshape(len(sums), len(images)).T, counts
 
 
 def _resample(sums: np.ndarray, counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray | None:
-    """Mean scores (resamples × systems) when as many images are drawn with replacement; None for fewer than two."""
+    """Compute the mean scores (resamples × systems) of images drawn with replacement; None for fewer than two images."""
     images = len(counts)
     if images < 2:
         return None
@@ -226,7 +213,7 @@ def _differences(
 
 
 def _randomisation(differences: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Two-sided p-values (pairs) of sums of differences (images × pairs) under random signs of the images."""
+    """Compute two-sided p-values (pairs) of sums of differences (images × pairs) under random signs of the images."""
     observed, as_large = np.abs(differences.sum(0)), np.ones(differences.shape[1])
     for size in _chunks(draws, len(differences)):
         signs = rng.integers(2, size=(size, len(differences)), dtype=np.int8) * 2.0 - 1
@@ -239,12 +226,14 @@ def _share_equal(first: list[str], second: list[str]) -> float | None:
 
 
 def _notes(rows: list[dict], images: int, has_blind: bool) -> list[str]:
-    """Sentences on what cannot be said, and on what is said with less certainty than it seems."""
+    """Write sentences on what is missing, and on figures that are less certain than they look."""
     if not images:
         return ["The table has no answers: there is no accuracy, only agreement."]
     notes = []
     if images == 1:
-        notes.append("All answers are about one image: there are no intervals, and noise cannot be told.")
+        notes.append(
+            "All answers are about one image: there are no intervals, and differences cannot be told from noise."
+        )
     elif images < FEW_IMAGES:
         few = ", and no difference between systems can be more than noise" if images < 6 else ""
         notes.append(f"From {images} images, fewer than {FEW_IMAGES}, intervals come out too narrow{few}.")
@@ -252,7 +241,9 @@ def _notes(rows: list[dict], images: int, has_blind: bool) -> list[str]:
         notes.append("There is no blind baseline, which learns from the other images' answers.")
     flat = [row["name"] for row in rows if row["interval"] and row["interval"][0] == row["interval"][1]]
     if flat:
-        notes.append(f"An interval without width tells of images all alike, not of certainty: {', '.join(flat)}.")
+        notes.append(
+            f"An interval without width means that all images score alike, not that the score is certain: {', '.join(flat)}."
+        )
     pairs = len(rows) * (len(rows) - 1) // 2
     if pairs > 5 and images > 5:
         notes.append(

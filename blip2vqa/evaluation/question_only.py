@@ -1,4 +1,8 @@
-"""What questions give away: answers guessed from their text alone, by a classifier that never sees those it is asked."""
+"""Measures how many answers can be guessed from the questions' text alone, by a classifier that never sees a picture.
+
+It is another measure than the blind baseline, which gives the most common answer to a question: it learns words, and is
+cross-validated on all rows.
+"""
 
 import random
 import re
@@ -23,7 +27,7 @@ PRIOR = 5.0  # times that a question must have been asked for its own answers to
 
 
 class Guesses(NamedTuple):
-    """One a row, in order."""
+    """Guessed answers, one a row, in order."""
 
     answers: list[str]
     """Normalised; "" where there was nothing to learn from."""
@@ -34,7 +38,7 @@ class Guesses(NamedTuple):
 
 
 class BlindScore(NamedTuple):
-    """How many of the answers were guessed."""
+    """The share of answers that can be guessed from the question alone."""
 
     score: float | None
     """0 to 1; None where nothing can be held out: fewer than two groups."""
@@ -45,7 +49,7 @@ class BlindScore(NamedTuple):
 def blind_score(
     questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], folds: int = FOLDS, seed: int = 0
 ) -> BlindScore:
-    """Share of the answers that `blind_guesses` gets right after the official normalisation.
+    """Compute the share of the answers that `blind_guesses` gets right after the official normalisation.
 
     Of more than `MOST_ROWS` rows a sample is scored, whole groups drawn by `seed`. A table with one answer scores 1.
     """
@@ -66,7 +70,7 @@ def blind_score(
 
 
 def right(guessed: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """Which of the normalised `guessed` are the answers, boolean, (rows,)."""
+    """Mark which of the normalised `guessed` equal the answers: boolean, (rows,)."""
     return np.array([guess == answer for guess, answer in zip(guessed, _normalized(answers), strict=True)], dtype=bool)
 
 
@@ -114,7 +118,7 @@ def blind_guesses(
 def _guess(
     words, asked: np.ndarray, counts, smoothing: float, prior: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Best answer to each question `asked`, its probability, and the next best's.
+    """Find the best answer to each question `asked`, its probability, and the next best's.
 
     `words` is (questions × words), `counts` (questions × answers), both sparse; `asked` are rows of them.
     """
@@ -143,21 +147,21 @@ def _guess(
 
 
 def _number(texts: list[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct texts, sorted, and the place of each among them."""
+    """List the distinct texts, sorted, and the place of each text among them."""
     distinct = sorted(set(texts))  # not numpy's, which would pad them all to the longest
     place = {text: number for number, text in enumerate(distinct)}
     return distinct, np.array([place[text] for text in texts], dtype=int)
 
 
 def _count(question: np.ndarray, answer: np.ndarray, shape: tuple[int, int]):
-    """How often each question has each answer, sparse."""
+    """Count how often each question has each answer, sparse."""
     from scipy import sparse
 
     return sparse.csr_array((np.ones(len(answer)), (question, answer)), shape=shape)
 
 
 def _runs_of(asked: Sequence[str]):
-    """TF-IDF of words and runs of words, sparse, (questions × words). No answer is looked at, so no fold is told."""
+    """Weigh words and runs of words by TF-IDF: sparse, (questions × words); no answers are used, so no fold sees them."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer=lambda text: list(_runs(text)), max_features=MOST_WORDS, sublinear_tf=True)
@@ -165,7 +169,7 @@ def _runs_of(asked: Sequence[str]):
 
 
 def _words_of(asked: Sequence[str]):
-    """Which single words are there, sparse, (questions × words)."""
+    """Mark which single words there are: sparse, (questions × words)."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     vectorizer = CountVectorizer(analyzer=lambda text: ["^", *text.split()], max_features=MOST_WORDS, binary=True)
@@ -173,14 +177,14 @@ def _words_of(asked: Sequence[str]):
 
 
 def _read(asked: Sequence[str], vectorizer):
-    """What the vectorizer makes of the texts, sparse, (questions × words); of many, its words are those of a part of them."""
+    """Fit the vectorizer, on a part of very many texts, and transform them all: sparse, (questions × words)."""
     if len(asked) <= MOST_READ:
         return vectorizer.fit_transform(asked).tocsr()
     return vectorizer.fit(asked[:: -(-len(asked) // MOST_READ)]).transform(asked).tocsr()
 
 
 def _runs(text: str) -> Iterator[str]:
-    """Runs of one, two and three words, begin and end among them, and the whole question."""
+    """Yield runs of one, two and three words, with marks for begin and end, and the whole question."""
     words = ["^", *text.split(), "$"]
     for length in (1, 2, 3):
         for start in range(len(words) - length + 1):

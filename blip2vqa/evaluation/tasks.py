@@ -1,10 +1,12 @@
-"""What a run learns, questions or captions: how it is scored, and what a model scores that sees no image."""
+"""What a run learns, questions or captions: how it is scored, and what is predicted without the image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from blip2vqa.evaluation.caption_metrics import BlindCaption, score_captions
-from blip2vqa.evaluation.scores import BlindBaseline, score
+from blip2vqa.evaluation.blind import BlindBaseline, BlindCaption
+from blip2vqa.evaluation.metrics import metrics_of
+from blip2vqa.evaluation.scores import score
 from blip2vqa.utils.errors import InputError
 
 LOSS = "loss"
@@ -15,8 +17,6 @@ class Task:
     """A kind of text that a model writes about a picture."""
 
     name: str
-    main: str
-    """The score, a key of what `score` returns, that chooses the best epoch."""
     unit: str
     """What is counted."""
     score: Callable[..., dict]
@@ -25,21 +25,28 @@ class Task:
     """Made of training examples; `predict(examples)`, without the image."""
     max_new_tokens: int
 
-    def find_best_metric(self, asked: str) -> str:
-        """Check the name given as `--metric_for_best_model`: "loss", or the main score of this task.
+    @property
+    def main(self) -> str:
+        """Name of the metric that chooses the best epoch unless another is asked for."""
+        return metrics_of(self.name)[0].name
 
-        "accuracy", the option's default, stands for the task's main score. Raises `InputError` for any other name.
+    def find_best_metric(self, asked: str) -> str:
+        """Check the name given as `--metric_for_best_model`: "loss" or a metric of this task that says what is better.
+
+        "accuracy", the option's default, stands for the task's main metric. Raises `InputError` for any other name.
         """
         name = asked.removeprefix("eval_")  # which Trainer puts in front of the names itself
+        known = [metric.name for metric in metrics_of(self.name) if metric.higher_is_better is not None]
         if name == "accuracy":
             return self.main
-        if name not in (self.main, LOSS):
+        if name not in (*known, LOSS):
+            choices = ", ".join([*known, LOSS])
             raise InputError(
-                f"--metric_for_best_model {asked}: is no metric of --task {self.name}; choose from {self.main}, {LOSS}"
+                f"--metric_for_best_model {asked}: is no metric of --task {self.name}; choose from {choices}"
             )
         return name
 
 
-VQA = Task("vqa", "accuracy", "question", score, BlindBaseline, 10)
-CAPTION = Task("caption", "cider", "caption", score_captions, BlindCaption, 50)
+VQA = Task("vqa", "question", score, BlindBaseline, 10)
+CAPTION = Task("caption", "caption", partial(score, task="caption"), BlindCaption, 50)
 TASKS = {task.name: task for task in (VQA, CAPTION)}

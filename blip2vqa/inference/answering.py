@@ -14,9 +14,10 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions, missing_types, of_types
-from blip2vqa.data.prediction_table import PredictionsTable, partial_path, read_predictions
+from blip2vqa.data.prediction_table import PredictionsTable, partial_path
+from blip2vqa.data.predictions import read_predictions
 from blip2vqa.data.tables import Table, load_table
-from blip2vqa.evaluation.metrics import bertscore_scorer
+from blip2vqa.evaluation.bertscore import bertscore_scorer
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import Answer, answer_by_batch
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec, parse_adapters

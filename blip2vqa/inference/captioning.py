@@ -12,6 +12,7 @@ import pandas as pd
 from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
+from blip2vqa.config.decoding import DECODING
 from blip2vqa.config.styles import known_styles, read_style
 from blip2vqa.data.collect import Picture, gather_images
 from blip2vqa.data.examples import Example
@@ -21,7 +22,7 @@ from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.features.encode import Pixels, encode_in_memory
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
-from blip2vqa.inference.request import AnswerRequest, Decoding
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import start_pairs
 from blip2vqa.reporting.sheet import write_sheet
 from blip2vqa.reporting.tables import format_block
@@ -96,7 +97,7 @@ def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
 
 
 def _request_of(spec: ModelSpec, style: Style) -> AnswerRequest:
-    options = {name: style.options[name] for name in Decoding.__dataclass_fields__ if name in style.options}
+    options = {name: style.options[name] for name in DECODING if name in style.options}
     if style.ref == BASE:
         return spec.request(BASE, prompt=style.options["prompt"], decoding=options)
     if spec.adapters[style.ref].manifest.get("task") == CAPTION.name:

@@ -5,33 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
+from blip2vqa.config.decoding import Decoding
 from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.utils.errors import InputError
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are decoded; kept in an adapter's manifest."""
-
-    num_beams: int = 1
-    max_new_tokens: int = 10
-    min_new_tokens: int = 0
-    do_sample: bool = False
-    """Draw each token, with `temperature` and among the likeliest ones that make up `top_p`; else take the likeliest."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    sampling_seed: int = 0
-    """The same for every batch: the same batches are drawn alike."""
-
-    def describe(self) -> str:
-        """In a few words."""
-        how = f"{self.num_beams} beams" if self.num_beams > 1 else "greedy"
-        if self.do_sample:
-            how = f"sampled (temperature {self.temperature:g}, top p {self.top_p:g}, seed {self.sampling_seed})"
-        least = f"{self.min_new_tokens} to " if self.min_new_tokens else "up to "
-        return f"{how}, {least}{self.max_new_tokens} tokens"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from accelerate import PartialState
 
-from blip2vqa.evaluation.metrics import BERTScore, bertscore_scorer
+from blip2vqa.evaluation.bertscore import BERTScore, bertscore_scorer
 from blip2vqa.models.loading import LoadedModel
 
 

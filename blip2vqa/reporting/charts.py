@@ -1,19 +1,19 @@
-"""A comparison of systems as a picture."""
+"""Draws a comparison of systems."""
 
 import io
 import warnings
 
 from blip2vqa.evaluation.compare import BLIND
-from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, in_seconds, labels, percent, types_of
-from blip2vqa.reporting.tables import MISSING
+from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, in_seconds, labels, types_of
+from blip2vqa.utils.formatting import MISSING, percent
 
 TYPES_DRAWN = 8
 
 
 def draw_systems(result: dict) -> bytes:
-    """A PNG at 150 dpi: accuracies with their intervals, blind as a dashed line, and beside them seconds a question.
+    """Draw accuracies with their intervals, the blind baseline as a dashed line, and seconds a question; returns a PNG.
 
-    Without times, accuracies by question type stand in their place; without answers, the agreement in that of the
+    Without times, accuracies by question type are drawn instead of them; without answers, the agreement instead of the
     accuracies.
     """
     from matplotlib.figure import Figure  # takes a second; and no pyplot, whose backend is the user's
@@ -45,7 +45,7 @@ def _plain(text: str) -> str:
 def _draw_accuracy(axes, systems: list[dict], result: dict) -> None:
     blind = next((row for row in result["systems"] if row["name"] == BLIND), None)
     title = f"Accuracy, {result['n']} questions on {result['images']} images"
-    axes.set_title(title + (", 95 % intervals" if systems[0]["interval"] else ""), fontsize=10, loc="left", pad=20)
+    axes.set_title(title + (", 95% intervals" if systems[0]["interval"] else ""), fontsize=10, loc="left", pad=20)
     axes.barh(range(len(systems)), [row["accuracy"] for row in systems], 0.6, color=BLUE, zorder=2)
     for place, row in enumerate(systems):
         low, high = row["interval"] or (0, 0)
@@ -59,7 +59,7 @@ def _draw_accuracy(axes, systems: list[dict], result: dict) -> None:
         axes.text(share, 1.015, f"{BLIND} {percent(share)}", transform=axes.get_xaxis_transform(), fontsize=8,
                   ha="left" if share < 0.2 else "center" if share < 0.8 else "right")  # fmt: skip
     axes.set_xlim(0, 1.2)  # room for the percentages
-    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "20", "40", "60", "80", "100 %"], fontsize=8)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "20", "40", "60", "80", "100%"], fontsize=8)
     axes.grid(axis="x", color=GREY, linewidth=0.6, zorder=0)
 
 
@@ -90,7 +90,7 @@ def _draw_agreement(axes, systems: list[dict], result: dict) -> None:
 
 
 def _draw_cells(axes, cells: list[list[float | None]], names: list[str]) -> None:
-    """Shares as shades, and as numbers."""
+    """Draw shares as shades and as numbers."""
     axes.imshow([[float("nan") if cell is None else cell for cell in row] for row in cells], vmin=0, vmax=1,
                 cmap="Blues", aspect="auto")  # fmt: skip
     for y, row in enumerate(cells):

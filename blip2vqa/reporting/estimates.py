@@ -1,4 +1,4 @@
-"""Estimates of `blip2vqa.estimate.estimate` for the terminal."""
+"""Prints the estimates of memory and time before a run."""
 
 from rich.table import Table
 from rich.text import Text
@@ -7,7 +7,7 @@ from blip2vqa.reporting.tables import terminal
 
 
 def print_estimates(result: dict) -> None:
-    """One table a base, memory in GiB, then what was assumed; `result` as `blip2vqa.estimate.estimate.estimate` returns it."""
+    """Print one table a base, memory in GiB, then what was assumed; `result` is what `blip2vqa.estimate.estimate` returns."""
     console = terminal()
     for base in result["bases"]:
         longest, found = base["longest_batch"], base["quantization"]

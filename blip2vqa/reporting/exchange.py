@@ -6,8 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from blip2vqa.adapters.files.card import is_hub_id
-from blip2vqa.reporting.labels import as_text, percent
-from blip2vqa.reporting.tables import MISSING, format_block, terminal
+from blip2vqa.evaluation.metrics import METRICS
+from blip2vqa.reporting.tables import format_block, terminal
+from blip2vqa.utils.formatting import MISSING, as_text, percent, points
 
 EXIT_CODES = {"ok": 0, "convertible": 3, "incompatible": 1}
 """Of `check`, by its verdict."""
@@ -65,16 +66,23 @@ def _print_store(adapters: list[dict]) -> None:
             broken.append(one["problem"])
             continue
         score = one.get("score") or {}
-        in_words = percent if score.get("metric") == "accuracy" else lambda value: as_text(value, "CIDEr {:.2f}")
         table.add_row(
             Text(one["name"]), Text(one.get("task") or MISSING), Text(_base(one.get("base"))),
             as_text(one.get("rank"), "{:.0f}"), Text(_roles(one.get("roles") or [])),
-            in_words(score.get("adapter")), in_words(score.get("blind")), f"{one['size'] / 1e6:.1f}", one["date"][:10],
+            _score(score, "adapter"), _score(score, "blind"), f"{one['size'] / 1e6:.1f}", one["date"][:10],
         )  # fmt: skip
     if table.row_count:
         terminal().print(table)
     for problem in broken:
         print(f"not usable: {problem}")
+
+
+def _score(score: dict, whose: str) -> str:
+    """A share alone, any other metric with its name."""
+    metric = METRICS.get(score.get("metric"))
+    if metric is None or metric.is_share:
+        return percent(score.get(whose))
+    return as_text(score.get(whose), metric.title + " {:.2f}")
 
 
 def _base(name: str | None) -> str:
@@ -123,10 +131,10 @@ def _print_move(move: dict) -> None:
 
         print_scores(measured)
         gain = measured["gain"]
-        line = f"{100 * gain['moved']:+.1f} points (moved adapter less target base)"
+        line = f"{points(gain['moved'])} points (moved adapter less target base)"
         if gain["direct"] is not None:
-            line += f"; trained directly {100 * gain['direct']:+.1f}"
+            line += f"; trained directly {points(gain['direct'])}"
         if gain["recovered"] is not None:
-            line += f"; recovered {gain['recovered']:.0%}"
+            line += f"; recovered {percent(gain['recovered'], 0)}"
         pairs.append(("gain", line))
     print(format_block("Moved", pairs))

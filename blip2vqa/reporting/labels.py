@@ -1,16 +1,17 @@
-"""Words and numbers of a comparison, as tables and charts show them."""
+"""Labels that tables and charts share: names that fit a width, times, and colours."""
 
 import re
 from collections.abc import Sequence
 
-from blip2vqa.reporting.tables import MISSING
+from blip2vqa.utils.formatting import as_text
+from blip2vqa.utils.formatting import percent as percent
 
 LABEL_LINES = 3
 BLUE, ORANGE, GREY = "#56B4E9", "#E69F00", "#d9d9d9"  # the first two of Okabe and Ito's colour-blind safe palette
 
 
 def wrap(text: str, width: int) -> str:
-    """Lines of at most `width` characters, broken after spaces, hyphens, slashes and the like where that can be."""
+    """Break a text into lines of at most `width` characters, after spaces, hyphens, slashes and the like where possible."""
     lines = [""]
     for piece in re.findall(r"[^\s/_+,:-]*[\s/_+,:-]+|[^\s/_+,:-]+", " ".join(text.split())):
         while piece:
@@ -25,7 +26,7 @@ def wrap(text: str, width: int) -> str:
 
 
 def labels(names: Sequence[str], width: int) -> list[str]:
-    """Names as up to three lines of `width`: what is too long loses its middle, or else becomes its number."""
+    """Write names as up to three lines of `width`; one that is too long loses its middle, and a repeated one is numbered."""
     found = []
     for number, name in enumerate(names, start=1):
         label, room = wrap(name, width), min(len(name), width * LABEL_LINES)
@@ -37,20 +38,10 @@ def labels(names: Sequence[str], width: int) -> list[str]:
 
 
 def types_of(systems: list[dict]) -> dict[str, int]:
-    """Question types and how many questions there are of each."""
+    """Count the questions of each type."""
     return {kind: cell["n"] for row in systems for kind, cell in row["by_question_type"].items()}
 
 
-def percent(share: float | None) -> str:
-    """A share from 0 to 1."""
-    return as_text(share, "{:.1f} %", 0.01)
-
-
 def in_seconds(value: float | None) -> str:
-    """Three digits."""
+    """Write seconds with three digits."""
     return as_text(value, "{:.3g}" if value is None or value < 1000 else "{:.0f}")
-
-
-def as_text(value: float | None, pattern: str, unit: float = 1) -> str:
-    """In units of `unit`, as a format pattern says; a sign for what is not there."""
-    return MISSING if value is None else pattern.format(value / unit)

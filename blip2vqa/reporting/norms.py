@@ -5,8 +5,10 @@ import io
 from rich.table import Table
 from rich.text import Text
 
+from blip2vqa.evaluation.metrics import main_metric
 from blip2vqa.reporting.labels import wrap
-from blip2vqa.reporting.tables import MISSING, format_block, terminal
+from blip2vqa.reporting.tables import format_block, terminal
+from blip2vqa.utils.formatting import MISSING
 
 _FACTS = {
     "task": "task", "family": "family", "prompt": "prompt", "style": "style", "scopes": "scopes", "roles": "roles",
@@ -41,7 +43,7 @@ def _facts(report: dict) -> list[tuple[str, str]]:
             pairs.append((label, ", ".join(value) if isinstance(value, list) else str(value)))
     if report["answers"]:
         pairs.append(("answers", f"{report['answers']:,} to choose from"))
-    pairs += [(label, f"{score:.1%}") for label, score in _scores(manifest)]
+    pairs += _scores(manifest)
     pairs += [
         ("modules", f"{len(modules)} of rank {_several(modules, 'rank')}, scaling {_several(modules, 'scaling')}"),
         ("parameters", f"{report['parameters']:,} in {_several(modules, 'dtype')}, {report['bytes'] / 1e6:.1f} MB"),
@@ -58,13 +60,15 @@ def _facts(report: dict) -> list[tuple[str, str]]:
     return [*pairs, ("sha256", report["sha256"])]
 
 
-def _scores(manifest: dict) -> list[tuple[str, float]]:
-    found = []
-    for key, label in (("adapter", "accuracy"), ("blind", "blind accuracy")):
-        score = ((manifest.get("metrics") or {}).get(key) or {}).get("accuracy")
-        if score is not None:
-            found.append((label, score))
-    return found
+def _scores(manifest: dict) -> list[tuple[str, str]]:
+    """Write the main metric of its task, of the adapter and of the blind baseline, as far as they are known."""
+    scores = manifest.get("metrics") or {}
+    main = main_metric(scores.get("adapter") or {})
+    if main is None:
+        return []
+    blind = (scores.get("blind") or {}).get(main.name)
+    pairs = [(main.title, main.show(scores["adapter"][main.name]))]
+    return pairs if blind is None else [*pairs, (f"blind {main.title}", main.show(blind))]
 
 
 def _several(modules: list[dict], key: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures with the captions that several styles gave them, side by side in one HTML file."""
+"""Writes one HTML file with pictures and, beside each, its captions in several styles."""
 
 import base64
 import io
@@ -78,7 +78,7 @@ def write_sheet(
 
 
 def page(title: str, style: str, body: str) -> str:
-    """A page that needs no other file and may load none; `style` and `body` are CSS and HTML, the title plain text."""
+    """Make a page that needs no other file and may load none; `style` and `body` are CSS and HTML, the title plain text."""
     return FRAME.substitute(title=escape(title), style=style, body=body)
 
 
@@ -109,7 +109,7 @@ def _article(
 
 
 def thumbnail(image: Image.Image, alt: str, size: int = THUMBNAIL) -> str:
-    """An `<img>` that holds the picture as a JPEG, shrunk to `size` pixels on its longer side where it is larger."""
+    """Make an `<img>` that holds the picture as a JPEG, shrunk to `size` pixels on its longer side where it is larger."""
     small = as_seen(image.copy())  # thumbnail() shrinks in place
     small.thumbnail((size, size))
     buffer = io.BytesIO()

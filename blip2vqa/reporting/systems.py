@@ -1,4 +1,4 @@
-"""A comparison of systems for the terminal, for a spreadsheet, and as a picture."""
+"""Prints a comparison of systems, and writes it as tables, JSON and a chart."""
 
 import math
 from collections.abc import Iterable
@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from blip2vqa.data.prediction_table import to_csv
+from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.compare import BLIND
+from blip2vqa.evaluation.metrics import metrics_shown, scorers_of
 from blip2vqa.reporting.charts import draw_systems
-from blip2vqa.reporting.labels import as_text, in_seconds, labels, percent, types_of, wrap
-from blip2vqa.reporting.tables import MISSING, terminal
+from blip2vqa.reporting.labels import in_seconds, labels, types_of, wrap
+from blip2vqa.reporting.tables import terminal
 from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from blip2vqa.utils.formatting import MISSING, as_text, percent, points
 
 ABREAST = 6  # columns of systems in one table
 
@@ -47,17 +49,21 @@ def print_scores(result: dict) -> None:
 
 def _print_scores(console: Console, result: dict) -> None:
     systems = result["systems"]
-    columns = {
-        "accuracy\n(95 % interval)": [_with_interval(row) for row in systems],
-        "VQA\naccuracy": [percent(row.get("vqa_accuracy")) for row in systems],
-        "BERTScore\nF1": [as_text(row.get("bertscore_f1"), "{:.4f}") for row in systems],
+    columns = {}
+    for metric in metrics_shown(systems):
+        heading, cells = metric.title.replace(" ", "\n"), [metric.show(row.get(metric.name)) for row in systems]
+        if metric.name == "accuracy":
+            heading += "\n(95% interval)"
+            cells = [cell + _interval(row) for cell, row in zip(cells, systems, strict=True)]
+        columns[heading] = cells
+    columns |= {
         "s per\nquestion": [in_seconds(row["seconds_per_question"]) for row in systems],
         "peak\nGiB": [as_text(row["peak_memory"], "{:.2f}", 2**30) for row in systems],
         "para-\nmeters": [_count(row["parameters"]) for row in systems],
         "adapter": [_count(row["trained_parameters"]) for row in systems],
     }
     columns = {name: cells for name, cells in columns.items() if set(cells) != {MISSING}}
-    scorers = sorted({row["bertscore_scorer"] for row in systems if row.get("bertscore_scorer")})
+    scorers = scorers_of(systems)
     title = f"Systems: {result['n']} questions, {result['images']} images with answers"
     rows = zip([row["name"] for row in systems], *columns.values(), strict=True)
     caption = f"BERTScore: {'; '.join(scorers)}" if scorers else ""
@@ -80,13 +86,21 @@ def _print_differences(console: Console, result: dict) -> None:
     rows = []
     for pair in result["differences"]:
         low, high = pair["interval"] or (None, None)
-        interval = MISSING if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+        interval = MISSING if low is None else f"{points(low)} to {points(high)}"
         p = pair["p_value"]
         probability = MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
         judged = "more than noise" if pair["more_than_noise"] else "within noise"
-        points = as_text(pair["difference"], "{:+.1f}", 0.01)
-        rows.append([pair["a"], pair["b"], points, interval, probability, judged if low is not None else MISSING])
-    header = ["system", "less", "points", "95 % interval", "p", "difference"]
+        rows.append(
+            [
+                pair["a"],
+                pair["b"],
+                points(pair["difference"]),
+                interval,
+                probability,
+                judged if low is not None else MISSING,
+            ]
+        )
+    header = ["system", "less", "points", "95% interval", "p", "difference"]
     caption = "More than noise: the interval leaves out 0, and p, of a randomisation by image, is below 0.05"
     _print_table(console, "Differences in accuracy", header, rows, named=2, caption=caption)
 
@@ -101,7 +115,10 @@ def _print_agreement(console: Console, result: dict) -> None:
 def _print_table(
     console: Console, title: str, header: list[str], rows: Iterable, *, named: int = 1, caption: str = "", full=False
 ) -> None:
-    """A table whose first `named` columns hold names, put into what the others leave of the line; `full`: all of them."""
+    """Print a table whose first `named` columns hold names, fitted into the room that the others leave.
+
+    With `full`, names are wrapped but never shortened.
+    """
     columns = [list(cells) for cells in zip(header, *rows, strict=True)]
     widths = [max(len(line) for cell in cells for line in cell.splitlines() or [""]) for cells in columns]
     room = (console.width - 1 - 3 * len(header) - sum(widths[named:])) // named  # a column has two spaces and a line
@@ -123,17 +140,16 @@ def _groups(items: list) -> list[list]:
 
 
 def _headers(console: Console, names: list[str]) -> list[str]:
-    """Names wrapped and shortened to stand above columns of percentages that take two thirds of the line."""
+    """Wrap and shorten names to stand above columns of percentages that take two thirds of the line."""
     return labels(names, max(7, 2 * console.width // 3 // len(names) - 3))
 
 
-def _with_interval(row: dict) -> str:
-    interval = " ({:.1f}–{:.1f})".format(*(100 * bound for bound in row["interval"])) if row["interval"] else ""
-    return percent(row["accuracy"]) + interval
+def _interval(row: dict) -> str:
+    return " ({:.1f}–{:.1f})".format(*(100 * bound for bound in row["interval"])) if row["interval"] else ""
 
 
 def _count(number: int | None) -> str:
-    """Parameters: 3.74 B, 5.2 M."""
+    """Write a number of parameters: 3.74 B, 5.2 M."""
     for unit, pattern in ((10**9, "{:.2f} B"), (10**6, "{:.1f} M"), (10**3, "{:.1f} k")):
         if number is not None and number >= unit:
             return as_text(number, pattern, unit)
@@ -144,7 +160,7 @@ def _count(number: int | None) -> str:
 
 
 def output_paths(output_path: str | Path) -> list[Path]:
-    """The table that the user names, then beside it `.json`, `.png` and `.disagreements.csv`."""
+    """List the files: the table that the user names, then beside it `.json`, `.png` and `.disagreements.csv`."""
     path = Path(output_path)
     stem = path.name[:-4] if path.suffix.lower() == ".csv" else path.name
     return [path, *(path.with_name(stem + suffix) for suffix in (".json", ".png", ".disagreements.csv"))]
@@ -165,7 +181,7 @@ def write_systems(result: dict, output_path: str | Path) -> list[Path]:
 
 
 def _systems_table(result: dict) -> pd.DataFrame:
-    """One row a system: text, numbers with six decimals, nothing where there is nothing."""
+    """Make one row a system; numbers have six decimals, and cells without a value are empty."""
     kinds, records = types_of(result["systems"]), []
     for row in result["systems"]:
         flat = {}

@@ -14,7 +14,7 @@ from blip2vqa.adapters.files.manifest import versions, write_manifest
 from blip2vqa.adapters.lora import LoraSummary
 from blip2vqa.adapters.validation.safety import CONFIG
 from blip2vqa.data.prediction_table import to_csv
-from blip2vqa.evaluation.metrics import BERTScore
+from blip2vqa.evaluation.bertscore import BERTScore
 from blip2vqa.evaluation.tasks import VQA, Task
 from blip2vqa.exchange.inspecting import place_of
 from blip2vqa.inference.generation import Answer

@@ -7,10 +7,10 @@ from pathlib import Path
 from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.storage.hub import push
 from blip2vqa.config.common import DataArguments, FeatureArguments, GenerationArguments, LoraArguments, ModelArguments
+from blip2vqa.config.decoding import DECODING, Decoding
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.evaluation.tasks import CAPTION, TASKS, Task
-from blip2vqa.inference.request import Decoding
-from blip2vqa.reporting.tables import verdict
+from blip2vqa.evaluation.verdict import verdict
 from blip2vqa.utils.errors import InputError
 
 
@@ -43,7 +43,7 @@ class Run:
     @property
     def decoding(self) -> Decoding:
         """How answers are decoded."""
-        given = {name: getattr(self.generation, name) for name in Decoding.__dataclass_fields__}
+        given = {name: getattr(self.generation, name) for name in DECODING}
         return Decoding(**given | {"max_new_tokens": given["max_new_tokens"] or self.task.max_new_tokens})
 
     @property

@@ -13,6 +13,7 @@ from blip2vqa.reporting.tables import format_block
 from blip2vqa.training.data import BAD_IMAGES, RunData, count_images
 from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer
+from blip2vqa.utils.formatting import percent
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ def print_start(
     score, n = data.blind if run.task is VQA else (None, 0)
     if score is not None:
         sample = "" if n == len(data.train) + len(data.val) else f", {n:,} of them"
-        guessed = "of the questions' answers can be guessed without the picture"
-        pairs.append(("blind score", f"{score:.2f} {guessed} ({FOLDS}-fold, question text alone{sample})"))
+        guessed = f"{percent(score)} of the answers can be guessed without the picture"
+        pairs.append(("question alone", f"{guessed} ({FOLDS}-fold classifier of the question's text{sample})"))
     if data.answers:
         pairs.append(("answers", "; ".join(filter(None, (f"{len(data.answers):,} to choose from", data.note)))))
     skipped = len(data.rows.skipped)
@@ -62,8 +63,8 @@ def print_start(
     print(format_block("Fine-tuning", pairs), flush=True)
     if score is not None and score > MOST_BLIND:
         logger.warning(
-            "blind score %.2f, above %.1f: the answers can largely be guessed from the questions, and learnt without the "
+            "%s of the answers can be guessed from the question alone, more than %s: they can be learnt without the "
             "picture; balance the answers to each question, or trust only scores well above the blind baseline's",
-            score,
-            MOST_BLIND,
+            percent(score),
+            percent(MOST_BLIND, 0),
         )

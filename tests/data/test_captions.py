@@ -128,16 +128,6 @@ def test_a_dataset_with_its_own_pictures(tmp_path, image_dir, monkeypatch):
     assert examples[2].image.read_bytes() == Path(image_dir, "2.png").read_bytes()
 
 
-def test_captions_may_be_absent_when_not_required(write, image_dir):
-    examples, _ = load_captions(write("t.csv", "image_name\n0.png\n"), image_dir, require_captions=False)
-    assert [(e.answers, e.question, e.question_type) for e in examples] == [((), "", "caption")]
-    path = write("t.csv", "image_name,caption\n0.png,\n1.png,\n0.png,longer one\n0.png,one\n")
-    assert captions(path, image_dir, require_captions=False) == ["", "", "longer one", "one"]
-    assert captions(path, image_dir, require_captions=False, choose="shortest") == ["one", ""]
-    examples, _ = load_captions(path, image_dir, require_captions=False, progress=False)
-    assert [e.answers for e in group_by_image(examples)] == [("longer one", "one"), ()]
-
-
 # Bad input
 
 

@@ -202,12 +202,12 @@ def test_private_addresses_are_let_in_only_on_request(server, host):
 )
 def test_private_in_every_disguise(address):
     with pytest.raises(downloading.BadImage, match="a private address"):
-        downloading._check_public(address)
+        downloading.check_public(address)
 
 
 @pytest.mark.parametrize("address", "8.8.8.8 ::ffff:8.8.8.8 2606:4700::1111 2002:808:808:: 64:ff9b::808:808".split())
 def test_public_in_every_disguise(address):
-    downloading._check_public(address)
+    downloading.check_public(address)
 
 
 def resolve(monkeypatch, *answers: list[str]) -> list[str]:
@@ -243,14 +243,14 @@ def test_a_name_that_changes_its_mind_is_caught_at_the_socket(running, server, m
 
 def test_a_redirect_to_a_private_address(server, monkeypatch):
     """The first hop is taken for public; the second is checked again."""
-    real = downloading._check_public
+    real = downloading.check_public
 
     def first_hop_is_public(address):
         if not server.requests:
             return
         real(address)
 
-    monkeypatch.setattr(downloading, "_check_public", first_hop_is_public)
+    monkeypatch.setattr(downloading, "check_public", first_hop_is_public)
     address = f"{server.url}/to_localhost"
     names, bad = fetch(address, allow_private=False)
     assert names == [] and "a private address" in bad[address]
@@ -276,8 +276,8 @@ def test_credentials_are_sent_and_never_shown(server):
     places = [f"http://me:sec/ret@{host}/a", "https://me:secret@[/", "ftp://me:secret@host/a", "http://secret@:1:2/"]
     _, bad = fetch(*places)
     assert len(bad) == len(places) and "ret" not in str(bad)
-    assert collect._shown("http://host:80/@a.png") == "http://host:80/@a.png"
-    assert collect._shown("http://[::1]/b:@a.png") == "http://[::1]/b:@a.png"
+    assert collect.shown_place("http://host:80/@a.png") == "http://host:80/@a.png"
+    assert collect.shown_place("http://[::1]/b:@a.png") == "http://[::1]/b:@a.png"
 
 
 def test_many_addresses_keep_their_order_and_come_once(server, capsys):

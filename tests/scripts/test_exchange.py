@@ -104,7 +104,7 @@ def test_every_command_does_what_it_says(journey, place, tiny_opt):
     assert journey["add"].out.strip() == str(place / "store" / "a")
     row = next(line for line in journey["list"].out.splitlines() if line.startswith("│ a "))
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells[:8] == ["a", "vqa", tiny_opt.name, "4", "q k v o up down", "75.0 %", "25.0 %", cells[7]]
+    assert cells[:8] == ["a", "vqa", tiny_opt.name, "4", "q k v o up down", "75.0%", "25.0%", cells[7]]
     assert "‖ΔW‖" in journey["inspect"].out and (place / "norms.png").read_bytes().startswith(b"\x89PNG")
     assert journey["ok"].out.startswith("ok\n")
     assert journey["on the fused"].out.startswith("convertible\n")

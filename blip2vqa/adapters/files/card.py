@@ -1,17 +1,18 @@
-"""The model card of an adapter directory: README.md with the Hub's YAML in front."""
+"""Writes the model card of an adapter: README.md with the Hub's YAML in front."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from blip2vqa.reporting.tables import MISSING, ROWS, verdict
+from blip2vqa.config.decoding import DECODING
+from blip2vqa.evaluation.metric import Metric, Needs
+from blip2vqa.evaluation.metrics import main_metric, metrics_shown, scorers_of
+from blip2vqa.evaluation.verdict import ROWS, present_rows, verdict
+from blip2vqa.utils.formatting import MISSING
 
 TASKS = {"vqa": "visual-question-answering", "caption": "image-to-text"}  # the Hub's names
-METRICS = {
-    "accuracy": "Exact match", "vqa_accuracy": "VQA accuracy", "cider": "CIDEr", "bleu4": "BLEU-4",
-    "bertscore_f1": "BERTScore F1",
-}  # fmt: skip
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 FOLDER = "THIS_FOLDER"  # what commands call an adapter that is not on the Hub
 # Of the model index: the configuration of the data, and what stands behind the metric's name. The adapter's own come first.
@@ -19,7 +20,7 @@ RESULTS = {"adapter": (None, ""), "blind": ("blind", ", blind baseline"), "swapp
 
 
 def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, licence: str | None = None) -> str:
-    """README.md of an adapter.
+    """Write README.md of an adapter.
 
     Args:
         manifest: what the adapter knows of itself: `base_model_id`, `base_model_revision`, `prompt`, `roles`, `rank`,
@@ -39,7 +40,7 @@ def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, lic
 
 
 def is_hub_id(base: str) -> bool:
-    """Whether `base` names a repository of the Hub rather than a local folder."""
+    """Tell whether `base` names a repository of the Hub rather than a local folder."""
     return bool(HUB_ID.fullmatch(base)) and not Path(base).is_dir()
 
 
@@ -48,14 +49,15 @@ def _front_matter(manifest: dict, metrics: dict, repo_id: str | None, licence: s
     linked = {"base_model": base, "base_model_relation": "adapter"} if is_hub_id(base) else {}
     held_out = (manifest.get("split") or {}).get("eval_table") or (manifest.get("data") or {}).get("table")
     table = Path(held_out or "validation table").name
+    shown = _judging(present_rows(metrics).values())
     results = [
         EvalResult(
             task_type=task, dataset_type="custom", dataset_name=table, dataset_config=config,
-            dataset_split="validation", metric_type=name, metric_name=_with_scorer(name, metrics[of]) + note,
-            metric_value=round(metrics[of][name], 4),
+            dataset_split="validation", metric_type=metric.name, metric_name=_with_scorer(metric, metrics[of]) + note,
+            metric_value=round(metrics[of][metric.name], 4),
         )
-        for of, (config, note) in RESULTS.items()
-        for name in METRICS if (metrics.get(of) or {}).get(name) is not None
+        for of, (config, note) in RESULTS.items() if metrics.get(of)
+        for metric in shown if metrics[of].get(metric.name) is not None
     ]  # fmt: skip
     data = ModelCardData(
         library_name="peft", pipeline_tag=task, eval_results=results or None, license=licence,
@@ -65,9 +67,22 @@ def _front_matter(manifest: dict, metrics: dict, repo_id: str | None, licence: s
     return data.to_yaml().strip()
 
 
-def _with_scorer(name: str, scores: dict) -> str:
+def _judging(several: Collection[dict]) -> list[Metric]:
+    """List the metrics of these scores that say which of two texts is better, where at least one has a value."""
+    return [
+        metric
+        for metric in metrics_shown(several)
+        if metric.higher_is_better is not None and any(scores.get(metric.name) is not None for scores in several)
+    ]
+
+
+def _title(metric: Metric) -> str:
+    return metric.card_title or metric.title
+
+
+def _with_scorer(metric: Metric, scores: dict) -> str:
     scorer = scores.get("bertscore_scorer")
-    return f"{METRICS[name]} ({scorer})" if name == "bertscore_f1" and scorer else METRICS[name]
+    return f"{_title(metric)} ({scorer})" if metric.needs is Needs.ENCODER and scorer else _title(metric)
 
 
 def _base(manifest: dict) -> str:
@@ -120,7 +135,7 @@ def _use(manifest: dict, repo_id: str | None) -> str:
 
 
 def _origin(origin: dict | None) -> str:
-    """What it was made from, and how."""
+    """Say what it was made from, and how."""
     if not origin:
         return ""
     lines = [
@@ -137,7 +152,7 @@ def _origin(origin: dict | None) -> str:
 
 
 def _shown(value: object) -> object:
-    """A path's last part; whatever is none, as it is."""
+    """Shorten a path to its last part; return anything else as it is."""
     return Path(value).name if isinstance(value, str) and "/" in value and not is_hub_id(value) else value
 
 
@@ -149,7 +164,7 @@ def _licence(repo_id: str | None, licence: str | None) -> str:
 
 
 def _answer_head(manifest: dict) -> str:
-    """How PEFT alone loads an adapter that brings a head for its own answers."""
+    """Say how PEFT alone loads an adapter that brings a head for its own answers."""
     if not (manifest.get("answers") and manifest.get("family") == "ViLT"):
         return ""
     return (
@@ -175,8 +190,11 @@ def _training(manifest: dict) -> str:
         "rank": manifest.get("rank"),
         "alpha": manifest.get("alpha"),
         "end of an answer": manifest.get("end_token") and f"`{manifest['end_token']!r}`",
-        "beams": decoding.get("num_beams"),
-        "longest answer (tokens)": decoding.get("max_new_tokens"),
+        **{
+            setting.metadata["card"]: decoding.get(name)
+            for name, setting in DECODING.items()
+            if "card" in setting.metadata
+        },
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()) if versions else None,
     }
     listed = "\n".join(f"- {name}: {value}" for name, value in lines.items() if value not in (None, ""))
@@ -202,17 +220,16 @@ _CAPTION_NOTE = (
 
 
 def _results(metrics: dict) -> str:
-    present = {key: metrics[key] for key in ROWS if metrics.get(key)}
+    present = present_rows(metrics)
     if not present:
         return ""
-    names = [name for name in METRICS if any(scores.get(name) is not None for scores in present.values())]
-    titles = ["", *(METRICS[name] for name in names), "rows"]
-    table = [titles, ["---", *["---:"] * (len(titles) - 1)]]
+    shown, scorers = _judging(present.values()), scorers_of(present.values())
+    table = [["", *map(_title, shown), "rows"], ["---", *["---:"] * (len(shown) + 1)]]
     for key, scores in present.items():
-        cells = [MISSING if scores.get(name) is None else f"{scores[name]:.4f}" for name in names]
+        values = [scores.get(metric.name) for metric in shown]
+        cells = [MISSING if value is None else f"{value:.4f}" for value in values]
         table.append([ROWS[key], *cells, str(scores.get("n", MISSING))])
-    scorers = sorted({scores["bertscore_scorer"] for scores in present.values() if scores.get("bertscore_scorer")})
-    notes = [_CAPTION_NOTE if "cider" in names else _ANSWER_NOTE]
+    notes = [_CAPTION_NOTE if any(metric.needs is Needs.CAPTIONS for metric in shown) else _ANSWER_NOTE]
     notes += [f"BERTScore: {'; '.join(scorers)}; not comparable with other scorers."] if scorers else []
     rows = "\n".join("| " + " | ".join(row) + " |" for row in table)
     return f"## Results\n\nOn the validation rows:\n\n{rows}\n\n" + " ".join(notes)
@@ -224,9 +241,9 @@ def _limits(metrics: dict) -> str:
         "on. It answers every question, also one that the picture does not answer. Errors and biases of the base model "
         "and of the training data remain."
     )
-    main = "cider" if "cider" in (metrics.get("adapter") or {}) else "accuracy"
-    if all((metrics.get(key) or {}).get(main) is not None for key in ("adapter", "blind")):
+    main = main_metric(metrics.get("adapter") or {})
+    if main is not None and (metrics.get("blind") or {}).get(main.name) is not None:
         text = f"**On the validation rows it is {verdict(metrics)}.** {text}"
-    elif not any(metrics.get(key) for key in ROWS):
+    elif not present_rows(metrics):
         text = f"**It was not measured: no scores of it are known.** {text}"
     return f"## Limits\n\n{text}"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, MANIFEST, WEIGHTS, check_folder, check_name
+from blip2vqa.evaluation.metrics import MAIN_METRICS
 from blip2vqa.utils.errors import InputError
 
 _TEMPORARY = ".adapter-tmp"
@@ -223,9 +224,9 @@ def _roles(modules: list[str]) -> list[str]:
 
 
 def _score(metrics: dict) -> dict | None:
-    """Accuracy, else CIDEr, of the adapter and of what never sees the picture."""
+    """The main metric of its task, of the adapter and of what never sees the picture."""
     parts = {part: metrics.get(part) for part in ("adapter", "blind")}
-    for metric in ("accuracy", "cider"):
+    for metric in MAIN_METRICS:
         found = {part: of.get(metric) for part, of in parts.items() if isinstance(of, dict)}
         if _is_score(found.get("adapter")):
             blind = found.get("blind")

@@ -19,13 +19,13 @@ from blip2vqa.adapters.validation.safe_config import (
     is_whole,
     one_of,
 )
+from blip2vqa.config.decoding import DECODING, find_out_of_range
+from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.utils.strict_json import shown
 
 TASKS = ("vqa", "caption")
 SKETCH = 64
 """Numbers in the sketch of a part of the base."""
-MAX_COUNT = 1 << 20
-"""Of beams and tokens."""
 
 
 def check_manifest(manifest: object) -> list[str]:
@@ -94,16 +94,13 @@ def _base(base: object) -> list[str]:
 
 def _decoding(decoding: object) -> list[str]:
     """All that stands here is handed to `Decoding`."""
-    problems = _object("decoding", decoding, DECODING)
+    problems = _object("decoding", decoding, _DECODING)
     if problems or not decoding:
         return problems
     problems = [f"decoding.{_key(key)} is no setting of it" for key in decoding if key not in DECODING]
-    least, most = decoding.get("min_new_tokens", 0), decoding.get("max_new_tokens", MAX_COUNT)
-    if least > most:
-        problems.append(f"decoding.min_new_tokens is {least}; it has to be at most max_new_tokens, {most}")
-    if decoding.get("do_sample") and decoding.get("num_beams", 1) > 1:
-        problems.append("decoding.do_sample draws one text at a time; num_beams has to be 1")
-    return problems
+    return problems + [
+        f"decoding.{name} is {shown(value)}; it has to be {must}" for name, value, must in find_out_of_range(decoding)
+    ]
 
 
 def _origin(origin: object) -> list[str]:
@@ -133,10 +130,6 @@ def _is_sketch(value: object) -> bool:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
-
-
-def _from_to(least: int, most: int) -> Rule:
-    return lambda value: is_whole(value) and least <= value <= most, f"a whole number from {least:,} to {most:,}"
 
 
 def _or_null(rule: Rule) -> Rule:
@@ -185,16 +178,12 @@ _BASE: dict[str, Rule] = {
     **dict.fromkeys(("tokenizer", "image_processor"), LINE),
 }
 _PART: dict[str, Rule] = {"sha256": _HASH, "sketch": (_is_sketch, f"a list of {SKETCH} numbers, not all 0")}
-DECODING: dict[str, Rule] = {
-    "num_beams": _from_to(1, MAX_COUNT),
-    "max_new_tokens": _from_to(1, MAX_COUNT),
-    "min_new_tokens": _from_to(0, MAX_COUNT),
-    "do_sample": (one_of(True, False), "true or false"),
-    "temperature": (lambda value: is_number(value) and value > 0, "a number above 0"),
-    "top_p": (lambda value: is_number(value) and 0 < value <= 1, "a number above 0, at most 1"),
-    "sampling_seed": (lambda value: is_whole(value) and -(1 << 63) <= value < 1 << 64, "a whole number of 64 bits"),
+_KINDS: dict[type, Rule] = {
+    int: (is_whole, "a whole number"),
+    float: (is_number, "a number"),
+    bool: (one_of(True, False), "true or false"),
 }
-"""The fields of `blip2vqa.inference.request.Decoding`, which is not imported since it brings in torch."""
+_DECODING: dict[str, Rule] = {name: _KINDS[setting.type] for name, setting in DECODING.items()}
 _DATA: dict[str, Rule] = {
     "table": _TEXT,
     "sha256": LINE,
@@ -205,6 +194,6 @@ _SPLIT: dict[str, Rule] = {"val_split": _or_null(_NUMBER), "eval_table": _TEXT}
 _ORIGIN: dict[str, Rule] = {"command": LINE, "of": _OBJECTS}
 _SOURCE: dict[str, Rule] = {"name": PLACE, "sha256": LINE, "revision": LINE, "weight": _or_null(_NUMBER)}
 _SCORES: dict[str, Rule] = {
-    **dict.fromkeys(("accuracy", "vqa_accuracy", "cider", "bleu4", "bertscore_f1", "mean_words", "n"), _SCORE),
+    **dict.fromkeys((*METRICS, "n"), _SCORE),
     "bertscore_scorer": LINE,
 }

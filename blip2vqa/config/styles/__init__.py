@@ -54,12 +54,12 @@ def check_style(style: dict) -> list[str]:
         problems.append(f"{name} is no option of finetune.py{f'; did you mean {near[0]}?' if near else ''}")
     if "{question}" in style["prompt"]:
         problems.append("its prompt contains {question}, and captions have none; leave it out")
-    decoding = {field.name: field for field in fields(GenerationArguments) if field.name in style}
-    for name, field in decoding.items():
-        kinds = (int, float) if field.type is float else field.type
-        if not isinstance(style[name], kinds) or (isinstance(style[name], bool) and field.type is not bool):
-            return [*problems, f"{name} is {style[name]!r}; it must be of type {field.type.__name__}"]
-    return problems + check_decoding(GenerationArguments(**{name: style[name] for name in decoding}))
+    for field in fields(GenerationArguments):
+        value, kinds = style.get(field.name), (int, float) if field.type is float else field.type
+        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and field.type is not bool)
+        if field.name in style and wrong:
+            return [*problems, f"{field.name} is {value!r}; it must be of type {field.type.__name__}"]
+    return problems + check_decoding(style)
 
 
 def _aliases(option: Field) -> list[str]:

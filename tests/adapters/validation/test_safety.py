@@ -17,9 +17,10 @@ from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.storage.archive import import_adapter
 from blip2vqa.adapters.storage.local import add, list_store
 from blip2vqa.adapters.validation.pickles import convert
-from blip2vqa.adapters.validation.safe_manifest import DECODING, check_manifest
 from blip2vqa.adapters.validation.safe_manifest import TASKS as KNOWN_TASKS
+from blip2vqa.adapters.validation.safe_manifest import check_manifest, check_scores
 from blip2vqa.adapters.validation.safety import check_folder, check_name, check_values
+from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.evaluation.tasks import TASKS
 from blip2vqa.inference.request import Decoding
 from blip2vqa.utils.errors import InputError
@@ -192,7 +193,10 @@ def test_manifests_as_they_are_written_pass(tiny_opt):
 
 
 def test_manifests_are_checked_for_all_that_there_is():
-    assert DECODING.keys() == Decoding.__dataclass_fields__.keys()
+    for name in METRICS:
+        assert check_scores({"adapter": {name: "much"}}) == [
+            f".adapter.{name} is 'much'; it has to be a number or null"
+        ]
     assert set(KNOWN_TASKS) == TASKS.keys()
 
 

