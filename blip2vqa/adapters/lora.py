@@ -12,7 +12,8 @@ from transformers import set_seed
 from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.fused_lora import fuse
 from blip2vqa.config.common import CHANGE_THE_BASE, LoraArguments
-from blip2vqa.models.families import Family, parse_roles, parse_scopes
+from blip2vqa.config.roles import parse_roles, parse_scopes
+from blip2vqa.models.family import LANGUAGE_MODEL, Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.errors import InputError, raise_all
 
@@ -43,25 +44,26 @@ def modules_to_adapt(
 
     Raises `InputError` when a role that the architecture has matches nothing, or when no role matches at all.
     """
-    absent = [scope for scope in scopes if scope not in family.places]
+    absent = [scope for scope in scopes if scope not in family.scopes]
     if absent:
-        raise InputError(f"--lora_scope: {family.name} has no {', '.join(absent)}; it has {', '.join(family.places)}")
+        raise InputError(f"--lora_scope: {family.name} has no {', '.join(absent)}; it has {', '.join(family.scopes)}")
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]  # bitsandbytes' are, too
     found: dict[str, list[str]] = {}
     for scope in scopes:
         here = [name for name in linear if family.scope_of(name) == scope]
-        if scope == "projection":
-            found["projection"] = here
+        known = family.roles(scope)
+        if not known:
+            found[scope] = here
             continue
         for role in roles:
-            ends = family.role_modules[scope].get(role, ())
-            label = role if scope == "language_model" else f"{scope} {role}"
+            ends = known.get(role, ())
+            label = role if scope == LANGUAGE_MODEL else f"{scope} {role}"
             pattern = re.compile(rf"\.(?:{'|'.join(ends)})$")
             found[label] = [name for name in here if ends and pattern.search(name)]
             if ends and not found[label]:
                 raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {', '.join(ends)})")
     if not any(found.values()):
-        known = ", ".join(dict.fromkeys(role for scope in scopes for role in family.role_modules[scope]))
+        known = ", ".join(dict.fromkeys(role for scope in scopes for role in family.roles(scope)))
         raise InputError(f"--lora_roles: {family.name} has no {', '.join(roles)} layers; it has {known}")
     return found
 

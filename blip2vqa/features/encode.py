@@ -25,7 +25,7 @@ from blip2vqa.config.common import KeptFeatures
 from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.features.cache import FeatureStore, StoredFeatures
 from blip2vqa.features.key import FeatureKey, fingerprint
-from blip2vqa.models.families import Family, stage_shape
+from blip2vqa.models.family import PIXELS, Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.distributed import run_on_all_ranks
 from blip2vqa.utils.errors import InputError
@@ -34,7 +34,7 @@ DECODING_THREADS = 4
 
 
 class Features(Protocol):
-    """What a batch starts from, by image; `name` is its name in the batch, one of `families.STAGES`."""
+    """What a batch starts from, by image; `name` is its name in the batch, one of its family's stages."""
 
     name: str
 
@@ -48,11 +48,11 @@ class Pixels:
 
     images: Mapping[str, ImageSource | PIL.Image.Image]
     image_processor: Callable
-    name: str = "pixel_values"
+    name: str = PIXELS
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
         """`pixel_values` [n, 3, height, width]."""
-        return self.padded(digests)["pixel_values"]
+        return self.padded(digests)[PIXELS]
 
     def padded(self, digests: Iterable[str]) -> dict[str, torch.Tensor]:
         """`pixel_values` [n, 3, height, width]; where pictures keep their proportions also `pixel_mask` [n, height, width]."""
@@ -67,7 +67,7 @@ class Pixels:
 
 def pixel_values(pictures: Sequence, image_processor) -> torch.Tensor:
     """Opened pictures → [n, 3, height, width] in float32."""
-    return image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+    return image_processor(list(pictures), return_tensors="pt")[PIXELS]
 
 
 def encode_images(
@@ -145,12 +145,12 @@ def load_with_features(
     loaded first, alone, and leave memory before the rest comes, so that a run needs the larger of the two and not both.
     """
     stage, why = family.last_frozen_stage(scopes)
-    if kept is None or stage == "pixel_values":
+    if kept is None or stage == PIXELS:
         loaded = load(parts=None)
-        why = why if stage == "pixel_values" else "as asked"
+        why = why if stage == PIXELS else "as asked"
         line = ("features", f"none kept, every part runs in every step: {why}")
         return loaded, Pixels(images, loaded.processor.image_processor), [line]
-    encoder = load(parts=family.stages[stage][0])
+    encoder = load(parts=family.stage(stage).made_by)
     features, lines = encode_images(encoder, images, stage, kept, batch_size=batch_size, progress=progress)
     device = encoder.device
     del encoder
@@ -177,7 +177,7 @@ class InMemoryFeatures:
 def encode_in_memory(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str], batch_size: int) -> Features:
     """What the frozen stage makes of a few pictures, held in memory: they are looked at once, whoever is asked about them."""
     stage, _ = loaded.family.last_frozen_stage(scopes)
-    if stage == "pixel_values":
+    if stage == PIXELS:
         return pixels
     look, names, values = stage_maker(loaded, stage), list(pixels.images), {}
     for start in range(0, len(names), batch_size):
@@ -188,14 +188,14 @@ def encode_in_memory(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str],
 
 def stage_maker(loaded: LoadedModel, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """What makes a stage's output of `pixel_values`."""
-    return loaded.base.see if stage == "image_embeds" else loaded.base.encode
+    return getattr(loaded.base, loaded.family.stage(stage).method)
 
 
 def _space(encoder: LoadedModel, stage: str) -> FeatureKey:
-    config, base = encoder.base.config, encoder.base
-    frozen = {name for part in encoder.family.stages[stage][0] for name in base.PARTS[part]}
-    weights = {name: tensor for name, tensor in base.state_dict().items() if name.split(".")[0] in frozen}
-    towers = [getattr(config, name) for name in ("vision_config", "qformer_config") if hasattr(config, name)]
+    config, family, made = encoder.base.config, encoder.family, encoder.family.stage(stage)
+    frozen = {name for part in family.parts if part.name in made.made_by for name in part.modules}
+    weights = {name: tensor for name, tensor in encoder.base.state_dict().items() if name.split(".")[0] in frozen}
+    towers = [getattr(config, name) for name in family.tower_configs]
     settings = {
         "image_processor": encoder.processor.image_processor.to_dict(),
         "towers": [json.loads(tower.to_json_string(use_diff=False)) for tower in towers],
@@ -205,7 +205,7 @@ def _space(encoder: LoadedModel, stage: str) -> FeatureKey:
     for part in settings["towers"]:
         for name in ("dtype", "_name_or_path", "transformers_version"):
             part.pop(name, None)
-    return FeatureKey(stage, fingerprint(weights), settings, encoder.dtype, stage_shape(config, stage))
+    return FeatureKey(stage, fingerprint(weights), settings, encoder.dtype, made.shape(config))
 
 
 def _check_room(folder: Path, needed: int) -> None:

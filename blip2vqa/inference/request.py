@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from blip2vqa.models.answer_lists import AnswerTree
+from blip2vqa.models.classes import ClassSubset
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.models.text import PromptEncoder
 from blip2vqa.utils.errors import InputError
 
 AS_IT_IS = ""
@@ -42,9 +43,9 @@ class Decoding:
 class AnswerRequest:
     """Who answers a question, and how."""
 
-    text: TextEncoder
+    text: PromptEncoder
     decoding: Decoding = field(default_factory=Decoding)
-    tree: AnswerTree | None = None
+    tree: AnswerTree | ClassSubset | None = None
     """The answers allowed; None: whatever the model says."""
     adapter: str = AS_IT_IS
     """Name of a loaded adapter, or `BASE`, or `AS_IT_IS`."""

@@ -1,10 +1,14 @@
-"""Answers from a list and no others: a prefix tree of their tokens that generation may not leave."""
+"""Answers from a list and no others: where the list comes from, and a prefix tree that generation may not leave."""
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.data.answers import normalize_answer
+from blip2vqa.data.examples import Example
 from blip2vqa.utils.errors import InputError, raise_all
 
 RANKED = 5
@@ -24,11 +28,46 @@ def read_answers(path: str) -> list[str]:
 
 
 @dataclass(frozen=True)
+class AnswerList:
+    """The answers that a head tells apart, the most frequent first, each in its most common spelling."""
+
+    answers: tuple[str, ...]
+    rare: int = 0
+    """Answers of the training table left out."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], min_count: int) -> "AnswerList":
+        """Answers of at least `min_count` annotators; a table with one answer a row has one. Raises `InputError` for none."""
+        spellings: dict[str, Counter] = defaultdict(Counter)
+        for example in examples:
+            for answer in example.answers:
+                if normalize_answer(answer):
+                    spellings[normalize_answer(answer)][answer.strip()] += 1
+        counts = {name: spelt.total() for name, spelt in spellings.items()}
+        kept = sorted((name for name in counts if counts[name] >= min_count), key=lambda name: -counts[name])
+        if not kept:
+            most = max(counts.values(), default=0)
+            raise InputError(
+                f"--min_answer_count {min_count}: no answer is that frequent; the most frequent counts {most}"
+            )
+        return cls(tuple(spellings[name].most_common(1)[0][0] for name in kept), len(counts) - len(kept))
+
+
+class AnswerTokens(Protocol):
+    """How a base writes answers; a `TextEncoder` knows it."""
+
+    end_token_id: int
+
+    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
+        """Tokenize answers, with their end token."""
+
+
+@dataclass(frozen=True)
 class AnswerTree:
     """A list of answers as this base's tokens."""
 
     answers: tuple[str, ...]
-    text: TextEncoder
+    text: AnswerTokens
 
     @cached_property
     def by_tokens(self) -> dict[tuple[int, ...], str]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from transformers import (
 )
 
 from blip2vqa.models.attention import suit_training
-from blip2vqa.models.families import Family, family_of
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import LANGUAGE_MODEL, Family
 from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-IMAGE_TOKEN = "<image>"
 _DROPOUTS = {
     "dropout", "attention_dropout", "activation_dropout", "dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob",
 }  # fmt: skip
@@ -84,23 +85,11 @@ def load_config(base_model_id: str, revision: str | None = None):
 
 def load_processor(base_model_id: str, config, revision: str | None = None) -> ProcessorMixin:
     """The processor, with what old Hub copies leave out, and with PIL's image operations on every machine."""
-    family, more = family_of(config), {}
+    load = partial(reach, base_model_id=base_model_id, revision=revision)
     # torchvision, where it is installed, resizes a little differently: features would depend on the machine.
-    image_processor = reach(AutoImageProcessor.from_pretrained, base_model_id, revision, backend="pil")
-    tokenizer = reach(AutoTokenizer.from_pretrained, base_model_id, revision)
-    if family.image_tokens:
-        # A tokenizer that already has an `image_token` attribute breaks the processor, which looks for `.content`.
-        if isinstance(getattr(tokenizer, "image_token", None), str):
-            del tokenizer.image_token
-        more["num_query_tokens"] = config.num_query_tokens
-    if family.reads_question:
-        more["qformer_tokenizer"] = reach(
-            AutoTokenizer.from_pretrained, base_model_id, revision, subfolder="qformer_tokenizer"
-        )
-    processor = family.processor_class(image_processor=image_processor, tokenizer=tokenizer, **more)
-    if family.image_tokens and config.image_token_index is None:
-        config.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    return processor
+    image_processor = load(AutoImageProcessor.from_pretrained, backend="pil")
+    tokenizer = load(AutoTokenizer.from_pretrained)
+    return family_of(config).load_processor(config, image_processor, tokenizer, load)
 
 
 def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
@@ -153,8 +142,7 @@ def choose_quantization(
     if name != "auto":
         return name, f"{name}, as asked"
     family = family_of(config)
-    with torch.device("meta"):
-        model = family.model_class(config, parts)
+    model = family.outline(config, parts)
     total = sum(p.numel() for p in model.parameters())
     quantized = sum(layer.weight.numel() for layer in quantized_layers(model, family))
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
@@ -194,8 +182,7 @@ def remove_dropout(config) -> None:
     Dropout is for weights that train, and the adapter has its own. The frozen ones answer alike in training and later, and
     draw no random numbers, which takes a CPU a tenth of the step.
     """
-    parts = (getattr(config, name, None) for name in ("vision_config", "qformer_config", "text_config"))
-    for part in filter(None, (config, *parts)):
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         for name in _DROPOUTS & vars(part).keys():
             setattr(part, name, 0.0)
 
@@ -213,14 +200,14 @@ def quantized_layers(model, family: Family) -> list[nn.Linear]:
     return [module for name, module in linear if not whole(name)]
 
 
-def suit_generation(language_model) -> RemovableHandle:
-    """Let the output head see its input in one piece.
+def suit_generation(language_model) -> RemovableHandle | None:
+    """Let the output head, where there is one, see its input in one piece.
 
     `generate` hands it the last position of every row, a slice of the whole. For that torch multiplies row by row, with a copy
     of the head's matrix for each: at opt-2.7b's size 4 GB for 16 rows, and most of the time that an answer takes on a CPU.
     """
     head = language_model.get_output_embeddings()
-    return head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    return head and head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
 def load_base(
@@ -246,7 +233,7 @@ def load_base(
     processor = load_processor(base_model_id, config, revision)
     torch_dtype, dtype_note = choose_dtype(dtype, family, device)
     bits, bits_note = "none", "none: the towers stay whole"
-    whole = parts is None or "language_model" in parts
+    whole = parts is None or LANGUAGE_MODEL in parts
     if whole:
         bits, bits_note = choose_quantization(quantization, config, torch_dtype, device, parts)
     kwargs, stored = {}, stored_quantization(config)
@@ -271,12 +258,12 @@ def load_base(
             revision,
             config=config,
             dtype=torch_dtype,
-            parts=parts,
+            absent=family.absent(parts),
             **kwargs,
         )
-        known = model.answer_with(answers) if family.answers == "classes" and answers else None
-    if whole and family.image_tokens and len(processor.tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(processor.tokenizer))  # an old copy with no row to spare for <image>
+        known = family.set_answers(model, answers)
+    if whole:
+        family.fit_tokenizer(model, processor.tokenizer)
     if stored:
         _suit_stored(model, torch_dtype)
     elif bits == "none":
@@ -287,12 +274,11 @@ def load_base(
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
-    if family.answers == "classes":
-        if answers:
-            notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
-    elif whole:
+    if known is not None:
+        notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
+    if whole:
         suit_generation(model.language_model)
-    if whole and for_training:
-        suit_training(model.language_model, device)
+        if for_training:
+            suit_training(model.language_model, device)
     model.requires_grad_(False).eval()
     return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)

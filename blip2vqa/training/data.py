@@ -15,10 +15,11 @@ from blip2vqa.data.splits import check_disjoint, split_by_image
 from blip2vqa.evaluation.question_only import BlindScore, blind_score
 from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.inference.request import AnswerRequest
-from blip2vqa.models.answer_lists import AnswerTree, read_answers
-from blip2vqa.models.classes import AnswerList, text_encoder
-from blip2vqa.models.families import Family, family_of
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.models.answer_lists import AnswerList, read_answers
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import Family
+from blip2vqa.models.text import PromptEncoder
+from blip2vqa.training.collators import SUPERVISION
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -42,7 +43,7 @@ class Tables:
     """What the list of answers leaves out, in words."""
 
     @property
-    def text(self) -> TextEncoder:
+    def text(self) -> PromptEncoder:
         """What turns them into tensors."""
         return self.request.text
 
@@ -118,11 +119,9 @@ def ask_as(run: Run, tables: Tables, processor, config) -> None:
     prompt = run.data.prompt or (family.caption_prompt if run.task is CAPTION else family.prompt)
     collect_errors(problems, _close_answers, run, tables, family)
     raise_all(problems)
-    text = text_encoder(processor, config, prompt, tables.answers)
-    tree = AnswerTree(tables.answers, text) if tables.answers and not text.classes else None
-    if tree:
-        collect_errors(problems, tree.check)
-    problems += text.refused(run.training)
+    text = family.text_encoder(processor, config, prompt, tables.answers)
+    tree = collect_errors(problems, text.constraint)
+    problems += SUPERVISION[text.answers_with].problems(run.training)
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
     collect_errors(problems, text.check_lengths, tables.train + tables.val, room, row)
     raise_all(problems)
@@ -141,7 +140,7 @@ def _close_answers(run: Run, tables: Tables, family: Family) -> None:
                 f"--answers {run.data.answers}: {len(outside)} rows of the tables have another answer ({shown}); add it to "
                 "the list, or leave those rows out"
             )
-    elif run.data.answers or family.answers == "classes":
+    elif run.data.answers or family.needs_answers:
         listed = AnswerList.of(tables.train, run.data.min_answer_count)
         known = {normalize_answer(answer) for answer in listed.answers}
         able = [e for e in tables.train if any(normalize_answer(answer) in known for answer in e.answers)]

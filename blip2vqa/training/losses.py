@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-IGNORE = -100  # cross_entropy's own default for positions without a target
+from blip2vqa.models.text import IGNORE
 
 
 class AnswerLoss:

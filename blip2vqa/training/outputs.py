@@ -1,7 +1,6 @@
 """What a fine-tuning run leaves behind: scores beside their baselines, predictions, manifest, model card."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +12,14 @@ from blip2vqa.adapters.files.card import model_card
 from blip2vqa.adapters.files.manifest import versions, write_manifest
 from blip2vqa.adapters.lora import LoraSummary
 from blip2vqa.adapters.validation.safety import CONFIG
+from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.metrics import BERTScore
 from blip2vqa.evaluation.tasks import VQA, Task
-from blip2vqa.exchange.inspecting import place_of
-from blip2vqa.inference.generation import Answer
-from blip2vqa.models.families import Family, parse_scopes
+from blip2vqa.inference.generation import ANSWERS_WITH, Answer
+from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.places import place_of
 from blip2vqa.training.data import Tables, count_images
 from blip2vqa.training.run import Run
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
@@ -71,6 +71,7 @@ def write_results(
     fingerprints: dict,
 ) -> None:
     folder, arguments, text = run.folder, run.lora, tables.text
+    written = ANSWERS_WITH[text.answers_with].remembered(tables.request)
     manifest = {
         "task": run.task.name,
         "family": loaded.family.name,
@@ -79,11 +80,11 @@ def write_results(
         "base_model_commit": getattr(loaded.base.config, "_commit_hash", None),
         "base": fingerprints,
         "prompt": text.prompt,
-        "decoding": None if text.classes else asdict(run.decoding),
+        "decoding": written["decoding"],
         "style": run.data.style and Path(run.data.style).stem,
         "question_types": run.data.question_types,
         "answers": tables.answers,
-        "end_token": None if text.classes else text.tokenizer.decode([text.end_token_id]),
+        "end_token": written["end_token"],
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,
         "scopes": parse_scopes(arguments.lora_scope),

@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback
 
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import LoraSummary, wrap
+from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import check_disjoint, write_split
 from blip2vqa.evaluation.metrics import bertscore_scorer
@@ -19,7 +20,7 @@ from blip2vqa.evaluation.scores import swap_images
 from blip2vqa.evaluation.tasks import VQA
 from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.generation import Answer, answer_examples
-from blip2vqa.models.families import family_of, parse_scopes
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, load_base, load_config
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.training.checks import check

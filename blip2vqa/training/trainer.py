@@ -10,7 +10,8 @@ from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.tasks import VQA, Task
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.models.text import PromptEncoder
+from blip2vqa.training.collators import SUPERVISION
 from blip2vqa.training.micro_batches import split_by_tokens
 
 
@@ -75,7 +76,7 @@ class RowSampler(Sampler):
         return sum(self.lengths[index] for index in group)
 
 
-def row_length(train: Sequence[Example], text: TextEncoder, args) -> int | None:
+def row_length(train: Sequence[Example], text: PromptEncoder, args) -> int | None:
     """Longest row, in tokens, that questions of one image share; None where each has a row of its own.
 
     A seq2seq model's encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
@@ -84,7 +85,7 @@ def row_length(train: Sequence[Example], text: TextEncoder, args) -> int | None:
     return args.tokens_per_row if shared and args.tokens_per_row and text.shares_image else None
 
 
-def row_sampler(train: Sequence[Example], text: TextEncoder, args, tokens_per_row: int | None) -> RowSampler:
+def row_sampler(train: Sequence[Example], text: PromptEncoder, args, tokens_per_row: int | None) -> RowSampler:
     """The order in which a run with `TrainingArguments` `args` takes its training questions."""
     lengths = None
     if args.train_sampling_strategy == "group_by_length":
@@ -98,7 +99,7 @@ class VQATrainer(Trainer):
 
     def __init__(
         self,
-        text: TextEncoder,
+        text: PromptEncoder,
         features: Features,
         answers: Callable[[list[Example], str], list[Answer]],
         *,
@@ -110,12 +111,12 @@ class VQATrainer(Trainer):
     ):
         """`answers(examples, progress)`: what the model says as it is now, the bar's name given."""
         args = kwargs["args"]
-        dataset = AnsweredQuestions(train, args.seed)
+        dataset, supervision = AnsweredQuestions(train, args.seed), SUPERVISION[text.answers_with]
         super().__init__(
             train_dataset=dataset,
             eval_dataset=AnsweredQuestions(val, args.seed),
-            data_collator=text.collator(features, tokens_per_row),
-            compute_loss_func=text.loss(args.label_smoothing_factor),
+            data_collator=supervision.collator(text, features, tokens_per_row),
+            compute_loss_func=supervision.loss(args.label_smoothing_factor),
             **kwargs,
         )
         self.answers, self.task = answers, task

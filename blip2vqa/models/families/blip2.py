@@ -1,27 +1,23 @@
-"""BLIP-2 and InstructBLIP: ViT → Q-Former → projection → language model."""
+"""BLIP-2: ViT → Q-Former → projection → language model (OPT or T5)."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from transformers import Blip2ForConditionalGeneration, InstructBlipForConditionalGeneration
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
 from transformers.modeling_outputs import CausalLMOutput
 
-from blip2vqa.models.parts import keep_parts
+from blip2vqa.models import layer_names
+from blip2vqa.models.families import register
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part, Stage, first_id, patches_shape
+from blip2vqa.models.parts import PartialModel
+from blip2vqa.models.text import IMAGE_TOKEN
+
+QFORMER_ROLES = {**layer_names.BERT, "up": (r"intermediate_query\.dense",), "down": (r"output_query\.dense",)}
 
 
-class _Chain:
-    """What the two have in common, from the Q-Former's output on."""
-
-    PARTS: ClassVar = {
-        "vision_model": ("vision_model",),
-        "qformer": ("qformer", "query_tokens"),
-        "language_model": ("language_model", "language_projection"),
-    }
-    """What it is made of, in the order in which an image goes through it → the attributes that hold it."""
-
-    def __init__(self, config, parts: tuple[str, ...] | None = None):
-        super().__init__(config)
-        keep_parts(self, parts)
+class QFormerModel(PartialModel):
+    """What BLIP-2 and InstructBLIP have in common, from the Q-Former's output on."""
 
     def see(self, pixel_values):
         """`pixel_values` [images, 3, height, width] → `image_embeds` [images, patches + 1, vision hidden]."""
@@ -69,7 +65,7 @@ class _Chain:
         return decoder(**given, use_cache=False, **kwargs).last_hidden_state
 
 
-class Blip2(_Chain, Blip2ForConditionalGeneration):
+class Blip2(QFormerModel, Blip2ForConditionalGeneration):
     """`pixel_values` → ViT → `image_embeds` → Q-Former → `query_output` → projection and language model → logits."""
 
     def query(self, image_embeds):
@@ -99,44 +95,90 @@ class Blip2(_Chain, Blip2ForConditionalGeneration):
         return {"inputs_embeds": self.embed(input_ids, query_output), "attention_mask": attention_mask}
 
 
-class InstructBlip(_Chain, InstructBlipForConditionalGeneration):
-    """As BLIP-2, but the Q-Former reads the question, too: `image_embeds` is the last that does not depend on it."""
+class QFormerFamily(Family):
+    """What the families of BLIP-2 and InstructBLIP have in common: the picture stands in the prompt, as tokens in front."""
 
-    def query(self, image_embeds, qformer_input_ids, qformer_attention_mask):
-        """`image_embeds` [rows, patches + 1, vision hidden] and the question's tokens [rows, length] in the Q-Former's own
-        vocabulary → `query_output` [rows, num_query_tokens, qformer hidden]."""
-        rows, device = len(image_embeds), image_embeds.device
-        seen = torch.ones(rows, self.query_tokens.shape[1], dtype=qformer_attention_mask.dtype, device=device)
-        output = self.qformer(
-            input_ids=qformer_input_ids,
-            attention_mask=torch.cat([seen, qformer_attention_mask], dim=1),
-            query_embeds=self.query_tokens.expand(rows, -1, -1),
-            encoder_hidden_states=image_embeds,
-            encoder_attention_mask=torch.ones(image_embeds.shape[:2], dtype=torch.long, device=device),
+    qformer_roles: ClassVar[Mapping]
+    language_roles: ClassVar[Mapping]
+    # The towers are small, and what they see decides the answer.
+    kept_whole = ("vision_model", "qformer", "language_projection", "lm_head")
+    language_prefix = "language_model."
+    tower_configs = ("vision_config", "qformer_config")
+
+    def __init__(self):
+        self.parts = (
+            Part(
+                "vision_model", ("vision_model",), "vision", layer_names.VISION,
+                "the ViT is adapted, so nothing in front of it is frozen",
+            ),
+            Part(
+                "qformer", ("qformer", "query_tokens"), "qformer", self.qformer_roles,
+                "the Q-Former is adapted, so the ViT's output is the last that stays",
+            ),
+            Part("projection", ("language_projection",), "projection"),
+            Part(LANGUAGE_MODEL, ("language_model",), "language_model", self.language_roles),
+        )  # fmt: skip
+
+    def load_processor(self, config, image_processor, tokenizer, load, **more):
+        # A tokenizer that already has an `image_token` attribute breaks the processor, which looks for `.content`.
+        if isinstance(getattr(tokenizer, "image_token", None), str):
+            del tokenizer.image_token
+        processor = self.processor_class(
+            image_processor=image_processor, tokenizer=tokenizer, num_query_tokens=config.num_query_tokens, **more
         )
-        return output.last_hidden_state[:, : self.query_tokens.shape[1]].to(image_embeds.dtype)
+        if config.image_token_index is None:
+            config.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        return processor
 
-    def encode(self, pixel_values=None, image_embeds=None):
-        """`image_embeds` [images, patches + 1, vision hidden] from whichever stage's output is given."""
-        return self.see(pixel_values) if image_embeds is None else image_embeds
+    def fit_tokenizer(self, model, tokenizer) -> None:
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer))  # an old copy with no row to spare for <image>
 
-    def forward(
-        self,
-        input_ids,
-        qformer_input_ids,
-        qformer_attention_mask,
-        keep=None,
-        labels=None,
-        pixel_values=None,
-        image_embeds=None,
-        **kwargs,
-    ):
-        """Logits from `pixel_values` or `image_embeds` of one image a row; `keep`: see `_logits`."""
-        image_embeds = self.encode(pixel_values, image_embeds)
-        query_output = self.query(image_embeds, qformer_input_ids, qformer_attention_mask)
-        return self._logits(self.embed(input_ids, query_output), keep, **kwargs)
+    def encoder_options(self, processor, config) -> dict:
+        text = config.text_config
+        return {
+            "seq2seq": self.seq2seq,
+            "image_token_id": config.image_token_index,
+            "num_query_tokens": config.num_query_tokens,
+            "end_token_id": first_id(text.eos_token_id),  # "\n" of the Hub's OPT
+            "start_token_id": text.decoder_start_token_id if self.seq2seq else None,
+        }
 
-    def generation_inputs(self, image_embeds, input_ids, attention_mask, qformer_input_ids, qformer_attention_mask):
-        """What `language_model.generate` takes for prompts, `input_ids` [rows, length], about one image a row."""
-        query_output = self.query(image_embeds, qformer_input_ids, qformer_attention_mask)
-        return {"inputs_embeds": self.embed(input_ids, query_output), "attention_mask": attention_mask}
+
+class Blip2Family(QFormerFamily):
+    """BLIP-2 with any language model: what the Q-Former says of an image does not depend on the question."""
+
+    model_type = "blip-2"
+    model_class = Blip2
+    processor_class = Blip2Processor
+    qformer_roles = QFORMER_ROLES
+    stages = (
+        Stage(
+            "query_output",
+            ("vision_model", "qformer"),
+            "the towers are frozen, so the Q-Former's output stays",
+            lambda config: (config.num_query_tokens, config.qformer_config.hidden_size),
+        ),
+        Stage("image_embeds", ("vision_model",), "the ViT is frozen, so its output stays", patches_shape, "see"),
+        PIXEL_STAGE,
+    )
+
+
+@register
+class Blip2Opt(Blip2Family):
+    """BLIP-2 with OPT."""
+
+    name = "BLIP-2 with OPT"
+    kind = "opt"
+    language_roles = layer_names.OPT
+
+
+@register
+class Blip2T5(Blip2Family):
+    """BLIP-2 with T5 or FLAN-T5."""
+
+    name = "BLIP-2 with T5"
+    kind = "t5"
+    language_roles = layer_names.T5
+    seq2seq = True
+    float16 = False  # T5's activations overflow it: huggingface/transformers#9295

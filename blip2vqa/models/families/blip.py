@@ -1,20 +1,17 @@
 """BLIP: ViT → `image_embeds`, which the layers of its text models look at."""
 
-from typing import ClassVar
-
 import torch
-from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
+from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, BlipProcessor
 from transformers.modeling_outputs import CausalLMOutput
 
-from blip2vqa.models.parts import keep_parts
+from blip2vqa.models import layer_names
+from blip2vqa.models.families import register
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part, Stage, patches_shape
+from blip2vqa.models.parts import PartialModel
 
 
-class _Sees:
+class BlipModel(PartialModel):
     """What the two have in common: the ViT, and a decoder with an output head."""
-
-    def __init__(self, config, parts: tuple[str, ...] | None = None):
-        super().__init__(config)
-        keep_parts(self, parts)
 
     @property
     def language_model(self):
@@ -38,16 +35,15 @@ class _Sees:
         return CausalLMOutput(logits=self.text_decoder.cls(hidden if keep is None else hidden[keep]))
 
 
-class BlipVqa(_Sees, BlipForQuestionAnswering):
+class BlipVqa(BlipModel, BlipForQuestionAnswering):
     """An encoder reads the question and looks at the picture; a decoder answers from what it made of both."""
 
-    PARTS: ClassVar = {"vision_model": ("vision_model",), "language_model": ("text_encoder", "text_decoder")}
     # With upstream's, "input_ids", checkpointed activations would ask for gradients of the embeddings, which are changed in
     # place.
     main_input_name = "pixel_values"
 
-    def __init__(self, config, parts: tuple[str, ...] | None = None):
-        super().__init__(config, parts)
+    def __init__(self, config, absent: tuple[str, ...] = ()):
+        super().__init__(config, absent)
         if self.text_decoder is not None:
             for layer in self.text_decoder.bert.encoder.layer:
                 layer.crossattention.self.register_forward_pre_hook(_see_the_mask, with_kwargs=True)
@@ -86,10 +82,8 @@ def _see_the_mask(module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     return args, kwargs | {"encoder_attention_mask": kwargs["attention_mask"]}
 
 
-class BlipCaption(_Sees, BlipForConditionalGeneration):
+class BlipCaption(BlipModel, BlipForConditionalGeneration):
     """A decoder that looks at the picture goes on from the prompt."""
-
-    PARTS: ClassVar = {"vision_model": ("vision_model",), "language_model": ("text_decoder",)}
 
     def forward(
         self,
@@ -108,3 +102,53 @@ class BlipCaption(_Sees, BlipForConditionalGeneration):
     def generation_inputs(self, image_embeds, input_ids, attention_mask):
         """What `language_model.generate` takes for prompts, padded in front, about one image a row."""
         return {"input_ids": input_ids, "attention_mask": attention_mask, "encoder_hidden_states": image_embeds}
+
+
+class BlipFamily(Family):
+    """What the two families of BLIP have in common: text models are of one kind, and the class says what they make up."""
+
+    model_type = "blip"
+    processor_class = BlipProcessor
+    parts = (
+        Part(
+            "vision_model", ("vision_model",), "vision", layer_names.VISION,
+            "the ViT is adapted, so nothing in front of it is frozen",
+        ),
+        Part(LANGUAGE_MODEL, ("text_encoder", "text_decoder"), "language_model", layer_names.BERT),
+    )  # fmt: skip
+    stages = (
+        Stage("image_embeds", ("vision_model",), "the ViT is frozen, so its output stays", patches_shape, "see"),
+        PIXEL_STAGE,
+    )
+    kept_whole = ("vision_model", "text_decoder.cls")
+
+    def kind_of(self, config) -> str | None:
+        return (config.architectures or [None])[0]
+
+    def encoder_options(self, processor, config) -> dict:
+        return {
+            "seq2seq": self.seq2seq,
+            "end_token_id": processor.tokenizer.sep_token_id,
+            "start_token_id": config.text_config.bos_token_id,
+        }
+
+
+@register
+class BlipVqaFamily(BlipFamily):
+    """BLIP for questions."""
+
+    name = "BLIP for questions"
+    kind = "BlipForQuestionAnswering"
+    model_class = BlipVqa
+    prompt = "{question}"
+    caption_prompt = None
+    seq2seq = True
+
+
+@register
+class BlipCaptionFamily(BlipFamily):
+    """BLIP for captions."""
+
+    name = "BLIP for captions"
+    kind = "BlipForConditionalGeneration"
+    model_class = BlipCaption
