@@ -122,7 +122,7 @@ def test_a_folder_that_is_no_base(tmp_path):
     with pytest.raises(InputError, match="the folder is not usable"):
         load_config(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match="bert, which is not supported; known are BLIP.*, BLIP-2 with OPT"):
+    with pytest.raises(InputError, match=r"bert, which is not supported; known are BLIP.*, BLIP-2 with OPT"):
         load_config(str(tmp_path))
 
 
