@@ -34,7 +34,7 @@ from blip2vqa.models.loading import (
 )
 from blip2vqa.models.text import PromptEncoder
 from blip2vqa.training.checks import check
-from blip2vqa.training.collators import SUPERVISION
+from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.data import Tables, ask_as, count_images
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
@@ -124,7 +124,7 @@ class Plan:
         """Up to `BATCHES` of the first epoch, drawn as `VQATrainer` draws them, each in the parts that it is computed in."""
         args, train, text = self.run.training, self.tables.train, self.text
         tokens_per_row = row_length(train, text, args)
-        collate = SUPERVISION[text.answers_with].collator(text, self.features(), tokens_per_row)
+        collate = COLLATORS[text.answers_with](text, self.features(), tokens_per_row)
         order = list(row_sampler(train, text, args, tokens_per_row))
         items, size = AnsweredQuestions(train, args.seed), args.train_batch_size
         starts = range(0, len(order), size)

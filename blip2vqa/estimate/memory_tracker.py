@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.training.collators import SUPERVISION
+from blip2vqa.training.collators import COLLATORS
 
 _aten = torch.ops.aten
 _INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
@@ -125,8 +125,8 @@ def count_step(
         gradients: those of an earlier part or batch are there already.
         fake: count without carrying it out.
     """
-    memory = MemoryTracker(loaded.family.logits_width(loaded.base.config))
-    loss_of = SUPERVISION[loaded.family.encoder_class.answers_with].loss(args.label_smoothing_factor)
+    memory = MemoryTracker(loaded.base.config.get_text_config().vocab_size)
+    loss_of = COLLATORS[loaded.family.encoder_class.answers_with].LOSS(args.label_smoothing_factor)
     with counted(memory, fake):
         trained = materialise(loaded, memory)
         if args.activation_checkpointing:

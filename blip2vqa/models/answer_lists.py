@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.data.examples import Example
@@ -53,21 +53,13 @@ class AnswerList:
         return cls(tuple(spellings[name].most_common(1)[0][0] for name in kept), len(counts) - len(kept))
 
 
-class AnswerTokens(Protocol):
-    """How a base writes answers; a `TextEncoder` knows it."""
-
-    end_token_id: int
-
-    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
-        """Tokenize answers, with their end token."""
-
-
 @dataclass(frozen=True)
 class AnswerTree:
     """A list of answers as this base's tokens."""
 
     answers: tuple[str, ...]
-    text: AnswerTokens
+    text: Any
+    """The base's `TextEncoder`."""
 
     @cached_property
     def by_tokens(self) -> dict[tuple[int, ...], str]:

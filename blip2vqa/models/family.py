@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from blip2vqa.config.roles import SCOPES
+from blip2vqa.models import layer_names
 from blip2vqa.models.text import PromptEncoder, TextEncoder
 
 LANGUAGE_MODEL, TOKEN_EMBEDDINGS = "language_model", "token_embeddings"
@@ -63,6 +64,10 @@ def picture_shape(config) -> tuple[int, ...]:
 
 
 PIXEL_STAGE = Stage(PIXELS, (), "nothing in front of it is frozen", picture_shape)
+VIT = Part(
+    "vision_model", ("vision_model",), "vision", layer_names.VISION, "the ViT is adapted, so nothing in front of it is frozen"
+)  # fmt: skip
+VIT_STAGE = Stage("image_embeds", ("vision_model",), "the ViT is frozen, so its output stays", patches_shape, "see")
 
 
 class Family:
@@ -123,11 +128,6 @@ class Family:
         return part_of_text(name) if found == LANGUAGE_MODEL and self.language_prefix is not None else found
 
     @property
-    def part_names(self) -> tuple[str, ...]:
-        """All parts."""
-        return tuple(part.name for part in self.parts)
-
-    @property
     def scopes(self) -> tuple[str, ...]:
         """What an adapter may be put on, in the order of `SCOPES`."""
         own = {part.scope for part in self.parts}
@@ -139,15 +139,14 @@ class Family:
         return part and part.scope
 
     def roles(self, scope: str) -> Mapping[str, tuple[str, ...]]:
-        """Role → ends of module names in a scope, as regular expressions."""
+        """Return role → ends of module names in a scope, as regular expressions."""
         return next(part.roles for part in self.parts if part.scope == scope)
 
     def roles_of(self, module: str) -> list[str]:
         """Return the roles of a module; none where the family does not know it."""
         part = self.part_with(module)
-        if part is None:
-            return []
-        return [role for role, ends in part.roles.items() if re.search(rf"\.(?:{'|'.join(ends)})$", module)]
+        roles = part.roles if part else {}
+        return [role for role, ends in roles.items() if re.search(rf"\.(?:{'|'.join(ends)})$", module)]
 
     # Stages
 
@@ -167,7 +166,7 @@ class Family:
 
     def rest(self, stage: str) -> tuple[str, ...]:
         """Return the names of the parts that go on from a stage."""
-        return tuple(name for name in self.part_names if name not in self.stage(stage).made_by)
+        return tuple(part.name for part in self.parts if part.name not in self.stage(stage).made_by)
 
     # The model
 
@@ -178,11 +177,9 @@ class Family:
     def outline(self, config, parts: Iterable[str] | None = None, answers: Sequence[str] | None = None):
         """Build the model, or these parts of it, without contents, its head (if it has one) for `answers`."""
         with torch.device("meta"):
-            return self.model_class(self.with_answers(config, answers), absent=self.absent(parts))
-
-    def with_answers(self, config, answers: Sequence[str] | None):
-        """Return the configuration of a base whose head tells these answers apart; None: its own."""
-        return config
+            model = self.model_class(copy.deepcopy(config), absent=self.absent(parts))
+            self.set_answers(model, answers)
+        return model
 
     def set_answers(self, model, answers: Sequence[str] | None) -> int | None:
         """Give the model's head one output for each answer (in place).
@@ -195,10 +192,6 @@ class Family:
     def head_for(self, model, answers: Sequence[str] | None) -> Iterator[None]:
         """Inside, the model's head is made for these answers; afterwards it is its own again."""
         yield
-
-    def logits_width(self, config) -> int:
-        """Return the last dimension of logits over words; 0 where there are none."""
-        return config.text_config.vocab_size
 
     # Words
 
@@ -244,10 +237,3 @@ def part_of_text(name: str) -> str:
 def first_id(ids: int | Sequence[int] | None) -> int | None:
     """Return the first of the token ids that a configuration names for one purpose."""
     return ids[0] if isinstance(ids, list) else ids
-
-
-def with_labels(config, answers: Sequence[str]):
-    """Return a copy of a configuration that names `answers` as its labels."""
-    config = copy.deepcopy(config)
-    config.id2label = dict(enumerate(answers))
-    return config

@@ -1,14 +1,15 @@
-"""`(example, answer)` pairs → batches for training, and how a kind of answer is learned: its collator, its loss, its limits."""
+"""`(example, answer)` pairs → batches for training; each collator names the loss that its labels are for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features, Pixels
 from blip2vqa.models.classes import ClassEncoder
-from blip2vqa.models.text import IGNORE, TextEncoder
+from blip2vqa.models.text import IGNORE, PromptEncoder, TextEncoder
 from blip2vqa.training.losses import AnswerLoss, ClassLoss
 
 
@@ -23,6 +24,10 @@ class TrainingCollator:
     features: Features
     tokens_per_row: int | None = None
     """Longest row, in tokens, that questions of one image share; None: one row a question."""
+
+    LOSS: ClassVar = AnswerLoss
+    REFUSED: ClassVar = {}
+    """Options of a run that do not go with it → what to do instead."""
 
     def __call__(self, items: Sequence[tuple[Example, str]]) -> dict[str, torch.Tensor]:
         if self.tokens_per_row is None:
@@ -65,6 +70,12 @@ class ClassCollator:
     pixels: Pixels
     tokens_per_row: None = None
 
+    LOSS: ClassVar = ClassLoss
+    REFUSED: ClassVar = {
+        "tokens_per_batch": "this base does not split batches; use a smaller --batch_size",
+        "label_smoothing_factor": "this base's targets are soft by themselves; leave it out",
+    }
+
     def __call__(self, items: Sequence[tuple[Example, str]]) -> dict[str, torch.Tensor]:
         examples = [example for example, _ in items]
         digests, questions = [e.digest for e in examples], [e.question for e in examples]
@@ -72,31 +83,11 @@ class ClassCollator:
         return self.text.batch(self.pixels, digests, questions) | {"labels": labels}
 
 
-@dataclass(frozen=True)
-class Supervision:
-    """How a kind of answer is learned."""
-
-    collator: Callable
-    """`collator(text, features, tokens_per_row)` makes the collator."""
-    loss: Callable
-    """`loss(label_smoothing)` makes the loss."""
-    refused: tuple[tuple[str, str], ...] = ()
-    """Options of a run that do not go with it, with what to do instead."""
-
-    def problems(self, args) -> list[str]:
-        """Say what of `FinetuneArguments` does not go with it, one line each."""
-        return [f"--{option}: {remedy}" for option, remedy in self.refused if getattr(args, option)]
-
-
-SUPERVISION = {
-    "tokens": Supervision(TrainingCollator, AnswerLoss),
-    "classes": Supervision(
-        ClassCollator,
-        lambda label_smoothing=0.0: ClassLoss(),
-        (
-            ("tokens_per_batch", "this base does not split batches; use a smaller --batch_size"),
-            ("label_smoothing_factor", "this base's targets are soft by themselves; leave it out"),
-        ),
-    ),
-}
+COLLATORS = {"tokens": TrainingCollator, "classes": ClassCollator}
 """By `answers_with` of what encodes a base's text."""
+
+
+def refused_options(text: PromptEncoder, args) -> list[str]:
+    """Say what of `FinetuneArguments` does not go with how a base answers, one line each."""
+    refused = COLLATORS[text.answers_with].REFUSED
+    return [f"--{option}: {remedy}" for option, remedy in refused.items() if getattr(args, option)]

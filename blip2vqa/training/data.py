@@ -19,7 +19,7 @@ from blip2vqa.models.answer_lists import AnswerList, read_answers
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
 from blip2vqa.models.text import PromptEncoder
-from blip2vqa.training.collators import SUPERVISION
+from blip2vqa.training.collators import refused_options
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -121,7 +121,7 @@ def ask_as(run: Run, tables: Tables, processor, config) -> None:
     raise_all(problems)
     text = family.text_encoder(processor, config, prompt, tables.answers)
     tree = collect_errors(problems, text.constraint)
-    problems += SUPERVISION[text.answers_with].problems(run.training)
+    problems += refused_options(text, run.training)
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
     collect_errors(problems, text.check_lengths, tables.train + tables.val, room, row)
     raise_all(problems)

@@ -11,7 +11,7 @@ from blip2vqa.evaluation.tasks import VQA, Task
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.text import PromptEncoder
-from blip2vqa.training.collators import SUPERVISION
+from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.micro_batches import split_by_tokens
 
 
@@ -111,12 +111,12 @@ class VQATrainer(Trainer):
     ):
         """`answers(examples, progress)`: what the model says as it is now, the bar's name given."""
         args = kwargs["args"]
-        dataset, supervision = AnsweredQuestions(train, args.seed), SUPERVISION[text.answers_with]
+        dataset, collator = AnsweredQuestions(train, args.seed), COLLATORS[text.answers_with]
         super().__init__(
             train_dataset=dataset,
             eval_dataset=AnsweredQuestions(val, args.seed),
-            data_collator=supervision.collator(text, features, tokens_per_row),
-            compute_loss_func=supervision.loss(args.label_smoothing_factor),
+            data_collator=collator(text, features, tokens_per_row),
+            compute_loss_func=collator.LOSS(args.label_smoothing_factor),
             **kwargs,
         )
         self.answers, self.task = answers, task

@@ -16,7 +16,7 @@ from blip2vqa.inference.model_spec import find_model_spec
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_config
 from blip2vqa.models.text import IGNORE
-from blip2vqa.training.collators import SUPERVISION
+from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.recipe import finetune
 from blip2vqa.utils.errors import InputError
@@ -48,9 +48,7 @@ def training_batch(loaded, images, rows: slice = slice(None)) -> dict[str, torch
     examples = examples_of(images, asked)
     pixels = Pixels({example.digest: example.image for example in examples}, loaded.processor.image_processor)
     text = loaded.family.text_encoder(loaded.processor, loaded.base.config)
-    batch = SUPERVISION[text.answers_with].collator(text, pixels)(
-        [(example, example.answers[0]) for example in examples[rows]]
-    )
+    batch = COLLATORS[text.answers_with](text, pixels)([(example, example.answers[0]) for example in examples[rows]])
     return batch | {"pixel_values": batch["pixel_values"].to(loaded.base.dtype)}
 
 
@@ -83,7 +81,7 @@ def test_the_loss_of_one_row_is_upstreams(kind, bases, drawn):
             whole = torch.cat([batch["decoder_input_ids"][:, :1], labels], dim=1)
             given |= {"decoder_input_ids": whole, "labels": whole}
         with torch.no_grad():
-            ours = SUPERVISION[text.answers_with].loss()(
+            ours = COLLATORS[text.answers_with].LOSS()(
                 loaded.model(**{n: t for n, t in batch.items() if n != "labels"}), labels
             )
             assert ours.item() == pytest.approx(model(**given).loss.item(), rel=1e-5)
@@ -112,7 +110,7 @@ def test_a_batch_loses_what_its_rows_lose(kind, bases, drawn):
         loaded.model.zero_grad()
         losses = []
         for part in parts:
-            loss = SUPERVISION[text.answers_with].loss()(loaded.model(**part), part["labels"], count)
+            loss = COLLATORS[text.answers_with].LOSS()(loaded.model(**part), part["labels"], count)
             loss.backward()
             losses.append(loss.item())
         gradients = {key: p.grad.clone() for key, p in loaded.model.named_parameters() if p.requires_grad}

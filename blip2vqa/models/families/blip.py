@@ -6,7 +6,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from blip2vqa.models import layer_names
 from blip2vqa.models.families import register
-from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part, Stage, patches_shape
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, VIT, VIT_STAGE, Family, Part
 from blip2vqa.models.parts import PartialModel
 
 
@@ -109,17 +109,8 @@ class BlipFamily(Family):
 
     model_type = "blip"
     processor_class = BlipProcessor
-    parts = (
-        Part(
-            "vision_model", ("vision_model",), "vision", layer_names.VISION,
-            "the ViT is adapted, so nothing in front of it is frozen",
-        ),
-        Part(LANGUAGE_MODEL, ("text_encoder", "text_decoder"), "language_model", layer_names.BERT),
-    )  # fmt: skip
-    stages = (
-        Stage("image_embeds", ("vision_model",), "the ViT is frozen, so its output stays", patches_shape, "see"),
-        PIXEL_STAGE,
-    )
+    parts = (VIT, Part(LANGUAGE_MODEL, ("text_encoder", "text_decoder"), "language_model", layer_names.BERT))
+    stages = (VIT_STAGE, PIXEL_STAGE)
     kept_whole = ("vision_model", "text_decoder.cls")
 
     def kind_of(self, config) -> str | None:

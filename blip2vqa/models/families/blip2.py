@@ -9,7 +9,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from blip2vqa.models import layer_names
 from blip2vqa.models.families import register
-from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part, Stage, first_id, patches_shape
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, VIT, VIT_STAGE, Family, Part, Stage, first_id
 from blip2vqa.models.parts import PartialModel
 from blip2vqa.models.text import IMAGE_TOKEN
 
@@ -22,6 +22,25 @@ class QFormerModel(PartialModel):
     def see(self, pixel_values):
         """`pixel_values` [images, 3, height, width] → `image_embeds` [images, patches + 1, vision hidden]."""
         return self.vision_model(pixel_values=pixel_values).last_hidden_state
+
+    def query(self, image_embeds, **question):
+        """`image_embeds` [rows, patches + 1, vision hidden] → `query_output` [rows, num_query_tokens, qformer hidden].
+
+        `question`: what the Q-Former reads beside the image, where it reads: `input_ids` and `attention_mask` [rows, length].
+        """
+        rows, device = len(image_embeds), image_embeds.device
+        queries = self.query_tokens.expand(rows, -1, -1)
+        if question:
+            mask = question["attention_mask"]
+            seen = torch.ones(queries.shape[:2], dtype=mask.dtype, device=device)
+            question["attention_mask"] = torch.cat([seen, mask], dim=1)
+        output = self.qformer(
+            query_embeds=queries,
+            encoder_hidden_states=image_embeds,
+            encoder_attention_mask=torch.ones(image_embeds.shape[:2], dtype=torch.long, device=device),
+            **question,
+        )
+        return output.last_hidden_state[:, : queries.shape[1]].to(image_embeds.dtype)
 
     def project(self, query_output):
         """`query_output` [n, num_query_tokens, qformer hidden] → embeddings [n, num_query_tokens, text hidden]."""
@@ -68,15 +87,6 @@ class QFormerModel(PartialModel):
 class Blip2(QFormerModel, Blip2ForConditionalGeneration):
     """`pixel_values` → ViT → `image_embeds` → Q-Former → `query_output` → projection and language model → logits."""
 
-    def query(self, image_embeds):
-        """`image_embeds` [images, patches + 1, vision hidden] → `query_output` [images, num_query_tokens, qformer hidden]."""
-        output = self.qformer(
-            query_embeds=self.query_tokens.expand(len(image_embeds), -1, -1),
-            encoder_hidden_states=image_embeds,
-            encoder_attention_mask=torch.ones(image_embeds.shape[:2], dtype=torch.long, device=image_embeds.device),
-        )
-        return output.last_hidden_state.to(image_embeds.dtype)
-
     def encode(self, pixel_values=None, image_embeds=None, query_output=None):
         """`query_output` [images, num_query_tokens, qformer hidden] from whichever stage's output is given."""
         if query_output is not None:
@@ -107,10 +117,7 @@ class QFormerFamily(Family):
 
     def __init__(self):
         self.parts = (
-            Part(
-                "vision_model", ("vision_model",), "vision", layer_names.VISION,
-                "the ViT is adapted, so nothing in front of it is frozen",
-            ),
+            VIT,
             Part(
                 "qformer", ("qformer", "query_tokens"), "qformer", self.qformer_roles,
                 "the Q-Former is adapted, so the ViT's output is the last that stays",
@@ -159,7 +166,7 @@ class Blip2Family(QFormerFamily):
             "the towers are frozen, so the Q-Former's output stays",
             lambda config: (config.num_query_tokens, config.qformer_config.hidden_size),
         ),
-        Stage("image_embeds", ("vision_model",), "the ViT is frozen, so its output stays", patches_shape, "see"),
+        VIT_STAGE,
         PIXEL_STAGE,
     )
 

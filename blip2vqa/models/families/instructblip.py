@@ -1,7 +1,7 @@
 """InstructBLIP: as BLIP-2, with LLaMA (Vicuna) or T5, and a Q-Former that reads the question."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from blip2vqa.data.examples import Example
 from blip2vqa.models import layer_names
 from blip2vqa.models.families import register
 from blip2vqa.models.families.blip2 import QFORMER_ROLES, QFormerFamily, QFormerModel
-from blip2vqa.models.family import PIXEL_STAGE, Stage, patches_shape
+from blip2vqa.models.family import PIXEL_STAGE, VIT_STAGE
 from blip2vqa.models.text import TextEncoder
 
 QFORMER_TOKENIZER = "qformer_tokenizer"
@@ -24,20 +24,6 @@ QFORMER_TOKENIZER = "qformer_tokenizer"
 
 class InstructBlip(QFormerModel, InstructBlipForConditionalGeneration):
     """As BLIP-2, but the Q-Former reads the question, too: `image_embeds` is the last that does not depend on it."""
-
-    def query(self, image_embeds, qformer_input_ids, qformer_attention_mask):
-        """`image_embeds` [rows, patches + 1, vision hidden] and the question's tokens [rows, length] in the Q-Former's own
-        vocabulary → `query_output` [rows, num_query_tokens, qformer hidden]."""
-        rows, device = len(image_embeds), image_embeds.device
-        seen = torch.ones(rows, self.query_tokens.shape[1], dtype=qformer_attention_mask.dtype, device=device)
-        output = self.qformer(
-            input_ids=qformer_input_ids,
-            attention_mask=torch.cat([seen, qformer_attention_mask], dim=1),
-            query_embeds=self.query_tokens.expand(rows, -1, -1),
-            encoder_hidden_states=image_embeds,
-            encoder_attention_mask=torch.ones(image_embeds.shape[:2], dtype=torch.long, device=device),
-        )
-        return output.last_hidden_state[:, : self.query_tokens.shape[1]].to(image_embeds.dtype)
 
     def encode(self, pixel_values=None, image_embeds=None):
         """`image_embeds` [images, patches + 1, vision hidden] from whichever stage's output is given."""
@@ -56,12 +42,12 @@ class InstructBlip(QFormerModel, InstructBlipForConditionalGeneration):
     ):
         """Logits from `pixel_values` or `image_embeds` of one image a row; `keep`: see `_logits`."""
         image_embeds = self.encode(pixel_values, image_embeds)
-        query_output = self.query(image_embeds, qformer_input_ids, qformer_attention_mask)
+        query_output = self.query(image_embeds, input_ids=qformer_input_ids, attention_mask=qformer_attention_mask)
         return self._logits(self.embed(input_ids, query_output), keep, **kwargs)
 
     def generation_inputs(self, image_embeds, input_ids, attention_mask, qformer_input_ids, qformer_attention_mask):
         """What `language_model.generate` takes for prompts, `input_ids` [rows, length], about one image a row."""
-        query_output = self.query(image_embeds, qformer_input_ids, qformer_attention_mask)
+        query_output = self.query(image_embeds, input_ids=qformer_input_ids, attention_mask=qformer_attention_mask)
         return {"inputs_embeds": self.embed(input_ids, query_output), "attention_mask": attention_mask}
 
 
@@ -104,13 +90,7 @@ class InstructBlipFamily(QFormerFamily):
     encoder_class = InstructBlipEncoder
     qformer_roles: ClassVar = {role: (*ends, *layer_names.BERT[role]) for role, ends in QFORMER_ROLES.items()}
     stages = (
-        Stage(
-            "image_embeds",
-            ("vision_model",),
-            "the Q-Former reads the question, so the ViT's output is the last that stays",
-            patches_shape,
-            "see",
-        ),
+        replace(VIT_STAGE, reason="the Q-Former reads the question, so the ViT's output is the last that stays"),
         PIXEL_STAGE,
     )
     prompt = "Question: {question} Short answer:"

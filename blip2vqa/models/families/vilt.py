@@ -13,7 +13,7 @@ from transformers import ViltForQuestionAnswering, ViltProcessor
 from blip2vqa.models import layer_names
 from blip2vqa.models.classes import ClassEncoder, head_answers
 from blip2vqa.models.families import register
-from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part, with_labels
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part
 from blip2vqa.models.parts import PartialModel
 
 
@@ -122,9 +122,6 @@ class ViltFamily(Family):
     trained_whole = ("classifier",)
     replaced = ("mlm_score.",)  # a bare encoder's head for masked words
 
-    def with_answers(self, config, answers: Sequence[str] | None):
-        return with_labels(config, answers) if answers else config
-
     def set_answers(self, model, answers: Sequence[str] | None) -> int | None:
         return model.answer_with(answers) if answers else None
 
@@ -134,9 +131,6 @@ class ViltFamily(Family):
         self.set_answers(model, answers)
         yield
         model.set_own_head(own)
-
-    def logits_width(self, config) -> int:
-        return 0
 
     def encoder_options(self, processor, config) -> dict:
         return {}
