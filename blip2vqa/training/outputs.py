@@ -46,9 +46,10 @@ def score_run(
 
 
 def _name_upstream(config: Path, loaded: LoadedModel) -> None:
-    """PEFT notes the class that it wrapped, which is ours; others load the adapter into upstream's."""
+    """PEFT notes the class that it wrapped, which is ours; others load the adapter into upstream's, where there is one."""
     known, upstream = json.loads(config.read_text(encoding="utf-8")), upstream_class(loaded.base.config)
-    known["auto_mapping"] = {"base_model_class": upstream.__name__, "parent_library": upstream.__module__}
+    named = {"base_model_class": upstream.__name__, "parent_library": upstream.__module__}
+    known["auto_mapping"] = named if upstream.__module__.startswith("transformers.") else None
     write_json_atomic(config, known)
 
 
@@ -71,6 +72,7 @@ def write_results(
     fingerprints: dict,
 ) -> None:
     folder, arguments, text = run.folder, run.lora, tables.text
+    _name_upstream(folder / CONFIG, loaded)
     written = ANSWERS_WITH[text.answers_with].remembered(tables.request)
     manifest = {
         "task": run.task.name,
@@ -120,6 +122,5 @@ def write_results(
     )
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
     write_text_atomic(folder / "README.md", model_card(manifest, metrics))
-    _name_upstream(folder / CONFIG, loaded)
     write_manifest(folder, manifest)
     write_json_atomic(folder / "metrics.json", metrics)

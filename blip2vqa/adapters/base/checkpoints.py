@@ -193,11 +193,12 @@ def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoi
 
 
 def upstream_class(config) -> type:
-    """The class of transformers that a base of this configuration is loaded with."""
+    """Find the class of transformers that a base of this configuration is loaded with; our own where there is none."""
     if config.model_type in TEXT_MODELS:
         return TEXT_MODELS[config.model_type]
     ours = family_of(config).model_class
-    return next(cls for cls in ours.__mro__ if cls.__module__.startswith("transformers."))
+    theirs = (cls for cls in ours.__mro__ if cls.__module__.startswith("transformers.models."))
+    return next(theirs, ours)
 
 
 def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], torch.Tensor]) -> None:
