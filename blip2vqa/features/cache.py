@@ -159,7 +159,7 @@ class FeatureStore:
         last = features[count - 1 :]
         if last.dtype != self.space.dtype or tuple(shape) != self.space.shape:
             raise ValueError(f"features are {shape} of {last.dtype}")
-        if metadata["checksum"] != _checksum(metadata["digests"], last):
+        if metadata["checksum"] != checksum(metadata["digests"], last):
             raise ValueError("damaged (checksum)")
         digests = json.loads(metadata["digests"])
         if len(digests) != count:
@@ -176,7 +176,7 @@ class FeatureStore:
     def _save(self, digests: list[str], values: torch.Tensor) -> None:
         listed = json.dumps(digests)
         metadata = {"format_version": str(FORMAT), "space": self.space.name, "digests": listed}
-        metadata["checksum"] = _checksum(listed, values[-1:])
+        metadata["checksum"] = checksum(listed, values[-1:])
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         temporary = path.with_name(f".{path.name}.tmp")
         data = save({"features": values}, metadata)  # in memory: save_file hides what kind of OSError it met
@@ -290,7 +290,7 @@ class StoredFeatures:
             ) from error
 
 
-def _checksum(listed: str, last: torch.Tensor) -> str:
+def checksum(listed: str, last: torch.Tensor) -> str:
     return f"{zlib.crc32(raw_bytes(last), zlib.crc32(listed.encode())):08x}"
 
 

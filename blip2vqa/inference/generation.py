@@ -165,9 +165,8 @@ def choose(scores: torch.Tensor, answers: Sequence[str], allowed: Sequence[int] 
 class WrittenAnswers:
     """How a base answers that writes: its `TextEncoder` makes prompts, and the language model goes on from them."""
 
-    def batch_apart(self, request: AnswerRequest) -> str | None:
-        """Name the adapter whose questions share no batch with others; None: they share."""
-        return None
+    share_batches = True
+    """Whether one batch may hold questions to several adapters."""
 
     @torch.inference_mode()
     def prepare(self, loaded: LoadedModel, text: TextEncoder, features: Features, images: list[tuple], batch_size: int):
@@ -222,13 +221,9 @@ class WrittenAnswers:
 class ChosenAnswers:
     """How a base answers that chooses among the outputs of a head; it reads picture and question together."""
 
-    def batch_apart(self, request: AnswerRequest) -> str | None:
-        """A head with other outputs has batches of its own."""
-        return request.adapter
+    share_batches = False  # a head with other outputs has batches of its own
 
-    def prepare(
-        self, loaded: LoadedModel, text: ClassEncoder, features: Features, images: list[tuple], batch_size: int
-    ):
+    def prepare(self, *given) -> None:
         """Nothing of a picture can be computed before its question is known."""
 
     def answer(
@@ -271,8 +266,8 @@ def answer_by_batch(
     keys = [(example.digest, request.adapter) for example, request in zip(examples, requests, strict=True)]
     by_kind: dict[tuple, dict[tuple, list[int]]] = {}
     for index, request in enumerate(requests):
-        apart = ANSWERS_WITH[request.text.answers_with].batch_apart(request)
-        kind = by_kind.setdefault((request.decoding, id(request.tree), apart), {})
+        alone = None if ANSWERS_WITH[request.text.answers_with].share_batches else request.adapter
+        kind = by_kind.setdefault((request.decoding, id(request.tree), alone), {})
         kind.setdefault(keys[index], []).append(index)
     turns = {name: turn for turn, name in enumerate(dict.fromkeys(request.adapter for request in requests))}
     for by_image in by_kind.values():

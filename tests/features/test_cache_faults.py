@@ -47,7 +47,7 @@ def _rewrite(path, tensors, **changes):
     """Other contents, with the checksum that belongs to them."""
     metadata = metadata_of(path)
     [tensor] = tensors.values()
-    metadata["checksum"] = store_module._checksum(metadata["digests"], tensor[-1:])
+    metadata["checksum"] = store_module.checksum(metadata["digests"], tensor[-1:])
     save_file(tensors, path, metadata | changes)
 
 

@@ -54,6 +54,18 @@ class QFormerModel(PartialModel):
         image = self.project(query_output).to(embeddings.dtype)
         return embeddings.masked_scatter((input_ids == self.config.image_token_index).unsqueeze(-1), image)
 
+    def forward(
+        self, input_ids, keep=None, labels=None, pixel_values=None, image_embeds=None, query_output=None, **kwargs
+    ):
+        """Logits from `pixel_values`, `image_embeds` or `query_output` of one image a row; `keep`: see `_logits`."""
+        if query_output is None:
+            query_output = self.encode(pixel_values, image_embeds)
+        return self._logits(self.embed(input_ids, query_output), keep, **kwargs)
+
+    def generation_inputs(self, query_output, input_ids, attention_mask):
+        """What `language_model.generate` takes for prompts, `input_ids` [rows, length], about one image a row."""
+        return {"inputs_embeds": self.embed(input_ids, query_output), "attention_mask": attention_mask}
+
     def _logits(self, inputs_embeds, keep, **kwargs):
         """Of every position, or with `keep`, a mask of the positions that predict an answer's token, of these alone.
 
@@ -92,17 +104,6 @@ class Blip2(QFormerModel, Blip2ForConditionalGeneration):
         if query_output is not None:
             return query_output
         return self.query(self.see(pixel_values) if image_embeds is None else image_embeds)
-
-    def forward(
-        self, input_ids, keep=None, labels=None, pixel_values=None, image_embeds=None, query_output=None, **kwargs
-    ):
-        """Logits from `pixel_values`, `image_embeds` or `query_output` of one image a row; `keep`: see `_logits`."""
-        query_output = self.encode(pixel_values, image_embeds, query_output)
-        return self._logits(self.embed(input_ids, query_output), keep, **kwargs)
-
-    def generation_inputs(self, query_output, input_ids, attention_mask):
-        """What `language_model.generate` takes for prompts, `input_ids` [rows, length], about one image a row."""
-        return {"inputs_embeds": self.embed(input_ids, query_output), "attention_mask": attention_mask}
 
 
 class QFormerFamily(Family):

@@ -30,25 +30,17 @@ class InstructBlip(QFormerModel, InstructBlipForConditionalGeneration):
         return self.see(pixel_values) if image_embeds is None else image_embeds
 
     def forward(
-        self,
-        input_ids,
-        qformer_input_ids,
-        qformer_attention_mask,
-        keep=None,
-        labels=None,
-        pixel_values=None,
-        image_embeds=None,
-        **kwargs,
+        self, qformer_input_ids, qformer_attention_mask, pixel_values=None, image_embeds=None, labels=None, **kwargs
     ):
-        """Logits from `pixel_values` or `image_embeds` of one image a row; `keep`: see `_logits`."""
+        """Logits from `pixel_values` or `image_embeds` of one image a row; the rest as `QFormerModel.forward` takes it."""
         image_embeds = self.encode(pixel_values, image_embeds)
-        query_output = self.query(image_embeds, input_ids=qformer_input_ids, attention_mask=qformer_attention_mask)
-        return self._logits(self.embed(input_ids, query_output), keep, **kwargs)
+        read = self.query(image_embeds, input_ids=qformer_input_ids, attention_mask=qformer_attention_mask)
+        return super().forward(query_output=read, **kwargs)
 
     def generation_inputs(self, image_embeds, input_ids, attention_mask, qformer_input_ids, qformer_attention_mask):
         """What `language_model.generate` takes for prompts, `input_ids` [rows, length], about one image a row."""
-        query_output = self.query(image_embeds, input_ids=qformer_input_ids, attention_mask=qformer_attention_mask)
-        return {"inputs_embeds": self.embed(input_ids, query_output), "attention_mask": attention_mask}
+        read = self.query(image_embeds, input_ids=qformer_input_ids, attention_mask=qformer_attention_mask)
+        return super().generation_inputs(read, input_ids, attention_mask)
 
 
 @dataclass(frozen=True)
