@@ -70,8 +70,8 @@ class Work:
         self.text = text_encoder(config, tokenizer, self.end_token_id)
 
         self.stage, _ = self.loaded.family.last_frozen_stage(("language_model",))
-        self.space = FeatureKey(self.stage, "random", {}, dtype, self.loaded.family.stage(self.stage).shape(config))
-        self.store = FeatureStore(folder, self.space)
+        self.key = FeatureKey(self.stage, "random", {}, dtype, self.loaded.family.stage(self.stage).shape(config))
+        self.store = FeatureStore(folder, self.key)
         self.encode_into(self.store)
 
         wrap(self.loaded, LoraArguments(), seed=0, fused=False)
@@ -154,7 +154,7 @@ class Work:
     def first(self) -> list[str]:
         """Ours, from images that nobody has seen."""
         with tempfile.TemporaryDirectory() as folder:
-            store = FeatureStore(folder, self.space)
+            store = FeatureStore(folder, self.key)
             self.encode_into(store)
             return self.answers(store)
 

@@ -1,4 +1,4 @@
-"""Scopes and roles → modules, wrapping with PEFT, and a summary of what matched."""
+"""Find the modules of scopes and roles, put a LoRA adapter on them with PEFT, and sum up what matched."""
 
 import re
 from collections.abc import Iterable
@@ -13,8 +13,9 @@ from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.fused_lora import fuse
 from blip2vqa.config.common import CHANGE_THE_BASE, LoraArguments
 from blip2vqa.config.roles import parse_roles, parse_scopes
-from blip2vqa.models.family import LANGUAGE_MODEL, Family
+from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.places import role_label
 from blip2vqa.utils.errors import InputError, raise_all
 
 
@@ -28,7 +29,7 @@ class LoraSummary:
     total: int
 
     def lines(self) -> list[tuple[str, str]]:
-        """`(label, text)` pairs for the summary block."""
+        """Make `(label, text)` pairs for the summary block."""
         matched = ", ".join(f"{role} {count}" if count else f"{role} –" for role, count in self.modules.items())
         share = 100 * self.trainable / self.total
         return [
@@ -40,7 +41,8 @@ class LoraSummary:
 def modules_to_adapt(
     model: nn.Module, family: Family, roles: tuple[str, ...], scopes: tuple[str, ...]
 ) -> dict[str, list[str]]:
-    """What it covers (a role, of another scope than the language model with the scope in front) → names of its linear layers.
+    """Map each role to the names of the linear layers that it matches; roles of other scopes than the language model are
+    labelled with their scope, as in "qformer q".
 
     Raises `InputError` when a role that the architecture has matches nothing, or when no role matches at all.
     """
@@ -57,7 +59,7 @@ def modules_to_adapt(
             continue
         for role in roles:
             ends = known.get(role, ())
-            label = role if scope == LANGUAGE_MODEL else f"{scope} {role}"
+            label = role_label(scope, role)
             pattern = re.compile(rf"\.(?:{'|'.join(ends)})$")
             found[label] = [name for name in here if ends and pattern.search(name)]
             if ends and not found[label]:
@@ -69,7 +71,7 @@ def modules_to_adapt(
 
 
 def widen_trained_modules(model: nn.Module) -> None:
-    """Put what an adapter holds whole into float32 (in place), as PEFT does with LoRA's own weights.
+    """Convert the modules that an adapter holds whole to float32 (in place), as PEFT does with LoRA's own weights.
 
     In 16 bits most steps of AdamW are too small to change a weight, and in float16 its denominator is 0.
     """

@@ -16,7 +16,7 @@ RANKED = 5
 
 
 def read_answers(path: str) -> list[str]:
-    """One answer a line, in the file's order, blank lines and repetitions left out. Raises `InputError`."""
+    """Read a list of answers, one a line, without blank lines and repetitions. Raises `InputError`."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -29,7 +29,7 @@ def read_answers(path: str) -> list[str]:
 
 @dataclass(frozen=True)
 class AnswerList:
-    """The answers that a head tells apart, the most frequent first, each in its most common spelling."""
+    """The answers of a table, the most frequent first, each in its most common spelling."""
 
     answers: tuple[str, ...]
     rare: int = 0
@@ -37,7 +37,10 @@ class AnswerList:
 
     @classmethod
     def of(cls, examples: Sequence[Example], min_count: int) -> "AnswerList":
-        """Answers of at least `min_count` annotators; a table with one answer a row has one. Raises `InputError` for none."""
+        """Collect the answers that at least `min_count` annotators gave (one a row, if the table has one answer a row).
+
+        Raises `InputError` where there is none.
+        """
         spellings: dict[str, Counter] = defaultdict(Counter)
         for example in examples:
             for answer in example.answers:
@@ -55,7 +58,7 @@ class AnswerList:
 
 @dataclass(frozen=True)
 class AnswerTree:
-    """A list of answers as this base's tokens."""
+    """A list of answers as a prefix tree of one base's tokens."""
 
     answers: tuple[str, ...]
     text: Any
@@ -63,12 +66,12 @@ class AnswerTree:
 
     @cached_property
     def by_tokens(self) -> dict[tuple[int, ...], str]:
-        """Each answer by its tokens, end token included."""
+        """Map the tokens of each answer, end token included, to the answer."""
         return dict(zip(map(tuple, self.text.answer_ids(self.answers)), self.answers, strict=True))
 
     @cached_property
     def _next(self) -> dict[tuple[int, ...], list[int]]:
-        """Beginning → the tokens that may follow it."""
+        """Map the beginning of an answer to the tokens that may follow it."""
         following: dict[tuple[int, ...], dict[int, None]] = {}
         for tokens in self.by_tokens:
             for place, token in enumerate(tokens):
@@ -77,14 +80,14 @@ class AnswerTree:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest answer, end token included."""
+        """Count the tokens of the longest answer, end token included."""
         return max(map(len, self.by_tokens))
 
     @property
     def beams(self) -> int:
-        """So many are followed at once: answers of one token each are ranked exactly, and so is a list no longer than this.
+        """Choose the number of beams; answers of one token each are ranked exactly, and so is a list no longer than this.
 
-        Two at least: with one, `generate` does not search, and counts in other units.
+        Two at least: with one, `generate` does not search, and returns scores in other units.
         """
         return max(2, min(RANKED, len(self.by_tokens)))
 
@@ -100,10 +103,10 @@ class AnswerTree:
         raise_all(problems[:10])
 
     def allowed(self, generated: list[int]) -> list[int]:
-        """Tokens that may follow; behind a whole answer, where generation has ended, the end token again."""
+        """List the tokens that may follow; after a whole answer, the end token again."""
         return self._next.get(tuple(generated), [self.text.end_token_id])
 
     def answer(self, generated: list[int]) -> str | None:
-        """The answer that these tokens spell, padding behind its end left out; None for a beginning only."""
+        """Return the answer that these tokens spell, ignoring padding after its end; None for a beginning only."""
         end = self.text.end_token_id
         return self.by_tokens.get(tuple(generated[: generated.index(end) + 1])) if end in generated else None

@@ -33,7 +33,7 @@ class ClassSubset:
 
 @dataclass(frozen=True)
 class ClassEncoder(PromptEncoder):
-    """For a base that reads the question and chooses among `answers`."""
+    """Encodes text for a base that reads the question and chooses among `answers`."""
 
     answers_with = "classes"
 
@@ -50,7 +50,7 @@ class ClassEncoder(PromptEncoder):
         return self._rows.get(normalize_answer(answer))
 
     def constraint(self, answers: Sequence[str] | None = None) -> ClassSubset | None:
-        """Make what holds the base to `answers`, of which those that one output stands for count once; None for all.
+        """Restrict the base to `answers`; two that one output stands for count once. None: all are allowed.
 
         Raises `InputError` for answers that the head has no output for.
         """
@@ -65,7 +65,7 @@ class ClassEncoder(PromptEncoder):
         return ClassSubset(tuple(first.values())[::-1], tuple(first)[::-1])
 
     def targets(self, annotated: Sequence[Sequence[str]]) -> torch.Tensor:
-        """Annotators' answers to each question → [questions, answers]: the VQA accuracy that each answer would have."""
+        """Compute the VQA accuracy of every answer by the annotators' answers to each question: [questions, answers]."""
         targets = torch.zeros(len(annotated), len(self.answers))
         for question, said in enumerate(annotated):
             for answer in dict.fromkeys(said):

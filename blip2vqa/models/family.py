@@ -52,13 +52,13 @@ class Stage:
 
 
 def patches_shape(config) -> tuple[int, ...]:
-    """Shape of a ViT's output for one image: (patches + 1, hidden)."""
+    """Return the shape of a ViT's output for one image: (patches + 1, hidden)."""
     vision = config.vision_config
     return (vision.image_size // vision.patch_size) ** 2 + 1, vision.hidden_size
 
 
 def picture_shape(config) -> tuple[int, ...]:
-    """Shape of one image's `pixel_values`."""
+    """Return the shape of one image's `pixel_values`."""
     vision = getattr(config, "vision_config", config)
     return 3, vision.image_size, vision.image_size
 
@@ -190,7 +190,7 @@ class Family:
 
     @contextmanager
     def head_for(self, model, answers: Sequence[str] | None) -> Iterator[None]:
-        """Inside, the model's head is made for these answers; afterwards it is its own again."""
+        """Make the model's head for these answers inside the block; afterwards it is its own again."""
         yield
 
     # Words

@@ -55,36 +55,36 @@ class LoadedModel:
 
     @property
     def where(self) -> str:
-        """The base as an adapter remembers it."""
+        """How an adapter names the base."""
         return remembered(self.base_model_id)
 
     @property
     def base(self):
-        """The base itself, of `models`, also under an adapter."""
+        """The base itself, without the adapter around it."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
 
 def remembered(base_model_id: str) -> str:
-    """A base as an adapter remembers it: a Hub id, or an absolute path that holds from any working folder."""
+    """Return how an adapter names a base: a Hub id, or an absolute path that holds from any working folder."""
     return str(Path(base_model_id).resolve()) if Path(base_model_id).is_dir() else base_model_id
 
 
 def find_device(use_cpu: bool = False) -> torch.device:
-    """The accelerator of this process where there is one, else the CPU."""
+    """Return the accelerator of this process where there is one, else the CPU."""
     if not use_cpu and torch.accelerator.is_available():
         return torch.device(torch.accelerator.current_accelerator().type, torch.accelerator.current_device_index())
     return torch.device("cpu")
 
 
 def load_config(base_model_id: str, revision: str | None = None):
-    """The base's configuration. Raises `InputError` when the base is neither there nor reachable, or of no known kind."""
+    """Load the base's configuration. Raises `InputError` when the base is not to be had, or of no known family."""
     config = reach(AutoConfig.from_pretrained, base_model_id, revision)
     family_of(config)
     return config
 
 
 def load_processor(base_model_id: str, config, revision: str | None = None) -> ProcessorMixin:
-    """The processor, with what old Hub copies leave out, and with PIL's image operations on every machine."""
+    """Load the processor, with what old Hub copies leave out, and with PIL's image operations on every machine."""
     load = partial(reach, base_model_id=base_model_id, revision=revision)
     # torchvision, where it is installed, resizes a little differently: features would depend on the machine.
     image_processor = load(AutoImageProcessor.from_pretrained, backend="pil")
@@ -93,7 +93,7 @@ def load_processor(base_model_id: str, config, revision: str | None = None) -> P
 
 
 def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
-    """What `load` makes of a base's files. Raises `InputError` where they are not usable, or not to be had."""
+    """Call `load` on a base's files. Raises `InputError` where they are not usable, or not to be had."""
     try:
         return load(base_model_id, revision=revision, **kwargs)
     except (OSError, ValueError, HFValidationError, SafetensorError) as error:
@@ -107,12 +107,12 @@ def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, of a message that may be long."""
+    """Shorten an error's message to its first line."""
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch.dtype, str]:
-    """`--dtype` → the precision and a note. Raises `InputError` for float16 where it is known to overflow."""
+    """Choose the precision by `--dtype`, and say why. Raises `InputError` for float16 where it is known to overflow."""
     if name == "float16" and not family.float16:
         raise InputError(f"--dtype float16: {family.name} overflows in it; use bfloat16, or float32")
     if name != "auto":
@@ -131,7 +131,7 @@ def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch
 def choose_quantization(
     name: str, config, dtype: torch.dtype, device: torch.device, parts: tuple[str, ...] | None = None
 ) -> tuple[str, str]:
-    """`--quantization` → `none`, `8bit` or `4bit`, and a note. `auto` quantizes only what of `parts` would not fit."""
+    """Choose `none`, `8bit` or `4bit` by `--quantization`, and say why; `auto` quantizes only what of `parts` would not fit."""
     stored = stored_quantization(config)
     if stored and name not in ("auto", stored):
         raise InputError(
@@ -159,7 +159,7 @@ def choose_quantization(
 
 
 def stored_quantization(config) -> str | None:
-    """How bitsandbytes stored a base: `4bit`, `8bit`, or None where it is whole."""
+    """Return how bitsandbytes stored a base: `4bit`, `8bit`, or None where it is whole."""
     how = getattr(config, "quantization_config", None) or {}
     how = how if isinstance(how, dict) else how.to_dict()
     return next((bits for bits in ("4bit", "8bit") if how.get(f"load_in_{bits}")), None)
@@ -188,7 +188,7 @@ def remove_dropout(config) -> None:
 
 
 def quantized_layers(model, family: Family) -> list[nn.Linear]:
-    """What bitsandbytes would quantize of a base: the language model's linear layers, but those that are kept whole."""
+    """List the layers that bitsandbytes would quantize: all linear ones but those that the family keeps whole."""
     fp32 = {*(model._keep_in_fp32_modules or ())}
 
     def whole(name: str) -> bool:
@@ -201,10 +201,10 @@ def quantized_layers(model, family: Family) -> list[nn.Linear]:
 
 
 def suit_generation(language_model) -> RemovableHandle | None:
-    """Let the output head, where there is one, see its input in one piece.
+    """Make the input of the output head, where there is one, contiguous (by a hook, which is returned).
 
-    `generate` hands it the last position of every row, a slice of the whole. For that torch multiplies row by row, with a copy
-    of the head's matrix for each: at opt-2.7b's size 4 GB for 16 rows, and most of the time that an answer takes on a CPU.
+    `generate` gives the head the last position of every row, a slice of the whole. For that torch multiplies row by row, with
+    a copy of the head's matrix for each: at opt-2.7b's size 4 GB for 16 rows, and most of the time of an answer on a CPU.
     """
     head = language_model.get_output_embeddings()
     return head and head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))

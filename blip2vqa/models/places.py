@@ -45,6 +45,11 @@ def _roles_of(module: str, family: Family | None) -> list[str]:
     return (family and family.roles_of(module)) or [ROLE_ALIASES.get(last, last)]
 
 
+def role_label(scope: str, role: str) -> str:
+    """Name a role in a scope, as in "q" of the language model and "qformer q"."""
+    return role if scope == LANGUAGE_MODEL else f"{scope} {role}"
+
+
 def scopes_and_roles(modules: Sequence[str], family: Family | None) -> tuple[list[str], list[str]]:
     """Tell what an adapter on these modules is on: scopes, and roles as `lora.modules_to_adapt` labels them."""
     scopes, labels = set(), set()
@@ -55,8 +60,7 @@ def scopes_and_roles(modules: Sequence[str], family: Family | None) -> tuple[lis
         if part and part.scope and not part.roles:
             labels.add(scope)
             continue
-        front = "" if scope == LANGUAGE_MODEL else f"{scope} "
-        labels |= {f"{front}{role}" for role in _roles_of(module, family)}
+        labels |= {role_label(scope, role) for role in _roles_of(module, family)}
     order = [f"{front}{role}" for front in ("", *(f"{scope} " for scope in SCOPES)) for role in (*ROLES, *SCOPES)]
     known = [label for label in order if label in labels]
     return [scope for scope in SCOPES if scope in scopes], known + sorted(labels - set(known))

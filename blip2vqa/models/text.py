@@ -79,11 +79,11 @@ class PromptEncoder:
             raise InputError(*problems[:10], *more)
 
     def problems_of(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int) -> list[str]:
-        """Say what `check_lengths` raises."""
+        """List the problems that `check_lengths` raises."""
         return [problem for example in examples for problem in self.problems_of_row(example, answer_room)]
 
     def problems_of_row(self, example: Example, answer_room: int) -> list[str]:
-        """Say what is wrong with one example: here, that it has more tokens than the model has positions."""
+        """List the problems of one example: here, that it has more tokens than the model has positions."""
         # Most rows need not be tokenized to be sure.
         if not self.max_positions or self.most_tokens(example) + answer_room <= self.max_positions:
             return []
@@ -105,7 +105,7 @@ class PromptEncoder:
 
 @dataclass(frozen=True)
 class TextEncoder(PromptEncoder):
-    """For a base that writes its answers."""
+    """Encodes text for a base that writes its answers."""
 
     seq2seq: bool = False
     """Whether a decoder answers what an encoder has read."""
@@ -133,7 +133,7 @@ class TextEncoder(PromptEncoder):
         return self.tokenizer.decode([self.end_token_id])
 
     def constraint(self, answers: Sequence[str] | None = None) -> AnswerTree | None:
-        """Make what holds the base to `answers`, else to its own `answers`; None where there are none.
+        """Restrict the base to `answers`, or else to the encoder's own `answers`; None where there are neither.
 
         Raises `InputError` for answers that this base cannot tell apart, or cannot end.
         """
@@ -164,11 +164,11 @@ class TextEncoder(PromptEncoder):
         return [[*row[skip:], self.end_token_id] for row in ids]
 
     def more_inputs(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
-        """Make what else the model reads of each prompt: here, nothing."""
+        """Encode each prompt for other parts of the model that read it, too: here, there are none."""
         return {}
 
     def training_batch(self, questions: Sequence[str], answers: Sequence[str]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask`, `labels` (and `decoder_input_ids` for seq2seq), each [batch, longest].
+        """Encode a batch: `input_ids`, `attention_mask`, `labels` (and `decoder_input_ids` for seq2seq), each [batch, longest].
 
         `labels` of a causal model are as long as `input_ids` and not shifted; of a seq2seq model, as the decoder's.
         """
@@ -186,8 +186,9 @@ class TextEncoder(PromptEncoder):
         return batch | self.more_inputs(questions)
 
     def shared_batch(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str, torch.Tensor]:
-        """All questions of one image in one row of a causal model, as exact as one row each; a group is their pairs of
-        `prompt_ids` and `answer_ids`.
+        """Encode all questions of one image in one row of a causal model, as exact as one row each.
+
+        `groups`: for each image, the pairs of `prompt_ids` and `answer_ids` of its questions.
 
         A row is the image tokens, then the questions with their answers one behind the other. Each question's positions
         go on from the image, and it sees the image and itself alone.
@@ -221,7 +222,7 @@ class TextEncoder(PromptEncoder):
     def generation_batch(
         self, questions: Sequence[str], prompts: Sequence[str] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` [batch, longest] of prompts alone; `prompts`: one for each question.
+        """Encode prompts alone: `input_ids` and `attention_mask` [batch, longest]; `prompts`: one for each question.
 
         A causal model's are padded between image and question: generation goes on from the last column, and the first ones
         are the same for all questions of an image.
@@ -240,7 +241,7 @@ class TextEncoder(PromptEncoder):
         return batch | more
 
     def pad_rows(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-        """As for prompts; raises `ValueError` for a row with too few image tokens, or too many."""
+        """Pad rows; raises `ValueError` for a row with too few image tokens, or too many."""
         padded = super().pad_rows(rows)
         self._check_image_tokens(padded["input_ids"])
         return padded
@@ -256,7 +257,7 @@ class TextEncoder(PromptEncoder):
         return self.tokenizer.convert_ids_to_tokens(self.image_token_id) if self.num_query_tokens else None
 
     def problems_of(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int) -> list[str]:
-        """Also a prompt that spells the image token, and when `tokens_per_row` is too small for one question."""
+        """Also list a prompt that spells the image token, and a `tokens_per_row` that is too small for one question."""
         problems = super().problems_of(examples, answer_room, tokens_per_row)
         token = self._image_token
         if token and token in self.prompt:
@@ -272,7 +273,7 @@ class TextEncoder(PromptEncoder):
         return problems
 
     def problems_of_row(self, example: Example, answer_room: int) -> list[str]:
-        """Also a question or an answer that spells the image token."""
+        """Also list a question or an answer that spells the image token."""
         token = self._image_token
         texts = (("question", example.question), *(("answer", answer) for answer in example.answers))
         spelt = [
@@ -282,23 +283,23 @@ class TextEncoder(PromptEncoder):
         return spelt + super().problems_of_row(example, answer_room)
 
     def most_tokens(self, example: Example) -> int:
-        """Also the image and the longest answer."""
+        """Count the image and the longest answer, too."""
         answer = max((len(answer.encode()) for answer in example.answers), default=0)
         return super().most_tokens(example) + self.num_query_tokens + answer
 
     def _lengths(self, example: Example) -> tuple[int, int]:
-        """Tokens of the prompt, and of the longest answer with its end."""
+        """Count the tokens of the prompt, and of the longest answer with its end."""
         answers = self.answer_ids(list(example.answers) or [""])
         return len(self.prompt_ids([example.question])[0]), max(map(len, answers))
 
     def row_length(self, example: Example, answer_room: int) -> int:
-        """Prompt and answer follow each other; a decoder counts from its own start."""
+        """Count prompt and answer together; a decoder counts from its own start."""
         prompt, answer = self._lengths(example)
         room = max(answer, answer_room)
         return max(prompt, room) if self.seq2seq else prompt + room
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Rows of unlike length → int64 [rows, longest], padded on the right."""
+    """Pad rows of unlike length on the right → int64 [rows, longest]."""
     sequences = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=value)

@@ -15,20 +15,20 @@ class BlipModel(PartialModel):
 
     @property
     def language_model(self):
-        """What generates."""
+        """The part that generates."""
         return self.text_decoder
 
     def get_output_embeddings(self):
         return self.text_decoder.get_output_embeddings()
 
     def encode(self, pixel_values=None, image_embeds=None):
-        """`image_embeds` [images, patches + 1, vision hidden] from whichever stage's output is given."""
+        """Compute `image_embeds` [images, patches + 1, vision hidden], unless they are given."""
         return self.vision_model(pixel_values=pixel_values).last_hidden_state if image_embeds is None else image_embeds
 
     see = encode
 
     def _logits(self, keep, input_ids, encoder_hidden_states, **kwargs):
-        """Of every position of the decoder's ids [rows, length], or of those that the mask `keep` names alone."""
+        """Compute logits of the decoder's ids [rows, length], with the mask `keep` of these positions alone."""
         hidden = self.text_decoder.bert(
             input_ids=input_ids, encoder_hidden_states=encoder_hidden_states, is_decoder=True, use_cache=False, **kwargs
         ).last_hidden_state
@@ -49,7 +49,7 @@ class BlipVqa(BlipModel, BlipForQuestionAnswering):
                 layer.crossattention.self.register_forward_pre_hook(_see_the_mask, with_kwargs=True)
 
     def read(self, image_embeds, input_ids, attention_mask):
-        """Questions [rows, length] about one image a row → [rows, length, text hidden]."""
+        """Encode questions [rows, length] about one image a row → [rows, length, text hidden]."""
         return self.text_encoder(
             input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=image_embeds
         ).last_hidden_state
@@ -65,20 +65,22 @@ class BlipVqa(BlipModel, BlipForQuestionAnswering):
         image_embeds=None,
         **kwargs,
     ):
-        """Logits of the decoder's positions, with `keep` [rows, answer length] of these alone: [kept positions, vocabulary]."""
+        """Compute logits of the decoder's positions, with `keep` [rows, answer length] of these alone: [kept, vocabulary]."""
         question = self.read(self.encode(pixel_values, image_embeds), input_ids, attention_mask)
         return self._logits(keep, decoder_input_ids, question, encoder_attention_mask=attention_mask, **kwargs)
 
     def generation_inputs(self, image_embeds, input_ids, attention_mask):
-        """What `language_model.generate` takes for questions about one image a row: the start token, and what was read."""
+        """Make the inputs of `language_model.generate` for questions about one image a row."""
         start = torch.full((len(input_ids), 1), self.decoder_start_token_id, device=input_ids.device)
         question = self.read(image_embeds, input_ids, attention_mask)
         return {"input_ids": start, "encoder_hidden_states": question, "encoder_attention_mask": attention_mask}
 
 
 def _see_the_mask(module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """The decoder's mask of the question, which upstream loses on its way to the attention that reads it: an answer would
-    depend on the padding that longer questions bring into its batch."""
+    """Give the decoder its mask of the question, which upstream loses on the way to the attention that reads it.
+
+    Without it an answer would depend on the padding that longer questions bring into its batch.
+    """
     return args, kwargs | {"encoder_attention_mask": kwargs["attention_mask"]}
 
 
@@ -95,17 +97,17 @@ class BlipCaption(BlipModel, BlipForConditionalGeneration):
         image_embeds=None,
         **kwargs,
     ):
-        """Logits of prompt and answer, with `keep` [rows, length] of these positions alone: [kept positions, vocabulary]."""
+        """Compute logits of prompt and answer, with `keep` [rows, length] of these positions alone: [kept, vocabulary]."""
         image_embeds = self.encode(pixel_values, image_embeds)
         return self._logits(keep, input_ids, image_embeds, attention_mask=attention_mask, **kwargs)
 
     def generation_inputs(self, image_embeds, input_ids, attention_mask):
-        """What `language_model.generate` takes for prompts, padded in front, about one image a row."""
+        """Make the inputs of `language_model.generate` for prompts, padded in front, about one image a row."""
         return {"input_ids": input_ids, "attention_mask": attention_mask, "encoder_hidden_states": image_embeds}
 
 
 class BlipFamily(Family):
-    """What the two families of BLIP have in common: text models are of one kind, and the class says what they make up."""
+    """What the two families of BLIP have in common; the class named in the configuration tells them apart."""
 
     model_type = "blip"
     processor_class = BlipProcessor

@@ -20,13 +20,13 @@ class QFormerModel(PartialModel):
     """What BLIP-2 and InstructBLIP have in common, from the Q-Former's output on."""
 
     def see(self, pixel_values):
-        """`pixel_values` [images, 3, height, width] → `image_embeds` [images, patches + 1, vision hidden]."""
+        """Compute `image_embeds` [images, patches + 1, vision hidden] from `pixel_values` [images, 3, height, width]."""
         return self.vision_model(pixel_values=pixel_values).last_hidden_state
 
     def query(self, image_embeds, **question):
-        """`image_embeds` [rows, patches + 1, vision hidden] → `query_output` [rows, num_query_tokens, qformer hidden].
+        """Compute `query_output` [rows, num_query_tokens, qformer hidden] from `image_embeds` [rows, patches + 1, hidden].
 
-        `question`: what the Q-Former reads beside the image, where it reads: `input_ids` and `attention_mask` [rows, length].
+        `question`: `input_ids` and `attention_mask` [rows, length], for a Q-Former that reads the question, too.
         """
         rows, device = len(image_embeds), image_embeds.device
         queries = self.query_tokens.expand(rows, -1, -1)
@@ -43,13 +43,13 @@ class QFormerModel(PartialModel):
         return output.last_hidden_state[:, : queries.shape[1]].to(image_embeds.dtype)
 
     def project(self, query_output):
-        """`query_output` [n, num_query_tokens, qformer hidden] → embeddings [n, num_query_tokens, text hidden]."""
+        """Project `query_output` [n, num_query_tokens, qformer hidden] to embeddings [n, num_query_tokens, text hidden]."""
         weight = self.language_projection.weight  # under an adapter, too: PEFT hands it through
         # A 4-bit or 8-bit weight has an integer dtype: there the layer itself casts its input.
         return self.language_projection(query_output.to(weight.dtype) if weight.is_floating_point() else query_output)
 
     def embed(self, input_ids, query_output):
-        """Token embeddings [rows, length, text hidden] with the projected features in place of the image tokens."""
+        """Embed tokens [rows, length, text hidden] with the projected features in place of the image tokens."""
         embeddings = self.get_input_embeddings()(input_ids)
         image = self.project(query_output).to(embeddings.dtype)
         return embeddings.masked_scatter((input_ids == self.config.image_token_index).unsqueeze(-1), image)
@@ -57,17 +57,17 @@ class QFormerModel(PartialModel):
     def forward(
         self, input_ids, keep=None, labels=None, pixel_values=None, image_embeds=None, query_output=None, **kwargs
     ):
-        """Logits from `pixel_values`, `image_embeds` or `query_output` of one image a row; `keep`: see `_logits`."""
+        """Compute logits from `pixel_values`, `image_embeds` or `query_output` of one image a row; `keep`: see `_logits`."""
         if query_output is None:
             query_output = self.encode(pixel_values, image_embeds)
         return self._logits(self.embed(input_ids, query_output), keep, **kwargs)
 
     def generation_inputs(self, query_output, input_ids, attention_mask):
-        """What `language_model.generate` takes for prompts, `input_ids` [rows, length], about one image a row."""
+        """Make the inputs of `language_model.generate` for prompts, `input_ids` [rows, length], about one image a row."""
         return {"inputs_embeds": self.embed(input_ids, query_output), "attention_mask": attention_mask}
 
     def _logits(self, inputs_embeds, keep, **kwargs):
-        """Of every position, or with `keep`, a mask of the positions that predict an answer's token, of these alone.
+        """Compute logits of every position, or with `keep`, a mask of those that predict an answer's token, of these alone.
 
         `keep` is [rows, length] of a causal model's ids or [rows, answer length] of a seq2seq model's decoder; then the
         logits are [kept positions, vocabulary], row by row: the output head, as wide as the vocabulary, runs there only.
@@ -79,7 +79,7 @@ class QFormerModel(PartialModel):
         return CausalLMOutput(logits=self.get_output_embeddings()(hidden))
 
     def _hidden(self, inputs_embeds, attention_mask, decoder_input_ids=None, **kwargs):
-        """What the language model's output head would be given: [rows, length, text hidden]."""
+        """Compute the input of the language model's output head: [rows, length, text hidden]."""
         if attention_mask.dtype == torch.bool:  # added to the scores as it is; else every layer would convert it anew
             lowest = torch.finfo(inputs_embeds.dtype).min
             attention_mask = torch.zeros_like(attention_mask, dtype=inputs_embeds.dtype).masked_fill(
@@ -100,7 +100,7 @@ class Blip2(QFormerModel, Blip2ForConditionalGeneration):
     """`pixel_values` → ViT → `image_embeds` → Q-Former → `query_output` → projection and language model → logits."""
 
     def encode(self, pixel_values=None, image_embeds=None, query_output=None):
-        """`query_output` [images, num_query_tokens, qformer hidden] from whichever stage's output is given."""
+        """Compute `query_output` [images, num_query_tokens, qformer hidden] from whichever stage is given."""
         if query_output is not None:
             return query_output
         return self.query(self.see(pixel_values) if image_embeds is None else image_embeds)

@@ -26,26 +26,26 @@ class InstructBlip(QFormerModel, InstructBlipForConditionalGeneration):
     """As BLIP-2, but the Q-Former reads the question, too: `image_embeds` is the last that does not depend on it."""
 
     def encode(self, pixel_values=None, image_embeds=None):
-        """`image_embeds` [images, patches + 1, vision hidden] from whichever stage's output is given."""
+        """Compute `image_embeds` [images, patches + 1, vision hidden], unless they are given."""
         return self.see(pixel_values) if image_embeds is None else image_embeds
 
     def forward(
         self, qformer_input_ids, qformer_attention_mask, pixel_values=None, image_embeds=None, labels=None, **kwargs
     ):
-        """Logits from `pixel_values` or `image_embeds` of one image a row; the rest as `QFormerModel.forward` takes it."""
+        """Compute logits from `pixel_values` or `image_embeds` of one image a row; else as `QFormerModel.forward`."""
         image_embeds = self.encode(pixel_values, image_embeds)
         read = self.query(image_embeds, input_ids=qformer_input_ids, attention_mask=qformer_attention_mask)
         return super().forward(query_output=read, **kwargs)
 
     def generation_inputs(self, image_embeds, input_ids, attention_mask, qformer_input_ids, qformer_attention_mask):
-        """What `language_model.generate` takes for prompts, `input_ids` [rows, length], about one image a row."""
+        """Make the inputs of `language_model.generate` for prompts, `input_ids` [rows, length], about one image a row."""
         read = self.query(image_embeds, input_ids=qformer_input_ids, attention_mask=qformer_attention_mask)
         return super().generation_inputs(read, input_ids, attention_mask)
 
 
 @dataclass(frozen=True)
 class InstructBlipEncoder(TextEncoder):
-    """As `TextEncoder`; the Q-Former gets the prompt, too, in tokens of its own."""
+    """As `TextEncoder`; the Q-Former also gets the prompt, in tokens of its own."""
 
     qformer_tokenizer: PreTrainedTokenizerBase | None = None
     max_qformer_positions: int | None = None
@@ -53,7 +53,7 @@ class InstructBlipEncoder(TextEncoder):
 
     @property
     def shares_image(self) -> bool:
-        """Never: what the language model is given of a picture depends on the question."""
+        """False: what the language model is given of a picture depends on the question."""
         return False
 
     def more_inputs(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
@@ -62,7 +62,7 @@ class InstructBlipEncoder(TextEncoder):
         return {"qformer_input_ids": found["input_ids"], "qformer_attention_mask": found["attention_mask"]}
 
     def problems_of_row(self, example: Example, answer_room: int) -> list[str]:
-        """Also a prompt that is too long for the Q-Former."""
+        """Also say that a prompt is too long for the Q-Former."""
         problems, limit = super().problems_of_row(example, answer_room), self.max_qformer_positions
         if limit and self.most_tokens(example) > limit:
             read = int(self.more_inputs([example.question])["qformer_attention_mask"].sum())

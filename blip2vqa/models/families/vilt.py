@@ -29,11 +29,11 @@ class Vilt(PartialModel, ViltForQuestionAnswering):
 
     @property
     def language_model(self):
-        """What reads."""
+        """The encoder, which reads."""
         return self.vilt
 
     def forward(self, labels=None, **kwargs):
-        """As upstream, without its loss."""
+        """Compute logits as upstream, without its loss."""
         return super().forward(**kwargs)
 
     def answer_with(self, answers: tuple[str, ...]) -> int:
@@ -55,15 +55,15 @@ class Vilt(PartialModel, ViltForQuestionAnswering):
 
     @property
     def _head(self) -> nn.Sequential:
-        """The base's own, also under an adapter that has another."""
+        """The base's own head, also under an adapter that has another."""
         return getattr(self.classifier, "original_module", self.classifier)
 
     def own_head(self) -> tuple[nn.Linear, tuple[str, ...]]:
-        """The head's last layer and its answers."""
+        """Return the head's last layer and its answers."""
         return self._head[-1], head_answers(self.config)
 
     def set_own_head(self, head: tuple[nn.Linear, tuple[str, ...]]) -> None:
-        """As `own_head` returned it."""
+        """Put back what `own_head` returned."""
         self._head[-1], answers = head
         self.config.id2label = dict(enumerate(answers))
         self.config.label2id = {answer: row for row, answer in enumerate(answers)}
@@ -71,12 +71,12 @@ class Vilt(PartialModel, ViltForQuestionAnswering):
 
 
 def _in_its_own_precision(head: nn.Sequential, args: tuple) -> tuple:
-    """The head's input; a head that an adapter holds is in float32, whatever the base is in."""
+    """Cast the head's input; a head that an adapter holds is in float32, whatever the base is in."""
     return (args[0].to(head[0].weight.dtype),)
 
 
 def _visual_embed(self, pixel_values, pixel_mask, max_image_length=None):
-    """Patch embeddings with positions [images, patches + 1, hidden] and their mask, in place of upstream's.
+    """Compute patch embeddings with positions [images, patches + 1, hidden] and their mask, in place of upstream's.
 
     Upstream shuffles the patches by torch's global generator, and fills shorter rows with patches drawn at random: two runs
     would differ in their last digits. Here the picture's own patches come first, in their order.
