@@ -45,8 +45,9 @@ from blip2vqa.features.cache import FeatureStore
 from blip2vqa.features.key import FeatureKey
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.request import AnswerRequest, Decoding
-from blip2vqa.models.families import family_of, stage_shape
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
+from blip2vqa.models.parts import leave_out
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4
@@ -69,8 +70,8 @@ class Work:
         self.text = text_encoder(config, tokenizer, self.end_token_id)
 
         self.stage, _ = self.loaded.family.last_frozen_stage(("language_model",))
-        self.space = FeatureKey(self.stage, "random", {}, dtype, stage_shape(config, self.stage))
-        self.store = FeatureStore(folder, self.space)
+        self.key = FeatureKey(self.stage, "random", {}, dtype, self.loaded.family.stage(self.stage).shape(config))
+        self.store = FeatureStore(folder, self.key)
         self.encode_into(self.store)
 
         wrap(self.loaded, LoraArguments(), seed=0, fused=False)
@@ -118,7 +119,8 @@ class Work:
         prompts = [torch.tensor(ids) for ids in self.text.prompt_ids([question.question for question in questions])]
         pad = partial(pad_sequence, batch_first=True, padding_side="left")
         read = {
-            name: tensor.to(self.device) for name, tensor in self.text.read_ids([q.question for q in questions]).items()
+            name: tensor.to(self.device)
+            for name, tensor in self.text.more_inputs([q.question for q in questions]).items()
         }
         output = (
             type(self.loaded.base)
@@ -152,7 +154,7 @@ class Work:
     def first(self) -> list[str]:
         """Ours, from images that nobody has seen."""
         with tempfile.TemporaryDirectory() as folder:
-            store = FeatureStore(folder, self.space)
+            store = FeatureStore(folder, self.key)
             self.encode_into(store)
             return self.answers(store)
 
@@ -176,9 +178,8 @@ class Work:
 
     def drop_towers(self) -> None:
         """Forget the frozen towers, the images and the merged adapter: answers from stored features need none of them."""
-        for part in self.loaded.family.stages[self.stage][0]:
-            for name in self.loaded.base.PARTS[part]:
-                setattr(self.loaded.base, name, None)
+        family = self.loaded.family
+        leave_out(self.loaded.base, family.absent(family.rest(self.stage)))
         self.pixels = self.adapted = None
         free_unused()
 

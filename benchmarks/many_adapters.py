@@ -39,11 +39,13 @@ from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
 from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.adapters.multi import Adapters
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
+from blip2vqa.config.roles import ROLES
 from blip2vqa.features.encode import InMemoryFeatures
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.request import AnswerRequest, Decoding, use_adapters
-from blip2vqa.models.families import ROLES, family_of, stage_shape
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
+from blip2vqa.models.parts import leave_out
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
 
 WAYS = ("base", "one", "held", "all")
@@ -51,7 +53,7 @@ WAYS = ("base", "one", "held", "all")
 
 def write_adapters(loaded: LoadedModel, args, folder: Path) -> int:
     """`--adapters` of them, named by number → the bytes of one."""
-    roles = [role for role in ROLES if role in loaded.family.role_modules["language_model"]]
+    roles = [role for role in ROLES if role in loaded.family.roles("language_model")]
     found = modules_to_adapt(loaded.base, loaded.family, tuple(roles), ("language_model",))
     layers = {name: loaded.base.get_submodule(name) for names in found.values() for name in names}
     sizes = {}
@@ -103,10 +105,8 @@ def measure(args, folder: Path, device: torch.device) -> dict:
     suit_generation(base.language_model)
     size = write_adapters(loaded, args, folder)
     stage, _ = loaded.family.last_frozen_stage(("language_model",))
-    for part in loaded.family.stages[stage][0]:
-        for name in base.PARTS[part]:
-            setattr(base, name, None)
-    shape = stage_shape(config, stage)
+    leave_out(base, loaded.family.absent(loaded.family.rest(stage)))
+    shape = loaded.family.stage(stage).shape(config)
     features = InMemoryFeatures(
         stage, {str(image): torch.randn(shape).to(loaded.dtype) for image in range(args.images)}
     )

@@ -40,9 +40,9 @@ from blip2vqa.data.tables import load_table
 from blip2vqa.evaluation.tasks import VQA
 from blip2vqa.features.cache import FeatureStore
 from blip2vqa.features.key import FeatureKey
-from blip2vqa.models.families import DEFAULT_PROMPT
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_config, load_processor
-from blip2vqa.models.text import TextEncoder, TrainingCollator
+from blip2vqa.training.collators import TrainingCollator
 from blip2vqa.training.trainer import AnsweredQuestions, RowSampler
 
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def resident_bytes(kind: str) -> int:
 def run_steps(folder: Path, rows: int) -> dict:
     """Every step on the table in `folder`, as a fine-tuning run takes them."""
     config = load_config(str(BASE))
-    text = TextEncoder.of(load_processor(str(BASE), config), config, DEFAULT_PROMPT)
+    text = family_of(config).text_encoder(load_processor(str(BASE), config), config)
     steps, path, images = Steps(), str(folder / "table.csv"), str(folder / "images")
     room, row_tokens = VQA.max_new_tokens, FinetuneArguments.tokens_per_row
 

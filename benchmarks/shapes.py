@@ -13,8 +13,9 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import peft
 import torch
@@ -122,13 +123,8 @@ def tiny_like(shape: str) -> str:
 
 def text_encoder(config: Blip2Config, tokenizer: RandomTokens, end_token_id: int = 2) -> TextEncoder:
     """A `TextEncoder` whose prompt is the question alone."""
-    family = family_of(config)
-    seq2seq = family.answers == "seq2seq"
-    return TextEncoder(
-        tokenizer=tokenizer, prompt="{question}", seq2seq=seq2seq, image_token_id=config.image_token_index,
-        num_query_tokens=config.num_query_tokens, end_token_id=end_token_id,
-        start_token_id=0 if seq2seq else None, qformer_tokenizer=RandomReading(tokenizer) if family.reads_question else None,
-    )  # fmt: skip
+    processor = SimpleNamespace(tokenizer=tokenizer, qformer_tokenizer=RandomReading(tokenizer))
+    return replace(family_of(config).text_encoder(processor, config, "{question}"), end_token_id=end_token_id)
 
 
 def configuration(shape: str) -> Blip2Config:

@@ -45,6 +45,8 @@ from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, find_device
+from blip2vqa.models.parts import leave_out
+from blip2vqa.training.collators import TrainingCollator
 from blip2vqa.training.losses import AnswerLoss
 
 MAX_GRADIENT_NORM = 1.0  # Trainer's default
@@ -81,7 +83,7 @@ class Work:
         text = text_encoder(config, RandomTokens(args.prompt_tokens, args.answer_tokens))
         stage, _ = self.family.last_frozen_stage(("language_model",))
         rows = FinetuneArguments.tokens_per_row if text.shares_image else None
-        collator = text.collator(Features(self.encode().cpu(), stage), rows)
+        collator = TrainingCollator(text, Features(self.encode().cpu(), stage), rows)
         self.batch = self._to_device(collator(list(zip(questions, answers, strict=True))))
         plain = text.training_batch([question.question for question in questions], answers)
         plain.pop("decoder_input_ids", None)  # upstream makes them from the labels
@@ -152,9 +154,7 @@ class Work:
     def drop_towers(self) -> None:
         """Forget the frozen towers and the images: our step has their output."""
         stage, _ = self.family.last_frozen_stage(("language_model",))
-        for part in self.family.stages[stage][0]:
-            for name in self.loaded.base.PARTS[part]:
-                setattr(self.loaded.base, name, None)
+        leave_out(self.loaded.base, self.family.absent(self.family.rest(stage)))
         self.pixels = self.plain = None
         free_unused()
 

@@ -31,9 +31,9 @@ from blip2vqa.data.images import ImageSource, open_image
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.request import AnswerRequest
-from blip2vqa.models.classes import class_encoder
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
+from blip2vqa.training.collators import ClassCollator
 from blip2vqa.training.losses import ClassLoss
 
 SIZES = {
@@ -58,7 +58,7 @@ class Work:
         self.loaded = LoadedModel(self.base, self.processor, family, args.shape, None, device, dtype, "none", [])
         draw = np.random.default_rng(0)
         self.pictures = {str(number): _jpeg(draw, number) for number in range(args.images)}
-        self.text = class_encoder(self.processor, self.config)
+        self.text = family.text_encoder(self.processor, self.config)
         pixels = Pixels(
             {name: ImageSource(name, data=data) for name, data in self.pictures.items()}, self.processor.image_processor
         )
@@ -68,7 +68,7 @@ class Work:
                     " ".join(draw.choice(WORDS, 8)) + "?", (answers[row % len(answers)],), "what", {})
             for row in range(self.batch_size)
         ]  # fmt: skip
-        self.collator = self.text.collator(pixels)
+        self.collator = ClassCollator(self.text, pixels)
         self.lora = wrap(self.loaded, LoraArguments(), seed=0)
         self.trained = [parameter for parameter in self.loaded.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, fused=True)

@@ -76,10 +76,10 @@ def image_dir(tmp_path):
 def store(tmp_path, monkeypatch):
     """An empty store with shards of four images."""
     from blip2vqa.features import cache as store_module
-    from helpers.feature_stores import SPACE
+    from helpers.feature_stores import KEY
 
     monkeypatch.setattr(store_module, "SHARD_IMAGES", 4)
-    return store_module.FeatureStore(tmp_path / "cache", SPACE)
+    return store_module.FeatureStore(tmp_path / "cache", KEY)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
 from blip2vqa.adapters.lora import widen_trained_modules
 from blip2vqa.adapters.multi import MEMORY_GB, Adapters
 from blip2vqa.adapters.ref import CURRENT, AdapterRef
-from blip2vqa.models.families import SCOPES, family_of
+from blip2vqa.config.roles import SCOPES
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, load_config
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -77,9 +78,7 @@ def find_adapter(
     if not adapter.manifest:
         logger.warning("adapter %s has no blip2vqa.json: prompt and decoding are the defaults unless given", path)
     family = family_of(base_config)
-    if family.answers == "classes" and adapter.answers:
-        base_config.id2label = dict(enumerate(adapter.answers))
-    misfit = misfit_of(adapter, partial(family.model_class, base_config))
+    misfit = misfit_of(adapter, partial(family.outline, base_config, answers=adapter.answers))
     if misfit:
         raise InputError(
             f"adapter {path}: does not fit base model {base_model_id} (it was made for {remembered}): {misfit}"
@@ -139,16 +138,11 @@ def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
     if loaded.quantization != "none":
         add_adapters(loaded, {CURRENT: adapter})
         return
-    classes = loaded.family.answers == "classes"
-    head = loaded.base.own_head() if classes else None
     adapter.adapter.config.inference_mode = True
-    if classes and adapter.answers:  # the adapter's copy of the head is made for them
-        loaded.base.answer_with(adapter.answers)
-    loaded.model = PeftModel(loaded.model, adapter.adapter.config)
-    widen_trained_modules(loaded.model)
-    set_peft_model_state_dict(loaded.model, adapter.adapter.weights)
-    if classes:
-        loaded.base.set_own_head(head)
+    with loaded.family.head_for(loaded.base, adapter.answers):  # the adapter's copy of the head is made for them
+        loaded.model = PeftModel(loaded.model, adapter.adapter.config)
+        widen_trained_modules(loaded.model)
+        set_peft_model_state_dict(loaded.model, adapter.adapter.weights)
     loaded.model = loaded.model.merge_and_unload()
     loaded.model.requires_grad_(False).eval()
 

@@ -18,7 +18,7 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # of the same widt
 
 
 def keep_mask(shape: torch.Size, p: float, device: torch.device) -> torch.Tensor:
-    """int8 `shape`: 0 with probability `p`, else -1, all bits set; see `drop`."""
+    """Draw an int8 mask of this shape: 0 with probability `p`, else -1, all bits set; see `drop`."""
     if device.type != "cpu":
         return torch.empty(shape, dtype=torch.int8, device=device).bernoulli_(1 - p).neg_()
     # torch draws on one thread and one number an element on a CPU, which took longer than the adapter's products. Here each
@@ -30,7 +30,7 @@ def keep_mask(shape: torch.Size, p: float, device: torch.device) -> torch.Tensor
 
 
 def drop(x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """`x` with zeros where `keep` is 0: its bits masked, several times faster on a CPU than a product with booleans."""
+    """Set `x` to zero where `keep` is 0, by masking its bits: several times faster on a CPU than a product with booleans."""
     integers = _INTEGERS[x.element_size()]
     return (x.view(integers) & keep.to(integers)).view(x.dtype)
 
@@ -62,7 +62,7 @@ class _Update(torch.autograd.Function):
 
 
 def _forward(self: LoraLayer, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-    """In place of a PEFT layer's own forward where it would do just this; else that one."""
+    """Compute a PEFT layer in one step where its own forward would do just this; else call that one."""
     name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
     odd = args or kwargs or self.disable_adapters or self.merged or name not in self.lora_A
     mixed = type(self) is Linear and self.base_layer.weight.dtype != x.dtype
@@ -78,7 +78,7 @@ def _forward(self: LoraLayer, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
 
 
 def fuse(model: nn.Module) -> int:
-    """Let the LoRA layers of a PEFT model compute so, but those with DoRA or a bias of their own; how many they are."""
+    """Make the LoRA layers of a PEFT model compute in one step, but those with DoRA or a bias; returns how many they are."""
     fused = 0
     for module in model.modules():
         if (

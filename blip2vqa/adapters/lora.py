@@ -1,4 +1,4 @@
-"""Scopes and roles → modules, wrapping with PEFT, and a summary of what matched."""
+"""Find the modules of scopes and roles, put a LoRA adapter on them with PEFT, and sum up what matched."""
 
 import re
 from collections.abc import Iterable
@@ -12,8 +12,10 @@ from transformers import set_seed
 from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.fused_lora import fuse
 from blip2vqa.config.common import CHANGE_THE_BASE, LoraArguments
-from blip2vqa.models.families import Family, parse_roles, parse_scopes
+from blip2vqa.config.roles import parse_roles, parse_scopes
+from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.places import role_label
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.formatting import percent
 
@@ -28,7 +30,7 @@ class LoraSummary:
     total: int
 
     def lines(self) -> list[tuple[str, str]]:
-        """`(label, text)` pairs for the summary block."""
+        """Make `(label, text)` pairs for the summary block."""
         matched = ", ".join(f"{role} {count}" if count else f"{role} –" for role, count in self.modules.items())
         share = percent(self.trainable / self.total, 2)
         return [
@@ -40,35 +42,37 @@ class LoraSummary:
 def modules_to_adapt(
     model: nn.Module, family: Family, roles: tuple[str, ...], scopes: tuple[str, ...]
 ) -> dict[str, list[str]]:
-    """What it covers (a role, of another scope than the language model with the scope in front) → names of its linear layers.
+    """Map each role to the names of the linear layers that it matches; roles of other scopes than the language model are
+    labelled with their scope, as in "qformer q".
 
     Raises `InputError` when a role that the architecture has matches nothing, or when no role matches at all.
     """
-    absent = [scope for scope in scopes if scope not in family.places]
+    absent = [scope for scope in scopes if scope not in family.scopes]
     if absent:
-        raise InputError(f"--lora_scope: {family.name} has no {', '.join(absent)}; it has {', '.join(family.places)}")
+        raise InputError(f"--lora_scope: {family.name} has no {', '.join(absent)}; it has {', '.join(family.scopes)}")
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]  # bitsandbytes' are, too
     found: dict[str, list[str]] = {}
     for scope in scopes:
         here = [name for name in linear if family.scope_of(name) == scope]
-        if scope == "projection":
-            found["projection"] = here
+        known = family.roles(scope)
+        if not known:
+            found[scope] = here
             continue
         for role in roles:
-            ends = family.role_modules[scope].get(role, ())
-            label = role if scope == "language_model" else f"{scope} {role}"
+            ends = known.get(role, ())
+            label = role_label(scope, role)
             pattern = re.compile(rf"\.(?:{'|'.join(ends)})$")
             found[label] = [name for name in here if ends and pattern.search(name)]
             if ends and not found[label]:
                 raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {', '.join(ends)})")
     if not any(found.values()):
-        known = ", ".join(dict.fromkeys(role for scope in scopes for role in family.role_modules[scope]))
+        known = ", ".join(dict.fromkeys(role for scope in scopes for role in family.roles(scope)))
         raise InputError(f"--lora_roles: {family.name} has no {', '.join(roles)} layers; it has {known}")
     return found
 
 
 def widen_trained_modules(model: nn.Module) -> None:
-    """Put what an adapter holds whole into float32 (in place), as PEFT does with LoRA's own weights.
+    """Convert the modules that an adapter holds whole to float32 (in place), as PEFT does with LoRA's own weights.
 
     In 16 bits most steps of AdamW are too small to change a weight, and in float16 its denominator is 0.
     """

@@ -16,10 +16,12 @@ from accelerate import PartialState
 
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.finetune import FinetuneArguments
+from blip2vqa.config.roles import parse_scopes
 from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted, layer_rate, materialise
-from blip2vqa.features.encode import DECODING_THREADS
+from blip2vqa.features.encode import DECODING_THREADS, stage_maker
 from blip2vqa.models.attention import suit_training
-from blip2vqa.models.families import Family, family_of, parse_scopes, stage_shape
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXELS, Family
 from blip2vqa.models.loading import (
     BYTES_PER_WEIGHT,
     LoadedModel,
@@ -31,8 +33,9 @@ from blip2vqa.models.loading import (
     quantized_layers,
     remove_dropout,
 )
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.models.text import PromptEncoder
 from blip2vqa.training.checks import check
+from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.data import Rows, RunData, build_run_data, count_images
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
@@ -92,7 +95,7 @@ class Plan:
         return family_of(self.config)
 
     @property
-    def text(self) -> TextEncoder:
+    def text(self) -> PromptEncoder:
         """The encoder that turns questions and answers into tensors."""
         return self.data.text
 
@@ -103,14 +106,14 @@ class Plan:
 
     @cached_property
     def stage(self) -> str:
-        """The input that a training batch starts from, one of `families.STAGES`."""
+        """The input that a training batch starts from."""
         stage, _ = self.family.last_frozen_stage(parse_scopes(self.run.lora.lora_scope))
-        return stage if self.run.features.kept() else "pixel_values"
+        return stage if self.run.features.kept() else PIXELS
 
     @property
     def towers(self) -> tuple[str, ...]:
         """The parts that run once for each image, before training."""
-        return self.family.stages[self.stage][0]
+        return self.family.stage(self.stage).made_by
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
@@ -121,26 +124,22 @@ class Plan:
         """Build the model that `load_base` would load with `parts`, unquantized and without contents."""
         config, family = copy.deepcopy(self.config), self.family
         remove_dropout(config)
-        with torch.device("meta"):
-            model = family.model_class(config, parts)
-            if self.text.classes:
-                model.answer_with(self.text.answers)
-            model = model.to(self.dtype).requires_grad_(False).eval()
-        if "language_model" in parts:
+        model = family.outline(config, parts, self.text.answers).to(self.dtype).requires_grad_(False).eval()
+        if LANGUAGE_MODEL in parts:
             suit_training(model.language_model, self.device)
         return LoadedModel(model, None, family, self.base_model_id, None, self.device, self.dtype, "none", [])
 
     def features(self) -> _Shapes:
         """Describe the features that batches start from."""
-        shape = stage_shape(self.config, self.stage)
-        return _Shapes(self.stage, shape, torch.float32 if self.stage == "pixel_values" else self.dtype)
+        shape = self.family.stage(self.stage).shape(self.config)
+        return _Shapes(self.stage, shape, torch.float32 if self.stage == PIXELS else self.dtype)
 
     @cached_property
     def batches(self) -> list[list[dict[str, torch.Tensor]]]:
         """Up to `BATCHES` batches of the first epoch, as `VQATrainer` draws them and divides them into parts."""
         args, train, text = self.args, self.data.train, self.text
         tokens_per_row = row_length(train, text, args)
-        collate = text.collator(self.features(), tokens_per_row)
+        collate = COLLATORS[text.answers_with](text, self.features(), tokens_per_row)
         order = list(row_sampler(train, text, args, tokens_per_row))
         items, size = AnsweredQuestions(train, args.seed), args.train_batch_size
         starts = range(0, len(order), size)
@@ -176,12 +175,12 @@ def _supervised(part: dict[str, torch.Tensor]) -> int:
 def count_encoding(plan: Plan, images: int) -> MemoryTracker:
     """Count memory and operations of the frozen parts on `images` images at once."""
     loaded, memory = plan.outline(plan.towers), MemoryTracker()
-    _, _, size = stage_shape(plan.config, "pixel_values")
+    _, _, size = plan.family.stage(PIXELS).shape(plan.config)
     with counted(memory), torch.no_grad():
         materialise(loaded, memory)
         memory.forget_peak()
         pixels = torch.empty(images, 3, size, size, dtype=plan.dtype, device=plan.device)
-        (loaded.base.see if plan.stage == "image_embeds" else loaded.base.encode)(pixels)
+        stage_maker(loaded, plan.stage)(pixels)
     if plan.device.type == "cpu":  # decoded pictures of the next batches, in float32
         memory.peak["other"] += (DECODING_THREADS + 1) * images * 3 * size * size * 4
     return memory
@@ -240,7 +239,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
         }
     return {
         "base_model_id": plan.base_model_id,
-        "parameters": sum(weight.numel() for weight in plan.outline(plan.family.parts).model.parameters()),
+        "parameters": sum(weight.numel() for weight in plan.outline(plan.family.part_names).model.parameters()),
         "trainable": lora.trainable,
         "dtype": str(plan.dtype).removeprefix("torch."),
         "starts_from": plan.stage,

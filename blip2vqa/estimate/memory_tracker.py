@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.training.losses import AnswerLoss, ClassLoss
+from blip2vqa.training.collators import COLLATORS
 
 _aten = torch.ops.aten
 _INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
@@ -123,9 +123,8 @@ def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gra
         args: what `trainer_arguments` returns.
         gradients: whether there are gradients of an earlier part or batch already.
     """
-    classes = loaded.family.answers == "classes"
-    memory = MemoryTracker(0 if classes else loaded.base.config.text_config.vocab_size)
-    loss_of = ClassLoss() if classes else AnswerLoss(args.label_smoothing_factor)
+    memory = MemoryTracker(loaded.base.config.get_text_config().vocab_size)
+    loss_of = COLLATORS[loaded.family.encoder_class.answers_with].LOSS(args.label_smoothing_factor)
     with counted(memory):
         trained = materialise(loaded, memory)
         if args.activation_checkpointing:

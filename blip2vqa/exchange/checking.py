@@ -10,17 +10,18 @@ from PIL import Image
 
 from blip2vqa.adapters.attach import FoundAdapter, add_adapters, misfit_of, same_place
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
-from blip2vqa.adapters.base.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base, part_of
+from blip2vqa.adapters.base.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.features.encode import Pixels
+from blip2vqa.inference.generation import ANSWERS_WITH
 from blip2vqa.inference.request import use_adapters
-from blip2vqa.models.classes import class_scores, text_encoder
+from blip2vqa.models.family import LANGUAGE_MODEL, TEXT_PARTS
 from blip2vqa.models.loading import LoadedModel, load_base
+from blip2vqa.models.places import part_of
 from blip2vqa.utils.errors import InputError
 
 OK, CONVERTIBLE, INCOMPATIBLE = "ok", "convertible", "incompatible"
-TEXT_PARTS = {"language_model", "token_embeddings"}
 DRIFT = {"cast": 0.05, "quantized-8bit": 0.15, "quantized-4bit": 0.5}
 """The most that logits of a copy may drift from the original's, in shares of their spread, to count as the same base. Measured
 on the embedded OPT base: 0.05 in 4 bits; below 0.01 for casts."""
@@ -131,18 +132,14 @@ def _gaps(adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> str | No
     """Which layers an adapter of the language model means to adapt, by its configuration, and holds nothing for; None: none."""
     ends = tuple(f".{target.removeprefix('language_model.')}" for target in adapter.config.target_modules or ())
     layers = [name.removesuffix(".weight") for name in base.names if name.endswith(".weight")]
-    meant = {name for name in layers if part_of(name, base) == "language_model" and f".{name}".endswith(ends)}
+    meant = {name for name in layers if part_of(name, base.family) == LANGUAGE_MODEL and f".{name}".endswith(ends)}
     missing = meant - {*names.values()} if adapter.config.layers_to_transform is None else set()
     return f"{len(missing)} places have no weight, such as {min(missing)}" if missing else None
 
 
 def _model(adapter: Adapter, base: Checkpoint):
-    """The base without content, with the adapter's own answers where it brings a head for them."""
-    if not (base.family and base.family.answers == "classes" and adapter.answers):
-        return copy.deepcopy(base.model)
-    config = copy.deepcopy(base.config)
-    config.id2label = dict(enumerate(adapter.answers))
-    return base.family.model_class(config)
+    """Build the base without contents, with the adapter's own answers where it brings a head for them."""
+    return base.family.outline(base.config, answers=adapter.answers) if base.family else copy.deepcopy(base.model)
 
 
 def _check_values(found: Check, adapter: Adapter) -> None:
@@ -179,9 +176,9 @@ def _check_parts(found: Check, adapter: Adapter, base: Checkpoint) -> None:
         )
         return
     found.parts = parts = compare_parts(mine, theirs)
-    adapted = {part_of(name, base) for name in found.names.values()}
-    text_alone = adapted == {"language_model"}
-    under = adapted | (TEXT_PARTS if text_alone and base.language_model is not None else set())
+    adapted = {part_of(name, base.family) for name in found.names.values()}
+    text_alone = adapted == {LANGUAGE_MODEL}
+    under = adapted | ({*TEXT_PARTS} if text_alone and base.language_model is not None else set())
     parts |= dict.fromkeys(under - parts.keys(), UNKNOWN)  # embeddings without a tokenizer on either side
     unlike = {part for part, how in parts.items() if how in (DIFFERENT, UNKNOWN)}
     copies = {part: how for part, how in parts.items() if how not in (SAME, DIFFERENT, UNKNOWN)}
@@ -256,13 +253,7 @@ def probe(loaded: LoadedModel, adapter: Adapter, ref: AdapterRef) -> torch.Tenso
         "RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.linear_gradient("L").rotate(90)]
     )
     pixels = Pixels({"": picture}, loaded.processor.image_processor)
-    text = text_encoder(loaded.processor, loaded.base.config, adapter.manifest.get("prompt"), adapter.answers)
+    prompt, answers = adapter.manifest.get("prompt"), adapter.answers
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config, prompt, answers)
     with use_adapters(loaded, [ref]):
-        if text.classes:
-            return class_scores(loaded, text, pixels, [""], [_QUESTION])[0]
-        vision = loaded.base.encode(pixel_values=pixels.of([""]).to(loaded.device, loaded.dtype))
-        batch = {key: tensor.to(loaded.device) for key, tensor in text.generation_batch([_QUESTION]).items()}
-        inputs = loaded.base.generation_inputs(vision, **batch)
-        options = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-        said = loaded.base.language_model.generate(**inputs, **options, pad_token_id=text.pad_token_id)
-    return said.logits[0][0].float().cpu()
+        return ANSWERS_WITH[text.answers_with].first_scores(loaded, text, pixels, _QUESTION)

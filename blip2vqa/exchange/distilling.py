@@ -15,6 +15,7 @@ from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.exchange.measuring import Asking
 from blip2vqa.inference.model_spec import find_model_spec
+from blip2vqa.models.families import family_named
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError
@@ -81,7 +82,7 @@ def _manner(source: Adapter, base: Checkpoint, given: dict | None = None) -> dic
     taken = {"lora_r": source.config.r, "lora_alpha": source.config.lora_alpha, "bertscore_model": "none"}
     if (manifest.get("decoding") or {}).get("max_new_tokens"):
         taken["max_new_tokens"] = manifest["decoding"]["max_new_tokens"]
-    if manifest.get("prompt") and manifest.get("family") == base.family.name:
+    if manifest.get("prompt") and family_named(manifest.get("family"), ()) is base.family:
         taken["prompt"] = manifest["prompt"]
     return {name: value for name, value in taken.items() if name not in given}
 

@@ -14,8 +14,9 @@ from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.files.adapter import Adapter, check_output
 from blip2vqa.adapters.lora import modules_to_adapt
-from blip2vqa.exchange.inspecting import scopes_and_roles
-from blip2vqa.models.families import ROLES
+from blip2vqa.config.roles import ROLES
+from blip2vqa.models.classes import head_answers
+from blip2vqa.models.places import scopes_and_roles
 from blip2vqa.utils.errors import InputError
 
 _EXACT = 1024  # up to this many rows or columns, all singular vectors cost less than the product that finds them
@@ -78,7 +79,7 @@ def extract(
         {"command": "extract", "of": [{"name": str(tuned), "revision": tuned_revision}], "error": difference.error},
         rank=max(factors.rank for factors in difference.deltas.values()),
     )
-    saved = LoraConfig(modules_to_save=list(one.family.trained_whole)) if difference.whole else LoraConfig()
+    saved = LoraConfig(modules_to_save=list(one.trained_whole)) if difference.whole else LoraConfig()
     like = Adapter(str(tuned), output, None, saved, {})
     write_adapter(output, difference.deltas, like=like, manifest=manifest, whole=difference.whole)
     worst = max(difference.errors, key=difference.errors.get)
@@ -133,7 +134,7 @@ def _check_alike(base: Checkpoint, tuned: Checkpoint) -> None:
 def _linear_layers(base: Checkpoint) -> set[str]:
     """Layers that an adapter may hold: those with a role, and the projection."""
     if base.family is not None:
-        found = modules_to_adapt(base.model, base.family, ROLES, tuple(base.family.places))
+        found = modules_to_adapt(base.model, base.family, ROLES, base.family.scopes)
         return {name for names in found.values() for name in names}
     head = base.model.get_output_embeddings()
     return {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear) and module is not head}
@@ -141,7 +142,7 @@ def _linear_layers(base: Checkpoint) -> set[str]:
 
 def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> _Difference:
     found, linear = _Difference(), {f"{name}.weight" for name in _linear_layers(base)}
-    own = base.family.trained_whole if base.family else ()
+    own = base.trained_whole
     for name in tqdm(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
         if name not in base.names or base.shape(name) != tuned.shape(name):
             if name in linear:
@@ -185,7 +186,7 @@ def _base_facts(base: Checkpoint, tuned: Checkpoint, difference: _Difference) ->
     }  # fmt: skip
     facts["scopes"], facts["roles"] = scopes_and_roles(list(difference.deltas), base.family)
     if difference.whole:
-        facts["answers"] = [tuned.config.id2label[row] for row in range(tuned.config.num_labels)]
+        facts["answers"] = list(head_answers(tuned.config))
     return facts
 
 

@@ -29,7 +29,6 @@ from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 COPIED = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*", "vocab*",
     "merges.txt", "spiece.model", "special_tokens_map.json", "added_tokens.json", "chat_template*", "LICENSE*",
-    "qformer_tokenizer/*",
 )  # fmt: skip
 """Of a base, beside its weights."""
 _LORA = re.compile(r"\.lora_\w+(\.weight|\.bias)?$")
@@ -141,13 +140,12 @@ def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor]
 def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
     layers, whole, problems = defaultdict(dict), {}, []
     misfit = f"adapter {adapter.name}: does not fit base model {base.base_model_id}"
-    new = base.family.trained_whole if base.family else ()
     for key, tensor in adapter.weights.items():
         name = key.removeprefix(PREFIX)
         found = _LORA.search(name)
         if found:
             layers[name[: found.start()]][key] = tensor
-        elif name in base.names or name.startswith(new):
+        elif name in base.names or name.startswith(base.trained_whole):
             whole[name] = tensor
         else:
             problems.append(f"{misfit}, which has no weight {name}")
@@ -171,7 +169,7 @@ def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
 def _misshapen(
     misfit: str, layers: Mapping, whole: Mapping, base: Checkpoint, answers: tuple[str, ...] | None
 ) -> list[str]:
-    problems, new = [], base.family.trained_whole if base.family else ()
+    problems = []
     for name, weights in layers.items():
         sides = {side: weights.get(f"{PREFIX}{name}.lora_{side}.weight") for side in "AB"}
         shape = base.shape(f"{name}.weight")
@@ -184,19 +182,14 @@ def _misshapen(
     for name, parameter in expected.named_parameters():
         if name in whole and whole[name].shape != parameter.shape:
             problems.append(f"{misfit}: {name} is {list(whole[name].shape)}, and {list(parameter.shape)} is needed")
-        elif name.startswith(new) and name not in whole and whole:
+        elif name.startswith(base.trained_whole) and name not in whole and whole:
             problems.append(f"{misfit}: it brings a part of a head, without {name}")
     return problems
 
 
 def _with_answers(base: Checkpoint, answers: tuple[str, ...] | None) -> nn.Module:
-    """The base without content, its head for these answers; None: for its own."""
-    if not (answers and base.family and base.family.answers == "classes"):
-        return base.model
-    config = copy.deepcopy(base.config)
-    config.id2label = dict(enumerate(answers))
-    with torch.device("meta"):
-        return type(base.model)(config)
+    """Build the base without contents, its head for these answers; None: for its own."""
+    return base.family.outline(base.config, answers=answers) if base.family else base.model
 
 
 def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
@@ -236,15 +229,16 @@ def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
 
 
 def _replaced(plan: _Plan, key: str, names: dict[str, str]) -> bool:
-    """Whether it is of the head for masked words of a bare ViLT, in whose place the adapter brings another."""
-    return bool(plan.whole) and key not in names and key.startswith("mlm_score.")
+    """Tell whether a weight belongs to a head of the base in whose place the adapter brings another."""
+    family = plan.base.family
+    return bool(plan.whole and family) and key not in names and key.startswith(family.replaced)
 
 
 def _copy_files(base: Checkpoint, folder: Path) -> None:
-    source = base.folder
+    source, copied = base.folder, [*COPIED, *(base.family.extra_files if base.family else ())]
     if not Path(base.base_model_id).is_dir():
-        source = Path(snapshot_download(base.base_model_id, revision=base.revision, allow_patterns=list(COPIED)))
-    for pattern in COPIED:
+        source = Path(snapshot_download(base.base_model_id, revision=base.revision, allow_patterns=copied))
+    for pattern in copied:
         for file in source.glob(pattern):
             if file.is_file():
                 target = folder / file.relative_to(source)

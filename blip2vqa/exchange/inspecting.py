@@ -1,86 +1,19 @@
 """What an adapter holds: its modules by layer and role, and how much each adds to its weight."""
 
-import re
-from dataclasses import dataclass
-
 import torch
 
 from blip2vqa.adapters.algebra import A, B, Factors, more_than_deltas, norm, rank_and_scaling, split_weights
 from blip2vqa.adapters.files.adapter import Adapter
-from blip2vqa.models.families import FAMILIES, ROLE_ALIASES, ROLES, SCOPES, Family
+from blip2vqa.config.roles import ROLES
+from blip2vqa.models.families import family_named
+from blip2vqa.models.family import Family
+from blip2vqa.models.places import place_of
 from blip2vqa.utils.threads import one_thread
 
 _FACTS = (
     "task", "family", "base_model_id", "base_model_revision", "prompt", "decoding", "style", "end_token", "dtype",
     "quantization", "scopes", "roles", "rank", "alpha", "scaling", "data", "seed", "metrics", "origin", "versions",
 )  # fmt: skip
-_ORDER = ("qkv", *ROLES[:4], *(f"cross {role}" for role in ROLES[:4]), *ROLES[4:])
-_NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.)")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in its base a module stands, by its name alone."""
-
-    scope: str | None
-    """Of `SCOPES`; None in a bare language model."""
-    stack: str
-    """The layers that it is one of, such as `language_model.model.decoder.layers`, or the module itself."""
-    layer: int | None
-    """From 0."""
-    role: str
-    """Of `ROLES`; `cross q` where it attends to what is not its own stack's, `qkv` where it is three in one, and the end of the
-    module's name where that is no known role."""
-
-
-def family_named(name: str | None, modules: list[str]) -> Family | None:
-    """The family of that name; without one, the family that knows most of these modules. None where none knows any."""
-    for family in FAMILIES.values():
-        if family.name == name:
-            return family
-    known = {
-        family.name: (sum(bool(_roles(module, family)) for module in modules), family) for family in FAMILIES.values()
-    }
-    count, family = max(known.values(), key=lambda pair: pair[0])
-    return family if count else None
-
-
-def place_of(module: str, family: Family | None) -> Place:
-    """Where a module stands."""
-    scope, number = family and family.scope_of(module), _NUMBER.search(module)
-    last = module.rpartition(".")[2]
-    if scope == "projection":
-        return Place(scope, module, None, scope)
-    role = "".join(_roles(module, family)) or ROLE_ALIASES.get(last, last)
-    if re.search("cross|EncDec", module):
-        role = f"cross {role}"
-    if number is None:
-        return Place(scope, module, None, role)
-    return Place(scope, module[: number.start()], int(number[1]), role)
-
-
-def _roles(module: str, family: Family | None) -> list[str]:
-    """What a family has the module for; nothing where it does not know it."""
-    scope = family and family.scope_of(module)
-    table = family.role_modules.get(scope, {}) if scope else {}
-    return [role for role, ends in table.items() if re.search(rf"\.(?:{'|'.join(ends)})$", module)]
-
-
-def scopes_and_roles(modules: list[str], family: Family | None) -> tuple[list[str], list[str]]:
-    """What a manifest says of an adapter on these modules: scopes, and roles as `lora.modules_to_adapt` labels them."""
-    scopes, labels = set(), set()
-    for module in modules:
-        scope = family and family.scope_of(module)
-        scopes.add(scope or "language_model")
-        if scope == "projection":
-            labels.add("projection")
-            continue
-        last = module.rpartition(".")[2]
-        front = "" if scope in (None, "language_model") else f"{scope} "
-        labels |= {f"{front}{role}" for role in _roles(module, family) or [ROLE_ALIASES.get(last, last)]}
-    order = [f"{front}{role}" for front in ("", *(f"{scope} " for scope in SCOPES)) for role in (*ROLES, "projection")]
-    known = [label for label in order if label in labels]
-    return [scope for scope in SCOPES if scope in scopes], known + sorted(labels - set(known))
 
 
 @one_thread()

@@ -12,13 +12,13 @@ from blip2vqa.adapters.base.fingerprints import compare_parts
 from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter
 from blip2vqa.config.exchange import MERGES
 from blip2vqa.config.fields import check_range
-from blip2vqa.exchange.inspecting import family_named, scopes_and_roles
 from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, reduce_rank, ties
+from blip2vqa.models.families import family_named
+from blip2vqa.models.places import part_of, scopes_and_roles
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 Weighted = Sequence[tuple[Adapter, float]]
 
-_PARTS = {"projection": "projection", "qformer": "qformer", "vision": "vision_model"}
 """Scope → part of the base that has a fingerprint; the language model's otherwise."""
 _ONE_ANSWER = ("task", "prompt", "decoding", "style", "answers", "end_token")
 """Of the manifests, what a merged adapter has one of."""
@@ -188,9 +188,7 @@ def check_together(adapters: Sequence[Adapter]) -> list[str]:
                 f"{pair}: {alone} is of a bare language model, whose layers have other names; transfer it first"
             )
             continue
-        parts = {
-            _PARTS.get(family.scope_of(name), "language_model") if family else "language_model" for name in modules
-        }
+        parts = {part_of(name, family) for name in modules}
         bases = [one.manifest.get("base") for one in (first, other)]
         known = compare_parts(*bases) if all(bases) else {}
         unlike = sorted(part for part in parts if known.get(part) == "different")

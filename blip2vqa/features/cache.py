@@ -1,7 +1,7 @@
 """Features of images on disk, so that a later run need not compute them: keyed by content, bounded, safe to share.
 
-    ROOT/v1-<space>/space.json                what made the features, for people
-    ROOT/v1-<space>/<random>.safetensors      a shard: `features` [n, *shape], the digests of its n images as metadata
+    ROOT/v1-<key>/space.json            what made the features, for people
+    ROOT/v1-<key>/<random>.safetensors  a shard: `features` [n, *shape], the digests of its n images as metadata
 
 Shards never change and their names never meet, so any number of processes and runs may read, write and evict at the same
 time without a lock. The same image in two shards costs its bytes and nothing else.
@@ -39,20 +39,22 @@ _SHARD_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
 class FeatureStore:
-    """The features of one space in the folder `root`, which other spaces share.
+    """The features of one `FeatureKey` in the folder `root`, which other keys share.
 
     Images go by the SHA-256 of their files' bytes, in hexadecimal. Nothing is made on disk before something is
     written, and reading works in a folder that cannot be written to. Raises `InputError` when `root` cannot be a folder.
     """
 
-    def __init__(self, root: str | Path, space: FeatureKey):
-        self.root, self.space = Path(root), space
-        self.folder = self.root / space.name
+    def __init__(self, root: str | Path, key: FeatureKey):
+        self.root, self.key = Path(root), key
+        self.folder = self.root / key.name
         self._warned: set[str] = set()
 
     def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those of these images that have no features here, in their order, each once. Reads the heads of the shards, and
-        marks those with features of the others as used."""
+        """List the images that have no features here, in their order, each once.
+
+        Reads the headers of the shards, and marks the shards that hold features of the others as used.
+        """
         left = dict.fromkeys(digests)
         for path, _, known in self._shards() if left else ():
             before = len(left)
@@ -65,11 +67,11 @@ class FeatureStore:
         return list(left)
 
     def writer(self) -> "FeatureWriter":
-        """`with store.writer() as writer: writer.add(digests, values)`; see `FeatureWriter`."""
+        """Return a `FeatureWriter`: `with store.writer() as writer: writer.add(digests, values)`."""
         return FeatureWriter(self)
 
     def open(self, digests: Iterable[str]) -> "StoredFeatures":
-        """The features of these images, memory-mapped. Raises `KeyError` with how many have none, which may be more
+        """Map the features of these images into memory. Raises `KeyError` with how many have none, which may be more
         than `missing` said a moment ago when another run evicts at the same time."""
         places: dict[str, tuple[int, int] | None] = dict.fromkeys(digests)
         left, paths, maps = len(places), [], []
@@ -86,16 +88,16 @@ class FeatureStore:
             if not left:
                 break
         if left:
-            raise KeyError(f"{left} of {len(places)} images have no {self.space.stage} in {self.folder}")
-        return StoredFeatures(self.space, places, paths, maps)
+            raise KeyError(f"{left} of {len(places)} images have no {self.key.stage} in {self.folder}")
+        return StoredFeatures(self.key, places, paths, maps)
 
     @property
     def nbytes(self) -> int:
-        """Size of all shards of all spaces below the root, in bytes."""
+        """Size of all shards of all keys below the root, in bytes."""
         return sum(status.st_size for _, status in self._all_files(_SHARD_NAME))
 
     def evict(self, limit_bytes: int, keep: Sequence["StoredFeatures"] = ()) -> int:
-        """Delete the least recently used shards of all spaces until `nbytes` is at most `limit_bytes`, but none that
+        """Delete the least recently used shards of all keys until `nbytes` is at most `limit_bytes`, but none that
         `keep` reads from. Returns the bytes deleted. Broken shards are never used, so their turn comes soon.
 
         What other processes of this machine have open stays readable for them (POSIX keeps a mapped file's contents).
@@ -130,7 +132,7 @@ class FeatureStore:
                     yield path, path.stat()
 
     def _shards(self) -> Iterator[tuple[Path, safe_open, list[str]]]:
-        """Path, open file and digests of each shard of this space that can be trusted; only its head has been read."""
+        """Yield path, open file and digests of each shard of this key that can be trusted; only its header has been read."""
         for path in _listing(self.folder, _SHARD_NAME):
             try:
                 handle = safe_open(path, "pt")
@@ -145,21 +147,21 @@ class FeatureStore:
             yield path, handle, digests
 
     def _check(self, handle: safe_open) -> list[str]:
-        """The digests of a shard. Raises one of several errors when it is not what `_save` writes into this space.
+        """Return the digests of a shard. Raises one of several errors when it is not what `_save` writes under this key.
 
         A cut file is noticed by safetensors. A file of the right size with its end not filled in, left by an
         interrupted copy or a crashed disk, is noticed by the checksum of the last image; to sum all of every shard
         would read the whole store at every start.
         """
         metadata = handle.metadata() or {}
-        if (metadata.get("format_version"), metadata.get("space")) != (str(FORMAT), self.space.name):
+        if (metadata.get("format_version"), metadata.get("space")) != (str(FORMAT), self.key.name):
             raise ValueError("of another format, or moved here from elsewhere")
         features = handle.get_slice("features")
         count, *shape = features.get_shape()
         last = features[count - 1 :]
-        if last.dtype != self.space.dtype or tuple(shape) != self.space.shape:
+        if last.dtype != self.key.dtype or tuple(shape) != self.key.shape:
             raise ValueError(f"features are {shape} of {last.dtype}")
-        if metadata["checksum"] != _checksum(metadata["digests"], last):
+        if metadata["checksum"] != checksum(metadata["digests"], last):
             raise ValueError("damaged (checksum)")
         digests = json.loads(metadata["digests"])
         if len(digests) != count:
@@ -171,12 +173,12 @@ class FeatureStore:
         known now and not after a shard's worth of computing."""
         about = "Features of images, computed by blip2vqa and kept for later runs. Safe to delete."
         with self._writing():
-            write_json_atomic(self.folder / "space.json", {"about": about} | self.space.as_json())
+            write_json_atomic(self.folder / "space.json", {"about": about} | self.key.as_json())
 
     def _save(self, digests: list[str], values: torch.Tensor) -> None:
         listed = json.dumps(digests)
-        metadata = {"format_version": str(FORMAT), "space": self.space.name, "digests": listed}
-        metadata["checksum"] = _checksum(listed, values[-1:])
+        metadata = {"format_version": str(FORMAT), "space": self.key.name, "digests": listed}
+        metadata["checksum"] = checksum(listed, values[-1:])
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         temporary = path.with_name(f".{path.name}.tmp")
         data = save({"features": values}, metadata)  # in memory: save_file hides what kind of OSError it met
@@ -205,22 +207,22 @@ class FeatureWriter:
 
     def __init__(self, store: FeatureStore):
         self._store = store
-        bytes_per_image = torch.Size(store.space.shape).numel() * store.space.dtype.itemsize
+        bytes_per_image = torch.Size(store.key.shape).numel() * store.key.dtype.itemsize
         self._capacity = max(1, min(SHARD_IMAGES, SHARD_BYTES // bytes_per_image))
         self._digests: list[str] = []
 
     def __enter__(self) -> "FeatureWriter":
         self._store._prepare()
-        self._buffer = torch.empty((self._capacity, *self._store.space.shape), dtype=self._store.space.dtype)
+        self._buffer = torch.empty((self._capacity, *self._store.key.shape), dtype=self._store.key.dtype)
         return self
 
     def add(self, digests: Sequence[str], values: torch.Tensor) -> None:
         """Add the features [n, *shape] of n images, from any device. Raises `ValueError` for another shape or dtype."""
-        space = self._store.space
-        if values.dtype != space.dtype or tuple(values.shape) != (len(digests), *space.shape):
+        key = self._store.key
+        if values.dtype != key.dtype or tuple(values.shape) != (len(digests), *key.shape):
             raise ValueError(
                 f"features are {list(values.shape)} of {values.dtype}; of {len(digests)} images they must be "
-                f"{[len(digests), *space.shape]} of {space.dtype}"
+                f"{[len(digests), *key.shape]} of {key.dtype}"
             )
         start = 0
         while start < len(digests):
@@ -258,10 +260,10 @@ class StoredFeatures:
     in memory what there is room for. Shared with forked workers; pickled, it is the paths, which are mapped again."""
 
     def __init__(
-        self, space: FeatureKey, places: dict[str, tuple[int, int]], paths: list[Path], maps: list[torch.Tensor]
+        self, key: FeatureKey, places: dict[str, tuple[int, int]], paths: list[Path], maps: list[torch.Tensor]
     ):
-        self.name = space.stage  # also of the tensor in a batch
-        self.space = space
+        self.name = key.stage  # also of the tensor in a batch
+        self.key = key
         self.paths = paths
         self._places = places  # digest → (shard, row)
         self._maps = maps
@@ -270,9 +272,9 @@ class StoredFeatures:
         return len(self._places)
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
-        """Features of these images, in this order: [n, *shape], the caller's own. Raises `KeyError` for unknown ones."""
+        """Copy the features of these images, in this order: [n, *shape]. Raises `KeyError` for unknown ones."""
         places = [self._places[digest] for digest in digests]
-        values = torch.empty((len(places), *self.space.shape), dtype=self.space.dtype)
+        values = torch.empty((len(places), *self.key.shape), dtype=self.key.dtype)
         for value, (shard, row) in zip(values, places, strict=True):
             value.copy_(self._maps[shard][row])
         return values
@@ -290,7 +292,7 @@ class StoredFeatures:
             ) from error
 
 
-def _checksum(listed: str, last: torch.Tensor) -> str:
+def checksum(listed: str, last: torch.Tensor) -> str:
     return f"{zlib.crc32(raw_bytes(last), zlib.crc32(listed.encode())):08x}"
 
 
@@ -301,7 +303,7 @@ def _touch(path: Path) -> None:
 
 
 def _listing(folder: Path, pattern: re.Pattern) -> list[Path]:
-    """Paths in a folder whose whole names match, sorted; none when there is no such folder."""
+    """List the paths in a folder whose whole names match, sorted; none when there is no such folder."""
     try:
         return sorted(folder / name for name in os.listdir(folder) if pattern.fullmatch(name))
     except FileNotFoundError:

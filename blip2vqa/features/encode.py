@@ -1,7 +1,7 @@
-"""What the frozen stage makes of images: computed once for each distinct image, kept on disk, used by every run.
+"""Features of images: the output of the frozen stage, computed once for each distinct image and kept on disk for every run.
 
-What is frozen never changes what it sees in an image, so training, evaluation and inference read it from the store, and the
-towers leave memory before the language model comes.
+Frozen weights always make the same features of an image, so training, evaluation and inference read them from the store, and
+the towers leave memory before the language model is loaded.
 """
 
 import gc
@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from blip2vqa.config.common import KeptFeatures
 from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.features.cache import FeatureStore, StoredFeatures
 from blip2vqa.features.key import FeatureKey, fingerprint
-from blip2vqa.models.families import Family, stage_shape
+from blip2vqa.models.family import PIXELS, Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.distributed import run_on_all_ranks
 from blip2vqa.utils.errors import InputError
@@ -34,28 +34,28 @@ DECODING_THREADS = 4
 
 
 class Features(Protocol):
-    """What a batch starts from, by image; `name` is its name in the batch, one of `families.STAGES`."""
+    """What a batch starts from, by image; `name` is the stage, which is also its name in the batch."""
 
     name: str
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
-        """Of these images, in this order: [n, ...]. Raises `KeyError` for unknown ones."""
+        """Return the features of these images, in this order: [n, ...]. Raises `KeyError` for unknown ones."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Nothing is kept: pictures are opened anew for every batch, and every part of the model runs in every step."""
+    """Pictures that are opened anew for every batch: no features are kept, and every part of the model runs in every step."""
 
     images: Mapping[str, ImageSource | PIL.Image.Image]
     image_processor: Callable
-    name: str = "pixel_values"
+    name: str = PIXELS
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
-        """`pixel_values` [n, 3, height, width]."""
-        return self.padded(digests)["pixel_values"]
+        """Open pictures → `pixel_values` [n, 3, height, width]."""
+        return self.padded(digests)[PIXELS]
 
     def padded(self, digests: Iterable[str]) -> dict[str, torch.Tensor]:
-        """`pixel_values` [n, 3, height, width]; where pictures keep their proportions also `pixel_mask` [n, height, width]."""
+        """Open pictures → `pixel_values` as `of`, and `pixel_mask` [n, height, width] where they keep their proportions."""
         digests = list(digests)
         rows = {digest: row for row, digest in enumerate(dict.fromkeys(digests))}  # each is opened once
         pictures = [self.images[digest] for digest in rows]
@@ -63,11 +63,6 @@ class Pixels:
         found = self.image_processor(opened, return_tensors="pt")
         index = [rows[digest] for digest in digests]
         return {name: tensor[index] for name, tensor in found.items()}
-
-
-def pixel_values(pictures: Sequence, image_processor) -> torch.Tensor:
-    """Opened pictures → [n, 3, height, width] in float32."""
-    return image_processor(list(pictures), return_tensors="pt")["pixel_values"]
 
 
 def encode_images(
@@ -79,19 +74,19 @@ def encode_images(
     batch_size: int,
     progress: bool = True,
 ) -> tuple[Features, list[tuple[str, str]]]:
-    """Features of all images, `{digest: source}`, from the store; `encoder` computes and adds those that are missing.
+    """Read the features of all images, `{digest: source}`, from the store; `encoder` computes and adds those that are missing.
 
     Processes of one launch share the work. Returns the features, and `(label, text)` lines that say how many were there and
     how large the store is. Raises `InputError` when the store's folder cannot be written or its disk is too small.
     """
-    state, space = PartialState(), _space(encoder, stage)
-    store = FeatureStore(kept.folder, space)
+    state, key = PartialState(), _feature_key(encoder, stage)
+    store = FeatureStore(kept.folder, key)
 
     def encode(digests: list[str]) -> None:
         _encode(encoder, {digest: images[digest] for digest in digests}, stage, store, batch_size, progress)
 
     def encode_share() -> None:
-        _check_room(kept.folder, len(missing) * torch.Size(space.shape).numel() * space.dtype.itemsize)
+        _check_room(kept.folder, len(missing) * torch.Size(key.shape).numel() * key.dtype.itemsize)
         encode(missing[state.process_index :: state.num_processes])
 
     def open_all() -> StoredFeatures:
@@ -139,18 +134,25 @@ def load_with_features(
     batch_size: int,
     progress: bool = True,
 ) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
-    """The parts of a base that a run needs, what its batches start from, and `(label, text)` lines that say which and why.
+    """Load the parts of a base that a run needs, and the features that its batches start from.
 
-    `load(parts=…)` loads parts of the base; `scopes` are what is adapted; `kept` is None to keep nothing. The towers are
-    loaded first, alone, and leave memory before the rest comes, so that a run needs the larger of the two and not both.
+    The towers are loaded first, alone, and leave memory before the rest is loaded, so that a run needs the larger of the two
+    and not both.
+
+    Args:
+        load: `load(parts=…)` loads parts of the base.
+        scopes: what is adapted.
+        kept: None to keep no features.
+
+    Returns the model, the features, and `(label, text)` lines that say which features are kept and why.
     """
     stage, why = family.last_frozen_stage(scopes)
-    if kept is None or stage == "pixel_values":
+    if kept is None or stage == PIXELS:
         loaded = load(parts=None)
-        why = why if stage == "pixel_values" else "as asked"
+        why = why if stage == PIXELS else "as asked"
         line = ("features", f"none kept, every part runs in every step: {why}")
         return loaded, Pixels(images, loaded.processor.image_processor), [line]
-    encoder = load(parts=family.stages[stage][0])
+    encoder = load(parts=family.stage(stage).made_by)
     features, lines = encode_images(encoder, images, stage, kept, batch_size=batch_size, progress=progress)
     device = encoder.device
     del encoder
@@ -164,7 +166,7 @@ def load_with_features(
 
 @dataclass(frozen=True)
 class InMemoryFeatures:
-    """What the frozen stage made of pictures, by name."""
+    """Features of pictures by digest, held in memory."""
 
     name: str
     values: dict[str, torch.Tensor]
@@ -175,9 +177,9 @@ class InMemoryFeatures:
 
 @torch.inference_mode()
 def encode_in_memory(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str], batch_size: int) -> Features:
-    """What the frozen stage makes of a few pictures, held in memory: they are looked at once, whoever is asked about them."""
+    """Encode a few pictures once and keep their features in memory."""
     stage, _ = loaded.family.last_frozen_stage(scopes)
-    if stage == "pixel_values":
+    if stage == PIXELS:
         return pixels
     look, names, values = stage_maker(loaded, stage), list(pixels.images), {}
     for start in range(0, len(names), batch_size):
@@ -187,15 +189,15 @@ def encode_in_memory(loaded: LoadedModel, pixels: Pixels, scopes: Iterable[str],
 
 
 def stage_maker(loaded: LoadedModel, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What makes a stage's output of `pixel_values`."""
-    return loaded.base.see if stage == "image_embeds" else loaded.base.encode
+    """Return the function that computes a stage from `pixel_values`."""
+    return getattr(loaded.base, loaded.family.stage(stage).method)
 
 
-def _space(encoder: LoadedModel, stage: str) -> FeatureKey:
-    config, base = encoder.base.config, encoder.base
-    frozen = {name for part in encoder.family.stages[stage][0] for name in base.PARTS[part]}
-    weights = {name: tensor for name, tensor in base.state_dict().items() if name.split(".")[0] in frozen}
-    towers = [getattr(config, name) for name in ("vision_config", "qformer_config") if hasattr(config, name)]
+def _feature_key(encoder: LoadedModel, stage: str) -> FeatureKey:
+    config, family, made = encoder.base.config, encoder.family, encoder.family.stage(stage)
+    frozen = {name for part in family.parts if part.name in made.made_by for name in part.modules}
+    weights = {name: tensor for name, tensor in encoder.base.state_dict().items() if name.split(".")[0] in frozen}
+    towers = [getattr(config, name) for name in family.tower_configs]
     settings = {
         "image_processor": encoder.processor.image_processor.to_dict(),
         "towers": [json.loads(tower.to_json_string(use_diff=False)) for tower in towers],
@@ -205,7 +207,7 @@ def _space(encoder: LoadedModel, stage: str) -> FeatureKey:
     for part in settings["towers"]:
         for name in ("dtype", "_name_or_path", "transformers_version"):
             part.pop(name, None)
-    return FeatureKey(stage, fingerprint(weights), settings, encoder.dtype, stage_shape(config, stage))
+    return FeatureKey(stage, fingerprint(weights), settings, encoder.dtype, made.shape(config))
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -221,7 +223,7 @@ def _check_room(folder: Path, needed: int) -> None:
 
 
 def _open_unchanged(digest: str, source: ImageSource):
-    """The picture, if its bytes are still those that were checked: what is kept under `digest` is kept for good."""
+    """Open a picture if its bytes are still those that were checked: what is kept under `digest` is kept for good."""
     try:
         data = source.read_bytes()
         if hashlib.sha256(data).hexdigest() != digest:
@@ -232,7 +234,7 @@ def _open_unchanged(digest: str, source: ImageSource):
 
 
 def _processes_here(state: PartialState) -> int:
-    """Processes on this machine."""
+    """Count the processes of this launch on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
 
 
@@ -251,7 +253,7 @@ def _encode(
 
     def opened(batch: list[str]) -> torch.Tensor:
         pictures = [_open_unchanged(digest, images[digest]) for digest in batch]
-        return pixel_values(pictures, encoder.processor.image_processor)
+        return encoder.processor.image_processor(pictures, return_tensors="pt")[PIXELS]
 
     batches = [digests[start : start + batch_size] for start in range(0, len(digests), batch_size)]
     hidden = not progress or not PartialState().is_main_process

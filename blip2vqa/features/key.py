@@ -1,4 +1,4 @@
-"""What two features must have in common for one to stand for the other."""
+"""The key of kept features: everything that they depend on but the picture itself."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ FORMAT = (
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Where features come from: all that they depend on but the picture."""
+    """What features were made by; features of equal keys can stand for each other."""
 
     stage: str
     """Output of the frozen stage: query_output or image_embeds"""
@@ -28,18 +28,18 @@ class FeatureKey:
     """Of one image's features: (num_query_tokens, hidden) or (patches + 1, hidden)"""
 
     def as_json(self) -> dict:
-        """All fields and the format, in JSON's types."""
+        """Return all fields and the format, in JSON's types."""
         return {"format": FORMAT} | asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
 
     @cached_property
     def name(self) -> str:
-        """Of its folder: the format and a hash of all fields."""
+        """Name of its folder: the format and a hash of all fields."""
         canonical = json.dumps(self.as_json(), sort_keys=True, allow_nan=False)
         return f"v{FORMAT}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
 
 
 def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of the tensors' names, dtypes, shapes and bits, whatever their order and device; in hexadecimal."""
+    """Compute the SHA-256 of the tensors' names, dtypes, shapes and bits, whatever their order and device; in hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
@@ -48,6 +48,6 @@ def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
-    """The bits of a tensor, row by row, from any device."""
+    """View the bits of a tensor, row by row, from any device."""
     # By way of uint8, as NumPy has no bfloat16; flat, as a scalar cannot be viewed so.
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

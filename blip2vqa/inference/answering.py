@@ -19,7 +19,7 @@ from blip2vqa.data.predictions import read_predictions
 from blip2vqa.data.tables import Table, load_table
 from blip2vqa.evaluation.bertscore import bertscore_scorer
 from blip2vqa.evaluation.scores import score
-from blip2vqa.inference.generation import Answer, answer_by_batch
+from blip2vqa.inference.generation import ANSWERS_WITH, Answer, answer_by_batch
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec, parse_adapters
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import find_scorer, start_pairs
@@ -219,15 +219,8 @@ def _start_block(
     pairs.append(("questions", f"{len(pending):,} on {images:,} images, {args.batch_size} at once"))
     for ref, request in job.requests.items():
         of = f" {ref.name}" if ref.name else ""
-        if request.text.classes:
-            listed = len(request.tree.answers if request.tree else request.text.answers)
-            pairs.append((f"answers{of}", f"the likeliest of {listed:,}, outputs of the head"))
-        else:
-            pairs.append((f"decoding{of}", request.decoding.describe()))
-        pairs.append((f"prompt{of}", request.text.prompt))
-        if request.tree and not request.text.classes:
-            how = f"found and ranked with {request.tree.beams} beams"
-            pairs.append((f"answers{of}", f"one of {len(request.tree.answers):,}, {how}"))
+        described = ANSWERS_WITH[request.text.answers_with].describe(request)
+        pairs += [(f"{label}{of}", text) for label, text in described]
     if job.skipped:
         pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))
     return format_block("Answering", pairs)

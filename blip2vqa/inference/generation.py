@@ -4,7 +4,7 @@ A causal model's keys and values of an image are computed once, and used for all
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from accelerate import PartialState
@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from blip2vqa.data.examples import Example
-from blip2vqa.features.encode import Features
+from blip2vqa.features.encode import Features, Pixels
 from blip2vqa.inference.request import AnswerRequest, Decoding, use_adapters
 from blip2vqa.models.answer_lists import RANKED, AnswerTree
-from blip2vqa.models.classes import class_scores
+from blip2vqa.models.classes import ClassEncoder, class_scores
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
 
@@ -174,6 +174,92 @@ def choose(scores: torch.Tensor, answers: Sequence[str], allowed: Sequence[int] 
     return found
 
 
+class WrittenAnswers:
+    """How a base answers that writes: its `TextEncoder` makes prompts, and the language model goes on from them."""
+
+    share_batches = True
+    """Whether one batch may hold questions to several adapters."""
+
+    @torch.inference_mode()
+    def prepare(self, loaded: LoadedModel, text: TextEncoder, features: Features, images: list[tuple], batch_size: int):
+        """Compute what the questions of these (image, adapter) share: `prefill_images` of a causal model that begins with the
+        image, else what `encode` returns."""
+        parts = []
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            given = features.of([digest for digest, _ in batch]).to(loaded.device, loaded.dtype)
+            with use_adapters(loaded, [adapter for _, adapter in batch]):
+                vision = loaded.base.encode(**{features.name: given})
+                parts.append(prefill_images(loaded, vision) if text.shares_image else vision)
+        if not text.shares_image:
+            return torch.cat(parts)
+        layers = zip(*parts, strict=True)  # of each layer, (keys, values) of every part
+        return [
+            (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer])) for layer in layers
+        ]
+
+    def answer(
+        self, loaded: LoadedModel, request: AnswerRequest, features: Features, memory, rows, digests, questions, prompts
+    ) -> list[Answer]:
+        """Answer one batch of questions about the images `digests`, which are `rows` of what `prepare` returned."""
+        text, how = request.text, (request.decoding, request.tree, prompts)
+        if text.shares_image:
+            return answer_with_kv_cache(loaded, text, memory, rows, questions, *how)
+        return answer_batch(loaded, text, memory[rows], questions, *how)
+
+    @torch.inference_mode()
+    def first_scores(self, loaded: LoadedModel, text: TextEncoder, pixels: Pixels, question: str) -> torch.Tensor:
+        """Compute the logits [vocabulary] of an answer's first token, about the one image of `pixels`."""
+        vision = loaded.base.encode(pixel_values=pixels.of(pixels.images).to(loaded.device, loaded.dtype))
+        batch = {key: tensor.to(loaded.device) for key, tensor in text.generation_batch([question]).items()}
+        inputs = loaded.base.generation_inputs(vision, **batch)
+        options = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+        said = loaded.base.language_model.generate(**inputs, **options, pad_token_id=text.pad_token_id)
+        return said.logits[0][0].float().cpu()
+
+    def remembered(self, request: AnswerRequest) -> dict:
+        """Return what a manifest keeps of how the answers are written."""
+        return {"decoding": asdict(request.decoding), "end_token": request.text.end_token}
+
+    def describe(self, request: AnswerRequest) -> list[tuple[str, str]]:
+        """Say how answers are found, as `(label, text)` lines."""
+        pairs = [("decoding", request.decoding.describe()), ("prompt", request.text.prompt)]
+        if request.tree:
+            how = f"found and ranked with {request.tree.beams} beams"
+            pairs.append(("answers", f"one of {len(request.tree.answers):,}, {how}"))
+        return pairs
+
+
+class ChosenAnswers:
+    """How a base answers that chooses among the outputs of a head; it reads picture and question together."""
+
+    share_batches = False  # a head with other outputs has batches of its own
+
+    def prepare(self, *given) -> None:
+        """Nothing of a picture can be computed before its question is known."""
+
+    def answer(
+        self, loaded: LoadedModel, request: AnswerRequest, features: Pixels, memory, rows, digests, questions, prompts
+    ) -> list[Answer]:
+        scores = class_scores(loaded, request.text, features, digests, questions, prompts)
+        return choose(scores, request.text.answers, request.tree and request.tree.rows)
+
+    def first_scores(self, loaded: LoadedModel, text: ClassEncoder, pixels: Pixels, question: str) -> torch.Tensor:
+        """Compute the probability of each answer [answers]."""
+        return class_scores(loaded, text, pixels, list(pixels.images), [question])[0]
+
+    def remembered(self, request: AnswerRequest) -> dict:
+        return {"decoding": None, "end_token": None}
+
+    def describe(self, request: AnswerRequest) -> list[tuple[str, str]]:
+        listed = len((request.tree or request.text).answers)
+        return [("answers", f"the likeliest of {listed:,}, outputs of the head"), ("prompt", request.text.prompt)]
+
+
+ANSWERS_WITH = {"tokens": WrittenAnswers(), "classes": ChosenAnswers()}
+"""By `answers_with` of what encodes a base's text."""
+
+
 def answer_by_batch(
     loaded: LoadedModel,
     features: Features,
@@ -191,7 +277,7 @@ def answer_by_batch(
     keys = [(example.digest, request.adapter) for example, request in zip(examples, requests, strict=True)]
     by_kind: dict[tuple, dict[tuple, list[int]]] = {}
     for index, request in enumerate(requests):
-        alone = request.adapter if request.text.classes else None  # a head with other outputs has batches of its own
+        alone = None if ANSWERS_WITH[request.text.answers_with].share_batches else request.adapter
         kind = by_kind.setdefault((request.decoding, id(request.tree), alone), {})
         kind.setdefault(keys[index], []).append(index)
     turns = {name: turn for turn, name in enumerate(dict.fromkeys(request.adapter for request in requests))}
@@ -210,30 +296,20 @@ def _my_batches(loaded, features, examples, requests, keys, mine, batch_size) ->
     """Answer the examples of this process, which can all share batches; `keys` are every example's (image, adapter)."""
     for chunk in _chunks(mine, keys, batch_size):
         request = requests[chunk[0]]
+        answers = ANSWERS_WITH[request.text.answers_with]
         images = {key: row for row, key in enumerate(dict.fromkeys(keys[index] for index in chunk))}
-        memory = _remember(loaded, request.text, features, list(images), batch_size)
+        memory = answers.prepare(loaded, request.text, features, list(images), batch_size)
         lengths = _prompt_lengths(chunk, examples, requests)
         chunk.sort(key=lengths.__getitem__, reverse=True)
         for first in range(0, len(chunk), batch_size):
             batch = sorted(chunk[first : first + batch_size], key=lambda index: requests[index].adapter)
             rows = [images[keys[index]] for index in batch]
-            asked = [(examples[index].question, requests[index].text.prompt) for index in batch]
+            digests = [examples[index].digest for index in batch]
+            questions = [examples[index].question for index in batch]
+            prompts = [requests[index].text.prompt for index in batch]
             with use_adapters(loaded, [requests[index].adapter for index in batch]):
-                said = _say(loaded, request, features, memory, rows, [examples[i].digest for i in batch], asked)
+                said = answers.answer(loaded, request, features, memory, rows, digests, questions, prompts)
             yield list(zip(batch, said, strict=True))
-
-
-def _say(loaded, request: AnswerRequest, features: Features, memory, rows, digests, asked) -> list[Answer]:
-    """One batch: `asked` are questions with their prompts, about images `digests`, which are `rows` of `memory`."""
-    questions, prompts = [question for question, _ in asked], [prompt for _, prompt in asked]
-    if request.text.classes:
-        allowed = [request.text.row(answer) for answer in request.tree.answers] if request.tree else None
-        scores = class_scores(loaded, request.text, features, digests, questions, prompts)
-        return choose(scores, request.text.answers, allowed)
-    given = loaded, request.text
-    if request.text.shares_image:
-        return answer_with_kv_cache(*given, memory, rows, questions, request.decoding, request.tree, prompts)
-    return answer_batch(*given, memory[rows], questions, request.decoding, request.tree, prompts)
 
 
 def _prompt_lengths(chunk: list[int], examples: Sequence[Example], requests: Sequence[AnswerRequest]) -> dict[int, int]:
@@ -260,25 +336,6 @@ def _chunks(mine: list[int], keys: list[tuple], batch_size: int) -> Iterator[lis
         chunk = chunk + batch
     if chunk:
         yield chunk
-
-
-@torch.inference_mode()
-def _remember(loaded: LoadedModel, text: TextEncoder, features: Features, images: list[tuple], batch_size: int):
-    """What the questions of these (image, adapter) share: `prefill_images` of a causal model that begins with the image, else
-    what `encode` returns; nothing where picture and question are read together."""
-    if text.classes:
-        return None
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        given = features.of([digest for digest, _ in batch]).to(loaded.device, loaded.dtype)
-        with use_adapters(loaded, [adapter for _, adapter in batch]):
-            vision = loaded.base.encode(**{features.name: given})
-            parts.append(prefill_images(loaded, vision) if text.shares_image else vision)
-    if not text.shares_image:
-        return torch.cat(parts)
-    layers = zip(*parts, strict=True)  # of each layer, (keys, values) of every part
-    return [(torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer])) for layer in layers]
 
 
 def answer_examples(

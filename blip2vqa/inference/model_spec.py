@@ -12,9 +12,8 @@ from blip2vqa.config.common import DEFAULT_BASE, KeptFeatures
 from blip2vqa.data.images import ImageSource
 from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.request import AnswerRequest, Decoding
-from blip2vqa.models.answer_lists import AnswerTree
-from blip2vqa.models.classes import text_encoder
-from blip2vqa.models.families import Family, family_of
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel, choose_dtype, find_device, load_base, load_config, load_processor
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -67,18 +66,9 @@ class ModelSpec:
         adapter = self.adapters.get(ref)
         manifest = adapter.manifest if adapter else {}
         prompt = prompt if prompt is not None else manifest.get("prompt")
-        own = adapter.answers if adapter else None
-        text = text_encoder(self.processor, self.config, prompt, own)
-        listed = tuple(answers) if answers else own if self.family.answers != "classes" else None
-        unknown = text.unknown(listed or ())
-        if unknown:
-            raise InputError(
-                f"--answers: the model has no output for {', '.join(map(repr, unknown[:5]))}; leave it out"
-            )
-        tree = AnswerTree(text.distinct(listed), text) if listed else None
-        if tree and not text.classes:
-            tree.check()
-        return AnswerRequest(text, decoding_of(manifest, decoding or {}), tree, CURRENT if self._alone else ref)
+        text = self.family.text_encoder(self.processor, self.config, prompt, adapter and adapter.answers)
+        allowed = text.constraint(tuple(answers) if answers else None)
+        return AnswerRequest(text, decoding_of(manifest, decoding or {}), allowed, CURRENT if self._alone else ref)
 
     def question_request(self, ref: AdapterRef = CURRENT, **options) -> AnswerRequest:
         """Build the request for questions, as `request` does, and check it by `check_question`."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.decoding import Decoding
 from blip2vqa.models.answer_lists import AnswerTree
+from blip2vqa.models.classes import ClassSubset
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.models.text import PromptEncoder
 from blip2vqa.utils.errors import InputError
 
 
@@ -16,9 +17,9 @@ from blip2vqa.utils.errors import InputError
 class AnswerRequest:
     """How a question is asked, and which adapter answers it."""
 
-    text: TextEncoder
+    text: PromptEncoder
     decoding: Decoding = field(default_factory=Decoding)
-    tree: AnswerTree | None = None
+    tree: AnswerTree | ClassSubset | None = None
     """The answers allowed; None allows any."""
     adapter: AdapterRef = CURRENT
 

@@ -247,8 +247,7 @@ def _run(
 
 def _parameters(spec: ModelSpec, requests: list[AnswerRequest]) -> list[int]:
     """Count the base's parameters under each request; a head for answers that an adapter brings counts with the adapter."""
-    with torch.device("meta"):
-        model = spec.family.model_class(spec.config)
+    model = spec.family.outline(spec.config)
     total = sum(weight.numel() for weight in model.parameters())
     heads = [name for name in spec.family.trained_whole if hasattr(model, name)]
     replaced = sum(weight.numel() for name in heads for weight in getattr(model, name).parameters())

@@ -1,5 +1,5 @@
-"""The supported architectures, each as stages that may start from what the one before it left on disk.
+"""The supported models, a module for each in `families`, and what turns words into ids and ids into answers for them.
 
-What the rest of the house asks of a generative one: `encode` (picture, or a kept stage → what does not depend on the question),
+A model that writes its answers offers `encode` (a picture, or a stage kept of it → what does not depend on the question),
 `forward(…, keep=)` (logits where an answer is), `generation_inputs`, and `language_model`, which generates.
 """

@@ -1,10 +1,14 @@
-"""Answers from a list and no others: a prefix tree of their tokens that generation may not leave."""
+"""Answers from a list and no others: where the list comes from, and a prefix tree that generation may not leave."""
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.data.answers import normalize_answer
+from blip2vqa.data.examples import Example
 from blip2vqa.utils.errors import InputError, raise_all
 
 RANKED = 5
@@ -12,7 +16,7 @@ RANKED = 5
 
 
 def read_answers(path: str) -> list[str]:
-    """One answer a line, in the file's order, blank lines and repetitions left out. Raises `InputError`."""
+    """Read a list of answers, one a line, without blank lines and repetitions. Raises `InputError`."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -24,20 +28,50 @@ def read_answers(path: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class AnswerTree:
-    """A list of answers as this base's tokens."""
+class AnswerList:
+    """The answers of a table, the most frequent first, each in its most common spelling."""
 
     answers: tuple[str, ...]
-    text: TextEncoder
+    rare: int = 0
+    """Answers of the training table left out."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], min_count: int) -> "AnswerList":
+        """Collect the answers that at least `min_count` annotators gave (one a row, if the table has one answer a row).
+
+        Raises `InputError` where there is none.
+        """
+        spellings: dict[str, Counter] = defaultdict(Counter)
+        for example in examples:
+            for answer in example.answers:
+                if normalize_answer(answer):
+                    spellings[normalize_answer(answer)][answer.strip()] += 1
+        counts = {name: spelt.total() for name, spelt in spellings.items()}
+        kept = sorted((name for name in counts if counts[name] >= min_count), key=lambda name: -counts[name])
+        if not kept:
+            most = max(counts.values(), default=0)
+            raise InputError(
+                f"--min_answer_count {min_count}: no answer is that frequent; the most frequent counts {most}"
+            )
+        return cls(tuple(spellings[name].most_common(1)[0][0] for name in kept), len(counts) - len(kept))
+
+
+@dataclass(frozen=True)
+class AnswerTree:
+    """A list of answers as a prefix tree of one base's tokens."""
+
+    answers: tuple[str, ...]
+    text: Any
+    """The base's `TextEncoder`."""
 
     @cached_property
     def by_tokens(self) -> dict[tuple[int, ...], str]:
-        """Each answer by its tokens, end token included."""
+        """Map the tokens of each answer, end token included, to the answer."""
         return dict(zip(map(tuple, self.text.answer_ids(self.answers)), self.answers, strict=True))
 
     @cached_property
     def _next(self) -> dict[tuple[int, ...], list[int]]:
-        """Beginning → the tokens that may follow it."""
+        """Map the beginning of an answer to the tokens that may follow it."""
         following: dict[tuple[int, ...], dict[int, None]] = {}
         for tokens in self.by_tokens:
             for place, token in enumerate(tokens):
@@ -46,14 +80,14 @@ class AnswerTree:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest answer, end token included."""
+        """Count the tokens of the longest answer, end token included."""
         return max(map(len, self.by_tokens))
 
     @property
     def beams(self) -> int:
-        """So many are followed at once: answers of one token each are ranked exactly, and so is a list no longer than this.
+        """Choose the number of beams; answers of one token each are ranked exactly, and so is a list no longer than this.
 
-        Two at least: with one, `generate` does not search, and counts in other units.
+        Two at least: with one, `generate` does not search, and returns scores in other units.
         """
         return max(2, min(RANKED, len(self.by_tokens)))
 
@@ -69,10 +103,10 @@ class AnswerTree:
         raise_all(problems[:10])
 
     def allowed(self, generated: list[int]) -> list[int]:
-        """Tokens that may follow; behind a whole answer, where generation has ended, the end token again."""
+        """List the tokens that may follow; after a whole answer, the end token again."""
         return self._next.get(tuple(generated), [self.text.end_token_id])
 
     def answer(self, generated: list[int]) -> str | None:
-        """The answer that these tokens spell, padding behind its end left out; None for a beginning only."""
+        """Return the answer that these tokens spell, ignoring padding after its end; None for a beginning only."""
         end = self.text.end_token_id
         return self.by_tokens.get(tuple(generated[: generated.index(end) + 1])) if end in generated else None

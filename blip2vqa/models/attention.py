@@ -11,8 +11,15 @@ MATMUL = "matmul"
 
 
 def matmul_attention(module, query, key, value, attention_mask, scaling=None, position_bias=None, **kwargs):
-    """`query` [rows, heads, length, size], `key` and `value` [rows, heads or fewer, keys, size]; `attention_mask`, additive,
-    and `position_bias` as wide as [rows, heads, length, keys] or None → ([rows, length, heads, size], None)."""
+    """Compute attention as transformers' other implementations do.
+
+    Args:
+        query: [rows, heads, length, size].
+        key: [rows, heads or fewer, keys, size], as `value`.
+        attention_mask: added to the scores, as `position_bias`; broadcast to [rows, heads, length, keys], or None.
+
+    Returns ([rows, length, heads, size], None).
+    """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # LLaMA's later kinds have fewer heads of keys than of queries
@@ -28,7 +35,7 @@ def matmul_attention(module, query, key, value, attention_mask, scaling=None, po
 
 
 def suit_training(language_model, device: torch.device) -> None:
-    """Let a language model on a CPU compute its attention so; other devices, and models with attention of their own, stay."""
+    """Make a language model on a CPU use `matmul_attention` (in place); others are left as they are."""
     if device.type != "cpu" or not language_model._supports_sdpa:
         return
     AttentionInterface.register(MATMUL, matmul_attention)

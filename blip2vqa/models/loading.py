@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from transformers import (
 )
 
 from blip2vqa.models.attention import suit_training
-from blip2vqa.models.families import Family, family_of
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import LANGUAGE_MODEL, Family
 from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-IMAGE_TOKEN = "<image>"
 _DROPOUTS = {
     "dropout", "attention_dropout", "activation_dropout", "dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob",
 }  # fmt: skip
@@ -54,57 +55,45 @@ class LoadedModel:
 
     @property
     def where(self) -> str:
-        """The base as an adapter remembers it."""
+        """How an adapter names the base."""
         return remembered(self.base_model_id)
 
     @property
     def base(self):
-        """The base itself, of `models`, also under an adapter."""
+        """The base itself, without the adapter around it."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
 
 def remembered(base_model_id: str) -> str:
-    """A base as an adapter remembers it: a Hub id, or an absolute path that holds from any working folder."""
+    """Return how an adapter names a base: a Hub id, or an absolute path that holds from any working folder."""
     return str(Path(base_model_id).resolve()) if Path(base_model_id).is_dir() else base_model_id
 
 
 def find_device(use_cpu: bool = False) -> torch.device:
-    """The accelerator of this process where there is one, else the CPU."""
+    """Return the accelerator of this process where there is one, else the CPU."""
     if not use_cpu and torch.accelerator.is_available():
         return torch.device(torch.accelerator.current_accelerator().type, torch.accelerator.current_device_index())
     return torch.device("cpu")
 
 
 def load_config(base_model_id: str, revision: str | None = None):
-    """The base's configuration. Raises `InputError` when the base is neither there nor reachable, or of no known kind."""
+    """Load the base's configuration. Raises `InputError` when the base is not to be had, or of no known family."""
     config = reach(AutoConfig.from_pretrained, base_model_id, revision)
     family_of(config)
     return config
 
 
 def load_processor(base_model_id: str, config, revision: str | None = None) -> ProcessorMixin:
-    """The processor, with what old Hub copies leave out, and with PIL's image operations on every machine."""
-    family, more = family_of(config), {}
+    """Load the processor, with what old Hub copies leave out, and with PIL's image operations on every machine."""
+    load = partial(reach, base_model_id=base_model_id, revision=revision)
     # torchvision, where it is installed, resizes a little differently: features would depend on the machine.
-    image_processor = reach(AutoImageProcessor.from_pretrained, base_model_id, revision, backend="pil")
-    tokenizer = reach(AutoTokenizer.from_pretrained, base_model_id, revision)
-    if family.image_tokens:
-        # A tokenizer that already has an `image_token` attribute breaks the processor, which looks for `.content`.
-        if isinstance(getattr(tokenizer, "image_token", None), str):
-            del tokenizer.image_token
-        more["num_query_tokens"] = config.num_query_tokens
-    if family.reads_question:
-        more["qformer_tokenizer"] = reach(
-            AutoTokenizer.from_pretrained, base_model_id, revision, subfolder="qformer_tokenizer"
-        )
-    processor = family.processor_class(image_processor=image_processor, tokenizer=tokenizer, **more)
-    if family.image_tokens and config.image_token_index is None:
-        config.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    return processor
+    image_processor = load(AutoImageProcessor.from_pretrained, backend="pil")
+    tokenizer = load(AutoTokenizer.from_pretrained)
+    return family_of(config).load_processor(config, image_processor, tokenizer, load)
 
 
 def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
-    """What `load` makes of a base's files. Raises `InputError` where they are not usable, or not to be had."""
+    """Call `load` on a base's files. Raises `InputError` where they are not usable, or not to be had."""
     try:
         return load(base_model_id, revision=revision, **kwargs)
     except (OSError, ValueError, HFValidationError, SafetensorError) as error:
@@ -118,12 +107,12 @@ def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, of a message that may be long."""
+    """Shorten an error's message to its first line."""
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch.dtype, str]:
-    """`--dtype` → the precision and a note. Raises `InputError` for float16 where it is known to overflow."""
+    """Choose the precision by `--dtype`, and say why. Raises `InputError` for float16 where it is known to overflow."""
     if name == "float16" and not family.float16:
         raise InputError(f"--dtype float16: {family.name} overflows in it; use bfloat16, or float32")
     if name != "auto":
@@ -142,7 +131,7 @@ def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch
 def choose_quantization(
     name: str, config, dtype: torch.dtype, device: torch.device, parts: tuple[str, ...] | None = None
 ) -> tuple[str, str]:
-    """`--quantization` → `none`, `8bit` or `4bit`, and a note. `auto` quantizes only what of `parts` would not fit."""
+    """Choose `none`, `8bit` or `4bit` by `--quantization`, and say why; `auto` quantizes only what of `parts` would not fit."""
     stored = stored_quantization(config)
     if stored and name not in ("auto", stored):
         raise InputError(
@@ -153,8 +142,7 @@ def choose_quantization(
     if name != "auto":
         return name, f"{name}, as asked"
     family = family_of(config)
-    with torch.device("meta"):
-        model = family.model_class(config, parts)
+    model = family.outline(config, parts)
     total = sum(p.numel() for p in model.parameters())
     quantized = sum(layer.weight.numel() for layer in quantized_layers(model, family))
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
@@ -171,7 +159,7 @@ def choose_quantization(
 
 
 def stored_quantization(config) -> str | None:
-    """How bitsandbytes stored a base: `4bit`, `8bit`, or None where it is whole."""
+    """Return how bitsandbytes stored a base: `4bit`, `8bit`, or None where it is whole."""
     how = getattr(config, "quantization_config", None) or {}
     how = how if isinstance(how, dict) else how.to_dict()
     return next((bits for bits in ("4bit", "8bit") if how.get(f"load_in_{bits}")), None)
@@ -194,14 +182,13 @@ def remove_dropout(config) -> None:
     Dropout is for weights that train, and the adapter has its own. The frozen ones answer alike in training and later, and
     draw no random numbers, which takes a CPU a tenth of the step.
     """
-    parts = (getattr(config, name, None) for name in ("vision_config", "qformer_config", "text_config"))
-    for part in filter(None, (config, *parts)):
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         for name in _DROPOUTS & vars(part).keys():
             setattr(part, name, 0.0)
 
 
 def quantized_layers(model, family: Family) -> list[nn.Linear]:
-    """What bitsandbytes would quantize of a base: the language model's linear layers, but those that are kept whole."""
+    """List the layers that bitsandbytes would quantize: all linear ones but those that the family keeps whole."""
     fp32 = {*(model._keep_in_fp32_modules or ())}
 
     def whole(name: str) -> bool:
@@ -213,14 +200,14 @@ def quantized_layers(model, family: Family) -> list[nn.Linear]:
     return [module for name, module in linear if not whole(name)]
 
 
-def suit_generation(language_model) -> RemovableHandle:
-    """Let the output head see its input in one piece.
+def suit_generation(language_model) -> RemovableHandle | None:
+    """Make the input of the output head, where there is one, contiguous (by a hook, which is returned).
 
-    `generate` hands it the last position of every row, a slice of the whole. For that torch multiplies row by row, with a copy
-    of the head's matrix for each: at opt-2.7b's size 4 GB for 16 rows, and most of the time that an answer takes on a CPU.
+    `generate` gives the head the last position of every row, a slice of the whole. For that torch multiplies row by row, with
+    a copy of the head's matrix for each: at opt-2.7b's size 4 GB for 16 rows, and most of the time of an answer on a CPU.
     """
     head = language_model.get_output_embeddings()
-    return head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    return head and head.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
 def load_base(
@@ -246,7 +233,7 @@ def load_base(
     processor = load_processor(base_model_id, config, revision)
     torch_dtype, dtype_note = choose_dtype(dtype, family, device)
     bits, bits_note = "none", "none: the towers stay whole"
-    whole = parts is None or "language_model" in parts
+    whole = parts is None or LANGUAGE_MODEL in parts
     if whole:
         bits, bits_note = choose_quantization(quantization, config, torch_dtype, device, parts)
     kwargs, stored = {}, stored_quantization(config)
@@ -271,12 +258,12 @@ def load_base(
             revision,
             config=config,
             dtype=torch_dtype,
-            parts=parts,
+            absent=family.absent(parts),
             **kwargs,
         )
-        known = model.answer_with(answers) if family.answers == "classes" and answers else None
-    if whole and family.image_tokens and len(processor.tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(processor.tokenizer))  # an old copy with no row to spare for <image>
+        known = family.set_answers(model, answers)
+    if whole:
+        family.fit_tokenizer(model, processor.tokenizer)
     if stored:
         _suit_stored(model, torch_dtype)
     elif bits == "none":
@@ -287,12 +274,11 @@ def load_base(
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
-    if family.answers == "classes":
-        if answers:
-            notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
-    elif whole:
+    if known is not None:
+        notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
+    if whole:
         suit_generation(model.language_model)
-    if whole and for_training:
-        suit_training(model.language_model, device)
+        if for_training:
+            suit_training(model.language_model, device)
     model.requires_grad_(False).eval()
     return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)

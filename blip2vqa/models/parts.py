@@ -5,16 +5,22 @@ from collections.abc import Iterable
 from torch import nn
 
 
-def keep_parts(model: nn.Module, parts: Iterable[str] | None) -> None:
-    """Leave out (in place) what belongs to none of `parts`, names of `model.PARTS`; None keeps all.
+class PartialModel:
+    """A model of transformers, mixed in before its class, that may be built without some of its parts.
 
     Towers run once for each image, without the language model in memory, and training runs without them. Of a whole checkpoint
     only what stays is read.
     """
-    absent = [] if parts is None else [part for part in model.PARTS if part not in parts]
-    names = [name for part in absent for name in model.PARTS[part]]
-    for name in names:
+
+    def __init__(self, config, absent: Iterable[str] = ()):
+        super().__init__(config)
+        leave_out(self, absent)
+
+
+def leave_out(model: nn.Module, absent: Iterable[str]) -> None:
+    """Replace these attributes of a model by None, in place; `Family.absent` names them."""
+    for name in absent:
         setattr(model, name, None)
-    if "language_model" in absent:
-        model.all_tied_weights_keys = {}
-    model._keys_to_ignore_on_load_unexpected = {rf"^{name}(\.|$)" for name in names}
+    tied = model.all_tied_weights_keys.items()
+    model.all_tied_weights_keys = {one: other for one, other in tied if one.partition(".")[0] not in absent}
+    model._keys_to_ignore_on_load_unexpected = {rf"^{name}(\.|$)" for name in absent}

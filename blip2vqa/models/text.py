@@ -3,106 +3,158 @@
 Causal (OPT):   `<image>` × num_query_tokens, start token, prompt, answer, end token; supervised: answer and end token.
 Seq2seq (T5):   encoder `<image>` × num_query_tokens, prompt, end token; decoder: answer, end token, all supervised.
 
-BLIP has no image tokens. InstructBLIP's Q-Former gets the prompt, too, in tokens of its own.
+A family whose picture does not stand in the text has no image tokens.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedTokenizerBase
 
 from blip2vqa.data.examples import Example
-from blip2vqa.features.encode import Features
-from blip2vqa.models.families import family_of
-from blip2vqa.training.losses import IGNORE, AnswerLoss
+from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.utils.errors import InputError
 
+IMAGE_TOKEN = "<image>"
+IGNORE = -100  # label of a position without a target, as cross_entropy and transformers have it
 _ANCHOR = "a"  # a word in front, behind which a word is tokenized as a continuation
 
 
 @dataclass(frozen=True)
-class TextEncoder:
-    """Tokenizes prompts and answers for one base; used alike for training and for generation."""
+class PromptEncoder:
+    """Tokenizes prompts for one base; used alike for training and for inference."""
 
     tokenizer: PreTrainedTokenizerBase
     prompt: str
     """With {question} in it where there is one."""
-    seq2seq: bool
-    image_token_id: int | None
-    num_query_tokens: int
-    """Image tokens in front of every prompt; 0: the picture does not stand in the text."""
-    end_token_id: int
     max_positions: int | None = None
     """Longest row in tokens, image tokens included."""
-    start_token_id: int | None = None
-    """What a decoder, or a text without the tokenizer's own marks around it, begins with."""
-    qformer_tokenizer: PreTrainedTokenizerBase | None = None
-    max_read: int | None = None
-    """Longest prompt that the Q-Former can read, in its own tokens."""
+    answers: tuple[str, ...] = ()
+    """The only answers that it may give; empty: any."""
 
-    @classmethod
-    def of(
-        cls, processor: ProcessorMixin, config: PreTrainedConfig, prompt: str | None = None, **more
-    ) -> "TextEncoder":
-        """For a base's processor and configuration, and its family's own prompt unless given; no weights are needed."""
-        family, text = family_of(config), getattr(config, "text_config", config)
-        seq2seq = family.answers != "causal"
-        tokenizer = processor.tokenizer
-        ends = {
-            "config": getattr(text, "eos_token_id", None),
-            "eos": tokenizer.eos_token_id,
-            "sep": tokenizer.sep_token_id,
-        }
-        end, start = ends[family.end_token], getattr(text, "bos_token_id", None)
-        if family.image_tokens:
-            start = text.decoder_start_token_id if seq2seq else None
-        return cls(
-            tokenizer=tokenizer,
-            prompt=prompt or family.prompt,
-            seq2seq=seq2seq,
-            image_token_id=config.image_token_index if family.image_tokens else None,
-            num_query_tokens=config.num_query_tokens if family.image_tokens else 0,
-            end_token_id=end[0] if isinstance(end, list) else end,
-            max_positions=getattr(
-                text, "max_position_embeddings", None
-            ),  # T5's positions are relative: it has no limit
-            start_token_id=start,
-            qformer_tokenizer=processor.qformer_tokenizer if family.reads_question else None,
-            max_read=config.qformer_config.max_position_embeddings if family.reads_question else None,
-            **more,
-        )
-
-    @property
-    def classes(self) -> bool:
-        """Whether answers are outputs of a head, not tokens."""
-        return False
+    answers_with: ClassVar[str]
+    """How the base answers: `tokens`, which it writes, or `classes`, outputs of a head, among which it chooses."""
 
     @property
     def shares_image(self) -> bool:
         """Whether a row may begin with a picture's tokens, the same for all questions about it."""
-        return not self.seq2seq and self.num_query_tokens > 0 and self.qformer_tokenizer is None
+        return False
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.tokenizer.pad_token_id
+
+    def fill(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> list[str]:
+        """Put the prompt around each question; `prompts`: one for each question instead."""
+        prompts = prompts or [self.prompt] * len(questions)
+        return [prompt.replace("{question}", question) for prompt, question in zip(prompts, questions, strict=True)]
+
+    def prompt_ids(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> list[list[int]]:
+        """Tokenize prompts, with the tokenizer's own start or end token around them, unpadded."""
+        # The tokenizer alone, not the processor: without images that subtracts the query tokens from max_length.
+        return self.tokenizer(self.fill(questions, prompts), return_token_type_ids=False)["input_ids"]
+
+    def prompt_lengths(self, questions: Sequence[str]) -> list[int]:
+        """Count the tokens of each prompt, image tokens included; a thousand at a time, since tokens take memory."""
+        chunks = (questions[start : start + 1024] for start in range(0, len(questions), 1024))
+        return [len(ids) for chunk in chunks for ids in self.prompt_ids(chunk)]
+
+    def pad_rows(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        """Pad rows on the right → `input_ids` and `attention_mask` [rows, longest]."""
+        return {"input_ids": pad(rows, self.pad_token_id), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+
+    def check_lengths(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int = 0) -> None:
+        """Raise `InputError` for examples that this base cannot be given, the first ten named.
+
+        Args:
+            answer_room: tokens of the longest answer that may be written.
+            tokens_per_row: longest row that questions of one image share; 0: no bound.
+        """
+        problems = self.problems_of(examples, answer_room, tokens_per_row)
+        if problems:
+            more = [f"… and {len(problems) - 10} more rows"] if len(problems) > 10 else []
+            raise InputError(*problems[:10], *more)
+
+    def problems_of(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int) -> list[str]:
+        """List the problems that `check_lengths` raises."""
+        return [problem for example in examples for problem in self.problems_of_row(example, answer_room)]
+
+    def problems_of_row(self, example: Example, answer_room: int) -> list[str]:
+        """List the problems of one example: here, that it has more tokens than the model has positions."""
+        # Most rows need not be tokenized to be sure.
+        if not self.max_positions or self.most_tokens(example) + answer_room <= self.max_positions:
+            return []
+        length = self.row_length(example, answer_room)
+        if length <= self.max_positions:
+            return []
+        return [
+            f"row {example.row}: {length} tokens, but the base model has {self.max_positions} positions; shorten it"
+        ]
+
+    def most_tokens(self, example: Example) -> int:
+        """Bound the tokens of a row from above: a token is at least one byte, and there are two around a text."""
+        return len(self.prompt.encode()) + len(example.question.encode()) + 2
+
+    def row_length(self, example: Example, answer_room: int) -> int:
+        """Count the positions that an example takes."""
+        return len(self.prompt_ids([example.question])[0])
+
+
+@dataclass(frozen=True)
+class TextEncoder(PromptEncoder):
+    """Encodes text for a base that writes its answers."""
+
+    seq2seq: bool = False
+    """Whether a decoder answers what an encoder has read."""
+    image_token_id: int | None = None
+    num_query_tokens: int = 0
+    """Image tokens in front of every prompt; 0: the picture does not stand in the text."""
+    end_token_id: int | None = None
+    start_token_id: int | None = None
+    """What a decoder, or a text without the tokenizer's own marks around it, begins with."""
+
+    answers_with = "tokens"
+
+    @property
+    def shares_image(self) -> bool:
+        return not self.seq2seq and self.num_query_tokens > 0
 
     @property
     def pad_token_id(self) -> int:
         """Old copies of LLaMA's tokenizer have none; what is padded is masked."""
         return self.end_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
 
-    def fill(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> list[str]:
-        """The prompt around each question; `prompts`: one for each question instead."""
-        prompts = prompts or [self.prompt] * len(questions)
-        return [prompt.replace("{question}", question) for prompt, question in zip(prompts, questions, strict=True)]
+    @property
+    def end_token(self) -> str:
+        """The sign that ends an answer."""
+        return self.tokenizer.decode([self.end_token_id])
+
+    def constraint(self, answers: Sequence[str] | None = None) -> AnswerTree | None:
+        """Restrict the base to `answers`, or else to the encoder's own `answers`; None where there are neither.
+
+        Raises `InputError` for answers that this base cannot tell apart, or cannot end.
+        """
+        listed = tuple(answers or self.answers)
+        if not listed:
+            return None
+        tree = AnswerTree(listed, self)
+        tree.check()
+        return tree
 
     def prompt_ids(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> list[list[int]]:
-        """Image tokens, then the tokenizer's own start or end token around the prompt, unpadded."""
-        texts, own = self.fill(questions, prompts), self.num_query_tokens > 0 or self.seq2seq
-        # The tokenizer alone, not the processor: without images that subtracts the query tokens from max_length.
-        ids = self.tokenizer(texts, add_special_tokens=own, return_token_type_ids=False)["input_ids"]
-        before = [self.image_token_id] * self.num_query_tokens if own else [self.start_token_id]
-        return [before + row for row in ids]
+        """Tokenize prompts, with the image tokens and the start token, or the tokenizer's own marks, around them, unpadded."""
+        if self.num_query_tokens or self.seq2seq:
+            image = [self.image_token_id] * self.num_query_tokens
+            return [image + row for row in super().prompt_ids(questions, prompts)]
+        texts = self.fill(questions, prompts)
+        ids = self.tokenizer(texts, add_special_tokens=False, return_token_type_ids=False)["input_ids"]
+        return [[self.start_token_id, *row] for row in ids]
 
     def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
-        """Answer and end token, unpadded. A causal model continues the prompt, hence the blank before the answer."""
+        """Tokenize answers, with their end token, unpadded. A causal model continues the prompt, hence the blank in front."""
         skip, texts = 0, list(answers)
         if not self.seq2seq:
             # Behind a word: a tokenizer like LLaMA's puts a blank of its own in front of a text that begins with none.
@@ -111,59 +163,32 @@ class TextEncoder:
         ids = self.tokenizer(texts, add_special_tokens=False, return_token_type_ids=False)["input_ids"]
         return [[*row[skip:], self.end_token_id] for row in ids]
 
-    def read_ids(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
-        """The prompts in the Q-Former's own tokens, where it reads them: `qformer_input_ids` and their mask [rows, longest]."""
-        if self.qformer_tokenizer is None:
-            return {}
-        found = self.qformer_tokenizer(self.fill(questions, prompts), padding=True, return_tensors="pt")
-        return {"qformer_input_ids": found["input_ids"], "qformer_attention_mask": found["attention_mask"]}
-
-    def collator(self, features: Features, tokens_per_row: int | None = None) -> "TrainingCollator":
-        """What makes training batches."""
-        return TrainingCollator(self, features, tokens_per_row)
-
-    def loss(self, label_smoothing: float = 0.0) -> AnswerLoss:
-        """What training makes small."""
-        return AnswerLoss(label_smoothing)
-
-    def distinct(self, answers: Sequence[str]) -> tuple[str, ...]:
-        """Those of `answers` that this base tells apart: all, in tokens of their own."""
-        return tuple(answers)
-
-    def unknown(self, answers: Sequence[str]) -> list[str]:
-        """Those of `answers` that this base cannot give: none, where it writes them."""
-        return []
-
-    def refused(self, args) -> list[str]:
-        """What of `FinetuneArguments` does not go with this base, one line each."""
-        return []
+    def more_inputs(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """Encode each prompt for other parts of the model that read it, too: here, there are none."""
+        return {}
 
     def training_batch(self, questions: Sequence[str], answers: Sequence[str]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask`, `labels` (and `decoder_input_ids` for seq2seq), each [batch, longest].
+        """Encode a batch: `input_ids`, `attention_mask`, `labels` (and `decoder_input_ids` for seq2seq), each [batch, longest].
 
         `labels` of a causal model are as long as `input_ids` and not shifted; of a seq2seq model, as the decoder's.
         """
         prompts, targets = self.prompt_ids(questions), self.answer_ids(answers)
         if self.seq2seq:
-            batch = self._pad(prompts) | self.read_ids(questions)
+            batch = self.pad_rows(prompts) | self.more_inputs(questions)
             batch["labels"] = pad(targets, IGNORE)
             start = torch.full((len(targets), 1), self.start_token_id)
             shifted = torch.cat([start, batch["labels"][:, :-1]], dim=1)
             batch["decoder_input_ids"] = shifted.masked_fill(shifted == IGNORE, self.pad_token_id)
             return batch
-        batch = self._pad([prompt + target for prompt, target in zip(prompts, targets, strict=True)])
+        batch = self.pad_rows([prompt + target for prompt, target in zip(prompts, targets, strict=True)])
         labels = [[IGNORE] * len(prompt) + target for prompt, target in zip(prompts, targets, strict=True)]
         batch["labels"] = pad(labels, IGNORE)
-        return batch | self.read_ids(questions)
-
-    def prompt_lengths(self, questions: Sequence[str]) -> list[int]:
-        """Tokens of each prompt, image tokens included; tokenized a thousand at a time, since tokens take memory."""
-        chunks = (questions[start : start + 1024] for start in range(0, len(questions), 1024))
-        return [len(ids) for chunk in chunks for ids in self.prompt_ids(chunk)]
+        return batch | self.more_inputs(questions)
 
     def shared_batch(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str, torch.Tensor]:
-        """All questions of one image in one row of a causal model, as exact as one row each; a group is their pairs of
-        `prompt_ids` and `answer_ids`.
+        """Encode all questions of one image in one row of a causal model, as exact as one row each.
+
+        `groups`: for each image, the pairs of `prompt_ids` and `answer_ids` of its questions.
 
         A row is the image tokens, then the questions with their answers one behind the other. Each question's positions
         go on from the image, and it sees the image and itself alone.
@@ -197,15 +222,15 @@ class TextEncoder:
     def generation_batch(
         self, questions: Sequence[str], prompts: Sequence[str] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` [batch, longest] of prompts alone; `prompts`: one for each question.
+        """Encode prompts alone: `input_ids` and `attention_mask` [batch, longest]; `prompts`: one for each question.
 
         A causal model's are padded between image and question: generation goes on from the last column, and the first ones
         are the same for all questions of an image.
         """
         rows, image = self.prompt_ids(questions, prompts), self.num_query_tokens
-        read = self.read_ids(questions, prompts)
+        more = self.more_inputs(questions, prompts)
         if self.seq2seq:
-            return self._pad(rows) | read
+            return self.pad_rows(rows) | more
         longest = max(map(len, rows))
         gaps = [longest - len(row) for row in rows]
         padding = [self.pad_token_id]
@@ -213,12 +238,13 @@ class TextEncoder:
         mask = [[1] * image + [0] * gap + [1] * (longest - image - gap) for gap in gaps]
         batch = {"input_ids": pad(ids, self.pad_token_id), "attention_mask": pad(mask, 0)}
         self._check_image_tokens(batch["input_ids"])
-        return batch | read
+        return batch | more
 
-    def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-        ids = pad(rows, self.pad_token_id)
-        self._check_image_tokens(ids)
-        return {"input_ids": ids, "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+    def pad_rows(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        """Pad rows; raises `ValueError` for a row with too few image tokens, or too many."""
+        padded = super().pad_rows(rows)
+        self._check_image_tokens(padded["input_ids"])
+        return padded
 
     def _check_image_tokens(self, ids: torch.Tensor) -> None:
         # The model scatters image features over image tokens without counting them: too few, and a row would be
@@ -226,94 +252,54 @@ class TextEncoder:
         if self.num_query_tokens and not bool(((ids == self.image_token_id).sum(1) == self.num_query_tokens).all()):
             raise ValueError(f"every row must hold exactly {self.num_query_tokens} image tokens")
 
-    def check_lengths(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int = 0) -> None:
-        """Raise `InputError` for rows that with `answer_room` tokens of answer exceed the model's positions, for questions
-        that spell the image token, and when `tokens_per_row` (0: no bound) is too small for one question."""
-        problems, longest = [], 0
-        bounds = [bound for bound in (self.max_positions, self.max_read, tokens_per_row) if bound]
-        token = self.tokenizer.convert_ids_to_tokens(self.image_token_id) if self.num_query_tokens else None
+    @cached_property
+    def _image_token(self) -> str | None:
+        return self.tokenizer.convert_ids_to_tokens(self.image_token_id) if self.num_query_tokens else None
+
+    def problems_of(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int) -> list[str]:
+        """Also list a prompt that spells the image token, and a `tokens_per_row` that is too small for one question."""
+        problems = super().problems_of(examples, answer_room, tokens_per_row)
+        token = self._image_token
         if token and token in self.prompt:
-            problems.append(
-                f"--prompt: {self.prompt!r} contains {token!r}; the picture is put in front of it by itself"
+            problems.insert(
+                0, f"--prompt: {self.prompt!r} contains {token!r}; the picture is put in front of it by itself"
             )
-        fixed = self.num_query_tokens + len(self.prompt.encode()) + 2
-        for example in examples:
-            for what, spelt in (("question", example.question), *(("answer", answer) for answer in example.answers)):
-                if token and token in spelt:
-                    problems.append(f"row {example.row}: the {what} contains {token!r}, which stands for the picture")
-            text = example.question + max(example.answers, key=lambda answer: len(answer.encode()), default="")
-            # A token is at least one byte, so only rows long in bytes need to be tokenized to be sure.
-            if not bounds or fixed + len(text.encode()) + answer_room <= min(bounds):
-                continue
-            prompt = len(self.prompt_ids([example.question])[0])
-            answer = max((len(row) for row in self.answer_ids(list(example.answers) or [""])), default=0)
-            longest, room = max(longest, prompt + answer), max(answer, answer_room)
-            length = max(prompt, room) if self.seq2seq else prompt + room  # a decoder counts from its own start
-            if self.max_positions and length > self.max_positions:
-                problems.append(
-                    f"row {example.row}: {length} tokens, but the base model has {self.max_positions} positions; shorten it"
-                )
-            if self.max_read:
-                read = int(self.read_ids([example.question])["qformer_attention_mask"].sum())
-                if read > self.max_read:
-                    problems.append(
-                        f"row {example.row}: {read} tokens for the Q-Former, which has {self.max_read} positions; shorten it"
-                    )
-        if tokens_per_row and longest > tokens_per_row:
+        long = [example for example in examples if 0 < tokens_per_row < self.most_tokens(example)]
+        longest = max((sum(self._lengths(example)) for example in long), default=0)
+        if longest > tokens_per_row:
             problems.append(
                 f"--tokens_per_row {tokens_per_row}: too small for one question; the least that works here is {longest}"
             )
-        if problems:
-            more = [f"… and {len(problems) - 10} more rows"] if len(problems) > 10 else []
-            raise InputError(*problems[:10], *more)
+        return problems
+
+    def problems_of_row(self, example: Example, answer_room: int) -> list[str]:
+        """Also list a question or an answer that spells the image token."""
+        token = self._image_token
+        texts = (("question", example.question), *(("answer", answer) for answer in example.answers))
+        spelt = [
+            f"row {example.row}: the {what} contains {token!r}, which stands for the picture"
+            for what, text in texts if token and token in text
+        ]  # fmt: skip
+        return spelt + super().problems_of_row(example, answer_room)
+
+    def most_tokens(self, example: Example) -> int:
+        """Count the image and the longest answer, too."""
+        answer = max((len(answer.encode()) for answer in example.answers), default=0)
+        return super().most_tokens(example) + self.num_query_tokens + answer
+
+    def _lengths(self, example: Example) -> tuple[int, int]:
+        """Count the tokens of the prompt, and of the longest answer with its end."""
+        answers = self.answer_ids(list(example.answers) or [""])
+        return len(self.prompt_ids([example.question])[0]), max(map(len, answers))
+
+    def row_length(self, example: Example, answer_room: int) -> int:
+        """Count prompt and answer together; a decoder counts from its own start."""
+        prompt, answer = self._lengths(example)
+        room = max(answer, answer_room)
+        return max(prompt, room) if self.seq2seq else prompt + room
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Rows of unlike length → int64 [rows, longest], padded on the right."""
+    """Pad rows of unlike length on the right → int64 [rows, longest]."""
     sequences = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=value)
-
-
-@dataclass(frozen=True)
-class TrainingCollator:
-    """`(example, answer)` pairs → a batch of token tensors, with one image's features a row under their stage's name.
-
-    `keep` marks the positions that predict a supervised token: [rows, longest], of a seq2seq model the decoder's.
-    """
-
-    text: TextEncoder
-    features: Features
-    tokens_per_row: int | None = None
-    """Longest row, in tokens, that questions of one image share; None: one row a question."""
-
-    def __call__(self, items: Sequence[tuple[Example, str]]) -> dict[str, torch.Tensor]:
-        if self.tokens_per_row is None:
-            digests = [example.digest for example, _ in items]
-            batch = self.text.training_batch(
-                [example.question for example, _ in items], [answer for _, answer in items]
-            )
-        else:
-            digests, groups = self._rows(items)
-            batch = self.text.shared_batch(groups)
-        supervised = batch["labels"] != IGNORE
-        # Column i of a causal model predicts token i + 1; a decoder's input is shifted already.
-        batch["keep"] = supervised if self.text.seq2seq else supervised.roll(-1, dims=1)
-        return {self.features.name: self.features.of(digests), **batch}
-
-    def _rows(self, items: Sequence[tuple[Example, str]]) -> tuple[list[str], list[list[tuple[list[int], list[int]]]]]:
-        """Token ids of prompts and answers by image, in rows of at most `tokens_per_row` tokens."""
-        image = self.text.num_query_tokens
-        prompts = self.text.prompt_ids([example.question for example, _ in items])
-        targets = self.text.answer_ids([answer for _, answer in items])
-        digests, groups, lengths, open_row = [], [], [], {}
-        for (example, _), prompt, target in zip(items, prompts, targets, strict=True):
-            length = len(prompt) - image + len(target)
-            row = open_row.get(example.digest)
-            if row is None or lengths[row] + length > self.tokens_per_row:
-                row = open_row[example.digest] = len(groups)
-                digests.append(example.digest)
-                groups.append([])
-                lengths.append(image)
-            groups[row].append((prompt, target))
-            lengths[row] += length
-        return digests, groups

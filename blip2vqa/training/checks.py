@@ -2,14 +2,14 @@
 
 import logging
 
-import torch
 from accelerate import PartialState
 
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.adapters.lora import check_start, modules_to_adapt
 from blip2vqa.adapters.storage.hub import check_push
+from blip2vqa.config.roles import parse_roles, parse_scopes
 from blip2vqa.evaluation.tasks import LOSS
-from blip2vqa.models.families import family_of, parse_roles, parse_scopes
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import choose_dtype, find_device, load_config, load_processor
 from blip2vqa.training.data import RunData, build_run_data, load_rows
 from blip2vqa.training.resume import checkpoint_to_resume
@@ -67,9 +67,7 @@ def _check_base(run: Run) -> tuple:
     roles = collect_errors([], parse_roles, run.lora.lora_roles)
     scopes = collect_errors([], parse_scopes, run.lora.lora_scope)
     if roles and scopes:
-        with torch.device("meta"):
-            model = family.model_class(config)
-        found = collect_errors(problems, modules_to_adapt, model, family, roles, scopes)
+        found = collect_errors(problems, modules_to_adapt, family.outline(config), family, roles, scopes)
         if found and run.lora.start_from:
             collect_errors(problems, check_start, run.lora, [name for named in found.values() for name in named])
     raise_all(problems)

@@ -16,10 +16,11 @@ from blip2vqa.data.splits import check_disjoint, split_by_image
 from blip2vqa.evaluation.question_only import BlindScore, blind_score
 from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.inference.request import AnswerRequest
-from blip2vqa.models.answer_lists import AnswerTree, read_answers
-from blip2vqa.models.classes import AnswerList, text_encoder
-from blip2vqa.models.families import Family, family_of
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.models.answer_lists import AnswerList, read_answers
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import Family
+from blip2vqa.models.text import PromptEncoder
+from blip2vqa.training.collators import refused_options
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -59,7 +60,7 @@ class RunData:
         return self.rows.val
 
     @property
-    def text(self) -> TextEncoder:
+    def text(self) -> PromptEncoder:
         """The encoder that turns questions and answers into tensors."""
         return self.request.text
 
@@ -136,11 +137,9 @@ def build_run_data(run: Run, rows: Rows, processor, config) -> RunData:
         )
     prompt = run.data.prompt or (family.caption_prompt if run.task is CAPTION else family.prompt)
     train, answers, note = _answers_allowed(run, rows, family)
-    text = text_encoder(processor, config, prompt, answers)
-    tree = AnswerTree(answers, text) if answers and not text.classes else None
-    if tree:
-        collect_errors(problems, tree.check)
-    problems += text.refused(run.training)
+    text = family.text_encoder(processor, config, prompt, answers)
+    tree = collect_errors(problems, text.constraint)
+    problems += refused_options(text, run.training)
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
     collect_errors(problems, text.check_lengths, train + rows.val, room, row)
     raise_all(problems)
@@ -159,7 +158,7 @@ def _answers_allowed(run: Run, rows: Rows, family: Family) -> tuple[list[Example
                 "the list, or leave those rows out"
             )
         return rows.train, answers, ""
-    if run.data.answers or family.answers == "classes":
+    if run.data.answers or family.needs_answers:
         listed = AnswerList.of(rows.train, run.data.min_answer_count)
         train, left_out = _partition(rows.train, listed.answers)
         _, lost = _partition(rows.val, listed.answers)

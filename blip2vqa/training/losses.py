@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-IGNORE = -100  # cross_entropy's own default for positions without a target
+from blip2vqa.models.text import IGNORE
 
 
 class AnswerLoss:
@@ -26,8 +26,13 @@ class AnswerLoss:
 class ClassLoss:
     """Binary cross entropy, summed over the answers and averaged over the questions of the whole optimizer step.
 
-    As `ViltForQuestionAnswering`, after https://github.com/jnhwkim/ban-vqa/blob/master/train.py#L19.
+    As `ViltForQuestionAnswering`, after https://github.com/jnhwkim/ban-vqa/blob/master/train.py#L19. Its targets are soft by
+    themselves, so there is no smoothing.
     """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        if label_smoothing:
+            raise ValueError("soft targets are not smoothed")
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
         """Compute the loss, a scalar, from `labels` and `outputs.logits` [batch, answers]."""

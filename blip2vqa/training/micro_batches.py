@@ -2,8 +2,11 @@
 
 import torch
 
-from blip2vqa.models.families import STAGES
-from blip2vqa.training.losses import IGNORE
+from blip2vqa.models.text import IGNORE
+
+# Tensors of a batch with one column for each token of the prompt; of a causal model, of the answer, too.
+TOKENS = ("input_ids", "attention_mask", "position_ids")
+ANSWERS = ("labels", "keep", "decoder_input_ids")
 
 
 def split_by_tokens(batch: dict[str, torch.Tensor], tokens: int) -> list[dict[str, torch.Tensor]]:
@@ -34,13 +37,11 @@ def _rows(
     """Take some rows of a batch, cut to the longest of them; `decoded`: the longest answer's length, of a seq2seq model."""
     part = {}
     for name, tensor in batch.items():
-        kept = tensor[rows]
-        if name in STAGES or name.startswith("qformer_"):
-            part[name] = kept
-        elif name == "attention_mask" and kept.ndim == 4:
-            part[name] = kept[:, :, :longest, :longest]
-        elif decoded is not None and name in ("labels", "keep", "decoder_input_ids"):
-            part[name] = kept[:, :decoded]
-        else:
-            part[name] = kept[:, :longest]
+        part[name] = tensor[rows]
+        if name == "attention_mask" and tensor.ndim == 4:
+            part[name] = part[name][:, :, :longest, :longest]
+        elif name in TOKENS:
+            part[name] = part[name][:, :longest]
+        elif name in ANSWERS:
+            part[name] = part[name][:, : longest if decoded is None else decoded]
     return part

@@ -1,7 +1,6 @@
 """Write what a fine-tuning run leaves behind: scores beside their baselines, predictions, manifest, model card."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +12,14 @@ from blip2vqa.adapters.files.card import model_card
 from blip2vqa.adapters.files.manifest import versions, write_manifest
 from blip2vqa.adapters.lora import LoraSummary
 from blip2vqa.adapters.validation.safety import CONFIG
+from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.bertscore import BERTScore
 from blip2vqa.evaluation.tasks import VQA, Task
-from blip2vqa.exchange.inspecting import place_of
-from blip2vqa.inference.generation import Answer
-from blip2vqa.models.families import Family, parse_scopes
+from blip2vqa.inference.generation import ANSWERS_WITH, Answer
+from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.places import place_of
 from blip2vqa.training.data import RunData, count_images
 from blip2vqa.training.run import Run
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
@@ -46,9 +46,10 @@ def score_run(
 
 
 def _name_upstream(config: Path, loaded: LoadedModel) -> None:
-    """Replace the name of our class, which PEFT has noted, by upstream's: others load the adapter into that one."""
+    """Replace the name of our class, which PEFT has noted, by upstream's, where there is one: others load it into that."""
     known, upstream = json.loads(config.read_text(encoding="utf-8")), upstream_class(loaded.base.config)
-    known["auto_mapping"] = {"base_model_class": upstream.__name__, "parent_library": upstream.__module__}
+    named = {"base_model_class": upstream.__name__, "parent_library": upstream.__module__}
+    known["auto_mapping"] = named if upstream.__module__.startswith("transformers.") else None
     write_json_atomic(config, known)
 
 
@@ -72,6 +73,8 @@ def write_results(
 ) -> None:
     """Write predictions, model card, manifest and, last, the metrics that mark the run as finished."""
     folder, arguments, text = run.folder, run.lora, data.text
+    _name_upstream(folder / CONFIG, loaded)
+    written = ANSWERS_WITH[text.answers_with].remembered(data.request)
     manifest = {
         "task": run.task.name,
         "family": loaded.family.name,
@@ -80,11 +83,11 @@ def write_results(
         "base_model_commit": getattr(loaded.base.config, "_commit_hash", None),
         "base": fingerprints,
         "prompt": text.prompt,
-        "decoding": None if text.classes else asdict(run.decoding),
+        "decoding": written["decoding"],
         "style": run.data.style and Path(run.data.style).stem,
         "question_types": run.data.question_types,
         "answers": data.answers,
-        "end_token": None if text.classes else text.tokenizer.decode([text.end_token_id]),
+        "end_token": written["end_token"],
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,
         "scopes": parse_scopes(arguments.lora_scope),
@@ -120,6 +123,5 @@ def write_results(
     )
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
     write_text_atomic(folder / "README.md", model_card(manifest, metrics))
-    _name_upstream(folder / CONFIG, loaded)
     write_manifest(folder, manifest)
     write_json_atomic(folder / "metrics.json", metrics)

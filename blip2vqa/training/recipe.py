@@ -7,13 +7,14 @@ from accelerate import PartialState
 
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import wrap
+from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import write_split
 from blip2vqa.evaluation.scores import swap_images
 from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.startup import find_scorer
-from blip2vqa.models.families import family_of, parse_scopes
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, load_base, load_config
 from blip2vqa.training.checks import check
 from blip2vqa.training.data import RunData

@@ -13,7 +13,8 @@ from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.models.text import TextEncoder
+from blip2vqa.models.text import PromptEncoder
+from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.data import RunData
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
@@ -116,7 +117,7 @@ class RowSampler(Sampler):
         return sum(self.lengths[index] for index in group)
 
 
-def row_length(train: Sequence[Example], text: TextEncoder, args) -> int | None:
+def row_length(train: Sequence[Example], text: PromptEncoder, args) -> int | None:
     """Choose the longest row, in tokens, that questions of one image share; None where each has a row of its own.
 
     An encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
@@ -125,7 +126,7 @@ def row_length(train: Sequence[Example], text: TextEncoder, args) -> int | None:
     return args.tokens_per_row if shared and args.tokens_per_row and text.shares_image else None
 
 
-def row_sampler(train: Sequence[Example], text: TextEncoder, args, tokens_per_row: int | None) -> RowSampler:
+def row_sampler(train: Sequence[Example], text: PromptEncoder, args, tokens_per_row: int | None) -> RowSampler:
     """Build the sampler that orders the training questions; `args` are `FinetuneArguments`."""
     lengths = None
     if args.train_sampling_strategy == "group_by_length":
@@ -141,14 +142,14 @@ class VQATrainer(Trainer):
         """Build the trainer of a run, whose model has its adapter already."""
         args, text = trainer_arguments(run, loaded.dtype), data.text
         tokens_per_row, patience = row_length(data.train, text, args), args.early_stopping_patience
-        dataset = AnsweredQuestions(data.train, args.seed)
+        dataset, collator = AnsweredQuestions(data.train, args.seed), COLLATORS[text.answers_with]
         super().__init__(
             model=loaded.model,
             args=args,
             train_dataset=dataset,
             eval_dataset=AnsweredQuestions(data.val, args.seed),
-            data_collator=text.collator(features, tokens_per_row),
-            compute_loss_func=text.loss(args.label_smoothing_factor),
+            data_collator=collator(text, features, tokens_per_row),
+            compute_loss_func=collator.LOSS(args.label_smoothing_factor),
             callbacks=[EarlyStoppingCallback(patience)] if patience else [],
         )
         self.answer, self.task = answer, run.task

@@ -111,7 +111,6 @@ def test_over_a_quantized_base(bits, tiny_opt):
     from blip2vqa.adapters.lora import wrap
     from blip2vqa.config.common import LoraArguments
     from blip2vqa.models.loading import load_base
-    from blip2vqa.models.text import TextEncoder
     from blip2vqa.training.losses import AnswerLoss
 
     found = []
@@ -131,7 +130,7 @@ def test_over_a_quantized_base(bits, tiny_opt):
         if not fused:
             for layer in layers:
                 del layer.forward
-        text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+        text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "{question}")
         batch = text.training_batch(["Is the square red?", "Red?"], ["yes", "no"])
         labels = batch.pop("labels")
         batch["keep"] = (labels != -100).roll(-1, dims=1)

@@ -17,7 +17,6 @@ from blip2vqa.config.common import LoraArguments
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import Answer, answer_by_batch
 from blip2vqa.inference.request import AnswerRequest, Decoding, use_adapters
-from blip2vqa.models.classes import text_encoder
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import CPU, QUESTIONS, Bases, examples_of, load_float32, random_adapter
@@ -85,7 +84,7 @@ def beside(base: Path, folders: dict[str, Path], memory_gb: float = 1.0, **optio
 
 def ask(loaded: LoadedModel, images: Path, refs: Sequence[AdapterRef], beams: int, batch_size: int) -> list[Answer]:
     """Three questions to each of `refs`, about pictures that some of them share."""
-    text = text_encoder(loaded.processor, loaded.base.config, None)
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config, None)
     asked = [(f"{number % 2}.png", QUESTIONS[number], ()) for number in range(3) for _ in refs]
     examples = examples_of(images, asked)
     pixels = Pixels({example.digest: example.image for example in examples}, loaded.processor.image_processor)
@@ -176,7 +175,7 @@ def test_heads_of_their_own(bases, drawn, tmp_path):
 
 
 def request_for(loaded: LoadedModel, answers: list[str]) -> AnswerRequest:
-    return AnswerRequest(text_encoder(loaded.processor, loaded.base.config, "{question}", answers))
+    return AnswerRequest(loaded.family.text_encoder(loaded.processor, loaded.base.config, "{question}", answers))
 
 
 # Memory

@@ -9,7 +9,9 @@ from PIL import Image
 
 from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.files.manifest import write_manifest
-from blip2vqa.exchange.inspecting import family_named, inspect, place_of, scopes_and_roles
+from blip2vqa.exchange.inspecting import inspect
+from blip2vqa.models.families import family_named
+from blip2vqa.models.places import place_of, scopes_and_roles
 from blip2vqa.reporting.norms import _number, draw_norms, print_inspection
 from helpers.family_bases import MAKERS, Bases, adapted, random_adapter
 from helpers.plain_peft import LAYERS, NAMES, dense_by_peft, peft_adapter
@@ -59,7 +61,7 @@ def test_roles_are_those_that_wrapping_chose(bases, kind, tmp_path):
     names = [row["name"] for row in report["modules"]]
     roles = {row["role"].removeprefix("cross ") for row in report["modules"]}
     scopes, labels = scopes_and_roles(names, family_named(loaded.family.name, names))
-    assert scopes == ["language_model"] and set(labels) == roles == set(loaded.family.role_modules["language_model"])
+    assert scopes == ["language_model"] and set(labels) == roles == set(loaded.family.roles("language_model"))
     assert all(row["layer"] in (0, 1) for row in report["modules"])
     assert not report["untrained"] and bool(report["whole"]) == (kind == "vilt")
 

@@ -14,17 +14,17 @@ import torch
 from blip2vqa.features import cache as store_module
 from blip2vqa.features.cache import FeatureStore
 from blip2vqa.features.key import fingerprint
-from helpers.feature_stores import SPACE, digests, fill, in_child, metadata_of, same, shards, values
+from helpers.feature_stores import KEY, digests, fill, in_child, metadata_of, same, shards, values
 
 # What comes back
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
 def test_features_come_back_to_the_bit(store, dtype):
-    space = replace(SPACE, dtype=dtype)
-    store = FeatureStore(store.root, space)
+    key = replace(KEY, dtype=dtype)
+    store = FeatureStore(store.root, key)
     names = digests(9)
-    given = values(names, space)
+    given = values(names, key)
     given[0, 0] = torch.tensor([float("nan"), -0.0, float("inf")])
     with store.writer() as writer:
         writer.add(names[:3], given[:3])
@@ -32,7 +32,7 @@ def test_features_come_back_to_the_bit(store, dtype):
     assert sorted(json.loads(metadata_of(path)["digests"]) for path in shards(store)) == sorted(
         [names[:4], names[4:8], names[8:]]
     )
-    features = FeatureStore(store.root, space).open(names)
+    features = FeatureStore(store.root, key).open(names)
     assert (features.name, len(features)) == ("query_output", 9)
     assert same(features.of(names), given)
 
@@ -124,18 +124,18 @@ def test_wrong_features_are_refused(store, wrong):
 def test_spaces_never_meet(store, change):
     names = digests(2)
     fill(store, names)
-    other = FeatureStore(store.root, replace(SPACE, **change))
+    other = FeatureStore(store.root, replace(KEY, **change))
     assert other.missing(names) == names
     fill(other, names)
-    assert same(other.open(names).of(names), values(names, other.space))
+    assert same(other.open(names).of(names), values(names, other.key))
     assert same(store.open(names).of(names), values(names))
     assert len(list(store.root.iterdir())) == 2
 
 
 def test_a_space_is_named_by_its_contents(store):
-    again = replace(SPACE, settings=dict(reversed(SPACE.settings.items())))
-    assert again.name == SPACE.name
-    assert SPACE.name.startswith("v1-")
+    again = replace(KEY, settings=dict(reversed(KEY.settings.items())))
+    assert again.name == KEY.name
+    assert KEY.name.startswith("v1-")
     fill(store, digests(1))
     written = json.loads((store.folder / "space.json").read_text())
     assert written.pop("about").endswith("Safe to delete.")
@@ -143,7 +143,7 @@ def test_a_space_is_named_by_its_contents(store):
         "format": 1,
         "stage": "query_output",
         "weights": "ab" * 32,
-        "settings": SPACE.settings,
+        "settings": KEY.settings,
         "dtype": "bfloat16",
         "shape": [2, 3],
     }
@@ -183,12 +183,12 @@ def _mebibytes(file: str, field: str) -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory as Linux tells it")
 def test_features_stay_on_disk(tmp_path):
-    space = replace(SPACE, dtype=torch.float32, shape=(256, 1024))  # 1 MiB an image
-    store = FeatureStore(tmp_path, space)
+    key = replace(KEY, dtype=torch.float32, shape=(256, 1024))  # 1 MiB an image
+    store = FeatureStore(tmp_path, key)
     names = digests(128)
     with store.writer() as writer:
         for name in names:
-            writer.add([name], torch.full((1, *space.shape), float(int(name[:4], 16))))
+            writer.add([name], torch.full((1, *key.shape), float(int(name[:4], 16))))
     assert len(shards(store)) == 2
 
     def read():
@@ -207,7 +207,7 @@ def test_features_stay_on_disk(tmp_path):
 def test_thousands_of_shards_need_few_descriptors(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "SHARD_IMAGES", 1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    store = FeatureStore(tmp_path, SPACE)
+    store = FeatureStore(tmp_path, KEY)
     names = digests(2000)
     given = values(names)
     with store.writer() as writer:

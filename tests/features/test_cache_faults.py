@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from blip2vqa.features import cache as store_module
 from blip2vqa.features.cache import FeatureStore
 from blip2vqa.utils.errors import InputError
-from helpers.feature_stores import SPACE, digests, fill, in_child, metadata_of, same, shards, values
+from helpers.feature_stores import KEY, digests, fill, in_child, metadata_of, same, shards, values
 
 # Broken shards
 
@@ -47,7 +47,7 @@ def _rewrite(path, tensors, **changes):
     """Other contents, with the checksum that belongs to them."""
     metadata = metadata_of(path)
     [tensor] = tensors.values()
-    metadata["checksum"] = store_module._checksum(metadata["digests"], tensor[-1:])
+    metadata["checksum"] = store_module.checksum(metadata["digests"], tensor[-1:])
     save_file(tensors, path, metadata | changes)
 
 
@@ -82,7 +82,7 @@ def _future_format(path, store):
 
 
 def _from_another_space(path, store):
-    other = FeatureStore(store.root.parent / "other", replace(SPACE, weights="cd" * 32))
+    other = FeatureStore(store.root.parent / "other", replace(KEY, weights="cd" * 32))
     fill(other, json.loads(metadata_of(path)["digests"]))
     os.replace(shards(other)[0], path)
 
@@ -130,12 +130,12 @@ def test_a_rewritten_shard_is_used(store):
 def test_a_full_disk_is_one_line(store, caplog):
     """A real limit, on the size of files: too small for a shard, large enough for space.json."""
     names = digests(2)
-    wide = FeatureStore(store.root, replace(SPACE, shape=(64, 64)))
+    wide = FeatureStore(store.root, replace(KEY, shape=(64, 64)))
 
     def write():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         with pytest.raises(InputError) as caught, wide.writer() as writer:
-            writer.add(names, values(names, wide.space))
+            writer.add(names, values(names, wide.key))
         assert caught.value.problems == [
             f"features in {wide.folder}: cannot be written: File too large; "
             "name another folder with --feature_cache, or --feature_cache none"
@@ -173,7 +173,7 @@ def test_a_full_disk_does_not_hide_what_went_wrong_first(store, monkeypatch, cap
 
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "file").write_text("x")
-    store = FeatureStore(tmp_path / "file", SPACE)
+    store = FeatureStore(tmp_path / "file", KEY)
     reason = "Not a directory; name another folder with --feature_cache, or --feature_cache none$"
     with pytest.raises(InputError, match=f"cannot be read: {reason}"):
         store.missing(digests(1))
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_written_to_is_read():
         assert store.evict(0) == 0  # and no traceback
 
     with tempfile.TemporaryDirectory() as root:  # pytest's own folders are closed to other users
-        store = FeatureStore(root, SPACE)
+        store = FeatureStore(root, KEY)
         fill(store, names)
         for path, mode in ((store.root, 0o755), (shards(store)[0], 0o444), (store.folder, 0o555)):
             path.chmod(mode)

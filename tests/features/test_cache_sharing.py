@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from blip2vqa.features.cache import FeatureStore
 from blip2vqa.utils.errors import InputError
-from helpers.feature_stores import SPACE, digests, fill, fork, in_child, metadata_of, same, shards, values
+from helpers.feature_stores import KEY, digests, fill, fork, in_child, metadata_of, same, shards, values
 
 # Interruptions and other processes
 
@@ -124,7 +124,7 @@ def _aged(store: FeatureStore, names: list[str], age: int) -> Path:
 
 
 def test_least_recently_used_goes_first_over_all_spaces(store):
-    other = FeatureStore(store.root, replace(SPACE, weights="cd" * 32))
+    other = FeatureStore(store.root, replace(KEY, weights="cd" * 32))
     a, b, c = (_aged(store, digests(4, start), age) for start, age in ((0, 1), (4, 4), (8, 2)))
     d = _aged(other, digests(4), 3)
     size = a.stat().st_size

@@ -10,7 +10,7 @@ import torch
 from blip2vqa.features.cache import FeatureStore
 from blip2vqa.features.key import FeatureKey
 
-SPACE = FeatureKey(
+KEY = FeatureKey(
     "query_output", "ab" * 32, {"size": {"height": 8, "width": 8}, "do_resize": True}, torch.bfloat16, (2, 3)
 )
 fork = multiprocessing.get_context("fork")  # a real process, without the seconds of importing torch anew
@@ -20,15 +20,15 @@ def digests(count: int, start: int = 0) -> list[str]:
     return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(start, start + count)]
 
 
-def values(names: list[str], space: FeatureKey = SPACE) -> torch.Tensor:
+def values(names: list[str], key: FeatureKey = KEY) -> torch.Tensor:
     """Features that tell their image: no two alike."""
-    rows = [torch.randn(space.shape, generator=torch.Generator().manual_seed(int(name[:12], 16))) for name in names]
-    return torch.stack(rows).to(space.dtype)
+    rows = [torch.randn(key.shape, generator=torch.Generator().manual_seed(int(name[:12], 16))) for name in names]
+    return torch.stack(rows).to(key.dtype)
 
 
 def fill(store: FeatureStore, names: list[str]) -> None:
     with store.writer() as writer:
-        writer.add(names, values(names, store.space))
+        writer.add(names, values(names, store.key))
 
 
 def shards(store: FeatureStore) -> list[Path]:

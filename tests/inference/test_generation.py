@@ -11,7 +11,6 @@ from blip2vqa.inference.generation import answer_batch, answer_by_batch, answer_
 from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.answer_lists import AnswerTree, read_answers
 from blip2vqa.models.loading import load_base
-from blip2vqa.models.text import TextEncoder
 from blip2vqa.training.recipe import finetune
 from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import make_run
@@ -31,7 +30,7 @@ ANSWERS = ("red", "green", "blue", "yes", "no", "one", "one two", "red square")
 def model(request, tiny_opt, tiny_t5):
     base = tiny_opt if request.param == "opt" else tiny_t5
     loaded = load_base(str(base), dtype="float32", quantization="none", device=torch.device("cpu"))
-    return loaded, TextEncoder.of(loaded.processor, loaded.base.config, "Question: {question} Answer:")
+    return loaded, loaded.family.text_encoder(loaded.processor, loaded.base.config, "Question: {question} Answer:")
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_bulk_answers_are_those_of_one_question_at_a_time(model, asked, beams, b
 
 def test_a_causal_model_runs_the_tokens_of_an_image_once(tiny_opt, asked, monkeypatch):
     loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
-    text = TextEncoder.of(loaded.processor, loaded.base.config, "Question: {question} Answer:")
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "Question: {question} Answer:")
     remember, images = generation.prefill_images, []
     monkeypatch.setattr(
         generation, "prefill_images", lambda loaded, output: images.append(len(output)) or remember(loaded, output)
@@ -193,7 +192,7 @@ def test_merged_for_inference_answers_as_the_adapter_beside_the_base(tiny_opt, d
 def test_the_head_is_given_its_input_in_one_piece(tiny_opt, asked):
     """A slice would be multiplied with one copy of the head's matrix for each row: gigabytes at the real size."""
     loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
-    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "{question}")
     examples, features = asked
     seen = []
     head = loaded.base.language_model.get_output_embeddings()

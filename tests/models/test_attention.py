@@ -7,7 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from blip2vqa.data.examples import Example
 from blip2vqa.models.attention import MATMUL, matmul_attention
 from blip2vqa.models.loading import load_base
-from blip2vqa.models.text import TextEncoder, TrainingCollator
+from blip2vqa.training.collators import TrainingCollator
 from helpers.tiny_blip2 import GivenFeatures
 
 
@@ -37,7 +37,7 @@ def test_a_model_loaded_for_training_computes_the_same(tiny_base, tokens_per_row
             str(tiny_base), dtype="float32", quantization="none", device=torch.device("cpu"), for_training=for_training
         )
         assert (loaded.base.language_model.config._attn_implementation == MATMUL) == for_training
-        text = TextEncoder.of(loaded.processor, loaded.base.config, "Question: {question} Answer:")
+        text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "Question: {question} Answer:")
         features = GivenFeatures("ab", torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0)))
         rows = None if text.seq2seq else tokens_per_row
         batch = TrainingCollator(text, features, rows)([(example, "yes") for example in examples])

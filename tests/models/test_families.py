@@ -10,13 +10,14 @@ from transformers import BertConfig, BlipConfig, GitConfig, InstructBlipConfig, 
 from blip2vqa import load
 from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.common import KeptFeatures
+from blip2vqa.config.roles import SCOPES
 from blip2vqa.features.encode import Pixels, load_with_features
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.model_spec import find_model_spec
-from blip2vqa.models.classes import text_encoder
-from blip2vqa.models.families import SCOPES, family_of
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_config
-from blip2vqa.training.losses import IGNORE
+from blip2vqa.models.text import IGNORE
+from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.recipe import finetune
 from blip2vqa.utils.errors import InputError
@@ -47,8 +48,8 @@ def training_batch(loaded, images, rows: slice = slice(None)) -> dict[str, torch
     asked = [(f"{row}.png", question, answers[row]) for row, question in enumerate(QUESTIONS)]
     examples = examples_of(images, asked)
     pixels = Pixels({example.digest: example.image for example in examples}, loaded.processor.image_processor)
-    text = text_encoder(loaded.processor, loaded.base.config)
-    batch = text.collator(pixels)([(example, example.answers[0]) for example in examples[rows]])
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config)
+    batch = COLLATORS[text.answers_with](text, pixels)([(example, example.answers[0]) for example in examples[rows]])
     return batch | {"pixel_values": batch["pixel_values"].to(loaded.base.dtype)}
 
 
@@ -73,7 +74,7 @@ def test_answers_are_upstreams_alone_and_in_mixed_batches(kind, beams, bases, dr
 @pytest.mark.parametrize("kind", GENERATIVE)
 def test_the_loss_of_one_row_is_upstreams(kind, bases, drawn):
     loaded = load_float32(bases[kind], for_training=True)
-    text, (_, model) = text_encoder(loaded.processor, loaded.base.config), upstream(kind, bases[kind])
+    text, (_, model) = loaded.family.text_encoder(loaded.processor, loaded.base.config), upstream(kind, bases[kind])
     for row in range(len(QUESTIONS)):
         batch = training_batch(loaded, drawn[0], slice(row, row + 1))
         labels, given = batch["labels"], {name: tensor for name, tensor in batch.items() if name != "keep"}
@@ -81,7 +82,9 @@ def test_the_loss_of_one_row_is_upstreams(kind, bases, drawn):
             whole = torch.cat([batch["decoder_input_ids"][:, :1], labels], dim=1)
             given |= {"decoder_input_ids": whole, "labels": whole}
         with torch.no_grad():
-            ours = text.loss()(loaded.model(**{n: t for n, t in batch.items() if n != "labels"}), labels)
+            ours = COLLATORS[text.answers_with].LOSS()(
+                loaded.model(**{n: t for n, t in batch.items() if n != "labels"}), labels
+            )
             assert ours.item() == pytest.approx(model(**given).loss.item(), rel=1e-5)
 
 
@@ -89,13 +92,13 @@ def test_the_loss_of_one_row_is_upstreams(kind, bases, drawn):
 def test_a_batch_loses_what_its_rows_lose(kind, bases, drawn):
     loaded = adapted(bases[kind], seed=0)
     loaded.model.double()  # random weights are steep: in 32 bits two orders of one sum may differ in the second digit
-    text = text_encoder(loaded.processor, loaded.base.config)
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config)
     batch = training_batch(loaded, drawn[0])
     labels = batch["labels"]
-    count = labels.numel() if text.classes else int((labels != IGNORE).sum())
+    count = labels.numel() if kind == "vilt" else int((labels != IGNORE).sum())
     rows = [training_batch(loaded, drawn[0], slice(row, row + 1)) for row in range(len(labels))]
     splits = {"whole": [batch], "rows": rows}
-    if not text.classes:
+    if not kind == "vilt":
         splits["parts"] = split_by_tokens(batch, batch["input_ids"].shape[1])
         assert 1 < len(splits["parts"])
         full = {name: tensor for name, tensor in batch.items() if name not in ("keep", "labels")}
@@ -108,7 +111,7 @@ def test_a_batch_loses_what_its_rows_lose(kind, bases, drawn):
         loaded.model.zero_grad()
         losses = []
         for part in parts:
-            loss = text.loss()(loaded.model(**part), part["labels"], count)
+            loss = COLLATORS[text.answers_with].LOSS()(loaded.model(**part), part["labels"], count)
             loss.backward()
             losses.append(loss.item())
         gradients = {key: p.grad.clone() for key, p in loaded.model.named_parameters() if p.requires_grad}
@@ -133,7 +136,7 @@ def test_logits_are_the_same_bits_from_what_is_kept(kind, bases, drawn, tmp_path
     )  # fmt: skip
     assert features.name == "image_embeds" and part.base.vision_model is None
     assert lines[0][1].startswith("image_embeds of 3 images, 3 of them new: ")
-    text = text_encoder(whole.processor, whole.base.config)
+    text = whole.family.text_encoder(whole.processor, whole.base.config)
     batch = text.training_batch(QUESTIONS, ["blue"] * 3)
     batch.pop("labels")
     with torch.no_grad():
@@ -154,9 +157,9 @@ def test_vilt_keeps_nothing_and_says_why(bases, drawn, tmp_path):
 @pytest.mark.parametrize("kind", ["instructblip-llama", "instructblip-t5"])
 def test_a_question_too_long_for_the_qformer_is_named_by_its_row(kind, bases, drawn):
     loaded = load_float32(bases[kind])
-    text = text_encoder(loaded.processor, loaded.base.config)
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config)
     # "question", ":", "short", "answer", ":", "[CLS]" and "[SEP]" make letters and words of their own.
-    around = int(text.read_ids([""])["qformer_attention_mask"].sum())
+    around = int(text.more_inputs([""])["qformer_attention_mask"].sum())
     fits, long = "red " * (512 - around), "red " * (513 - around)
     with pytest.raises(InputError) as caught:
         text.check_lengths(examples_of(drawn[0], [("0.png", fits, ("no",)), ("0.png", long, ("no",))]), 10)
@@ -179,17 +182,17 @@ LAST = {
 def test_every_scope_has_its_stage_and_what_a_family_lacks_is_one_error(kind, bases, drawn, tmp_path):
     family = family_of(load_config(str(bases[kind])))
     stages = LAST[kind] | ({} if kind == "vilt" else {"vision": "pixel_values"})
-    assert set(family.places) == set(stages)
+    assert set(family.scopes) == set(stages)
     for scope, stage in stages.items():
         found, why = family.last_frozen_stage((scope,))
         assert found == stage and why
         both, _ = family.last_frozen_stage((scope, "language_model"))
         assert both == found
-    absent = [scope for scope in SCOPES if scope not in family.places]
+    absent = [scope for scope in SCOPES if scope not in family.scopes]
     for scope in absent:
         with pytest.raises(InputError) as caught:
             finetune(make_run(bases[kind], drawn, tmp_path / "run", "--lora_scope", scope))
-        known = ", ".join(family.places)
+        known = ", ".join(family.scopes)
         assert caught.value.problems == [f"--lora_scope: {family.name} has no {scope}; it has {known}"]
     assert not (tmp_path / "run").exists()
 
@@ -209,10 +212,9 @@ def test_a_base_of_no_known_family_is_one_line_that_names_them(config, found, tm
     with pytest.raises(InputError) as caught:
         load_config(str(tmp_path))
     (line,) = caught.value.problems
-    assert line.startswith(
-        f"base model: its architecture is {found}, which is not supported; known are BLIP-2 with OPT"
-    )
+    assert line.startswith(f"base model: its architecture is {found}, which is not supported; known are ")
     named = (
+        "BLIP-2 with OPT",
         "with T5",
         "InstructBLIP with LLaMA",
         "InstructBLIP with T5",

@@ -13,10 +13,13 @@ from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.model_spec import find_model_spec
-from blip2vqa.models.answer_lists import RANKED
-from blip2vqa.models.classes import AnswerList, ClassEncoder, text_encoder
+from blip2vqa.models.answer_lists import RANKED, AnswerList
+from blip2vqa.models.classes import ClassEncoder
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_config, load_processor
 from blip2vqa.training.checks import check
+from blip2vqa.training.collators import ClassCollator
+from blip2vqa.training.losses import ClassLoss
 from blip2vqa.training.recipe import finetune
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import QUESTIONS, examples_of, load_float32, random_adapter, watch
@@ -49,7 +52,7 @@ def unlike(tmp_path_factory):
 
 def encoder(base, answers=None) -> ClassEncoder:
     config = load_config(str(base))
-    return text_encoder(load_processor(str(base), config), config, answers=answers)
+    return family_of(config).text_encoder(load_processor(str(base), config), config, answers=answers)
 
 
 def asked(folder, *answers: tuple[str, ...]):
@@ -102,11 +105,11 @@ def test_upstreams_loss_and_hand_computed_soft_targets(vilt, drawn):
     torch.testing.assert_close(text.targets(given), expected)
     examples = asked(drawn[0], *given)
     pixels = Pixels({"0.png": examples[0].image}, loaded.processor.image_processor)
-    batch = text.collator(pixels)([(example, example.answers[0]) for example in examples])
+    batch = ClassCollator(text, pixels)([(example, example.answers[0]) for example in examples])
     torch.testing.assert_close(batch["labels"], expected)
     upstream = ViltForQuestionAnswering.from_pretrained(vilt).eval()
     with torch.no_grad():
-        loss = text.loss()(loaded.model(**batch), batch["labels"])
+        loss = ClassLoss()(loaded.model(**batch), batch["labels"])
         assert loss.item() == pytest.approx(upstream(**batch).loss.item(), rel=1e-6)
 
 

@@ -5,7 +5,7 @@ import torch
 from transformers import Blip2ForConditionalGeneration
 
 from blip2vqa.models.loading import load_base
-from blip2vqa.models.text import IGNORE, TextEncoder, pad
+from blip2vqa.models.text import IGNORE, pad
 from blip2vqa.training.losses import AnswerLoss
 from blip2vqa.training.trainer import AnsweredQuestions
 from blip2vqa.utils.errors import InputError
@@ -21,7 +21,7 @@ def loaded(tiny_base):
 
 @pytest.fixture
 def text(loaded):
-    return TextEncoder.of(loaded.processor, loaded.base.config, PROMPT)
+    return loaded.family.text_encoder(loaded.processor, loaded.base.config, PROMPT)
 
 
 def plain_rows(text, questions, answers):

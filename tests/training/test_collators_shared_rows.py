@@ -9,7 +9,8 @@ from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.models.loading import load_base
-from blip2vqa.models.text import IGNORE, TextEncoder, TrainingCollator
+from blip2vqa.models.text import IGNORE, TextEncoder
+from blip2vqa.training.collators import TrainingCollator
 from blip2vqa.training.losses import AnswerLoss
 from blip2vqa.training.trainer import RowSampler
 from helpers.tiny_blip2 import GivenFeatures, upstream_logits
@@ -51,7 +52,7 @@ def features(model):
 
 
 def text_of(model) -> TextEncoder:
-    return TextEncoder.of(model.processor, model.base.config, PROMPT)
+    return model.family.text_encoder(model.processor, model.base.config, PROMPT)
 
 
 def loss_and_gradients(model, batch):

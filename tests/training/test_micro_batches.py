@@ -5,7 +5,8 @@ import torch
 
 from blip2vqa.data.examples import Example
 from blip2vqa.models.loading import load_base
-from blip2vqa.models.text import IGNORE, TextEncoder, TrainingCollator
+from blip2vqa.models.text import IGNORE
+from blip2vqa.training.collators import TrainingCollator
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.recipe import finetune
 from helpers.finetune_runs import adapter_of, make_run
@@ -32,7 +33,7 @@ def batch(request, tiny_opt, tiny_t5):
     """Nine questions of three to eleven words on four images, and the text encoder that made the batch."""
     base = tiny_t5 if request.param == "t5" else tiny_opt
     loaded = load_base(str(base), dtype="float32", quantization="none", device=torch.device("cpu"))
-    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "{question}")
     features = GivenFeatures("abcd", torch.arange(4.0)[:, None, None].expand(4, 4, 32))
     names = ["abcd"[number % 4] for number in range(9)]
     items = [

@@ -113,7 +113,7 @@ def test_quantized_bases_train_and_reload(bits, tiny_opt, drawn, tmp_path):
 
 def test_shared_rows_train_to_the_same_adapter(tiny_opt, drawn, tmp_path):
     """In the same order, questions of one image in one row give the adapter that one row a question gives."""
-    from blip2vqa.models.text import TrainingCollator
+    from blip2vqa.training.collators import TrainingCollator
 
     exact = (
         "--lora_dropout",

@@ -26,7 +26,8 @@ from transformers.utils import (
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from blip2vqa.features.key import raw_bytes
-from blip2vqa.models.families import Family, family_of
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import Family
 from blip2vqa.models.loading import first_line, reach, stored_quantization
 from blip2vqa.utils.errors import InputError
 
@@ -124,9 +125,12 @@ class Checkpoint:
     @property
     def language_model(self) -> str | None:
         """How the names of its language model begin; None where the text layers are none that stands alone."""
-        if self.family is None:
-            return ""
-        return "language_model." if self.family.image_tokens else None
+        return "" if self.family is None else self.family.language_prefix
+
+    @property
+    def trained_whole(self) -> tuple[str, ...]:
+        """Modules that a run may put in place of the base's own, which need not have them."""
+        return () if self.family is None else self.family.trained_whole
 
     @cached_property
     def stored_dtype(self) -> torch.dtype:
@@ -183,16 +187,18 @@ def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoi
         raise InputError(f"base model {base_model_id}: its weights are not readable: {first_line(error)}") from error
     places, doubles = _places(model, readers)
     quantized = _quantized(base_model_id, config)
-    _check_complete(base_model_id, model, places, family.trained_whole if family else (), quantized)
-    return Checkpoint(base_model_id, revision, config, family, model, readers, places, doubles, quantized)
+    checkpoint = Checkpoint(base_model_id, revision, config, family, model, readers, places, doubles, quantized)
+    _check_complete(checkpoint)
+    return checkpoint
 
 
 def upstream_class(config) -> type:
-    """The class of transformers that a base of this configuration is loaded with."""
+    """Find the class of transformers that a base of this configuration is loaded with; our own where there is none."""
     if config.model_type in TEXT_MODELS:
         return TEXT_MODELS[config.model_type]
     ours = family_of(config).model_class
-    return next(cls for cls in ours.__mro__ if cls.__module__.startswith("transformers."))
+    theirs = (cls for cls in ours.__mro__ if cls.__module__.startswith("transformers.models."))
+    return next(theirs, ours)
 
 
 def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], torch.Tensor]) -> None:
@@ -269,21 +275,23 @@ def _alike(one: tuple, other: tuple) -> bool:
     return torch.equal(reader.read(key), other_reader.read(other_key))
 
 
-def _check_complete(
-    base_model_id: str, model: nn.Module, places: dict, new: tuple[str, ...], quantized: str | None
-) -> None:
-    problems = []
-    missing = [name for name, _ in model.named_parameters() if name not in places and not name.startswith(new)]
+def _check_complete(base: Checkpoint) -> None:
+    problems, needed = (
+        [],
+        [name for name, _ in base.model.named_parameters() if not name.startswith(base.trained_whole)],
+    )
+    missing = [name for name in needed if name not in base.places]
     if missing:
         problems.append(
-            f"base model {base_model_id}: its files lack {len(missing)} of the weights that {type(model).__name__} has, "
-            f"such as {missing[0]}"
+            f"base model {base.base_model_id}: its files lack {len(missing)} of the weights that {type(base.model).__name__} "
+            f"has, such as {missing[0]}"
         )
-    for name, (reader, key) in places.items():
-        stored, shape = reader.stored[key], tuple(model.get_parameter(name).shape)
-        if stored.shape != shape and not (quantized and not stored.dtype.is_floating_point):
+    for name, (reader, key) in base.places.items():
+        stored, shape = reader.stored[key], base.shape(name)
+        if stored.shape != shape and not (base.quantized and not stored.dtype.is_floating_point):
             problems.append(
-                f"base model {base_model_id}: {name} is {list(stored.shape)} in its file and {list(shape)} by its config.json"
+                f"base model {base.base_model_id}: {name} is {list(stored.shape)} in its file and {list(shape)} by its "
+                "config.json"
             )
     if problems:
         raise InputError(*problems)

@@ -13,7 +13,10 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
-from blip2vqa.models.loading import IMAGE_TOKEN, load_processor
+from blip2vqa.models.family import TOKEN_EMBEDDINGS
+from blip2vqa.models.loading import load_processor
+from blip2vqa.models.places import part_of
+from blip2vqa.models.text import IMAGE_TOKEN
 from blip2vqa.utils.files import write_json_atomic
 
 FORMAT = 1  # another number for another way to compute any of it: results of two formats are not compared
@@ -28,29 +31,12 @@ QUANTIZED_DISTANCE = {"8bit": 0.03, "4bit": 0.2}
 with outliers do worse), 0.09 in 4 bits of nf4, 0.13 of fp4. A copy that was fine-tuned a little and then quantized cannot be
 told from one that was not."""
 
-_PARTS = {
-    "vision_model.": "vision_model", "qformer.": "qformer", "query_tokens": "qformer",
-    "language_projection": "projection", "classifier": "classifier",
-}  # fmt: skip
-_TOKENS = ("embed_tokens", "shared", "lm_head")  # of OPT, LLaMA and T5: input embeddings and output head
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _BINS, _ROW, _BLOCK = 64, 4096, 2**22
 _PROBE = "Question: What's in the photo, 3 red cars or <b>naïve</b> boats?\nAnswer: 2"
 _NO_SETTING = {
     "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "transformers_version", "auto_map",
 }  # fmt: skip
-
-
-def part_of(name: str, checkpoint: Checkpoint) -> str:
-    """Which part a parameter or module belongs to, by its name in the model.
-
-    "vision_model", "qformer" (with its query tokens), "projection", "classifier", "token_embeddings" (and output head, where
-    the language model could stand alone), or "language_model": all else.
-    """
-    part = next((part for begin, part in _PARTS.items() if name.startswith(begin)), "language_model")
-    if part == "language_model" and checkpoint.language_model is not None:
-        return "token_embeddings" if name.removesuffix(".weight").endswith(_TOKENS) else part
-    return part
 
 
 def fingerprint_base(base_model_id: str, revision: str | None = None, *, progress: bool = False) -> dict:
@@ -140,14 +126,14 @@ def _fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: boo
     """Part → its fingerprint; `tokens`: rows of the vocabulary that count, None where no tokenizer says so."""
     jobs = {}
     for name in checkpoint.names:
-        part = part_of(name, checkpoint)
-        if part == "token_embeddings" and tokens is None:
+        part = part_of(name, checkpoint.family)
+        if part == TOKEN_EMBEDDINGS and tokens is None:
             continue  # padding rows, which copies do not share, cannot be told from words
         jobs[name] = part
 
     def examine(name: str) -> tuple[str, str, str, torch.Tensor]:
         tensor, short = checkpoint.tensor(name), name.removeprefix(checkpoint.language_model or "")
-        if jobs[name] == "token_embeddings":
+        if jobs[name] == TOKEN_EMBEDDINGS:
             tensor = tensor[:tokens]
         return jobs[name], short, _digest(tensor), sketch(tensor, short)
 

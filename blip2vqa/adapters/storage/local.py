@@ -18,6 +18,7 @@ from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, MANIFEST, WEIGHTS, check_folder, check_name
+from blip2vqa.config.roles import ROLE_ALIASES, ROLES
 from blip2vqa.evaluation.metrics import MAIN_METRICS
 from blip2vqa.utils.errors import InputError
 
@@ -216,8 +217,6 @@ def _json(file: Path) -> dict:
 
 def _roles(modules: list[str]) -> list[str]:
     """As far as the modules' names tell."""
-    from blip2vqa.models.families import ROLE_ALIASES, ROLES  # which brings in every model's code
-
     ends = {name.rpartition(".")[2] for name in modules}
     found = {ROLE_ALIASES.get(end, end) for end in ends}
     return [role for role in ROLES if role in found]

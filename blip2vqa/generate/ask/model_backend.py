@@ -37,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 PICTURES_TOGETHER = 64
 """What a killed run computes again, at most."""
-WRITE = 'Write a question about the picture whose answer is "{answer}". Question:'
-WRITE_INSTRUCTBLIP = "Given the image, generate a question whose answer is: {answer}. Question:"
-"""One of those that it was trained with: Dai et al. 2023, arXiv 2305.06500, appendix."""
 LONGEST_QUESTION = 30  # tokens
 MOST_WORDS = 20
 LEAST_WORDS = 3
@@ -118,7 +115,7 @@ def ask_model(
 
 
 def _ask_for_questions(wanted: Sequence[Question], model: Respondent, ledger: Ledger, progress: bool) -> list[Question]:
-    prompt = WRITE_INSTRUCTBLIP if model.spec.family.reads_question else WRITE
+    prompt = model.spec.family.question_prompt
     asked = [(row.item, prompt.replace("{answer}", row.answer)) for row in wanted]
     said = respond(model, asked, ledger, "writing questions" if progress else None)
     rows = []

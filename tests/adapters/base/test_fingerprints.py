@@ -13,7 +13,8 @@ from transformers import AutoProcessor, AutoTokenizer, BitsAndBytesConfig, Blip2
 
 from blip2vqa.adapters.base import fingerprints
 from blip2vqa.adapters.base.checkpoints import open_checkpoint
-from blip2vqa.adapters.base.fingerprints import compare_parts, distance, fingerprint_base, part_of, sketch
+from blip2vqa.adapters.base.fingerprints import compare_parts, distance, fingerprint_base, sketch
+from blip2vqa.models.places import part_of
 from helpers.family_bases import MAKERS, Bases
 from helpers.tiny_blip2 import make_tokenizer
 
@@ -66,8 +67,8 @@ def test_parts_are_known_by_names_of_modules_and_of_parameters(bases):
         "language_model.lm_head": "token_embeddings", "language_model.shared.weight": "token_embeddings",
         "language_model.decoder.block.0.layer.0.SelfAttention.q": "language_model",
     }  # fmt: skip
-    assert {name: part_of(name, base) for name in known} == known
-    assert part_of("text_decoder.bert.embeddings.word_embeddings.weight", blip) == "language_model"
+    assert {name: part_of(name, base.family) for name in known} == known
+    assert part_of("text_decoder.bert.embeddings.word_embeddings.weight", blip.family) == "language_model"
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])

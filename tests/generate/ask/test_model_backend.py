@@ -13,7 +13,7 @@ from transformers import Blip2VisionModel
 from blip2vqa import load
 from blip2vqa.config.generate import ApiArguments, CatalogueArguments, QuestionArguments, WriterArguments
 from blip2vqa.generate.ask import model_backend
-from blip2vqa.generate.ask.model_backend import WRITE, WRITE_INSTRUCTBLIP, as_question, ask_model, find_answerer
+from blip2vqa.generate.ask.model_backend import as_question, ask_model, find_answerer
 from blip2vqa.generate.generating import generate
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
@@ -237,7 +237,9 @@ def test_what_decides_an_answer_decides_its_key(tiny_opt, questions, tmp_path):
 @pytest.mark.parametrize("kind", ["opt", "t5", "instructblip-t5", "blip-caption"])
 def test_questions_are_those_of_the_model_alone(kind, bases, questions, ledger):
     rows = ask_model(questions[:4], arguments(bases[kind], model_writes="questions"), ledger, progress=False)
-    prompt = (WRITE_INSTRUCTBLIP if kind.startswith("instruct") else WRITE).replace("{answer}", "{question}")
+    instructed = "Given the image, generate a question whose answer is: {question}. Question:"
+    plain = 'Write a question about the picture whose answer is "{question}". Question:'
+    prompt = instructed if kind.startswith("instruct") else plain
     model = load(bases[kind], dtype="float32", quantization="none", prompt=prompt, max_new_tokens=30)
     for row, asked in zip(rows, questions, strict=False):
         room = kind != "opt"  # 64 positions: none for this prompt and 30 tokens

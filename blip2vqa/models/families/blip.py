@@ -1,59 +1,55 @@
 """BLIP: ViT → `image_embeds`, which the layers of its text models look at."""
 
-from typing import ClassVar
-
 import torch
-from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering
+from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, BlipProcessor
 from transformers.modeling_outputs import CausalLMOutput
 
-from blip2vqa.models.parts import keep_parts
+from blip2vqa.models import layer_names
+from blip2vqa.models.families import register
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, VIT, VIT_STAGE, Family, Part
+from blip2vqa.models.parts import PartialModel
 
 
-class _Sees:
+class BlipModel(PartialModel):
     """What the two have in common: the ViT, and a decoder with an output head."""
-
-    def __init__(self, config, parts: tuple[str, ...] | None = None):
-        super().__init__(config)
-        keep_parts(self, parts)
 
     @property
     def language_model(self):
-        """What generates."""
+        """The part that generates."""
         return self.text_decoder
 
     def get_output_embeddings(self):
         return self.text_decoder.get_output_embeddings()
 
     def encode(self, pixel_values=None, image_embeds=None):
-        """`image_embeds` [images, patches + 1, vision hidden] from whichever stage's output is given."""
+        """Compute `image_embeds` [images, patches + 1, vision hidden], unless they are given."""
         return self.vision_model(pixel_values=pixel_values).last_hidden_state if image_embeds is None else image_embeds
 
     see = encode
 
     def _logits(self, keep, input_ids, encoder_hidden_states, **kwargs):
-        """Of every position of the decoder's ids [rows, length], or of those that the mask `keep` names alone."""
+        """Compute logits of the decoder's ids [rows, length], with the mask `keep` of these positions alone."""
         hidden = self.text_decoder.bert(
             input_ids=input_ids, encoder_hidden_states=encoder_hidden_states, is_decoder=True, use_cache=False, **kwargs
         ).last_hidden_state
         return CausalLMOutput(logits=self.text_decoder.cls(hidden if keep is None else hidden[keep]))
 
 
-class BlipVqa(_Sees, BlipForQuestionAnswering):
+class BlipVqa(BlipModel, BlipForQuestionAnswering):
     """An encoder reads the question and looks at the picture; a decoder answers from what it made of both."""
 
-    PARTS: ClassVar = {"vision_model": ("vision_model",), "language_model": ("text_encoder", "text_decoder")}
     # With upstream's, "input_ids", checkpointed activations would ask for gradients of the embeddings, which are changed in
     # place.
     main_input_name = "pixel_values"
 
-    def __init__(self, config, parts: tuple[str, ...] | None = None):
-        super().__init__(config, parts)
+    def __init__(self, config, absent: tuple[str, ...] = ()):
+        super().__init__(config, absent)
         if self.text_decoder is not None:
             for layer in self.text_decoder.bert.encoder.layer:
                 layer.crossattention.self.register_forward_pre_hook(_see_the_mask, with_kwargs=True)
 
     def read(self, image_embeds, input_ids, attention_mask):
-        """Questions [rows, length] about one image a row → [rows, length, text hidden]."""
+        """Encode questions [rows, length] about one image a row → [rows, length, text hidden]."""
         return self.text_encoder(
             input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=image_embeds
         ).last_hidden_state
@@ -69,27 +65,27 @@ class BlipVqa(_Sees, BlipForQuestionAnswering):
         image_embeds=None,
         **kwargs,
     ):
-        """Logits of the decoder's positions, with `keep` [rows, answer length] of these alone: [kept positions, vocabulary]."""
+        """Compute logits of the decoder's positions, with `keep` [rows, answer length] of these alone: [kept, vocabulary]."""
         question = self.read(self.encode(pixel_values, image_embeds), input_ids, attention_mask)
         return self._logits(keep, decoder_input_ids, question, encoder_attention_mask=attention_mask, **kwargs)
 
     def generation_inputs(self, image_embeds, input_ids, attention_mask):
-        """What `language_model.generate` takes for questions about one image a row: the start token, and what was read."""
+        """Make the inputs of `language_model.generate` for questions about one image a row."""
         start = torch.full((len(input_ids), 1), self.decoder_start_token_id, device=input_ids.device)
         question = self.read(image_embeds, input_ids, attention_mask)
         return {"input_ids": start, "encoder_hidden_states": question, "encoder_attention_mask": attention_mask}
 
 
 def _see_the_mask(module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """The decoder's mask of the question, which upstream loses on its way to the attention that reads it: an answer would
-    depend on the padding that longer questions bring into its batch."""
+    """Give the decoder its mask of the question, which upstream loses on the way to the attention that reads it.
+
+    Without it an answer would depend on the padding that longer questions bring into its batch.
+    """
     return args, kwargs | {"encoder_attention_mask": kwargs["attention_mask"]}
 
 
-class BlipCaption(_Sees, BlipForConditionalGeneration):
+class BlipCaption(BlipModel, BlipForConditionalGeneration):
     """A decoder that looks at the picture goes on from the prompt."""
-
-    PARTS: ClassVar = {"vision_model": ("vision_model",), "language_model": ("text_decoder",)}
 
     def forward(
         self,
@@ -101,10 +97,51 @@ class BlipCaption(_Sees, BlipForConditionalGeneration):
         image_embeds=None,
         **kwargs,
     ):
-        """Logits of prompt and answer, with `keep` [rows, length] of these positions alone: [kept positions, vocabulary]."""
+        """Compute logits of prompt and answer, with `keep` [rows, length] of these positions alone: [kept, vocabulary]."""
         image_embeds = self.encode(pixel_values, image_embeds)
         return self._logits(keep, input_ids, image_embeds, attention_mask=attention_mask, **kwargs)
 
     def generation_inputs(self, image_embeds, input_ids, attention_mask):
-        """What `language_model.generate` takes for prompts, padded in front, about one image a row."""
+        """Make the inputs of `language_model.generate` for prompts, padded in front, about one image a row."""
         return {"input_ids": input_ids, "attention_mask": attention_mask, "encoder_hidden_states": image_embeds}
+
+
+class BlipFamily(Family):
+    """What the two families of BLIP have in common; the class named in the configuration tells them apart."""
+
+    model_type = "blip"
+    processor_class = BlipProcessor
+    parts = (VIT, Part(LANGUAGE_MODEL, ("text_encoder", "text_decoder"), "language_model", layer_names.BERT))
+    stages = (VIT_STAGE, PIXEL_STAGE)
+    kept_whole = ("vision_model", "text_decoder.cls")
+
+    def kind_of(self, config) -> str | None:
+        return (config.architectures or [None])[0]
+
+    def encoder_options(self, processor, config) -> dict:
+        return {
+            "seq2seq": self.seq2seq,
+            "end_token_id": processor.tokenizer.sep_token_id,
+            "start_token_id": config.text_config.bos_token_id,
+        }
+
+
+@register
+class BlipVqaFamily(BlipFamily):
+    """BLIP for questions."""
+
+    name = "BLIP for questions"
+    kind = "BlipForQuestionAnswering"
+    model_class = BlipVqa
+    prompt = "{question}"
+    caption_prompt = None
+    seq2seq = True
+
+
+@register
+class BlipCaptionFamily(BlipFamily):
+    """BLIP for captions."""
+
+    name = "BLIP for captions"
+    kind = "BlipForConditionalGeneration"
+    model_class = BlipCaption

@@ -1,33 +1,39 @@
 """ViLT: one encoder over words and patches together, and a head with one output for each answer."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import MethodType
-from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn.functional import interpolate, pad
-from transformers import ViltForQuestionAnswering
+from transformers import ViltForQuestionAnswering, ViltProcessor
+
+from blip2vqa.models import layer_names
+from blip2vqa.models.classes import ClassEncoder, head_answers
+from blip2vqa.models.families import register
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part
+from blip2vqa.models.parts import PartialModel
 
 
-class Vilt(ViltForQuestionAnswering):
+class Vilt(PartialModel, ViltForQuestionAnswering):
     """`pixel_values`, `pixel_mask` and the question → logits [rows, answers]; nothing in front of it stays the same."""
-
-    PARTS: ClassVar = {"language_model": ("vilt", "classifier")}
 
     main_input_name = "pixel_values"
 
-    def __init__(self, config, parts: tuple[str, ...] | None = None):
-        super().__init__(config)
+    def __init__(self, config, absent: tuple[str, ...] = ()):
+        super().__init__(config, absent)
         self.vilt.embeddings.visual_embed = MethodType(_visual_embed, self.vilt.embeddings)
         self.classifier.register_forward_pre_hook(_in_its_own_precision)
 
     @property
     def language_model(self):
-        """What reads."""
+        """The encoder, which reads."""
         return self.vilt
 
     def forward(self, labels=None, **kwargs):
-        """As upstream, without its loss."""
+        """Compute logits as upstream, without its loss."""
         return super().forward(**kwargs)
 
     def answer_with(self, answers: tuple[str, ...]) -> int:
@@ -49,15 +55,15 @@ class Vilt(ViltForQuestionAnswering):
 
     @property
     def _head(self) -> nn.Sequential:
-        """The base's own, also under an adapter that has another."""
+        """The base's own head, also under an adapter that has another."""
         return getattr(self.classifier, "original_module", self.classifier)
 
     def own_head(self) -> tuple[nn.Linear, tuple[str, ...]]:
-        """The head's last layer and its answers."""
-        return self._head[-1], tuple(self.config.id2label[row] for row in range(self.config.num_labels))
+        """Return the head's last layer and its answers."""
+        return self._head[-1], head_answers(self.config)
 
     def set_own_head(self, head: tuple[nn.Linear, tuple[str, ...]]) -> None:
-        """As `own_head` returned it."""
+        """Put back what `own_head` returned."""
         self._head[-1], answers = head
         self.config.id2label = dict(enumerate(answers))
         self.config.label2id = {answer: row for row, answer in enumerate(answers)}
@@ -65,12 +71,12 @@ class Vilt(ViltForQuestionAnswering):
 
 
 def _in_its_own_precision(head: nn.Sequential, args: tuple) -> tuple:
-    """The head's input; a head that an adapter holds is in float32, whatever the base is in."""
+    """Cast the head's input; a head that an adapter holds is in float32, whatever the base is in."""
     return (args[0].to(head[0].weight.dtype),)
 
 
 def _visual_embed(self, pixel_values, pixel_mask, max_image_length=None):
-    """Patch embeddings with positions [images, patches + 1, hidden] and their mask, in place of upstream's.
+    """Compute patch embeddings with positions [images, patches + 1, hidden] and their mask, in place of upstream's.
 
     Upstream shuffles the patches by torch's global generator, and fills shorter rows with patches drawn at random: two runs
     would differ in their last digits. Here the picture's own patches come first, in their order.
@@ -93,3 +99,41 @@ def _visual_embed(self, pixel_values, pixel_mask, max_image_length=None):
     first = (self.cls_token + position).expand(images, -1, -1)
     mask = torch.cat([mask.new_ones(images, 1), mask.gather(1, order)], dim=1)
     return self.dropout(torch.cat([first, x], dim=1)), mask, None
+
+
+@register
+class ViltFamily(Family):
+    """ViLT, which chooses among the outputs of a head."""
+
+    name = "ViLT"
+    model_type = "vilt"
+    model_class = Vilt
+    processor_class = ViltProcessor
+    encoder_class = ClassEncoder
+    parts = (
+        Part(LANGUAGE_MODEL, ("vilt",), "language_model", layer_names.BERT),
+        Part("classifier", ("classifier",)),
+    )
+    stages = (replace(PIXEL_STAGE, reason="it looks at picture and question together, so nothing is frozen in front"),)
+    prompt = "{question}"
+    caption_prompt = None
+    needs_answers = True
+    kept_whole = ("classifier", "vilt.pooler")
+    trained_whole = ("classifier",)
+    replaced = ("mlm_score.",)  # a bare encoder's head for masked words
+
+    def set_answers(self, model, answers: Sequence[str] | None) -> int | None:
+        return model.answer_with(answers) if answers else None
+
+    @contextmanager
+    def head_for(self, model, answers: Sequence[str] | None) -> Iterator[None]:
+        own = model.own_head()
+        self.set_answers(model, answers)
+        yield
+        model.set_own_head(own)
+
+    def encoder_options(self, processor, config) -> dict:
+        return {}
+
+    def text_encoder(self, processor, config, prompt: str | None = None, answers: Sequence[str] | None = None):
+        return super().text_encoder(processor, config, prompt, answers or head_answers(config))

@@ -1,0 +1,93 @@
+"""`(example, answer)` pairs → batches for training; each collator names the loss that its labels are for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from blip2vqa.data.examples import Example
+from blip2vqa.features.encode import Features, Pixels
+from blip2vqa.models.classes import ClassEncoder
+from blip2vqa.models.text import IGNORE, PromptEncoder, TextEncoder
+from blip2vqa.training.losses import AnswerLoss, ClassLoss
+
+
+@dataclass(frozen=True)
+class TrainingCollator:
+    """`(example, answer)` pairs → a batch of token tensors, with one image's features a row under their stage's name.
+
+    `keep` marks the positions that predict a supervised token: [rows, longest], of a seq2seq model the decoder's.
+    """
+
+    text: TextEncoder
+    features: Features
+    tokens_per_row: int | None = None
+    """Longest row, in tokens, that questions of one image share; None: one row a question."""
+
+    LOSS: ClassVar = AnswerLoss
+    REFUSED: ClassVar = {}
+    """Options of a run that do not go with it → what to do instead."""
+
+    def __call__(self, items: Sequence[tuple[Example, str]]) -> dict[str, torch.Tensor]:
+        if self.tokens_per_row is None:
+            digests = [example.digest for example, _ in items]
+            batch = self.text.training_batch(
+                [example.question for example, _ in items], [answer for _, answer in items]
+            )
+        else:
+            digests, groups = self._rows(items)
+            batch = self.text.shared_batch(groups)
+        supervised = batch["labels"] != IGNORE
+        # Column i of a causal model predicts token i + 1; a decoder's input is shifted already.
+        batch["keep"] = supervised if self.text.seq2seq else supervised.roll(-1, dims=1)
+        return {self.features.name: self.features.of(digests), **batch}
+
+    def _rows(self, items: Sequence[tuple[Example, str]]) -> tuple[list[str], list[list[tuple[list[int], list[int]]]]]:
+        """Token ids of prompts and answers by image, in rows of at most `tokens_per_row` tokens."""
+        image = self.text.num_query_tokens
+        prompts = self.text.prompt_ids([example.question for example, _ in items])
+        targets = self.text.answer_ids([answer for _, answer in items])
+        digests, groups, lengths, open_row = [], [], [], {}
+        for (example, _), prompt, target in zip(items, prompts, targets, strict=True):
+            length = len(prompt) - image + len(target)
+            row = open_row.get(example.digest)
+            if row is None or lengths[row] + length > self.tokens_per_row:
+                row = open_row[example.digest] = len(groups)
+                digests.append(example.digest)
+                groups.append([])
+                lengths.append(image)
+            groups[row].append((prompt, target))
+            lengths[row] += length
+        return digests, groups
+
+
+@dataclass(frozen=True)
+class ClassCollator:
+    """`(example, answer)` pairs → a batch whose `labels` are the soft targets of all annotators' answers."""
+
+    text: ClassEncoder
+    pixels: Pixels
+    tokens_per_row: None = None
+
+    LOSS: ClassVar = ClassLoss
+    REFUSED: ClassVar = {
+        "tokens_per_batch": "this base does not split batches; use a smaller --batch_size",
+        "label_smoothing_factor": "this base's targets are soft by themselves; leave it out",
+    }
+
+    def __call__(self, items: Sequence[tuple[Example, str]]) -> dict[str, torch.Tensor]:
+        examples = [example for example, _ in items]
+        digests, questions = [e.digest for e in examples], [e.question for e in examples]
+        labels = self.text.targets([example.answers for example in examples])
+        return self.text.batch(self.pixels, digests, questions) | {"labels": labels}
+
+
+COLLATORS = {"tokens": TrainingCollator, "classes": ClassCollator}
+"""By `answers_with` of what encodes a base's text."""
+
+
+def refused_options(text: PromptEncoder, args) -> list[str]:
+    """Say what of `FinetuneArguments` does not go with how a base answers, one line each."""
+    refused = COLLATORS[text.answers_with].REFUSED
+    return [f"--{option}: {remedy}" for option, remedy in refused.items() if getattr(args, option)]
