@@ -29,7 +29,8 @@ from shapes import circumstances, configuration
 
 from blip2vqa.adapters.base.checkpoints import Stored, upstream_class, write_tensors
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
+from blip2vqa.adapters.files.adapter import PREFIX, save_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.storage.archive import export, import_adapter
 from blip2vqa.adapters.storage.local import add, list_store
 from blip2vqa.exchange.checking import check

@@ -35,9 +35,10 @@ from shapes import (
     text_encoder,
 )
 
-from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
+from blip2vqa.adapters.files.adapter import PREFIX, save_adapter
 from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.adapters.multi import Adapters
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.features.encode import InMemoryFeatures
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.request import AS_IT_IS, BASE, AnswerRequest, Decoding, use_adapters

@@ -12,6 +12,7 @@ from peft.utils.other import get_pattern_key
 
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, save_adapter
 from blip2vqa.adapters.files.manifest import versions
+from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.threads import one_thread
 
@@ -22,12 +23,6 @@ _LORA = re.compile(r"\.(lora_\w+(?:\.\w+)?)$")
 # OLoRA, CorDA, LoftQ, LoRA-GA) move a part of W into B·A first, or quantize W.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _REMEDY = "fuse it into its base (fuse), then take the difference to the base (extract)"
-
-# Of the manifest, what holds of an adapter made from another as it held of that.
-_LASTING = (
-    "task", "family", "base_model_id", "base_model_revision", "base", "prompt", "decoding", "style", "question_types",
-    "answers", "end_token", "scopes", "roles",
-)  # fmt: skip
 
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 """Singular values below this share of the largest are what float32 factors leave of zeros."""
@@ -203,8 +198,8 @@ def derive(manifest: Mapping, origin: dict, **changes) -> dict:
         origin: {"command": "merge", "of": [{"name": …, "sha256": …, "weight": …}], …}.
         changes: keys that have other values now, such as rank.
     """
-    lasting = {key: manifest[key] for key in _LASTING if key in manifest}
-    return {**lasting, "scaling": "alpha / rank", **changes, "origin": origin, "versions": versions()}
+    inherited = {key: manifest[key] for key, use in USES.items() if use.inherited and key in manifest}
+    return {**inherited, "scaling": "alpha / rank", **changes, "origin": origin, "versions": versions()}
 
 
 def write_adapter(

@@ -11,9 +11,10 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
 from blip2vqa.adapters.base.fingerprints import DIFFERENT, UNKNOWN, compare_parts, fingerprint_base
-from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter
 from blip2vqa.adapters.lora import widen_trained_modules
 from blip2vqa.adapters.multi import MEMORY_GB, Adapters
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.models.families import SCOPES, family_of
 from blip2vqa.models.loading import LoadedModel, load_config
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all

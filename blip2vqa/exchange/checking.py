@@ -1,7 +1,6 @@
 """Whether an adapter fits a base: names, shapes, values, fingerprints, and a run of the model with and without it."""
 
 import copy
-import gc
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -11,12 +10,14 @@ from PIL import Image
 from blip2vqa.adapters.attach import FoundAdapter, add_adapters, misfit_of, same_place
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base, part_of
-from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.request import AS_IT_IS, BASE, use_adapters
 from blip2vqa.models.classes import class_scores, text_encoder
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.memory import free_memory
 
 OK, CONVERTIBLE, INCOMPATIBLE = "ok", "convertible", "incompatible"
 TEXT_PARTS = {"language_model", "token_embeddings"}
@@ -224,7 +225,7 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     if not found.copy_of:
         return
     del loaded, put_on
-    gc.collect()
+    free_memory()
     own = adapter.base_model_id
     if not own or same_place(own, base.base_model_id):
         found.lower(CONVERTIBLE, "the drift of the logits is not measured: its own base is not to be had")

@@ -1,25 +1,36 @@
-"""The commands of exchange.py, each a function that takes names and paths and returns what can be written as JSON.
+"""The commands of exchange.py: one table of them, and each as a function of names and paths whose result is plain JSON data.
 
-Each brings in what it needs when it is called: to list a store takes no model code, whose import takes seconds.
+Each function imports what it needs when it is called: listing a store needs no model code, whose import takes seconds.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from blip2vqa.config import exchange as arguments
+from blip2vqa.reporting import exchange as reports
+from blip2vqa.reporting.norms import print_inspection
 from blip2vqa.utils.errors import InputError
+
+EXIT_CODES = {"ok": 0, "convertible": 3, "incompatible": 1}
+"""Exit code of `check`, by its verdict."""
 
 
 def list_store(store: str | None = None) -> list[dict]:
-    """Adapters in a store: name, task, base, rank, roles, score, size, date."""
+    """List the adapters in a store: name, task, base, rank, roles, score, size, date."""
     from blip2vqa.adapters.storage import local
 
     return local.list_store(store)
 
 
 def inspect(adapter: str, plot: str | None = None) -> dict:
-    """Manifest, layers, shapes, norms of ΔW by layer and role, untrained parts; `plot`: a PNG of the norms to write."""
-    from blip2vqa.adapters.files.adapter import open_adapter
+    """Read an adapter's manifest, layers, shapes, norms of ΔW by layer and role, and untrained parts.
+
+    `plot`: PNG file to draw the norms into. The result is that of `blip2vqa.exchange.inspecting.inspect`.
+    """
+    from blip2vqa.adapters.resolve import open_adapter
     from blip2vqa.exchange import inspecting
 
     report = inspecting.inspect(open_adapter(adapter))
@@ -35,29 +46,34 @@ def inspect(adapter: str, plot: str | None = None) -> dict:
 
 
 def check(adapter: str, base_model_id: str, revision: str | None = None, *, quick: bool = False) -> dict:
-    """Whether an adapter fits a base: `verdict` (ok, convertible, incompatible), `reasons`, `move`, `parts`."""
+    """Tell whether an adapter fits a base: `verdict` (ok, convertible, incompatible), `reasons`, `move`, `parts`.
+
+    `quick`: do not run the model.
+    """
     from blip2vqa.exchange import checking
 
     return checking.check(adapter, base_model_id, revision, quick=quick).as_json()
 
 
 def add(adapter: str, name: str | None = None, store: str | None = None, *, convert_pickle: bool = False) -> Path:
-    """Copy an adapter into the store; where it lies now."""
+    """Copy an adapter into the store; return its folder there."""
+    from blip2vqa.adapters.resolve import locate
     from blip2vqa.adapters.storage import local
 
-    return local.add(adapter, name, store, convert_pickle=convert_pickle)
+    found = locate(adapter)
+    return local.add(found.folder, name, store, convert_pickle=convert_pickle, called=found.name)
 
 
 def remove(name: str, store: str | None = None) -> None:
-    """Delete an adapter of the store."""
+    """Delete an adapter from the store."""
     from blip2vqa.adapters.storage import local
 
     local.remove(name, store)
 
 
 def export(adapter: str, output: str | None = None) -> Path:
-    """Write an adapter as one file with checksums; default: NAME.zip here."""
-    from blip2vqa.adapters.files.adapter import open_adapter
+    """Write an adapter as one file with checksums, by default NAME.zip in the current folder; return the file."""
+    from blip2vqa.adapters.resolve import open_adapter
     from blip2vqa.adapters.storage import archive
 
     opened = open_adapter(adapter)
@@ -65,17 +81,21 @@ def export(adapter: str, output: str | None = None) -> Path:
 
 
 def import_adapter(path: str, name: str | None = None, store: str | None = None) -> Path:
-    """Put an adapter that `export` wrote into the store; where it lies now."""
+    """Put an adapter that `export` wrote into the store; return its folder there."""
     from blip2vqa.adapters.storage import archive
 
     return archive.import_adapter(Path(path), name, store)
 
 
-def merge(adapters: Mapping[str, float], output: str, **options) -> dict:
-    """Write the weighted sum of adapters, `{adapter: weight}`; `options` are those of `MergeArguments`."""
+def merge(adapters: Mapping[str, float] | Iterable[str], output: str, **options) -> dict:
+    """Write the weighted sum of adapters, `{adapter: weight}` or `["ADAPTER=WEIGHT", …]`.
+
+    `options` are those of `MergeArguments`.
+    """
     from blip2vqa.exchange import merging
 
-    return merging.merge_adapters(adapters, Path(output), **options)
+    weights = adapters if isinstance(adapters, Mapping) else _parse_weights(adapters)
+    return merging.merge_adapters(weights, Path(output), **options)
 
 
 def resize(adapter: str, output: str, *, rank: int | None = None, energy: float | None = None) -> dict:
@@ -86,7 +106,7 @@ def resize(adapter: str, output: str, *, rank: int | None = None, energy: float 
 
 
 def extract(base: str, tuned: str, output: str, **options) -> dict:
-    """Write an adapter of the difference of two checkpoints; `options`: rank, revision, tuned_revision."""
+    """Write the difference of two checkpoints as an adapter; `options`: rank, revision, tuned_revision."""
     from blip2vqa.exchange import extracting
 
     return extracting.extract(base, tuned, Path(output), **options)
@@ -95,7 +115,7 @@ def extract(base: str, tuned: str, output: str, **options) -> dict:
 def fuse(adapter: str, output: str, base_model_id: str | None = None) -> dict:
     """Write the base with the adapter in its weights."""
     from blip2vqa.adapters.attach import find_adapter
-    from blip2vqa.adapters.files.adapter import open_adapter
+    from blip2vqa.adapters.resolve import open_adapter
     from blip2vqa.exchange import fusing
 
     opened = open_adapter(adapter)
@@ -112,30 +132,33 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
 
 
 def swap(first: str, second: str, output: str, **options) -> dict:
-    """Try each of two adapters on the other's base; `options` and result: see `blip2vqa.exchange.transferring.swap`."""
+    """Move each of two adapters to the other's base; `options` and result: see `blip2vqa.exchange.transferring.swap`."""
     from blip2vqa.exchange import transferring
 
     return transferring.swap(first, second, output, **options)
 
 
 def push(adapter: str, hub_model_id: str, **options) -> str:
-    """Publish an adapter; `options`: private, token, licence, base_model_id. Returns its address."""
-    from blip2vqa.adapters.files.adapter import open_adapter
+    """Publish an adapter on the Hub; `options`: private, token, licence, base_model_id. Return its address."""
+    from blip2vqa.adapters.resolve import open_adapter
     from blip2vqa.adapters.storage import hub
 
     return hub.push(open_adapter(adapter), hub_model_id, **options)
 
 
 def pull(name: str, as_name: str | None = None, store: str | None = None) -> Path:
-    """Fetch an adapter, `USER/NAME[@REVISION]`, into the store; where it lies now."""
-    from blip2vqa.adapters.storage import hub
+    """Fetch an adapter, USER/NAME or USER/NAME@REVISION, into the store; return its folder there.
+
+    A pull that fails leaves the store as it was.
+    """
+    from blip2vqa.adapters.storage import hub, local
 
     name, _, revision = name.partition("@")
-    return hub.pull(name, revision or None, as_name=as_name, store=store)
+    return local.add(hub.fetch_adapter(name, revision or None), as_name, store, called=name)
 
 
-def parse_weights(given: list[str]) -> dict[str, float]:
-    """`["A=0.7", "B"]` → `{"A": 0.7, "B": 1.0}`. Raises `InputError`."""
+def _parse_weights(given: Iterable[str]) -> dict[str, float]:
+    """Read `["A=0.7", "B"]` as `{"A": 0.7, "B": 1.0}`. Raises `InputError`."""
     weights: dict[str, float] = {}
     for item in given:
         name, sign, number = item.rpartition("=")
@@ -149,38 +172,64 @@ def parse_weights(given: list[str]) -> dict[str, float]:
     return weights
 
 
-def run(command: str, args):
-    """Carry out a command with its arguments, of `exchange_arguments.COMMANDS`; what its function returns."""
-    match command:
-        case "list":
-            return list_store(args.store)
-        case "inspect":
-            return inspect(args.adapter, args.plot)
-        case "check":
-            return check(args.adapter, args.base_model_id, args.base_model_revision, quick=args.quick)
-        case "add":
-            return add(args.adapter, args.name, args.store, convert_pickle=args.convert_pickle)
-        case "remove":
-            return remove(args.name, args.store)
-        case "export":
-            return export(args.adapter, args.output)
-        case "import":
-            return import_adapter(args.archive, args.name, args.store)
-        case "merge":
-            names = ("method", "rank", "energy", "density", "drop", "seed")
-            return merge(parse_weights(args.adapters), args.output, **{name: getattr(args, name) for name in names})
-        case "resize":
-            return resize(args.adapter, args.output, rank=args.rank, energy=args.energy)
-        case "extract":
-            revisions = {"revision": args.base_revision, "tuned_revision": args.tuned_revision}
-            return extract(args.base, args.tuned, args.output, rank=args.rank, **revisions)
-        case "fuse":
-            return fuse(args.adapter, args.output, args.base_model_id)
-        case "transfer" | "swap":
-            given = {name: value for name, value in vars(args).items() if name != "json"}
-            return (transfer if command == "transfer" else swap)(**given)
-        case "push":
-            options = {"private": args.private, "licence": args.license, "base_model_id": args.base_model_id}
-            return push(args.adapter, args.hub_model_id, **options)
-        case "pull":
-            return pull(args.adapter, args.name, args.store)
+@dataclass(frozen=True)
+class Command:
+    """One command of exchange.py."""
+
+    arguments: type
+    """Dataclass of its options; the first line of its docstring says what the command does."""
+    function: Callable
+    show: Callable[[Any], None] = print
+    """Prints the function's result for a person."""
+    usage: str = ""
+    """What stands behind the command in the overview."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Option → parameter of the function, where their names differ."""
+    exit_code: Callable[[Any], int] = lambda result: 0
+
+    def run(self, args: Any) -> Any:
+        """Call the function with an instance of `arguments`; return its result."""
+        given = {self.renamed.get(name, name): value for name, value in vars(args).items() if name != "json"}
+        return self.function(**given)
+
+
+COMMANDS = {
+    "list": Command(arguments.ListArguments, list_store, reports.print_store, "[STORE]"),
+    "inspect": Command(arguments.InspectArguments, inspect, print_inspection, "ADAPTER [--plot NORMS.png]"),
+    "check": Command(
+        arguments.CheckArguments,
+        check,
+        reports.print_check,
+        "ADAPTER BASE",
+        {"base_model_revision": "revision"},
+        lambda result: EXIT_CODES[result["verdict"]],
+    ),
+    "add": Command(arguments.AddArguments, add, usage="ADAPTER [--name NAME]"),
+    "remove": Command(arguments.RemoveArguments, remove, lambda result: print("Removed"), "NAME"),
+    "export": Command(arguments.ExportArguments, export, usage="ADAPTER [--output FILE.zip]"),
+    "import": Command(arguments.ImportArguments, import_adapter, usage="FILE.zip", renamed={"archive": "path"}),
+    "merge": Command(arguments.MergeArguments, merge, reports.print_written, "A=0.7 B=0.3 --output C"),
+    "resize": Command(arguments.ResizeArguments, resize, reports.print_written, "ADAPTER --rank 8 --output B"),
+    "extract": Command(
+        arguments.ExtractArguments,
+        extract,
+        reports.print_written,
+        "BASE TUNED --rank 16 --output A",
+        {"base_revision": "revision"},
+    ),
+    "fuse": Command(arguments.FuseArguments, fuse, reports.print_written, "ADAPTER --output MODEL"),
+    "transfer": Command(arguments.TransferArguments, transfer, reports.print_move, "ADAPTER TARGET_BASE --output B"),
+    "swap": Command(arguments.SwapArguments, swap, reports.print_moves, "A B --output FOLDER"),
+    "push": Command(arguments.PushArguments, push, usage="ADAPTER USER/NAME", renamed={"license": "licence"}),
+    "pull": Command(
+        arguments.PullArguments, pull, usage="USER/NAME[@REVISION]", renamed={"adapter": "name", "name": "as_name"}
+    ),
+}
+"""Every command by its name; parsers, help, results and exit codes are drawn from this table."""
+
+
+def overview() -> str:
+    """List the commands, one line each."""
+    lines = [(f"python exchange.py {name} {command.usage}", command) for name, command in COMMANDS.items()]
+    width = max(len(usage) for usage, _ in lines)
+    return "\n".join(f"    {usage:<{width}}  {command.arguments.__doc__.splitlines()[0]}" for usage, command in lines)

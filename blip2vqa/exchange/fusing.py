@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import re
 import shutil
 import warnings
@@ -24,7 +23,7 @@ from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.models.loading import first_line
 from blip2vqa.utils.errors import InputError, raise_all
-from blip2vqa.utils.files import write_json_atomic, write_text_atomic
+from blip2vqa.utils.files import new_folder, write_json_atomic, write_text_atomic
 
 COPIED = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*", "vocab*",
@@ -86,20 +85,15 @@ def fuse(adapter: Adapter, output: str | Path, base_model_id: str | None = None,
             "name the unquantized base with --base_model_id"
         )
     plan = _plan(adapter, base)
-    making = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    shutil.rmtree(making, ignore_errors=True)
     try:
-        making.mkdir()
-        _copy_files(base, making)
-        if plan.whole:
-            _name_answers(plan, making / "config.json")
-        size = _write_weights(plan, making, progress)
-        write_text_atomic(making / "README.md", _card(plan))
-        making.rename(output)
+        with new_folder(output) as folder:
+            _copy_files(base, folder)
+            if plan.whole:
+                _name_answers(plan, folder / "config.json")
+            size = _write_weights(plan, folder, progress)
+            write_text_atomic(folder / "README.md", _card(plan))
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written: {first_line(error)}") from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return {
         "adapter": adapter.name, "base_model_id": base.base_model_id, "base_model_revision": revision, "output": str(output),
         "layers": len(plan.layers), "whole": sorted(plan.whole), "dtype": str(base.stored_dtype).removeprefix("torch."),

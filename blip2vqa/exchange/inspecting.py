@@ -7,14 +7,10 @@ import torch
 
 from blip2vqa.adapters.algebra import A, B, Factors, more_than_deltas, norm, rank_and_scaling, split_weights
 from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.models.families import FAMILIES, ROLE_ALIASES, ROLES, SCOPES, Family
 from blip2vqa.utils.threads import one_thread
 
-_FACTS = (
-    "task", "family", "base_model_id", "base_model_revision", "prompt", "decoding", "style", "end_token", "dtype",
-    "quantization", "scopes", "roles", "rank", "alpha", "scaling", "data", "seed", "metrics", "origin", "versions",
-)  # fmt: skip
-_ORDER = ("qkv", *ROLES[:4], *(f"cross {role}" for role in ROLES[:4]), *ROLES[4:])
 _NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.)")
 
 
@@ -107,7 +103,7 @@ def inspect(adapter: Adapter) -> dict:
         "parameters": sum(tensor.numel() for tensor in adapter.weights.values()),
         "base_model_id": adapter.base_model_id,
         "base_model_revision": adapter.base_model_revision,
-        "manifest": {key: adapter.manifest[key] for key in _FACTS if key in adapter.manifest},
+        "manifest": {key: adapter.manifest[key] for key, use in USES.items() if use.shown and key in adapter.manifest},
         "answers": adapter.answers and len(adapter.answers),
         "norm": _root([row["norm"] for row in modules]),
         "untrained": [row["name"] for row in modules if row["untrained"]],

@@ -1,6 +1,5 @@
 """What a moved adapter is worth on the user's table, beside its base, a zero and a random adapter, and one trained directly."""
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.memory import free_memory
 
 BASE, MOVED, DIRECT = "target base", "moved adapter", "trained directly"
 SWAPPED = "moved, images swapped"
@@ -43,9 +43,7 @@ class Asking:
         requests, examples = [request for request, _ in asked], [example for _, example in asked]
         answers = answer_examples(loaded, features, examples, requests, batch_size=self.batch_size, progress=progress)
         del loaded, features
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         return answers
 
 

@@ -9,7 +9,9 @@ import torch
 
 from blip2vqa.adapters.algebra import Deltas, derive, read_deltas, whole_modules, write_adapter
 from blip2vqa.adapters.base.fingerprints import compare_parts
-from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter
+from blip2vqa.adapters.files.adapter import Adapter, check_output
+from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.config.exchange import MERGES
 from blip2vqa.config.fields import check_range
 from blip2vqa.exchange.inspecting import family_named, scopes_and_roles
@@ -20,8 +22,6 @@ Weighted = Sequence[tuple[Adapter, float]]
 
 _PARTS = {"projection": "projection", "qformer": "qformer", "vision": "vision_model"}
 """Scope → part of the base that has a fingerprint; the language model's otherwise."""
-_ONE_ANSWER = ("task", "prompt", "decoding", "style", "answers", "end_token")
-"""Of the manifests, what a merged adapter has one of."""
 
 
 def merge(
@@ -207,8 +207,11 @@ def check_together(adapters: Sequence[Adapter]) -> list[str]:
             notes.append(f"{pair}: one does not say what its base is; taken for the same because the shapes agree")
         notes += [
             f"{key}: {other.name} has {_short(other.manifest[key])}, the merged one {_short(first.manifest[key])}"
-            for key in _ONE_ANSWER
-            if key in first.manifest and key in other.manifest and first.manifest[key] != other.manifest[key]
+            for key, use in USES.items()
+            if use.asks
+            and key in first.manifest
+            and key in other.manifest
+            and first.manifest[key] != other.manifest[key]
         ]
     raise_all(problems)
     return notes

@@ -10,9 +10,11 @@ from blip2vqa.adapters.algebra import Deltas, Factors, derive, norm, read_deltas
 from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter, save_adapter
+from blip2vqa.adapters.files.adapter import Adapter, check_output, save_adapter
 from blip2vqa.adapters.files.card import model_card
-from blip2vqa.adapters.files.manifest import NAME, write_manifest
+from blip2vqa.adapters.files.manifest import write_manifest
+from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.adapters.validation.safety import CARD, MANIFEST, METRICS
 from blip2vqa.config.exchange import SwapArguments, TransferArguments
 from blip2vqa.data.examples import Example, load_examples
 from blip2vqa.data.splits import split_by_image
@@ -220,17 +222,17 @@ def _better(measured: dict) -> bool:
 
 def _complete(folder: Path, source: Adapter, method: str, state: str, measured: dict | None) -> None:
     """Put what is known of a moved adapter beside its weights: no scores but those of the measurement."""
-    manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["origin"] = _origin(source, method, state)
     metrics = {}
     # A distilled adapter's own scores are its agreement with the source, where the table has no answers.
     manifest.pop("metrics", None)
-    (folder / "metrics.json").unlink(missing_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
     if measured:
         metrics = manifest["metrics"] = scores_of(measured)
         manifest["origin"]["gain"] = measured["gain"]
-        write_json_atomic(folder / "metrics.json", metrics)
+        write_json_atomic(folder / METRICS, metrics)
         write_json_atomic(folder / "transfer.json", measured)
     manifest.pop("format", None)
     write_manifest(folder, manifest)
-    write_text_atomic(folder / "README.md", model_card(manifest, metrics))
+    write_text_atomic(folder / CARD, model_card(manifest, metrics))

@@ -1,6 +1,5 @@
 """Several systems over one table: bases, adapters, precisions and prompts; those of one base share its weights and features."""
 
-import gc
 import json
 import time
 from dataclasses import dataclass, fields
@@ -27,7 +26,7 @@ from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import start
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import write_text_atomic
-from blip2vqa.utils.memory import peak_memory, reset_peak_memory
+from blip2vqa.utils.memory import free_memory, peak_memory, reset_peak_memory
 
 
 @dataclass(frozen=True)
@@ -234,9 +233,7 @@ def _run(
     parameters = _parameters(spec, group.requests)
     quantization = loaded.quantization
     del loaded, found
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
     runs = {}
     for place, (system, request) in enumerate(zip(group.systems, group.requests, strict=True)):
         adapter = spec.adapters.get(system.name)

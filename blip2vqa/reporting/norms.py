@@ -5,13 +5,9 @@ import io
 from rich.table import Table
 from rich.text import Text
 
+from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.reporting.labels import wrap
 from blip2vqa.reporting.tables import MISSING, format_block, terminal
-
-_FACTS = {
-    "task": "task", "family": "family", "prompt": "prompt", "style": "style", "scopes": "scopes", "roles": "roles",
-    "quantization": "trained on", "seed": "seed",
-}  # fmt: skip
 
 
 def print_inspection(report: dict) -> None:
@@ -35,10 +31,10 @@ def _facts(report: dict) -> list[tuple[str, str]]:
     revision = report["base_model_revision"]
     base = f"{report['base_model_id'] or 'it does not say'}{f', revision {revision}' if revision else ''}"
     pairs = [("base model", base)]
-    for key, label in _FACTS.items():
-        if manifest.get(key) not in (None, [], "none"):
-            value = manifest[key]
-            pairs.append((label, ", ".join(value) if isinstance(value, list) else str(value)))
+    for key, use in USES.items():
+        value = manifest.get(key)
+        if use.label and value not in (None, [], "none"):
+            pairs.append((use.label, ", ".join(value) if isinstance(value, list) else str(value)))
     if report["answers"]:
         pairs.append(("answers", f"{report['answers']:,} to choose from"))
     pairs += [(label, f"{score:.1%}") for label, score in _scores(manifest)]

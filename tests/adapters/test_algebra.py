@@ -19,7 +19,7 @@ from blip2vqa.adapters.algebra import (
     whole_modules,
     write_adapter,
 )
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import Bases, random_adapter
 from helpers.plain_peft import NAMES, assert_close, changes, dense_by_peft, peft_adapter

@@ -9,9 +9,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from blip2vqa import load
 from blip2vqa.adapters.attach import add_adapters, find_adapter
-from blip2vqa.adapters.files.adapter import Adapter, open_adapter
+from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.adapters.multi import Adapters, _dense
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import Answer, answer_by_batch

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from blip2vqa.config.caption import CaptionArguments
-from blip2vqa.config.exchange import COMMANDS
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.generate import VQA_ARGUMENTS
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.config.parser import parse, parse_command
+from blip2vqa.exchange.commands import COMMANDS
 from helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -46,7 +46,7 @@ def test_command_parses(command, monkeypatch):
         rest = shlex.split(shlex.join(rest).replace("--ddp_backend gloo", ""))
         rest += [] if "--use_cpu" in rest else ["--use_cpu"]
     if script == "exchange.py":
-        parse_command(rest[0], COMMANDS[rest[0]], rest[1:])
+        parse_command(rest[0], COMMANDS[rest[0]].arguments, rest[1:])
     else:
         parse(SCRIPTS[script], "test", rest)
     assert (ROOT / script).is_file()

@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import Blip2ForConditionalGeneration, ViltForQuestionAnswering
 
 from blip2vqa.adapters.algebra import read_deltas
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.exchange import extracting
 from blip2vqa.exchange.extracting import extract, nearest
 from blip2vqa.exchange.fusing import fuse

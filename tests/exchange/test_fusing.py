@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, BitsAndBytesConfig, Blip2ForConditionalGeneration, ViltForQuestionAnswering
 
 from blip2vqa.adapters.base.checkpoints import open_checkpoint
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.exchange.fusing import fuse
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import MAKERS, Bases, random_adapter

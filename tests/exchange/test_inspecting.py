@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.files.manifest import write_manifest
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.exchange.inspecting import family_named, inspect, place_of, scopes_and_roles
 from blip2vqa.reporting.norms import _number, draw_norms, print_inspection
 from helpers.family_bases import MAKERS, Bases, adapted, random_adapter

@@ -17,7 +17,7 @@ from transformers import (
 from blip2vqa import load
 from blip2vqa.adapters.algebra import Factors, norm, read_deltas
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.data.examples import load_examples
 from blip2vqa.evaluation.compare import SystemRun
 from blip2vqa.exchange import check, measuring, swap, transfer

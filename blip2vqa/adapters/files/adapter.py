@@ -1,9 +1,7 @@
-"""An adapter's files: where they are, found to be safe before anything of them is loaded, and what they hold."""
+"""An adapter's folder: read once it is found to be safe, and written whole or not at all."""
 
 import copy
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
 from blip2vqa.adapters.files.manifest import read_manifest, write_manifest
-from blip2vqa.adapters.storage.hub import fetch_adapter
-from blip2vqa.adapters.storage.local import find_in_store
 from blip2vqa.adapters.validation.safety import WEIGHTS, check_folder
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import new_folder
 
 PREFIX = "base_model.model."
 """Of every key of PEFT's files, in front of the module's own name."""
@@ -90,19 +87,13 @@ class Adapter:
         return tuple(self.manifest["answers"]) if self.manifest.get("answers") else None
 
 
-def open_adapter(name: str | Path, revision: str | None = None) -> Adapter:
-    """Find an adapter: a folder, else a name in the store, else a Hub id, at a revision behind `@` if you like.
+def read_adapter(folder: Path, name: str | None = None, revision: str | None = None) -> Adapter:
+    """Open the adapter in a folder; its weights are read when they are asked for.
 
-    Raises `InputError`, with every problem found, for what is no adapter, not reachable, or not safe to load.
+    `name`: what the user calls it, by default the folder. Raises `InputError`, with every problem found, for what is no adapter
+    or not safe to load.
     """
-    name = str(name)
-    folder = Path(name) if Path(name).is_dir() else find_in_store(name)
-    if folder is None:
-        name, _, at = name.partition("@")
-        revision = at or revision
-        folder = fetch_adapter(name, revision)
-    else:
-        revision = None
+    name = name or str(folder)
     check_folder(folder, name)
     return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), read_manifest(folder, name))
 
@@ -118,15 +109,11 @@ def check_output(folder: Path) -> None:
 def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.Tensor], manifest: dict) -> None:
     """Write an adapter, whole or not at all; `weights` under PEFT's keys. Raises `InputError` where `folder` is there."""
     check_output(folder)
-    making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(making, ignore_errors=True)
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     try:
-        making.mkdir()
-        config.save_pretrained(making)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, making / WEIGHTS, {"format": "pt"})
-        write_manifest(making, manifest)
-        making.rename(folder)
+        with new_folder(folder) as making:
+            config.save_pretrained(making)
+            save_file(tensors, making / WEIGHTS, {"format": "pt"})
+            write_manifest(making, manifest)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)

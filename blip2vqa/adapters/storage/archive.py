@@ -47,7 +47,7 @@ def export(adapter: Adapter, output: str | Path) -> Path:
             raise InputError(f"archive {output}: there is no folder {output.parent} to put it in; make it first")
         number, temporary = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent)
         with os.fdopen(number, "wb") as file:
-            _pack(adapter.folder, name, file)
+            pack_files(adapter.folder, name, file)
             file.flush()
             os.fsync(file.fileno())  # without it a power cut may keep the name and lose the contents
         os.chmod(temporary, 0o644)
@@ -80,12 +80,12 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
         with zipfile.ZipFile(archive) as opened:
             entries = _check_entries(opened, what)
             own, sums = _read_checksums(opened, entries, what)
-            wrong = [file for file, digest in sums.items() if _unpack(opened, entries[file]) != digest]
+            wrong = [file for file, digest in sums.items() if unpack_file(opened, entries[file]) != digest]
             raise_all([f"{what}: {file} is not what {CHECKSUMS} says; fetch the archive anew" for file in wrong])
             with placing(name or own, store) as folder:
                 for file, digest in sums.items():
                     with open(folder / file, "xb") as output:
-                        if _unpack(opened, entries[file], output) != digest:
+                        if unpack_file(opened, entries[file], output) != digest:
                             raise InputError(f"{what}: {file} changed while it was read; try again")
     except OSError as error:
         raise InputError(f"{what}: is not readable: {error.strerror or error}") from error
@@ -95,7 +95,7 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
     return folder_of(name or own, store)
 
 
-def _pack(folder: Path, name: str, output: BinaryIO) -> None:
+def pack_files(folder: Path, name: str, output: BinaryIO) -> None:
     sums = {}
     with zipfile.ZipFile(output, "w") as archive:
         for file in ADAPTER_FILES:
@@ -203,7 +203,7 @@ def _read_checksums(
     return name, sums
 
 
-def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, output: BinaryIO | None = None) -> str:
+def unpack_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, output: BinaryIO | None = None) -> str:
     """SHA-256 of an entry's contents, also written to `output`. Raises ValueError when they are not as long as it says."""
     digest, size = hashlib.sha256(), 0
     with archive.open(entry) as source:

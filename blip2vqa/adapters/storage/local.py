@@ -17,8 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, MANIFEST, WEIGHTS, check_folder, check_name
+from blip2vqa.adapters.validation.safety import (
+    ADAPTER_FILES,
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    WEIGHTS,
+    check_folder,
+    check_name,
+)
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import flush_to_disk, new_folder
 
 _TEMPORARY = ".adapter-tmp"
 _STALE = 24 * 3600
@@ -62,27 +71,28 @@ def list_store(store: str | Path | None = None) -> list[dict]:
 
 
 def add(
-    adapter: str | Path, name: str | None = None, store: str | Path | None = None, convert_pickle: bool = False
+    source: str | Path,
+    name: str | None = None,
+    store: str | Path | None = None,
+    *,
+    convert_pickle: bool = False,
+    called: str | None = None,
 ) -> Path:
-    """Copy an adapter into a store, the files that it needs and no others; returns its folder there.
+    """Copy the adapter in the folder `source` into a store, the files that it needs and no others; return its folder there.
 
-    adapter: a folder, a name in the user's store, or a Hub id.
-    name: by default the last part of `adapter`.
-    convert_pickle: of a folder whose weights are a pickle, read the tensors alone and keep them as safetensors.
+    Args:
+        name: its name in the store, by default the last part of `called`.
+        convert_pickle: where the weights are a pickle, read the tensors alone and keep them as safetensors.
+        called: what the user calls the adapter, by default `source`.
 
     Raises `InputError` for an adapter that is refused, a name that is taken, or a store that cannot be written to; the
     store is then as it was.
     """
-    from blip2vqa.adapters.files.adapter import open_adapter  # which looks for names here
-
-    pickle = pickled_weights(Path(adapter)) if convert_pickle else None
-    if pickle and not (Path(adapter) / WEIGHTS).exists():
-        source, called = Path(adapter), str(adapter)
-        check_folder(source, called, weights="pickled")
-    else:
-        opened, pickle = open_adapter(adapter), None
-        source, called = opened.folder, opened.name
-    with placing(name or own_name(called), store) as folder:
+    source, called = Path(source), called or str(source)
+    pickle = pickled_weights(source) if convert_pickle and not (source / WEIGHTS).exists() else None
+    check_folder(source, called, weights="pickled" if pickle else "values")
+    name = name or own_name(called)
+    with placing(name, store) as folder:
         for file in ADAPTER_FILES:
             if (source / file).is_file():
                 shutil.copyfile(source / file, folder / file)
@@ -90,7 +100,7 @@ def add(
                 os.utime(folder / file, (written, written))
         if pickle:
             convert(pickle, folder / WEIGHTS, called)
-    return folder_of(name or own_name(called), store)
+    return folder_of(name, store)
 
 
 def remove(name: str, store: str | Path | None = None) -> None:
@@ -101,7 +111,7 @@ def remove(name: str, store: str | Path | None = None) -> None:
         known = ", ".join(entry["name"] for entry in list_store(store)) if _store(store).is_dir() else ""
         raise InputError(f"store {_store(store)}: holds no adapter {name}; it holds {known or 'none'}")
     try:
-        trash = _temporary(name, folder.parent)
+        trash = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_TEMPORARY, dir=folder.parent))
         os.rename(folder, trash / name)
     except FileNotFoundError as error:
         raise InputError(f"store {folder.parent}: holds no adapter {name} any more") from error
@@ -134,24 +144,21 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     )
     if os.path.lexists(final):
         raise taken
-    temporary = None
     absent = [folder for folder in (final.parent, *final.parent.parents) if not os.path.lexists(folder)]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _sweep(final.parent)
-        temporary = _temporary(name, final.parent)
-        yield temporary
-        check_folder(temporary, name)
-        for file in temporary.iterdir():
-            _flush(file)
-        os.rename(temporary, final)
+        with new_folder(final, _TEMPORARY) as folder:
+            folder.chmod(0o755)  # an adapter in a shared store is for everybody
+            yield folder
+            check_folder(folder, name)
+            for file in folder.iterdir():
+                flush_to_disk(file)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and os.path.lexists(final):
             raise taken from error
         raise InputError(f"store {final.parent}: {name} cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # of one that holds something by now
             for folder in absent:
                 folder.rmdir()
@@ -159,12 +166,6 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
 
 def _store(store: str | Path | None) -> Path:
     return default_store() if store is None else Path(store)
-
-
-def _temporary(name: str, store: Path) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_TEMPORARY, dir=store))
-    folder.chmod(0o755)  # an adapter in a shared store is for everybody
-    return folder
 
 
 def _sweep(store: Path) -> None:
@@ -177,11 +178,6 @@ def _sweep(store: Path) -> None:
             pass  # another process was first
 
 
-def _flush(file: Path) -> None:
-    with open(file, "rb+") as stream:
-        os.fsync(stream.fileno())  # without it a power cut may keep the name and lose the contents
-
-
 def _described(folder: Path) -> dict:
     unknown = dict.fromkeys(("task", "base", "rank", "roles", "score", "size", "date"))
     try:
@@ -189,7 +185,7 @@ def _described(folder: Path) -> dict:
         check_folder(folder, folder.name, weights="header")
         files = [file.stat() for file in map(folder.joinpath, ADAPTER_FILES) if file.is_file()]
         written = (folder / WEIGHTS).stat().st_mtime
-        config, manifest, metrics = (_json(folder / file) for file in (CONFIG, MANIFEST, "metrics.json"))
+        config, manifest, metrics = (_json(folder / file) for file in (CONFIG, MANIFEST, METRICS))
     except InputError as error:
         return {"name": folder.name, **unknown, "problem": error.problems[0]}
     except OSError as error:

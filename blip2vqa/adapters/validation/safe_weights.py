@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.adapters.validation.safe_config import PLAIN
+from blip2vqa.adapters.validation.schema import PLAIN
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 from blip2vqa.utils.threads import one_thread

@@ -13,16 +13,16 @@ import os
 import re
 from pathlib import Path
 
-from blip2vqa.adapters.files.manifest import NAME as MANIFEST
+from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft
+from blip2vqa.adapters.validation.manifest_schema import check_manifest
 from blip2vqa.adapters.validation.pickles import pickled_weights
-from blip2vqa.adapters.validation.safe_config import check_config, check_with_peft
-from blip2vqa.adapters.validation.safe_manifest import check_manifest
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, "README.md", "metrics.json")
+CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json"
+CARD, METRICS = "README.md", "metrics.json"
+ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, CARD, METRICS)
 """All that is copied, packed or sent."""
 MAX_TEXT = 4 << 20
 """In bytes, of every file but the weights."""
@@ -61,7 +61,7 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> None:
         if not problems:
             config = collect_errors(problems, _read_config, folder, weights != "header")
             collect_errors(problems, _check_manifest, folder)
-            collect_errors(problems, _read_json, folder / "metrics.json", False)
+            collect_errors(problems, _read_json, folder / METRICS, False)
             places = None if weights == "pickled" else collect_errors(problems, _read_header, folder)
             if config is not None and places is not None:
                 problems += [f"{WEIGHTS}: {problem}" for problem in check_shapes(places, config)]
