@@ -56,16 +56,13 @@ class Check:
         self.verdict = max(self.verdict, verdict, key=order.index)
         self.reasons.append(reason)
 
-    def as_json(self) -> dict:
-        return {key: value for key, value in asdict(self).items() if key != "names"}
 
+def check(adapter: str, base_model_id: str, revision: str | None = None, *, quick: bool = False) -> dict:
+    """Tell whether an adapter fits a base: the fields of `Check`, ready for JSON. `quick` leaves out the run of the model.
 
-def check(name: str, base_model_id: str, revision: str | None = None, *, quick: bool = False) -> Check:
-    """Compare an adapter with a base. `quick` leaves out the run of the model.
-
-    Raises `InputError` where either is not to be had, or not safe to load.
+    Raises `InputError` where either cannot be reached, or is not safe to load.
     """
-    adapter, base = open_adapter(name), open_checkpoint(base_model_id, revision)
+    adapter, base = open_adapter(adapter), open_checkpoint(base_model_id, revision)
     found = compare(adapter, base)
     if found.verdict != INCOMPATIBLE and not quick and base.family:
         _run(found, adapter, base)
@@ -73,7 +70,7 @@ def check(name: str, base_model_id: str, revision: str | None = None, *, quick: 
         found.reasons.append("not run, as asked" if quick else "not run: a bare language model sees no picture")
         if found.copy_of:
             found.lower(CONVERTIBLE, "the drift of the logits is not measured")
-    return found
+    return {key: value for key, value in asdict(found).items() if key != "names"}
 
 
 def compare(adapter: Adapter, base: Checkpoint) -> Check:

@@ -18,9 +18,11 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, Stored, open_checkpoint, write_tensors
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
 from blip2vqa.adapters.files.card import is_hub_id
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.models.loading import first_line
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic, write_text_atomic
@@ -64,7 +66,17 @@ class _Plan:
         return merged
 
 
-def fuse(adapter: Adapter, output: str | Path, base_model_id: str | None = None, *, progress: bool = True) -> dict:
+def fuse(adapter: str, output: str | Path, base_model_id: str | None = None) -> dict:
+    """Write the base with an adapter in its weights; see `fuse_adapter`."""
+    opened = open_adapter(adapter)
+    if base_model_id:
+        find_adapter(adapter, base_model_id=base_model_id)  # says what is wrong with another base
+    return fuse_adapter(opened, output, base_model_id)
+
+
+def fuse_adapter(
+    adapter: Adapter, output: str | Path, base_model_id: str | None = None, *, progress: bool = True
+) -> dict:
     """Write the base with the adapter merged in: the same files, the same precision, a tensor at a time in memory.
 
     `base_model_id`: None for the one that the adapter remembers. Returns what was done, in JSON's types. Raises `InputError`

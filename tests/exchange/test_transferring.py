@@ -99,7 +99,7 @@ def test_an_exact_move_is_exact_to_the_last_bit(adapter, tiny_opt, eyes, tmp_pat
     assert known["origin"]["method"] == "exact" and known["origin"]["of"][0]["sha256"] == open_adapter(adapter).digest
     config = json.loads((tmp_path / "moved" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(eyes)
-    assert load(str(tmp_path / "moved")).source.base_model_id == str(eyes)
+    assert load(str(tmp_path / "moved")).spec.base_model_id == str(eyes)
 
 
 def test_to_the_bare_language_model_and_back(adapter, tiny_opt, bare, tmp_path):

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
-from blip2vqa.adapters.files.manifest import read_manifest, write_manifest
+from blip2vqa.adapters.files.manifest import write_manifest
 from blip2vqa.adapters.validation.safety import WEIGHTS, check_folder
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import new_folder
@@ -94,8 +94,8 @@ def read_adapter(folder: Path, name: str | None = None, revision: str | None = N
     or not safe to load.
     """
     name = name or str(folder)
-    check_folder(folder, name)
-    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), read_manifest(folder, name))
+    found = check_folder(folder, name)
+    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), found.manifest)
 
 
 def check_output(folder: Path) -> None:

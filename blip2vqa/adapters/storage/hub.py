@@ -32,10 +32,9 @@ from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from blip2vqa.adapters.files.adapter import Adapter
-from blip2vqa.adapters.files.manifest import read_manifest
 from blip2vqa.adapters.files.publication import published
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CARD, CONFIG, MAX_TEXT, WEIGHTS
+from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CARD, CONFIG, MAX_TEXT, WEIGHTS, read_manifest
 from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -145,7 +144,7 @@ def fetch_adapter(name: str, revision: str | None = None, *, or_local: bool = Fa
         if revision != listed.sha:  # by its name once more, which the cache then knows when there is no connection
             with suppress(HTTPError, OSError):
                 hf_hub_download(name, CONFIG, revision=revision)
-    return _checked(request.what, name, path.parent)
+    return _checked(request.what, path.parent)
 
 
 def push(
@@ -156,7 +155,6 @@ def push(
     token: str | None = None,
     licence: str | None = None,
     base_model_id: str | None = None,
-    message: str | None = None,
     revision: str | None = None,
 ) -> str:
     """Publish the files of an adapter's folder in one commit, with a card for strangers; return the URL.
@@ -191,7 +189,7 @@ def push(
         stale = {sibling.rfilename for sibling in there.siblings or []} & set(ADAPTER_FILES) - files.keys()
         changes = [CommitOperationAdd(file, content) for file, content in files.items()]
         changes += [CommitOperationDelete(file) for file in sorted(stale)]
-        api.create_commit(repo_id, changes, commit_message=message or "An adapter", revision=revision)
+        api.create_commit(repo_id, changes, commit_message="An adapter", revision=revision)
     return url
 
 
@@ -240,7 +238,7 @@ def _cached(request: _Exchange, name: str, error: BaseException) -> Path:
         none = f"{'no such folder, ' if request.or_local else ''}no whole copy of it in the Hub's cache"
         raise InputError(f"{request.what}: {none}, and {why}") from error
     logger.warning("%s: its copy in the cache is used: %s", request.what, why)
-    return _checked(request.what, name, Path(found[0]).parent)
+    return _checked(request.what, Path(found[0]).parent)
 
 
 def _check_listing(what: str, siblings: dict[str, RepoSibling]) -> None:
@@ -280,9 +278,11 @@ def _check_sum(what: str, path: Path, expected: str | None) -> None:
         )
 
 
-def _checked(what: str, name: str, folder: Path) -> Path:
-    """The folder, if its weights are those that its manifest was written for."""
-    files = read_manifest(folder, name).get("files")
-    expected = files.get(WEIGHTS) if isinstance(files, dict) else None
-    _check_sum(what, folder / WEIGHTS, expected if isinstance(expected, str) else None)
+def _checked(what: str, folder: Path) -> Path:
+    """Return the folder, unless its weights are not those that its manifest was written for."""
+    try:
+        expected = read_manifest(folder).get("files", {}).get(WEIGHTS)
+    except InputError as error:
+        raise InputError(*(f"{what}: {problem}" for problem in error.problems)) from error
+    _check_sum(what, folder / WEIGHTS, expected)
     return folder

@@ -5,7 +5,6 @@ at all, and of two processes that add one name, one is told that the other was f
 """
 
 import errno
-import json
 import math
 import os
 import shutil
@@ -19,9 +18,6 @@ from pathlib import Path
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
 from blip2vqa.adapters.validation.safety import (
     ADAPTER_FILES,
-    CONFIG,
-    MANIFEST,
-    METRICS,
     WEIGHTS,
     check_folder,
     check_name,
@@ -182,31 +178,25 @@ def _described(folder: Path) -> dict:
     unknown = dict.fromkeys(("task", "base", "rank", "roles", "score", "size", "date"))
     try:
         check_name(folder.name)
-        check_folder(folder, folder.name, weights="header")
+        found = check_folder(folder, folder.name, weights="header")
         files = [file.stat() for file in map(folder.joinpath, ADAPTER_FILES) if file.is_file()]
         written = (folder / WEIGHTS).stat().st_mtime
-        config, manifest, metrics = (_json(folder / file) for file in (CONFIG, MANIFEST, METRICS))
     except InputError as error:
         return {"name": folder.name, **unknown, "problem": error.problems[0]}
     except OSError as error:
         return {"name": folder.name, **unknown, "problem": f"adapter {folder.name}: is not readable: {error.strerror}"}
+    config, manifest = found.config, found.manifest
     return {
         "name": folder.name,
         "task": manifest.get("task"),
         "base": manifest.get("base_model_id") or config.get("base_model_name_or_path"),
         "rank": config["r"],
         "roles": manifest.get("roles") or _roles(config["target_modules"]),
-        "score": _score(metrics or manifest.get("metrics") or {}),
+        "score": _score(found.metrics or manifest.get("metrics") or {}),
         "size": sum(file.st_size for file in files),
         "date": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
         "problem": None,
     }
-
-
-def _json(file: Path) -> dict:
-    """Of a file found to be sound."""
-    value = json.loads(file.read_bytes()) if file.is_file() else {}
-    return value if isinstance(value, dict) else {}
 
 
 def _roles(modules: list[str]) -> list[str]:
@@ -218,8 +208,10 @@ def _roles(modules: list[str]) -> list[str]:
     return [role for role in ROLES if role in found]
 
 
-def _score(metrics: dict) -> dict | None:
-    """Accuracy, else CIDEr, of the adapter and of what never sees the picture."""
+def _score(metrics: object) -> dict | None:
+    """Pick accuracy, else CIDEr, of the adapter and of what never sees the picture."""
+    if not isinstance(metrics, dict):
+        return None
     parts = {part: metrics.get(part) for part in ("adapter", "blind")}
     for metric in ("accuracy", "cider"):
         found = {part: of.get(metric) for part, of in parts.items() if isinstance(of, dict)}
