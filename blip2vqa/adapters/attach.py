@@ -1,4 +1,4 @@
-"""Adapters → found to fit a base before its weights are read, then put on it, one or several."""
+"""Check that adapters fit a base before its weights are read, then put them on it, one or several."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -30,11 +30,11 @@ class FoundAdapter:
     base_model_id: str
     base_model_revision: str | None
     scopes: tuple[str, ...]
-    """What it is put on."""
+    """Parts of the model that it adapts."""
 
     @property
     def path(self) -> str:
-        """As the user called it."""
+        """What the user calls the adapter."""
         return self.adapter.name
 
     @property
@@ -59,8 +59,8 @@ def find_adapter(
 ) -> FoundAdapter:
     """Open an adapter and check its weights against the base's shapes.
 
-    The base is the one given, else the one the adapter remembers. PEFT only warns about weights that fit no module, and
-    such an adapter changes nothing; here that is an `InputError`, as is a path that holds no adapter.
+    The base is the one given, else the one that the adapter remembers. Raises `InputError` for a path that holds no adapter,
+    and for weights that fit no module: PEFT only warns about these, and such an adapter changes nothing.
     """
     adapter = open_adapter(path, revision)
     remembered = adapter.base_model_id
@@ -92,7 +92,7 @@ def find_adapter(
 
 
 def _warn_of_another(adapter: Adapter, base_model_id: str, revision: str | None) -> None:
-    """Say so, unless the base is by its fingerprints the one that the adapter was made for, under another name."""
+    """Warn that the base has another name than the adapter's own, unless its fingerprints prove it the same."""
     doubt = "right only if both hold the same weights"
     if adapter.manifest.get("base"):
         parts = compare_parts(adapter.manifest["base"], fingerprint_base(base_model_id, revision))
@@ -106,13 +106,15 @@ def _warn_of_another(adapter: Adapter, base_model_id: str, revision: str | None)
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two names are those of one base: the same Hub id, or the same folder."""
+    """Tell whether two names are those of one base: the same Hub id, or the same folder."""
     return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def misfit_of(adapter: Adapter, build: Callable) -> str | None:
-    """Why PEFT would not find a place for every weight of an adapter, and a weight for every place, in the model that `build`
-    makes; None where it would."""
+    """Say why an adapter does not fit the model that `build` makes; None where it fits.
+
+    It fits where PEFT finds a place for each of its weights, and a weight for each place.
+    """
     try:
         with torch.device("meta"):
             model = PeftModel(build(), adapter.config)
@@ -134,9 +136,9 @@ ALONE = "alone"
 
 
 def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
-    """Put one adapter on its loaded base (in place), for inference: the model as it is then speaks by it.
+    """Put one adapter on its loaded base (in place), for inference.
 
-    Into the base's own weights, so that the adapter's products cost nothing; beside them where they are quantized.
+    It is merged into the base's weights, so that it costs no time; where these are quantized, it stands beside them.
     """
     if loaded.quantization != "none":
         add_adapters(loaded, {ALONE: adapter})
@@ -157,9 +159,9 @@ def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
 
 
 def add_adapters(loaded: LoadedModel, adapters: Mapping[str, FoundAdapter], memory_gb: float = MEMORY_GB) -> None:
-    """Put adapters side by side on their loaded base (in place), for inference, under these names; see `requests.speaking`.
+    """Put adapters side by side on their loaded base (in place), for inference, under these names; see `use_adapters`.
 
-    `memory_gb`: what their weights may take of memory. Raises `InputError`, with every problem found, for those that can only
+    `memory_gb`: memory that their weights may take. Raises `InputError`, with every problem found, for adapters that can only
     be loaded alone.
     """
     if loaded.adapters is None:

@@ -1,14 +1,14 @@
-"""Several adapters of one base in use at once: every row of a batch goes through its own, or through none.
+"""Use several adapters of one base at once: every row of a batch goes through its own adapter, or through none.
 
-One hook on each adapted linear layer adds s·B·A·x to the rows of each adapter, into the layer's output and in the base's own
-precision. The base's weights stay as they are, 4-bit and 8-bit ones, too. Adapters wait on disk until they are first needed;
-the least recently used leave memory at a limit.
+One hook on each adapted linear layer adds scaling · B·A·x to the rows of each adapter, into the layer's output and in the
+base's own precision. The base's weights stay as they are, also where they are quantized. Adapters wait on disk until they are
+first needed; the least recently used leave memory at a limit.
 """
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
 from threading import RLock
@@ -20,14 +20,14 @@ from peft.utils.integrations import dequantize_bnb_weight, get_bnb_param_type
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from blip2vqa.adapters.algebra import A, B, rank_and_scaling, split_weights
+from blip2vqa.adapters.algebra import A, B, rank_and_scaling, split_weights, variants_used
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.config.common import CHANGE_THE_BASE
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.errors import InputError
 
 MEMORY_GB = 4.0
-"""What adapters may take by default."""
+"""Memory that adapters may take by default."""
 _MAGNITUDE = "lora_magnitude_vector"
 _NOT_REPEATED = ("pissa_niter", "corda", "loftq", "lora_ga")
 """Initialisations that change the base's weights by random numbers, or by data that the adapter does not hold."""
@@ -35,19 +35,19 @@ _NOT_REPEATED = ("pissa_niter", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class Update:
-    """What an adapter makes of one linear layer: y ← gain ∘ y + shift + B A x, in place."""
+    """How an adapter changes the output of one linear layer, in place: y ← gain ∘ y + shift + B A x."""
 
     a: torch.Tensor
     """[rank, in]"""
     b: torch.Tensor
-    """[out, rank], with the scaling."""
+    """[out, rank], the scaling included."""
     gain: torch.Tensor | None = None
-    """[out], DoRA's m / ‖W + s·B·A‖ (arXiv 2402.09353, eq. 5), which is in `b`, too; None: 1."""
+    """[out], DoRA's m / ‖W + s·B·A‖ (arXiv 2402.09353, eq. 5), which is included in `b`, too; None: 1."""
     shift: torch.Tensor | None = None
-    """[out]: the bias has no part in the gain."""
+    """[out]: takes the gain out of the layer's bias again, which DoRA leaves as it is."""
 
     def apply(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """To the layer's input [rows, …, in] and output [rows, …, out]."""
+        """Change a layer's output y [rows, …, out], given its input x [rows, …, in]."""
         x, y = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
         if self.gain is not None:
             y.mul_(self.gain)
@@ -68,7 +68,7 @@ class Held:
     """An adapter in memory, on the base's device."""
 
     updates: dict[str, Update]
-    """By the name of the layer."""
+    """Name of the layer → what is added to its output."""
     whole: dict[str, nn.Module]
     """Modules that stand in place of the base's: a head for the adapter's own answers."""
 
@@ -81,37 +81,32 @@ class Held:
 class Adapters:
     """Adapters by name beside one loaded base; outside `use_adapters` they do nothing.
 
-    At most `memory_gb` (10⁹ bytes) of them are held in memory between batches, and always those of the last batch.
+    Between batches at most `memory_gb` (10⁹ bytes) of them are held in memory, and always those of the last batch.
     """
 
     def __init__(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB):
         self.loaded, self.limit = loaded, int(memory_gb * 1e9)
-        self._one_at_a_time = (
-            RLock()
-        )  # what the rows of a batch are is told to the layers' hooks, which all threads share
+        # One batch at a time: the hooks of the layers, which all threads share, are told what its rows are.
+        self._lock = RLock()
         self.default: str | None = None
-        """The one that the model speaks by where none is named; None: the base alone."""
+        """The adapter used where none is named; None: the base alone."""
         self._known: dict[str, Adapter] = {}
         self._layers: dict[str, frozenset[str]] = {}  # by adapter
-        self._held: dict[str, Held] = {}  # the least recently used first
+        self.held: dict[str, Held] = {}
+        """Adapters in memory, the least recently used first."""
         self._hooks: dict[str, RemovableHandle] = {}  # by layer
         self._runs: list[tuple[int, int, Held]] = []  # rows from, to
         self._rows = 0
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """Names of all adapters, in memory or not."""
         return tuple(self._known)
 
     @property
-    def held(self) -> tuple[str, ...]:
-        """Those in memory, the least recently used first."""
-        return tuple(self._held)
-
-    @property
     def nbytes(self) -> int:
-        """What they take of memory."""
-        return sum(held.nbytes for held in self._held.values())
+        """Memory that the adapters take, in bytes."""
+        return sum(held.nbytes for held in self.held.values())
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Make an adapter known; its weights are read when it is first needed.
@@ -136,41 +131,38 @@ class Adapters:
         """Forget an adapter. Raises `InputError` for an unknown name."""
         self._check([name])
         del self._known[name], self._layers[name]
-        self._held.pop(name, None)
+        self.held.pop(name, None)
         for layer in self._hooks.keys() - frozenset().union(*self._layers.values()):
             self._hooks.pop(layer).remove()
 
     @contextmanager
     def use_adapters(self, names: Sequence[str | None]) -> Iterator[None]:
-        """Inside, row i of every batch goes through adapter `names[i]`; None: through the base alone.
+        """Send row i of every batch through adapter `names[i]`, or through the base alone where that is None.
 
-        Rows that stand for several beams or tokens count for their own. Least work where equal names follow each other. An
+        A batch may have several rows for each name, as beam search has. Least work where equal names follow each other. An
         adapter with a head of its own shares no batch. Raises `InputError` for an unknown name, or a damaged file.
         """
-        with self._one_at_a_time:
-            yield from self._speaking(names)
-
-    def _speaking(self, names: Sequence[str | None]) -> Iterator[None]:
-        needed = dict.fromkeys(name for name in names if name is not None)
-        self._check(needed)
-        self._hold(needed)
-        runs, start = [], 0
-        for name, group in groupby(names):
-            stop = start + len(list(group))
-            if name is not None:
-                runs.append((start, stop, self._held[name]))
-            start = stop
-        heads = {place: module for _, _, held in runs for place, module in held.whole.items()}
-        if heads and len(set(names)) > 1:
-            raise ValueError("an adapter with a head of its own shares no batch")
-        before = {place: self.loaded.base.get_submodule(place) for place in heads}
-        self._runs, self._rows = runs, len(names)
-        try:
-            self._put(heads)
-            yield
-        finally:
-            self._put(before)
-            self._runs = []
+        with self._lock:
+            needed = dict.fromkeys(name for name in names if name is not None)
+            self._check(needed)
+            self._hold(needed)
+            runs, start = [], 0
+            for name, group in groupby(names):
+                stop = start + len(list(group))
+                if name is not None:
+                    runs.append((start, stop, self.held[name]))
+                start = stop
+            heads = {place: module for _, _, held in runs for place, module in held.whole.items()}
+            if heads and len(set(names)) > 1:
+                raise ValueError("an adapter with a head of its own shares no batch")
+            before = {place: self.loaded.base.get_submodule(place) for place in heads}
+            self._runs, self._rows = runs, len(names)
+            try:
+                self._put(heads)
+                yield
+            finally:
+                self._put(before)
+                self._runs = []
 
     def _check(self, names) -> None:
         unknown = [name for name in names if name not in self._known]
@@ -183,15 +175,15 @@ class Adapters:
             self.loaded.base.set_submodule(place, module)
 
     def _hold(self, needed) -> None:
-        """Bring these into memory, and let others leave it."""
+        """Bring these adapters into memory, and let others leave it where there are too many."""
         for name in needed:
-            self._held[name] = self._held.pop(name, None) or _read(self.loaded, self._known[name])
-        for name in [name for name in self._held if name not in needed]:
+            self.held[name] = self.held.pop(name, None) or _read(self.loaded, self._known[name])
+        for name in [name for name in self.held if name not in needed]:
             if self.nbytes > self.limit:
-                del self._held[name]
+                del self.held[name]
 
     def _update(self, layer: str, module: nn.Module, args: tuple, y: torch.Tensor) -> None:
-        """The hook on one layer."""
+        """Change a layer's output: the hook on that layer."""
         if not self._runs:
             return
         each, odd = divmod(len(args[0]), self._rows)
@@ -204,7 +196,10 @@ class Adapters:
 
 
 def _weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """As `split_weights`. What was not in memory before does not stay there: many adapters would not fit together."""
+    """Split an adapter's weights as `split_weights` does, but leave them in memory only where they were there before.
+
+    Many adapters would not fit into memory together.
+    """
     was_there = "weights" in vars(adapter)
     found = split_weights(adapter)
     if not was_there:
@@ -213,15 +208,14 @@ def _weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict
 
 
 def _whole(loaded: LoadedModel, name: str) -> str | None:
-    """Which of the modules that an adapter may hold whole a weight belongs to."""
+    """Find the module, of those that an adapter may hold whole, that a weight belongs to."""
     return next((place for place in loaded.family.trained_whole if name.startswith(f"{place}.")), None)
 
 
 def _unserved(loaded: LoadedModel, adapter: Adapter, updates, others, modules: Mapping[str, nn.Module]) -> list[str]:
-    """What of an adapter is no update of a linear layer and no head: a line each."""
-    config, init, found = adapter.config, str(adapter.config.init_lora_weights), []
-    variants = [option.name for option in fields(LoraConfig) if option.metadata.get("is_lora_variant")]
-    used = [name for name in variants if name != "use_dora" and getattr(config, name)]
+    """List what an adapter holds beside updates of linear layers and a head, a line each."""
+    init, found = str(adapter.config.init_lora_weights), []
+    used = variants_used(adapter.config)
     if used:
         found.append(f"{', '.join(used)} of PEFT is not served beside other adapters; load it alone")
     if init.startswith(_NOT_REPEATED):
@@ -248,7 +242,7 @@ def _unserved(loaded: LoadedModel, adapter: Adapter, updates, others, modules: M
 @torch.inference_mode(False)
 @torch.no_grad()
 def _read(loaded: LoadedModel, adapter: Adapter) -> Held:
-    """An adapter's weights from its file onto the device, in the precision of the layers that they belong to."""
+    """Read an adapter's weights onto the device, in the precision of the layers that they belong to."""
     updates, others = _weights(adapter)
     whole: dict[str, nn.Module] = {}
     for name, tensor in others.items():
@@ -275,7 +269,9 @@ def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Map
         a, b = torch.cat([a, taken_a]), torch.cat([b, -taken_b], dim=1)
     gain = shift = None
     if _MAGNITUDE in tensors:
-        gain = tensors[_MAGNITUDE].to(loaded.device, torch.float32) / torch.addmm(_dense(module), b, a).norm(dim=1)
+        gain = tensors[_MAGNITUDE].to(loaded.device, torch.float32) / torch.addmm(dense_weight(module), b, a).norm(
+            dim=1
+        )
         b *= gain[:, None]
         if module.bias is not None:
             shift = (module.bias.float() * (1 - gain)).to(dtype)
@@ -284,7 +280,7 @@ def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Map
 
 
 def _taken_out(module: nn.Linear, config: LoraConfig, rank: int, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """A₀ and s·B₀, whose product PEFT takes out of a layer's weight before it puts a PiSSA or OLoRA adapter there."""
+    """Compute A₀ and scaling · B₀, whose product PEFT takes out of a layer's weight for a PiSSA or OLoRA adapter."""
     spare = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
     spare.weight = nn.Parameter(module.weight.clone(), requires_grad=False)
     plain = copy.copy(config)
@@ -294,8 +290,8 @@ def _taken_out(module: nn.Linear, config: LoraConfig, rank: int, scaling: float)
     return made.lora_A["taken"].weight.float(), made.lora_B["taken"].weight.float() * scaling
 
 
-def _dense(module: nn.Linear) -> torch.Tensor:
-    """A layer's weight [out, in] in float32; of a quantized layer, what it stands for."""
+def dense_weight(module: nn.Linear) -> torch.Tensor:
+    """Return a layer's weight [out, in] in float32, dequantized where it is quantized."""
     state = getattr(module.weight, "quant_state", None)
     if getattr(state, "packing_format_for_cpu", False):
         # bitsandbytes has repacked it for this CPU, in an order of its own: the layer itself says what it multiplies by.

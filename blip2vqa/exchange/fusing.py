@@ -1,11 +1,9 @@
-"""A base with an adapter merged into its weights, in the Hub's layout: what loads the base loads it, without PEFT."""
+"""Write a base with an adapter merged into its weights, in the Hub's layout: what loads the base loads it, without PEFT."""
 
 import copy
 import json
-import re
 import shutil
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from blip2vqa.adapters.algebra import A, B, split_weights
 from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, Stored, open_checkpoint, write_tensors
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
@@ -32,23 +31,22 @@ COPIED = (
     "merges.txt", "spiece.model", "special_tokens_map.json", "added_tokens.json", "chat_template*", "LICENSE*",
     "qformer_tokenizer/*",
 )  # fmt: skip
-"""Of a base, beside its weights."""
-_LORA = re.compile(r"\.lora_\w+(\.weight|\.bias)?$")
+"""Files of a base that are copied, beside its weights."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What an adapter does to a base."""
+    """What an adapter changes in a base."""
 
     adapter: Adapter
     base: Checkpoint
     layers: dict[str, dict[str, torch.Tensor]]
-    """Linear layer → the adapter's weights for it, under PEFT's keys."""
+    """Linear layer → the adapter's weights for it, by the end of their keys, such as `lora_A.weight`."""
     whole: dict[str, torch.Tensor]
-    """Parameter → what the adapter has in its place."""
+    """Parameter → the adapter's weight that takes its place."""
 
     def weight(self, name: str) -> torch.Tensor | None:
-        """What a parameter becomes, in its stored precision; None where it stays."""
+        """Compute what a parameter becomes, in its stored precision; None where it stays as it is."""
         layer = name.removesuffix(".weight")
         if name in self.whole:
             dtype = self.base.dtype(name) if name in self.base.places else self.base.stored_dtype
@@ -114,10 +112,10 @@ def fuse_adapter(
 
 
 def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
-    """One linear layer's weight [out, in] in float32 under the adapter, as PEFT itself merges it.
+    """Merge an adapter into one linear layer's weight [out, in] in float32, by PEFT itself.
 
-    PEFT's own layer is made for it, in its place: so DoRA, rank patterns, and initialisations that change the base's weight
-    (PiSSA, OLoRA) come out right. `weights`: the adapter's for this layer, under PEFT's keys.
+    PEFT's own layer is made at this place of an otherwise empty model: so DoRA, rank patterns, and initialisations that change
+    the base's weight (PiSSA, OLoRA) come out right. `weights`: as in `_Plan.layers`.
     """
     *above, last = name.split(".")
     root = module = nn.Module()
@@ -134,7 +132,7 @@ def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # patterns of other layers' ranks match nothing here
         model = PeftModel(root, config)
-    result = set_peft_model_state_dict(model, dict(weights))
+    result = set_peft_model_state_dict(model, {f"{PREFIX}{name}.{end}": tensor for end, tensor in weights.items()})
     lacking = [key for key in result.missing_keys if "lora_" in key]
     if lacking or result.unexpected_keys:
         raise InputError(
@@ -145,18 +143,12 @@ def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor]
 
 
 def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
-    layers, whole, problems = defaultdict(dict), {}, []
+    """Sort an adapter's weights by what they change. Raises `InputError`, with every problem found, where they do not fit."""
+    layers, whole = split_weights(adapter)
     misfit = f"adapter {adapter.name}: does not fit base model {base.base_model_id}"
     new = base.family.trained_whole if base.family else ()
-    for key, tensor in adapter.weights.items():
-        name = key.removeprefix(PREFIX)
-        found = _LORA.search(name)
-        if found:
-            layers[name[: found.start()]][key] = tensor
-        elif name in base.names or name.startswith(new):
-            whole[name] = tensor
-        else:
-            problems.append(f"{misfit}, which has no weight {name}")
+    foreign = [name for name in whole if name not in base.names and not name.startswith(new)]
+    problems = [f"{misfit}, which has no weight {name}" for name in foreign]
     linear = {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear)}
     strange = [name for name in layers if name not in linear]
     tied = [name for name in layers if name in linear and f"{name}.weight" not in base.names]
@@ -171,21 +163,20 @@ def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
     if not problems:
         problems += _misshapen(misfit, layers, whole, base, adapter.answers)
     raise_all(problems)
-    return _Plan(adapter, base, dict(layers), whole)
+    return _Plan(adapter, base, layers, whole)
 
 
 def _misshapen(
     misfit: str, layers: Mapping, whole: Mapping, base: Checkpoint, answers: tuple[str, ...] | None
 ) -> list[str]:
+    """List the weights whose shape is not the base's, a line each."""
     problems, new = [], base.family.trained_whole if base.family else ()
     for name, weights in layers.items():
-        sides = {side: weights.get(f"{PREFIX}{name}.lora_{side}.weight") for side in "AB"}
         shape = base.shape(f"{name}.weight")
-        if any(side is None for side in sides.values()):
+        if not {A, B} <= weights.keys():
             problems.append(f"{misfit}: {name} lacks its A or its B")
-        elif (sides["B"].shape[0], sides["A"].shape[1]) != shape:
-            made = [sides["B"].shape[0], sides["A"].shape[1]]
-            problems.append(f"{misfit}: {name} is {list(shape)} there, and the adapter was made for {made}")
+        elif (made := (weights[B].shape[0], weights[A].shape[1])) != shape:
+            problems.append(f"{misfit}: {name} is {list(shape)} there, and the adapter was made for {list(made)}")
     expected = _with_answers(base, answers)
     for name, parameter in expected.named_parameters():
         if name in whole and whole[name].shape != parameter.shape:
@@ -196,7 +187,7 @@ def _misshapen(
 
 
 def _with_answers(base: Checkpoint, answers: tuple[str, ...] | None) -> nn.Module:
-    """The base without content, its head for these answers; None: for its own."""
+    """Return the base without content, its head made for these answers; None: for its own."""
     if not (answers and base.family and base.family.answers == "classes"):
         return base.model
     config = copy.deepcopy(base.config)
@@ -206,7 +197,10 @@ def _with_answers(base: Checkpoint, answers: tuple[str, ...] | None) -> nn.Modul
 
 
 def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
-    """Returns their size in bytes. Pickled files become safetensors files, without the second copies of tied parameters."""
+    """Write the merged weights; return their size in bytes.
+
+    Pickled files become safetensors files, without the second copies of tied parameters.
+    """
     base, names = plan.base, {key: name for name, (_, key) in plan.base.places.items()}
     added = {name: tensor for name, tensor in plan.whole.items() if name not in base.places}
     weight_map, size = {}, 0
@@ -242,7 +236,7 @@ def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
 
 
 def _replaced(plan: _Plan, key: str, names: dict[str, str]) -> bool:
-    """Whether it is of the head for masked words of a bare ViLT, in whose place the adapter brings another."""
+    """Tell whether a stored tensor belongs to the head for masked words of a bare ViLT, which the adapter's head replaces."""
     return bool(plan.whole) and key not in names and key.startswith("mlm_score.")
 
 
@@ -271,7 +265,7 @@ def _name_answers(plan: _Plan, file: Path) -> None:
 
 
 def _card(plan: _Plan) -> str:
-    """README.md: what it is, and how to ask it."""
+    """Write README.md: what the model is, and how to ask it."""
     manifest, base = plan.adapter.manifest, plan.base
     where, linked = f"the local base model `{Path(base.base_model_id).name}`", ""
     if is_hub_id(base.base_model_id):

@@ -96,7 +96,7 @@ def test_all_scopes_count_and_what_lora_cannot_hold_is_named(bases, tmp_path):
 @pytest.mark.parametrize("exact", [True, False])
 def test_both_ways_find_the_nearest(shape, exact, monkeypatch):
     if not exact:
-        monkeypatch.setattr(extracting, "_EXACT", 0)
+        monkeypatch.setattr(extracting, "EXACT_SIDE", 0)
     torch.manual_seed(1)
     # Singular values that fall, as those of a fine-tuning do.
     left, right = torch.linalg.qr(torch.randn(shape[0], 40))[0], torch.linalg.qr(torch.randn(shape[1], 40))[0]

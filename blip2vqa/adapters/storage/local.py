@@ -1,4 +1,4 @@
-"""The store: a folder of adapters, each in a folder of its name.
+"""Keep adapters in the store: a folder of adapters, each in a folder of its name.
 
 An adapter is written under a temporary name, checked there, and takes its own name last: a reader sees it whole or not
 at all, and of two processes that add one name, one is told that the other was first.
@@ -31,7 +31,7 @@ _STALE = 24 * 3600
 
 
 def default_store() -> Path:
-    """$BLIP2VQA_STORE, else blip2vqa/adapters in the user's folder for data."""
+    """Return $BLIP2VQA_STORE, else blip2vqa/adapters in the user's folder for data."""
     given = os.environ.get("BLIP2VQA_STORE")
     if given:
         return Path(given)
@@ -39,7 +39,7 @@ def default_store() -> Path:
 
 
 def find_in_store(name: str, store: str | Path | None = None) -> Path | None:
-    """The folder of an adapter of that name in a store, by default the user's; None where there is none."""
+    """Return the folder of an adapter of that name in a store, by default the user's; None where there is none."""
     try:
         folder = _store(store) / check_name(name)
     except InputError:
@@ -48,11 +48,11 @@ def find_in_store(name: str, store: str | Path | None = None) -> Path | None:
 
 
 def list_store(store: str | Path | None = None) -> list[dict]:
-    """What a store holds, by name; weights are not read beyond their header.
+    """List the adapters in a store by name; weights are not read beyond their header.
 
-    Each has name, task, base, rank, roles, `score` (`metric`, `adapter` and `blind`, what a model scores without the
+    Each has name, task, base, rank, roles, `score` (`metric`, `adapter` and `blind`, which is the score without the
     picture; None: not measured), size in bytes, date (ISO, when the weights were written), and `problem`: None, or the
-    first reason why it is refused; what is not known of it is None.
+    first reason why it is refused. What is not known is None. Raises `InputError` for a store that cannot be read.
     """
     folder = _store(store)
     if not folder.is_dir():
@@ -117,22 +117,22 @@ def remove(name: str, store: str | Path | None = None) -> None:
 
 
 def own_name(adapter: str | Path) -> str:
-    """The last part of a folder's path or of a Hub id, as a name in a store. Raises `InputError` where it is none."""
+    """Return the last part of a folder's path or of a Hub id. Raises `InputError` where that cannot be a name in a store."""
     text = str(adapter)
     return check_name(Path(text).resolve().name if Path(text).is_dir() else text.partition("@")[0].rpartition("/")[2])
 
 
 def folder_of(name: str, store: str | Path | None = None) -> Path:
-    """Where an adapter of that name lies in a store, or would."""
+    """Return where an adapter of that name lies in a store, or would."""
     return _store(store) / check_name(name)
 
 
 @contextmanager
 def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
-    """A temporary folder to write an adapter's files into; then it is checked and takes its name in the store.
+    """Yield a temporary folder to write an adapter's files into; then it is checked and takes its name in the store.
 
     Raises `InputError` when that name is taken, before or meanwhile, when the files are no adapter that is safe to
-    load, or when the store cannot be written to. Whatever is raised inside, nothing is left, no store made for it either.
+    load, or when the store cannot be written to. Whatever is raised inside, nothing is left, nor a store made for it.
     """
     final = folder_of(name, store)
     taken = InputError(
@@ -165,7 +165,7 @@ def _store(store: str | Path | None) -> Path:
 
 
 def _sweep(store: Path) -> None:
-    """Delete what killed processes left."""
+    """Delete the temporary folders that killed processes left."""
     for folder in store.glob(f".*{_TEMPORARY}"):
         try:
             if time.time() - folder.lstat().st_mtime > _STALE:
@@ -200,7 +200,7 @@ def _described(folder: Path) -> dict:
 
 
 def _roles(modules: list[str]) -> list[str]:
-    """As far as the modules' names tell."""
+    """Find the roles of adapted modules, as far as the modules' names tell."""
     from blip2vqa.models.families import ROLE_ALIASES, ROLES  # which brings in every model's code
 
     ends = {name.rpartition(".")[2] for name in modules}
