@@ -122,14 +122,18 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
         return f"none of its {len(adapter.modules)} layers is there"
     expected = {key: tensor.shape for key, tensor in get_peft_model_state_dict(model).items()}
     found = {key: tensor.shape for key, tensor in adapter.weights.items()}
-    missing, foreign = expected.keys() - found.keys(), found.keys() - expected.keys()
     unlike = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
-    if not (missing or foreign or unlike):
+    problems = {
+        "of its weights have no place there": found.keys() - expected.keys(),
+        "places have no weight": expected.keys() - found.keys(),
+        "differ in shape": unlike,
+    }
+    first = next((min(keys) for keys in problems.values() if keys), None)
+    if first is None:
         return None
-    return (
-        f"{len(foreign)} of its weights have no place there, {len(missing)} places have no weight, "
-        f"{len(unlike)} differ in shape"
-    )
+    counts = ", ".join(f"{len(keys)} {what}" for what, keys in problems.items())
+    shapes = f", {list(expected[first])} there and {list(found[first])} in the adapter" if first in unlike else ""
+    return f"{counts} (first {first.removeprefix(PREFIX)}{shapes})"
 
 
 ALONE = "alone"

@@ -1,6 +1,5 @@
 """Whether an adapter fits a base: names, shapes, values, fingerprints, and a run of the model with and without it."""
 
-import copy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -86,10 +85,11 @@ def compare(adapter: Adapter, base: Checkpoint) -> Check:
         )
         return found
     found.names = names
+    build = partial(base.empty_model, adapter.answers)
     if found.renamed:
-        misfit = _gaps(adapter, base, names) or misfit_of(adapter.renamed(names), partial(_model, adapter, base))
+        misfit = _gaps(adapter, base, names) or misfit_of(adapter.renamed(names), build)
     else:
-        misfit = misfit_of(adapter, partial(_model, adapter, base))
+        misfit = misfit_of(adapter, build)
     if misfit:
         found.lower(INCOMPATIBLE, misfit)
         return found
@@ -131,15 +131,6 @@ def _gaps(adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> str | No
     meant = {name for name in layers if part_of(name, base) == "language_model" and f".{name}".endswith(ends)}
     missing = meant - {*names.values()} if adapter.config.layers_to_transform is None else set()
     return f"{len(missing)} places have no weight, such as {min(missing)}" if missing else None
-
-
-def _model(adapter: Adapter, base: Checkpoint):
-    """The base without content, with the adapter's own answers where it brings a head for them."""
-    if not (base.family and base.family.answers == "classes" and adapter.answers):
-        return copy.deepcopy(base.model)
-    config = copy.deepcopy(base.config)
-    config.id2label = dict(enumerate(adapter.answers))
-    return base.family.model_class(config)
 
 
 def _check_values(found: Check, adapter: Adapter) -> None:

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from blip2vqa.adapters.algebra import A, B, split_weights
-from blip2vqa.adapters.attach import find_adapter
+from blip2vqa.adapters.algebra import split_weights
+from blip2vqa.adapters.attach import find_adapter, misfit_of
 from blip2vqa.adapters.base.checkpoints import Checkpoint, Stored, open_checkpoint, write_tensors
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
 from blip2vqa.adapters.files.card import is_hub_id
@@ -132,68 +133,23 @@ def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # patterns of other layers' ranks match nothing here
         model = PeftModel(root, config)
-    result = set_peft_model_state_dict(model, {f"{PREFIX}{name}.{end}": tensor for end, tensor in weights.items()})
-    lacking = [key for key in result.missing_keys if "lora_" in key]
-    if lacking or result.unexpected_keys:
-        raise InputError(
-            f"adapter {adapter.name}: {name} does not hold what its configuration asks for: {len(lacking)} weights are "
-            f"missing, {len(result.unexpected_keys)} have no place"
-        )
+    set_peft_model_state_dict(model, {f"{PREFIX}{name}.{end}": tensor for end, tensor in weights.items()})
     return model.merge_and_unload().get_submodule(name).weight.data
 
 
 def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
     """Sort an adapter's weights by what they change. Raises `InputError`, with every problem found, where they do not fit."""
-    layers, whole = split_weights(adapter)
     misfit = f"adapter {adapter.name}: does not fit base model {base.base_model_id}"
-    new = base.family.trained_whole if base.family else ()
-    foreign = [name for name in whole if name not in base.names and not name.startswith(new)]
-    problems = [f"{misfit}, which has no weight {name}" for name in foreign]
-    linear = {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear)}
-    strange = [name for name in layers if name not in linear]
-    tied = [name for name in layers if name in linear and f"{name}.weight" not in base.names]
-    if strange:
-        problems.append(
-            f"{misfit}, which has no linear layer {strange[0]} ({len(strange)} of {len(layers)} are not there)"
-        )
+    layers, whole = split_weights(adapter)
+    reason = misfit_of(adapter, partial(base.empty_model, adapter.answers))
+    problems = [f"{misfit}: {reason}"] if reason else []
+    tied = [name for name in layers if f"{name}.weight" in base.model.all_tied_weights_keys.keys() - set(base.names)]
     if tied:
         problems.append(f"{misfit}: {tied[0]} shares its weight with the token embeddings, which would change, too")
     if adapter.config.bias != "none" or adapter.config.lora_bias:
         problems.append(f"adapter {adapter.name}: has biases of its own, which are not merged")
-    if not problems:
-        problems += _misshapen(misfit, layers, whole, base, adapter.answers)
     raise_all(problems)
     return _Plan(adapter, base, layers, whole)
-
-
-def _misshapen(
-    misfit: str, layers: Mapping, whole: Mapping, base: Checkpoint, answers: tuple[str, ...] | None
-) -> list[str]:
-    """List the weights whose shape is not the base's, a line each."""
-    problems, new = [], base.family.trained_whole if base.family else ()
-    for name, weights in layers.items():
-        shape = base.shape(f"{name}.weight")
-        if not {A, B} <= weights.keys():
-            problems.append(f"{misfit}: {name} lacks its A or its B")
-        elif (made := (weights[B].shape[0], weights[A].shape[1])) != shape:
-            problems.append(f"{misfit}: {name} is {list(shape)} there, and the adapter was made for {list(made)}")
-    expected = _with_answers(base, answers)
-    for name, parameter in expected.named_parameters():
-        if name in whole and whole[name].shape != parameter.shape:
-            problems.append(f"{misfit}: {name} is {list(whole[name].shape)}, and {list(parameter.shape)} is needed")
-        elif name.startswith(new) and name not in whole and whole:
-            problems.append(f"{misfit}: it brings a part of a head, without {name}")
-    return problems
-
-
-def _with_answers(base: Checkpoint, answers: tuple[str, ...] | None) -> nn.Module:
-    """Return the base without content, its head made for these answers; None: for its own."""
-    if not (answers and base.family and base.family.answers == "classes"):
-        return base.model
-    config = copy.deepcopy(base.config)
-    config.id2label = dict(enumerate(answers))
-    with torch.device("meta"):
-        return type(base.model)(config)
 
 
 def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:

@@ -214,7 +214,7 @@ def test_the_card_says_what_it_is_and_how_to_ask(bases, tmp_path):
 
 def test_what_cannot_be_fused_is_refused_and_leaves_nothing(bases, adapters, tmp_path, monkeypatch):
     adapter, output = open_adapter(adapters("opt")), tmp_path / "fused"
-    with pytest.raises(InputError, match=r"does not fit base model .*, which has no linear layer language_model"):
+    with pytest.raises(InputError, match=r"does not fit base model .*: none of its 12 layers is there"):
         fuse_adapter(adapter, output, str(bases["t5"]))
     how = BitsAndBytesConfig(
         load_in_8bit=True, llm_int8_skip_modules=list(open_checkpoint(bases["opt"]).family.kept_whole)
@@ -233,9 +233,9 @@ def test_what_cannot_be_fused_is_refused_and_leaves_nothing(bases, adapters, tmp
         return other
 
     key = next(key for key in adapter.weights if key.endswith("lora_B.weight"))
-    with pytest.raises(InputError, match=r"is \[.*\] there, and the adapter was made for \[3, "):
+    with pytest.raises(InputError, match=r"1 differ in shape \(first .*, \[\d+, 4\] there and \[3, 4\] in the adapter"):
         fuse_adapter(altered(**{key: adapter.weights[key][:3]}), output)
-    with pytest.raises(InputError, match=r"has no weight language_model\.extra"):
+    with pytest.raises(InputError, match=r"1 of its weights have no place there, .* \(first language_model\.extra\)"):
         fuse_adapter(altered(**{"base_model.model.language_model.extra": torch.zeros(1)}), output)
     huge = {k: torch.full_like(adapter.weights[k], 1e30) for k in (key, key.replace("lora_B", "lora_A"))}
     with pytest.raises(InputError, match="is not finite in float32"):

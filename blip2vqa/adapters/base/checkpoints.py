@@ -1,5 +1,6 @@
 """Read a base's weights from disk tensor by tensor, in bounded memory, under the names that its model has."""
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -138,6 +139,15 @@ class Checkpoint:
             if stored.dtype.is_floating_point:
                 sizes[stored.dtype] += torch.Size(stored.shape).numel()
         return sizes.most_common(1)[0][0]
+
+    def empty_model(self, answers: tuple[str, ...] | None = None) -> nn.Module:
+        """Make the model without content, on the device `meta`; where it has a head for answers, for these if any are given."""
+        if not (answers and self.family and self.family.answers == "classes"):
+            return copy.deepcopy(self.model)
+        config = copy.deepcopy(self.config)
+        config.id2label = dict(enumerate(answers))
+        with torch.device("meta"):
+            return type(self.model)(config)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a parameter's shape as the model has it, also where it is stored in 4 bits."""

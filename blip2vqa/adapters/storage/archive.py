@@ -10,18 +10,18 @@ import zipfile
 import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.storage.local import folder_of, own_name, placing
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, MAX_TEXT, WEIGHTS, check_name
+from blip2vqa.adapters.validation.schema import Schema, Sha256, problems_of
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import flush_to_disk
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CHECKSUMS = "checksums.json"
-FORMAT = 1
 _DATE = (1980, 1, 1, 0, 0, 0)
 _BLOCK = 1 << 20
 _MAX_ENTRIES = 100
@@ -31,6 +31,15 @@ _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, IndexError,
 )  # fmt: skip
 """What `zipfile` raises for a file that is not what it says."""
+
+
+class Checksums(Schema):
+    """checksums.json of an archive."""
+
+    format: Literal[1]
+    name: str
+    """Of the adapter."""
+    files: dict[str, Sha256]
 
 
 def export(adapter: Adapter, output: str | Path) -> Path:
@@ -104,7 +113,7 @@ def pack_files(folder: Path, name: str, output: BinaryIO) -> None:
                         digest.update(block)
                         packed.write(block)
             sums[file] = digest.hexdigest()
-        listed = json.dumps({"format": FORMAT, "name": name, "files": sums}, indent=2).encode()
+        listed = json.dumps({"format": 1, "name": name, "files": sums}, indent=2).encode()
         archive.writestr(_entry(CHECKSUMS, len(listed)), listed)
 
 
@@ -178,22 +187,14 @@ def _read_checksums(
         listed = parse_json(archive.read(entries[CHECKSUMS]))
     except ValueError as error:
         raise InputError(f"{what}: {CHECKSUMS} is not readable as JSON: {error}") from error
-    if not isinstance(listed, dict) or listed.get("format") != FORMAT:
-        raise InputError(f"{what}: {CHECKSUMS} has to be an object with format {FORMAT}")
-    name, sums = listed.get("name"), listed.get("files")
-    if not isinstance(name, str) or not isinstance(sums, dict):
-        raise InputError(f"{what}: {CHECKSUMS} has to have the adapter's name and its files")
+    raise_all([f"{what}: {CHECKSUMS} {problem}" for problem in problems_of(Checksums, listed)])
+    name, sums = listed["name"], listed["files"]
     try:
         check_name(name)
     except InputError as error:
         raise InputError(*(f"{what}: {problem}" for problem in error.problems)) from error
     problems = [f"{what}: {CHECKSUMS} has no {file}" for file in entries.keys() - sums.keys() - {CHECKSUMS}]
     problems += [f"{what}: has no {shown(file)}, which {CHECKSUMS} has" for file in sums.keys() - entries.keys()]
-    problems += [
-        f"{what}: the checksum of {shown(file)} is {shown(digest)}; it has to be a SHA-256 in hexadecimal digits"
-        for file, digest in sums.items()
-        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest)
-    ]
     problems += [f"{what}: {CHECKSUMS} has itself"] if CHECKSUMS in sums else []
     raise_all(sorted(problems))
     return name, sums

@@ -78,7 +78,7 @@ def _line(problem: ErrorDetails) -> str:
     for pattern, plainer in _SHORTER.items():
         message = re.sub(pattern, plainer, message)
     wanted = f"be {_WANTED[kind]}" if kind in _WANTED else message
-    return f"{where} is {shown(problem['input'])}; it has to {wanted}"
+    return f"{where} is {shown(problem['input'])}; it has to {wanted}".lstrip()
 
 
 def _key(name: str) -> str:
