@@ -189,8 +189,8 @@ def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, shar
 def project(factors: Factors, weight: torch.Tensor, share: float) -> Factors:
     """Compute U Uᵀ ΔW V Vᵀ with the leading singular vectors of `weight` that hold `share` of its squared singular values.
 
-    LoRA-X, Farhadzadeh et al. 2025, https://arxiv.org/abs/2501.16559, equation 4. Of W = U S Vᵀ [out, in], one side's vectors and
-    S² come from the smaller of W Wᵀ and Wᵀ W; the other side's vectors follow from these without a decomposition.
+    LoRA-X, Farhadzadeh et al. 2025, https://arxiv.org/abs/2501.16559, equation 4. Of W = U S Vᵀ [out, in], one side's vectors
+    and S² come from the smaller of W Wᵀ and Wᵀ W; the other side's vectors follow from these without a decomposition.
     """
     wide = weight.shape[0] <= weight.shape[1]
     exact = weight.double()  # squares of small singular values would be lost in float32

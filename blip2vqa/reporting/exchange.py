@@ -1,4 +1,4 @@
-"""What the commands of exchange.py found, for the terminal."""
+"""Print what the commands of exchange.py found."""
 
 from pathlib import Path
 
@@ -56,12 +56,12 @@ def print_store(adapters: list[dict]) -> None:
 
 
 def _base(name: str | None) -> str:
-    """A Hub id, or the last part of a folder's path."""
+    """Shorten a base to its Hub id, or to the last part of a folder's path."""
     return MISSING if not name else name if is_hub_id(name) else Path(name).name
 
 
 def _roles(labels: list[str]) -> str:
-    """`["q", "v", "qformer q", "qformer v"]` → `q v` and `qformer q v`, a line each."""
+    """Write `["q", "v", "qformer q", "qformer v"]` as `q v` and `qformer q v`, a line each."""
     groups: dict[str, list[str]] = {}
     for label in labels:
         scope, _, role = label.rpartition(" ")

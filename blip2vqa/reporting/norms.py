@@ -1,4 +1,4 @@
-"""What an adapter holds, for the terminal and as a picture: how much it adds, by layer and role."""
+"""Show what an adapter holds, on the terminal and as a picture: how much it adds, by layer and role."""
 
 import io
 
@@ -64,7 +64,7 @@ def _scores(manifest: dict) -> list[tuple[str, float]]:
 
 
 def _several(modules: list[dict], key: str) -> str:
-    """The values of some modules, as one, a few or a range."""
+    """Write the values of some modules as one, a few or a range."""
     values = sorted({row[key] for row in modules})
     shown = [value if isinstance(value, str) else f"{value:.4g}" for value in values]
     return ", ".join(shown) if len(shown) < 5 else f"{shown[0]} to {shown[-1]}"
@@ -85,7 +85,7 @@ def _table(stack: str, norms: dict) -> Table:
 
 
 def _number(value: float | None) -> str:
-    """Three digits; a sign for what is not there."""
+    """Write a number with three digits; None as a dash."""
     return MISSING if value is None else f"{value:#.3g}".rstrip(".") if value else "0"
 
 
@@ -94,11 +94,11 @@ def _shape(row: dict) -> str:
 
 
 def draw_norms(report: dict) -> bytes:
-    """A PNG at 150 dpi: ‖ΔW‖ as shades, layer by layer and role by role, a panel for each stack of layers.
+    """Draw ‖ΔW‖ as shades, layer by layer and role by role, a panel for each stack of layers; return a PNG at 150 dpi.
 
-    A square that is crossed out is untrained; an empty one is no part of the adapter. One scale for all panels.
+    A crossed square is untrained; an empty one is no part of the adapter. All panels share one scale.
     """
-    from matplotlib.figure import Figure  # takes a second; and no pyplot, whose backend is the user's
+    from matplotlib.figure import Figure  # imported late since it takes a second; pyplot would choose a backend
 
     stacks = {stack: norms for stack, norms in report["norms"].items() if norms["layers"] != [None]} or report["norms"]
     widths = [max(2.2, 0.55 * len(norms["roles"])) for norms in stacks.values()]

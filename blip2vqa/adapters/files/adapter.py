@@ -18,25 +18,25 @@ from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import new_folder
 
 PREFIX = "base_model.model."
-"""Of every key of PEFT's files, in front of the module's own name."""
+"""What every key in PEFT's files begins with, before the module's name."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as it lies on disk, found to be safe to read; what base it fits is another question."""
+    """An adapter on disk, found to be safe to read; which base it fits is another question."""
 
     name: str
-    """As the user called it: a folder, a Hub id, or a name in the store."""
+    """What the user calls it: a folder, a Hub id, or a name in the store."""
     folder: Path
     revision: str | None
-    """Of the Hub, when it came from there."""
+    """Branch, tag or commit on the Hub, where it came from there."""
     config: LoraConfig
     manifest: dict
     """`{}` for an adapter of other tools."""
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
-        """As stored, under PEFT's keys. Raises `InputError` for a damaged file."""
+        """The tensors as stored, under PEFT's keys. Raises `InputError` for a damaged file."""
         try:
             return load_file(self.folder / WEIGHTS)
         except (OSError, ValueError, SafetensorError) as error:
@@ -53,8 +53,12 @@ class Adapter:
         end = ".lora_A.weight"
         return tuple(key.removeprefix(PREFIX).removesuffix(end) for key in self.weights if key.endswith(end))
 
+    def factors(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return A [rank, in] and B [out, rank] of an adapted layer, as stored."""
+        return tuple(self.weights[f"{PREFIX}{module}.lora_{side}.weight"] for side in "AB")
+
     def renamed(self, names: Mapping[str, str]) -> "Adapter":
-        """The same adapter, its layers `{name: name in another base}`; not a number of it changes."""
+        """Return the same adapter with its layers renamed, `{name: name in another base}`; its numbers stay as they are."""
         config, weights = copy.deepcopy(self.config), {}
         for key, tensor in self.weights.items():
             module, sign, rest = key.removeprefix(PREFIX).rpartition(".lora_")
@@ -69,12 +73,12 @@ class Adapter:
         return made
 
     def forget_weights(self) -> None:
-        """Let them leave memory; they are read again when they are asked for."""
+        """Drop the weights from memory; they are read again when they are asked for."""
         vars(self).pop("weights", None)
 
     @property
     def base_model_id(self) -> str | None:
-        """The base that it remembers."""
+        """Hub id or folder of the base that it was made for."""
         return self.manifest.get("base_model_id") or self.config.base_model_name_or_path
 
     @property
@@ -83,7 +87,7 @@ class Adapter:
 
     @property
     def answers(self) -> tuple[str, ...] | None:
-        """The only ones it gives; None: any."""
+        """Answers to choose among; None allows any."""
         return tuple(self.manifest["answers"]) if self.manifest.get("answers") else None
 
 

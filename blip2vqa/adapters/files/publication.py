@@ -1,4 +1,4 @@
-"""What is published of an adapter: its files, with a card for strangers and without this machine's paths."""
+"""Prepare an adapter for others: its files, with a card for strangers and without this machine's paths."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def published(
 
 
 def _without_paths(manifest: dict) -> dict:
-    """A manifest that says nothing of the folders of this machine."""
+    """Return the manifest with each path of this machine cut to its last part."""
 
     def last_part(value):
         if isinstance(value, dict):
