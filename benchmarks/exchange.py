@@ -29,12 +29,13 @@ from shapes import circumstances, configuration
 
 from blip2vqa.adapters.base.checkpoints import Stored, upstream_class, write_tensors
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
+from blip2vqa.adapters.files.adapter import PREFIX, save_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.storage.archive import export, import_adapter
 from blip2vqa.adapters.storage.local import add, list_store
 from blip2vqa.exchange.checking import check
 from blip2vqa.exchange.inspecting import inspect
-from blip2vqa.exchange.merging import merge_adapters, resize_adapter
+from blip2vqa.exchange.merging import merge, resize
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"
@@ -54,15 +55,15 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
     "add to a store": lambda folder: add(folder / "a", "a", folder / "store"),
     "export": lambda folder: export(open_adapter(folder / "a"), folder / "a.zip"),
     "import": lambda folder: import_adapter(folder / "a.zip", "again", folder / "store"),
-    "inspect": lambda folder: inspect(open_adapter(folder / "a")),
-    "merge": lambda folder: merge_adapters(_both(folder), folder / "merge"),
-    "merge to rank 16": lambda folder: merge_adapters(_both(folder), folder / "merge16", rank=16),
-    "merge by concatenation": lambda folder: merge_adapters(_both(folder), folder / "cat", method="cat"),
-    "resize to rank 8": lambda folder: resize_adapter(str(folder / "a"), folder / "resize", rank=8),
+    "inspect": lambda folder: inspect(folder / "a"),
+    "merge": lambda folder: merge(_both(folder), folder / "merge"),
+    "merge to rank 16": lambda folder: merge(_both(folder), folder / "merge16", rank=16),
+    "merge by concatenation": lambda folder: merge(_both(folder), folder / "cat", method="cat"),
+    "resize to rank 8": lambda folder: resize(str(folder / "a"), folder / "resize", rank=8),
 }
 SLOW: dict[str, Callable[[Path], object]] = {  # on the entries of ΔW; only when asked for
-    "ties": lambda folder: merge_adapters(_both(folder), folder / "ties", method="ties"),
-    "dare": lambda folder: merge_adapters(_both(folder), folder / "dare", method="dare"),
+    "ties": lambda folder: merge(_both(folder), folder / "ties", method="ties"),
+    "dare": lambda folder: merge(_both(folder), folder / "dare", method="dare"),
 }
 
 

@@ -35,10 +35,11 @@ from shapes import (
     text_encoder,
 )
 
-from blip2vqa.adapters.files.adapter import PREFIX, open_adapter, save_adapter
+from blip2vqa.adapters.files.adapter import PREFIX, save_adapter
 from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.adapters.multi import Adapters
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.config.roles import ROLES
 from blip2vqa.features.encode import InMemoryFeatures
 from blip2vqa.inference.generation import answer_by_batch

@@ -1,4 +1,4 @@
-"""What LoRA adds to a weight, ΔW = scaling · B·A, as a pair of factors, never as the full matrix; and adapters made of it."""
+"""Arithmetic on what LoRA adds to a weight, ΔW = scaling · B·A, kept as a pair of factors and never as the full matrix."""
 
 import math
 import re
@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
+from torch.nn.functional import pad
 
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, save_adapter
 from blip2vqa.adapters.files.manifest import versions
+from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.threads import one_thread
 
@@ -23,19 +25,13 @@ _LORA = re.compile(r"\.(lora_\w+(?:\.\w+)?)$")
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _REMEDY = "fuse it into its base (fuse), then take the difference to the base (extract)"
 
-# Of the manifest, what holds of an adapter made from another as it held of that.
-_LASTING = (
-    "task", "family", "base_model_id", "base_model_revision", "base", "prompt", "decoding", "style", "question_types",
-    "answers", "end_token", "scopes", "roles",
-)  # fmt: skip
-
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 """Singular values below this share of the largest are what float32 factors leave of zeros."""
 
 
 @dataclass(frozen=True)
 class Factors:
-    """ΔW = b @ a of one linear layer; its scaling is in b."""
+    """ΔW = b @ a of one linear layer, the scaling included in b."""
 
     a: torch.Tensor
     """[rank, in], float32."""
@@ -48,11 +44,11 @@ class Factors:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of ΔW: (out, in)."""
+        """Shape of ΔW: (out, in)."""
         return self.b.shape[0], self.a.shape[1]
 
     def dense(self) -> torch.Tensor:
-        """ΔW [out, in] itself."""
+        """Compute ΔW [out, in] itself."""
         return self.b @ self.a
 
 
@@ -61,7 +57,10 @@ Deltas = dict[str, Factors]
 
 
 def split_weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """(module → its LoRA tensors by the end of their keys, such as `lora_A.weight`; key without prefix → any other tensor)."""
+    """Sort an adapter's weights into LoRA's and others.
+
+    Returns (module → its LoRA tensors by the end of their keys, such as `lora_A.weight`; name in the base → any other tensor).
+    """
     lora: dict[str, dict[str, torch.Tensor]] = {}
     others = {}
     for key, weight in adapter.weights.items():
@@ -74,7 +73,7 @@ def split_weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]],
 
 
 def rank_and_scaling(config: LoraConfig, module: str) -> tuple[int, float]:
-    """Of one module, as PEFT finds them (`LoraModel._create_and_replace`, `LoraLayer.update_layer`)."""
+    """Find rank and scaling of one module as PEFT does (`LoraModel._create_and_replace`, `LoraLayer.update_layer`)."""
     ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
     rank = ranks.get(get_pattern_key(ranks, module), config.r)
     alpha = alphas.get(get_pattern_key(alphas, module), config.lora_alpha)
@@ -83,7 +82,7 @@ def rank_and_scaling(config: LoraConfig, module: str) -> tuple[int, float]:
 
 @one_thread()
 def read_deltas(adapter: Adapter) -> Deltas:
-    """What the adapter adds to each weight. Raises `InputError` for one that does more than that, or is damaged."""
+    """Read what the adapter adds to each weight. Raises `InputError` for one that does more than that, or is damaged."""
     lora, _ = split_weights(adapter)
     more = more_than_deltas(adapter.config)
     problems = [f"adapter {adapter.name}: it is more than a sum of ΔW: {found}; {_REMEDY}" for found in more]
@@ -109,7 +108,7 @@ def read_deltas(adapter: Adapter) -> Deltas:
 
 
 def more_than_deltas(config: LoraConfig) -> list[str]:
-    """What an adapter does beside adding scaling · B·A to weights."""
+    """List what an adapter does beside adding scaling · B·A to weights."""
     found = []
     if config.use_dora:
         found.append("DoRA's magnitudes rescale the base's weights beside adding ΔW")
@@ -117,16 +116,21 @@ def more_than_deltas(config: LoraConfig) -> list[str]:
         found.append(f"it started with {config.init_lora_weights}, which changes the base's own weights")
     if config.bias != "none" or config.lora_bias:
         found.append("it has biases of its own")
-    variants = [field.name for field in fields(config) if field.metadata.get("is_lora_variant")]
     rebuilt = ("layer_replication", "target_parameters", "trainable_token_indices")
-    used = [name for name in (*variants, *rebuilt) if getattr(config, name) and name != "use_dora"]
+    used = variants_used(config) + [name for name in rebuilt if getattr(config, name)]
     if used:
         found.append(f"it uses {', '.join(used)} of PEFT")
     return found
 
 
+def variants_used(config: LoraConfig) -> list[str]:
+    """Name PEFT's variants of LoRA that a configuration uses, DoRA left out."""
+    variants = [field.name for field in fields(config) if field.metadata.get("is_lora_variant")]
+    return [name for name in variants if name != "use_dora" and getattr(config, name)]
+
+
 def whole_modules(adapter: Adapter) -> dict[str, torch.Tensor]:
-    """Weights that the adapter holds as they are, such as ViLT's head, by their names in the base.
+    """Return the weights that the adapter holds as they are, such as ViLT's head, by their names in the base.
 
     Raises `InputError` for some that PEFT was not told to save: parts of the base that came along.
     """
@@ -141,13 +145,13 @@ def whole_modules(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 def norm(factors: Factors) -> float:
-    """‖ΔW‖ of Frobenius, through the rank × rank Gram matrices in float64: ‖BA‖² = Σ (BᵀB) ∘ (AAᵀ)."""
+    """Compute the Frobenius norm ‖ΔW‖ through rank × rank Gram matrices in float64: ‖BA‖² = Σ (BᵀB) ∘ (AAᵀ)."""
     a, b = factors.a.double(), factors.b.double()
     return math.sqrt(((b.T @ b) * (a @ a.T)).sum().clamp(min=0))
 
 
 def add(parts: list[tuple[Factors, float]]) -> Factors:
-    """Σ weight · ΔW, exactly: factors side by side, of the sum of the ranks."""
+    """Compute Σ weight · ΔW exactly: the factors side by side, their ranks added up."""
     return Factors(
         torch.cat([factors.a for factors, _ in parts]),
         torch.cat([factors.b * weight for factors, weight in parts], dim=1),
@@ -155,15 +159,15 @@ def add(parts: list[tuple[Factors, float]]) -> Factors:
 
 
 def distance(one: Factors, other: Factors) -> float:
-    """‖ΔW − ΔW'‖ of Frobenius; below 1e-8 of their norms it is rounding."""
+    """Compute the Frobenius norm ‖ΔW − ΔW'‖; below 1e-8 of their norms it is rounding."""
     return norm(add([(one, 1.0), (other, -1.0)]))
 
 
 def decompose(factors: Factors) -> tuple[Factors, torch.Tensor]:
-    """The same ΔW with its singular values split evenly between b and a, the largest first → (factors, singular values).
+    """Split the singular values of ΔW evenly between b and a, the largest first; return (factors, singular values).
 
-    The first k columns of b and rows of a are then the best approximation of rank k (Eckart and Young). QR of both factors, SVD
-    of the small product of the triangles, in float64. Of min(rank, in, out) values.
+    The first k columns of b and rows of a are then the best approximation of rank k (Eckart and Young). Computed by QR of both
+    factors and SVD of the small product of the triangles, in float64; there are min(rank, in, out) singular values.
     """
     left, left_small = torch.linalg.qr(factors.b.double())
     right, right_small = torch.linalg.qr(factors.a.T.double())
@@ -172,30 +176,23 @@ def decompose(factors: Factors) -> tuple[Factors, torch.Tensor]:
     return Factors(((roots[:, None] * v) @ right.T).float(), (left @ (u * roots)).float()), values
 
 
-def singular_values(factors: Factors) -> torch.Tensor:
-    """Of ΔW, the largest first: float64 [min(rank, in, out)]."""
-    left, right = torch.linalg.qr(factors.b.double(), mode="r")[1], torch.linalg.qr(factors.a.T.double(), mode="r")[1]
-    return torch.linalg.svdvals(left @ right.T)
-
-
 def truncate(factors: Factors, rank: int) -> Factors:
-    """The first `rank` pairs of columns and rows."""
+    """Keep the first `rank` columns of b and rows of a."""
     return Factors(factors.a[:rank].clone(), factors.b[:, :rank].clone())
 
 
-def compress(factors: Factors, rank: int | None = None) -> Factors:
-    """The best approximation of that rank; None: of ΔW's own rank, so that nothing is lost but rounding."""
-    split, values = decompose(factors)
-    return truncate(split, numerical_rank(values) if rank is None else rank)
-
-
 def numerical_rank(values: torch.Tensor) -> int:
-    """How many singular values [n], the largest first, are more than rounding; 1 at least."""
+    """Count the singular values [n], the largest first, that are more than rounding; at least 1."""
     return max(1, int((values > values[0] * ROUNDING).sum()))
 
 
+def largest_rank(deltas: Deltas) -> int:
+    """Return the largest rank of any module."""
+    return max(factors.rank for factors in deltas.values())
+
+
 def derive(manifest: Mapping, origin: dict, **changes) -> dict:
-    """The manifest of an adapter made from the one that `manifest` describes.
+    """Make the manifest of an adapter that is made from the one that `manifest` describes.
 
     Base, prompt, decoding and answers stay. What was measured or trained does not hold any more: scores, data, seed, dtype.
 
@@ -203,8 +200,8 @@ def derive(manifest: Mapping, origin: dict, **changes) -> dict:
         origin: {"command": "merge", "of": [{"name": …, "sha256": …, "weight": …}], …}.
         changes: keys that have other values now, such as rank.
     """
-    lasting = {key: manifest[key] for key in _LASTING if key in manifest}
-    return {**lasting, "scaling": "alpha / rank", **changes, "origin": origin, "versions": versions()}
+    inherited = {key: manifest[key] for key, use in USES.items() if use.inherited and key in manifest}
+    return {**inherited, "scaling": "alpha / rank", **changes, "origin": origin, "versions": versions()}
 
 
 def write_adapter(
@@ -218,7 +215,7 @@ def write_adapter(
     """Write a plain PEFT adapter that adds `deltas`: float32, scaling 1, its modules by their full names.
 
     Args:
-        like: the adapter that it is made from; its base is remembered where the manifest names none, and its modules to save.
+        like: the adapter that it is made from: base, where the manifest names none, task type and modules to save are its own.
         whole: weights to hold as they are, as `whole_modules` gives them.
 
     Raises `InputError` where the folder exists. It is written whole or not at all.
@@ -226,7 +223,7 @@ def write_adapter(
     deltas, ranks = _plain_ranks(deltas)
     base = manifest.get("base_model_id") or (like.base_model_id if like else None)
     revision = manifest.get("base_model_revision") or (like.base_model_revision if like else None)
-    rank = max(factors.rank for factors in deltas.values())
+    rank = largest_rank(deltas)
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
@@ -248,19 +245,18 @@ def write_adapter(
 
 
 def _plain_ranks(deltas: Deltas) -> tuple[Deltas, dict[str, int]]:
-    """(deltas, the ranks that differ from the largest), such that PEFT finds each module's own.
+    """Return (deltas, rank pattern of the modules whose rank is not the largest) such that PEFT finds each module's own rank.
 
-    It takes the first name in the pattern that is the end of a module's. Where that would be another's, all get the same rank,
-    filled up with zeros.
+    PEFT takes the first name in the pattern that is the end of a module's name. Where that would be another module's, all get
+    the largest rank, filled up with zeros.
     """
-    largest = max(factors.rank for factors in deltas.values())
+    largest = largest_rank(deltas)
     ranks = {module: factors.rank for module, factors in deltas.items() if factors.rank != largest}
     ends = {module: [module[dot.end() :] for dot in re.finditer(r"\.", module)] for module in deltas}
     if any(ranks.get(end, deltas[module].rank) != deltas[module].rank for module in deltas for end in ends[module]):
-        return {module: _widen(factors, largest) for module, factors in deltas.items()}, {}
+        zeros = {module: largest - factors.rank for module, factors in deltas.items()}
+        return {
+            module: Factors(pad(factors.a, (0, 0, 0, zeros[module])), pad(factors.b, (0, zeros[module])))
+            for module, factors in deltas.items()
+        }, {}
     return deltas, ranks
-
-
-def _widen(factors: Factors, rank: int) -> Factors:
-    more = rank - factors.rank
-    return Factors(torch.nn.functional.pad(factors.a, (0, 0, 0, more)), torch.nn.functional.pad(factors.b, (0, more)))

@@ -1,4 +1,4 @@
-"""Adapters → found to fit a base before its weights are read, then put on it, one or several."""
+"""Check that adapters fit a base before its weights are read, then put them on it, one or several."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,10 +11,11 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
 from blip2vqa.adapters.base.fingerprints import DIFFERENT, UNKNOWN, compare_parts, fingerprint_base
-from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter
 from blip2vqa.adapters.lora import widen_trained_modules
 from blip2vqa.adapters.multi import MEMORY_GB, Adapters
 from blip2vqa.adapters.ref import CURRENT, AdapterRef
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.config.roles import SCOPES
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, load_config
@@ -31,11 +32,11 @@ class FoundAdapter:
     base_model_id: str
     base_model_revision: str | None
     scopes: tuple[str, ...]
-    """What it is put on."""
+    """Parts of the model that it adapts."""
 
     @property
     def path(self) -> str:
-        """As the user called it."""
+        """What the user calls the adapter."""
         return self.adapter.name
 
     @property
@@ -60,8 +61,8 @@ def find_adapter(
 ) -> FoundAdapter:
     """Open an adapter and check its weights against the base's shapes.
 
-    The base is the one given, else the one the adapter remembers. PEFT only warns about weights that fit no module, and
-    such an adapter changes nothing; here that is an `InputError`, as is a path that holds no adapter.
+    The base is the one given, else the one that the adapter remembers. Raises `InputError` for a path that holds no adapter,
+    and for weights that fit no module: PEFT only warns about these, and such an adapter changes nothing.
     """
     adapter = open_adapter(path, revision)
     remembered = adapter.base_model_id
@@ -91,7 +92,7 @@ def find_adapter(
 
 
 def _warn_of_another(adapter: Adapter, base_model_id: str, revision: str | None) -> None:
-    """Say so, unless the base is by its fingerprints the one that the adapter was made for, under another name."""
+    """Warn that the base has another name than the adapter's own, unless its fingerprints prove it the same."""
     doubt = "right only if both hold the same weights"
     if adapter.manifest.get("base"):
         parts = compare_parts(adapter.manifest["base"], fingerprint_base(base_model_id, revision))
@@ -105,13 +106,15 @@ def _warn_of_another(adapter: Adapter, base_model_id: str, revision: str | None)
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two names are those of one base: the same Hub id, or the same folder."""
+    """Tell whether two names are those of one base: the same Hub id, or the same folder."""
     return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def misfit_of(adapter: Adapter, build: Callable) -> str | None:
-    """Why PEFT would not find a place for every weight of an adapter, and a weight for every place, in the model that `build`
-    makes; None where it would."""
+    """Say why an adapter does not fit the model that `build` makes; None where it fits.
+
+    It fits where PEFT finds a place for each of its weights, and a weight for each place.
+    """
     try:
         with torch.device("meta"):
             model = PeftModel(build(), adapter.config)
@@ -119,14 +122,18 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
         return f"none of its {len(adapter.modules)} layers is there"
     expected = {key: tensor.shape for key, tensor in get_peft_model_state_dict(model).items()}
     found = {key: tensor.shape for key, tensor in adapter.weights.items()}
-    missing, foreign = expected.keys() - found.keys(), found.keys() - expected.keys()
     unlike = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
-    if not (missing or foreign or unlike):
+    problems = {
+        "of its weights have no place there": found.keys() - expected.keys(),
+        "places have no weight": expected.keys() - found.keys(),
+        "differ in shape": unlike,
+    }
+    first = next((min(keys) for keys in problems.values() if keys), None)
+    if first is None:
         return None
-    return (
-        f"{len(foreign)} of its weights have no place there, {len(missing)} places have no weight, "
-        f"{len(unlike)} differ in shape"
-    )
+    counts = ", ".join(f"{len(keys)} {what}" for what, keys in problems.items())
+    shapes = f", {list(expected[first])} there and {list(found[first])} in the adapter" if first in unlike else ""
+    return f"{counts} (first {first.removeprefix(PREFIX)}{shapes})"
 
 
 def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:

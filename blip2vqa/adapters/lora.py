@@ -9,8 +9,8 @@ from peft.utils import ModulesToSaveWrapper, set_peft_model_state_dict
 from torch import nn
 from transformers import set_seed
 
-from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.fused_lora import fuse
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.config.common import CHANGE_THE_BASE, LoraArguments
 from blip2vqa.config.roles import parse_roles, parse_scopes
 from blip2vqa.models.family import Family

@@ -1,14 +1,14 @@
-"""Several adapters of one base in use at once: every row of a batch goes through its own, or through none.
+"""Use several adapters of one base at once: every row of a batch goes through its own adapter, or through none.
 
-One hook on each adapted linear layer adds s·B·A·x to the rows of each adapter, into the layer's output and in the base's own
-precision. The base's weights stay as they are, 4-bit and 8-bit ones, too. Adapters wait on disk until they are first needed;
-the least recently used leave memory at a limit.
+One hook on each adapted linear layer adds scaling · B·A·x to the rows of each adapter, into the layer's output and in the
+base's own precision. The base's weights stay as they are, also where they are quantized. Adapters wait on disk until they are
+first needed; the least recently used leave memory at a limit.
 """
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
 from threading import RLock
@@ -20,7 +20,7 @@ from peft.utils.integrations import dequantize_bnb_weight, get_bnb_param_type
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from blip2vqa.adapters.algebra import A, B, rank_and_scaling, split_weights
+from blip2vqa.adapters.algebra import A, B, rank_and_scaling, split_weights, variants_used
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import CHANGE_THE_BASE
@@ -28,7 +28,7 @@ from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.errors import InputError, raise_all
 
 MEMORY_GB = 4.0
-"""What adapters may take by default."""
+"""Memory that adapters may take by default."""
 _MAGNITUDE = "lora_magnitude_vector"
 _NOT_REPEATED = ("pissa_niter", "corda", "loftq", "lora_ga")
 """Initialisations that change the base's weights by random numbers, or by data that the adapter does not hold."""
@@ -36,19 +36,19 @@ _NOT_REPEATED = ("pissa_niter", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class Update:
-    """What an adapter makes of one linear layer: y ← gain ∘ y + shift + B A x, in place."""
+    """How an adapter changes the output of one linear layer, in place: y ← gain ∘ y + shift + B A x."""
 
     a: torch.Tensor
     """[rank, in]"""
     b: torch.Tensor
-    """[out, rank], with the scaling."""
+    """[out, rank], the scaling included."""
     gain: torch.Tensor | None = None
-    """[out], DoRA's m / ‖W + s·B·A‖ (arXiv 2402.09353, eq. 5), which is in `b`, too; None: 1."""
+    """[out], DoRA's m / ‖W + s·B·A‖ (arXiv 2402.09353, eq. 5), which is included in `b`, too; None: 1."""
     shift: torch.Tensor | None = None
-    """[out]: the bias has no part in the gain."""
+    """[out]: takes the gain out of the layer's bias again, which DoRA leaves as it is."""
 
     def apply(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """To the layer's input [rows, …, in] and output [rows, …, out]."""
+        """Change a layer's output y [rows, …, out], given its input x [rows, …, in]."""
         x, y = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
         if self.gain is not None:
             y.mul_(self.gain)
@@ -69,7 +69,7 @@ class Held:
     """An adapter in memory, on the base's device."""
 
     updates: dict[str, Update]
-    """By the name of the layer."""
+    """Name of the layer → what is added to its output."""
     whole: dict[str, nn.Module]
     """Modules that stand in place of the base's: a head for the adapter's own answers."""
 
@@ -82,34 +82,30 @@ class Held:
 class Adapters:
     """Adapters beside one loaded base; outside `use_adapters` they do nothing.
 
-    At most `memory_gb` (10⁹ bytes) of them are held in memory between batches, and always those of the last batch.
+    Between batches at most `memory_gb` (10⁹ bytes) of them are held in memory, and always those of the last batch.
     """
 
     def __init__(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB):
         self.loaded, self.limit = loaded, int(memory_gb * 1e9)
-        # The hooks of the layers read which adapter each row has from this object, which all threads share.
-        self._one_at_a_time = RLock()
+        # One batch at a time: the hooks of the layers, which all threads share, are told what its rows are.
+        self._lock = RLock()
         self._known: dict[AdapterRef, Adapter] = {}
         self._layers: dict[AdapterRef, frozenset[str]] = {}
-        self._held: dict[AdapterRef, Held] = {}  # the least recently used first
+        self.held: dict[AdapterRef, Held] = {}
+        """Adapters in memory, the least recently used first."""
         self._hooks: dict[str, RemovableHandle] = {}  # by layer
         self._runs: list[tuple[int, int, Held]] = []  # rows from, to
         self._rows = 0
 
     @property
     def refs(self) -> tuple[AdapterRef, ...]:
-        """All adapters that can be used."""
+        """All adapters that can be used, in memory or not."""
         return tuple(self._known)
 
     @property
-    def held(self) -> tuple[AdapterRef, ...]:
-        """The adapters in memory, the least recently used first."""
-        return tuple(self._held)
-
-    @property
     def nbytes(self) -> int:
-        """What they take of memory."""
-        return sum(held.nbytes for held in self._held.values())
+        """Memory that the adapters take, in bytes."""
+        return sum(held.nbytes for held in self.held.values())
 
     def add(self, ref: AdapterRef, adapter: Adapter) -> None:
         """Make an adapter known as `ref`, by its name or as `CURRENT`; its weights are read when it is first needed.
@@ -134,42 +130,40 @@ class Adapters:
         """Forget an adapter. Raises `InputError` for an unknown one."""
         self._check([ref])
         del self._known[ref], self._layers[ref]
-        self._held.pop(ref, None)
+        self.held.pop(ref, None)
         for layer in self._hooks.keys() - frozenset().union(*self._layers.values()):
             self._hooks.pop(layer).remove()
 
     @contextmanager
     def use_adapters(self, refs: Sequence[AdapterRef]) -> Iterator[None]:
-        """Inside, row i of every batch goes through adapter `refs[i]`, or through the base alone.
+        """Send row i of every batch through adapter `refs[i]`, or through the base alone.
 
-        Where a row stands for several beams or tokens, all of them go through its adapter. It costs least where equal
-        references follow each other. An adapter with a head of its own shares no batch. Raises `InputError` for an unknown
-        adapter, or a damaged file.
+        A batch may have several rows for each reference, as beam search has. It costs least where equal references follow
+        each other. An adapter with a head of its own shares no batch. Raises `InputError` for an unknown adapter, or a damaged
+        file.
         """
-        with self._one_at_a_time:
-            yield from self._switch([BASE if ref == CURRENT and ref not in self._known else ref for ref in refs])
-
-    def _switch(self, refs: Sequence[AdapterRef]) -> Iterator[None]:
-        needed = dict.fromkeys(ref for ref in refs if ref != BASE)
-        self._check(needed)
-        self._hold(needed)
-        runs, start = [], 0
-        for ref, group in groupby(refs):
-            stop = start + len(list(group))
-            if ref != BASE:
-                runs.append((start, stop, self._held[ref]))
-            start = stop
-        heads = {place: module for _, _, held in runs for place, module in held.whole.items()}
-        if heads and len(set(refs)) > 1:
-            raise ValueError("an adapter with a head of its own shares no batch")
-        before = {place: self.loaded.base.get_submodule(place) for place in heads}
-        self._runs, self._rows = runs, len(refs)
-        try:
-            self._put(heads)
-            yield
-        finally:
-            self._put(before)
-            self._runs = []
+        refs = [BASE if ref == CURRENT and ref not in self._known else ref for ref in refs]
+        with self._lock:
+            needed = dict.fromkeys(ref for ref in refs if ref != BASE)
+            self._check(needed)
+            self._hold(needed)
+            runs, start = [], 0
+            for ref, group in groupby(refs):
+                stop = start + len(list(group))
+                if ref != BASE:
+                    runs.append((start, stop, self.held[ref]))
+                start = stop
+            heads = {place: module for _, _, held in runs for place, module in held.whole.items()}
+            if heads and len(set(refs)) > 1:
+                raise ValueError("an adapter with a head of its own shares no batch")
+            before = {place: self.loaded.base.get_submodule(place) for place in heads}
+            self._runs, self._rows = runs, len(refs)
+            try:
+                self._put(heads)
+                yield
+            finally:
+                self._put(before)
+                self._runs = []
 
     def _check(self, refs: Iterable[AdapterRef]) -> None:
         there = ", ".join(ref.name for ref in self._known) or "none"
@@ -180,15 +174,15 @@ class Adapters:
             self.loaded.base.set_submodule(place, module)
 
     def _hold(self, needed: Mapping[AdapterRef, None]) -> None:
-        """Bring these into memory, and let the least recently used others leave it where they exceed the limit."""
+        """Bring these adapters into memory, and let the least recently used others leave it where they exceed the limit."""
         for ref in needed:
-            self._held[ref] = self._held.pop(ref, None) or _read(self.loaded, self._known[ref])
-        for ref in [ref for ref in self._held if ref not in needed]:
+            self.held[ref] = self.held.pop(ref, None) or _read(self.loaded, self._known[ref])
+        for ref in [ref for ref in self.held if ref not in needed]:
             if self.nbytes > self.limit:
-                del self._held[ref]
+                del self.held[ref]
 
     def _update(self, layer: str, module: nn.Module, args: tuple, y: torch.Tensor) -> None:
-        """The hook on one layer."""
+        """Change a layer's output: the hook on that layer."""
         if not self._runs:
             return
         each, odd = divmod(len(args[0]), self._rows)
@@ -201,7 +195,10 @@ class Adapters:
 
 
 def _weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """As `split_weights`. What was not in memory before does not stay there: many adapters would not fit together."""
+    """Split an adapter's weights as `split_weights` does, but leave them in memory only where they were there before.
+
+    Many adapters would not fit into memory together.
+    """
     was_there = "weights" in vars(adapter)
     found = split_weights(adapter)
     if not was_there:
@@ -210,15 +207,14 @@ def _weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict
 
 
 def _whole(loaded: LoadedModel, name: str) -> str | None:
-    """Which of the modules that an adapter may hold whole a weight belongs to."""
+    """Find the module, of those that an adapter may hold whole, that a weight belongs to."""
     return next((place for place in loaded.family.trained_whole if name.startswith(f"{place}.")), None)
 
 
 def _unserved(loaded: LoadedModel, adapter: Adapter, updates, others, modules: Mapping[str, nn.Module]) -> list[str]:
-    """What of an adapter is no update of a linear layer and no head: a line each."""
-    config, init, found = adapter.config, str(adapter.config.init_lora_weights), []
-    variants = [option.name for option in fields(LoraConfig) if option.metadata.get("is_lora_variant")]
-    used = [name for name in variants if name != "use_dora" and getattr(config, name)]
+    """List what an adapter holds beside updates of linear layers and a head, a line each."""
+    init, found = str(adapter.config.init_lora_weights), []
+    used = variants_used(adapter.config)
     if used:
         found.append(f"{', '.join(used)} of PEFT is not served beside other adapters; load it alone")
     if init.startswith(_NOT_REPEATED):
@@ -245,7 +241,7 @@ def _unserved(loaded: LoadedModel, adapter: Adapter, updates, others, modules: M
 @torch.inference_mode(False)
 @torch.no_grad()
 def _read(loaded: LoadedModel, adapter: Adapter) -> Held:
-    """An adapter's weights from its file onto the device, in the precision of the layers that they belong to."""
+    """Read an adapter's weights onto the device, in the precision of the layers that they belong to."""
     updates, others = _weights(adapter)
     whole: dict[str, nn.Module] = {}
     for name, tensor in others.items():
@@ -272,7 +268,9 @@ def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Map
         a, b = torch.cat([a, taken_a]), torch.cat([b, -taken_b], dim=1)
     gain = shift = None
     if _MAGNITUDE in tensors:
-        gain = tensors[_MAGNITUDE].to(loaded.device, torch.float32) / torch.addmm(_dense(module), b, a).norm(dim=1)
+        gain = tensors[_MAGNITUDE].to(loaded.device, torch.float32) / torch.addmm(dense_weight(module), b, a).norm(
+            dim=1
+        )
         b *= gain[:, None]
         if module.bias is not None:
             shift = (module.bias.float() * (1 - gain)).to(dtype)
@@ -281,7 +279,7 @@ def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Map
 
 
 def _taken_out(module: nn.Linear, config: LoraConfig, rank: int, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """A₀ and s·B₀, whose product PEFT takes out of a layer's weight before it puts a PiSSA or OLoRA adapter there."""
+    """Compute A₀ and scaling · B₀, whose product PEFT takes out of a layer's weight for a PiSSA or OLoRA adapter."""
     spare = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
     spare.weight = nn.Parameter(module.weight.clone(), requires_grad=False)
     plain = copy.copy(config)
@@ -291,8 +289,8 @@ def _taken_out(module: nn.Linear, config: LoraConfig, rank: int, scaling: float)
     return made.lora_A["taken"].weight.float(), made.lora_B["taken"].weight.float() * scaling
 
 
-def _dense(module: nn.Linear) -> torch.Tensor:
-    """A layer's weight [out, in] in float32; of a quantized layer, what it stands for."""
+def dense_weight(module: nn.Linear) -> torch.Tensor:
+    """Return a layer's weight [out, in] in float32, dequantized where it is quantized."""
     state = getattr(module.weight, "quant_state", None)
     if getattr(state, "packing_format_for_cpu", False):
         # bitsandbytes has repacked it for this CPU, in an order of its own: the layer itself says what it multiplies by.

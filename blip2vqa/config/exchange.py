@@ -273,11 +273,3 @@ class PullArguments(_Command):
     adapter: str = option(None, "USER/NAME or USER/NAME@REVISION.")
     name: str = option(None, "Name in the store; default: the repository's.")
     store: str = option(None, _STORE)
-
-
-COMMANDS = {
-    "list": ListArguments, "inspect": InspectArguments, "check": CheckArguments, "add": AddArguments, "remove": RemoveArguments,
-    "export": ExportArguments, "import": ImportArguments, "merge": MergeArguments, "resize": ResizeArguments,
-    "extract": ExtractArguments, "fuse": FuseArguments, "transfer": TransferArguments, "swap": SwapArguments,
-    "push": PushArguments, "pull": PullArguments,
-}  # fmt: skip

@@ -1,7 +1,5 @@
-"""Whether an adapter fits a base: names, shapes, values, fingerprints, and a run of the model with and without it."""
+"""Check whether an adapter fits a base: names, shapes, values, fingerprints, and a run of the model with and without it."""
 
-import copy
-import gc
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -11,8 +9,9 @@ from PIL import Image
 from blip2vqa.adapters.attach import FoundAdapter, add_adapters, misfit_of, same_place
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base
-from blip2vqa.adapters.files.adapter import PREFIX, Adapter, open_adapter
+from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import ANSWERS_WITH
 from blip2vqa.inference.request import use_adapters
@@ -20,17 +19,18 @@ from blip2vqa.models.family import LANGUAGE_MODEL, TEXT_PARTS
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.models.places import part_of
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.memory import free_memory
 
 OK, CONVERTIBLE, INCOMPATIBLE = "ok", "convertible", "incompatible"
 DRIFT = {"cast": 0.05, "quantized-8bit": 0.15, "quantized-4bit": 0.5}
-"""The most that logits of a copy may drift from the original's, in shares of their spread, to count as the same base. Measured
-on the embedded OPT base: 0.05 in 4 bits; below 0.01 for casts."""
+"""How far logits of a copy may drift from the original's, as a share of their standard deviation, to count as the same base.
+Measured on the embedded OPT base: 0.05 in 4 bits; below 0.01 for casts."""
 _QUESTION = "What is in the picture?"
 
 
 @dataclass
 class Check:
-    """What was found of an adapter and a base."""
+    """What a check found out about an adapter and a base."""
 
     adapter: str
     base: str
@@ -38,35 +38,32 @@ class Check:
     """`ok`, `convertible` or `incompatible`."""
     reasons: list[str] = field(default_factory=list)
     move: str | None = None
-    """How `transfer` would move it without training: `exact`, `copy`, or not at all."""
+    """How `transfer` would move the adapter without training: `exact` or `copy`; None: not at all."""
     parts: dict[str, str] = field(default_factory=dict)
-    """Part of the base → same, cast, quantized-8bit, quantized-4bit, different or unknown, beside the adapter's own base."""
+    """Part of the base → how it relates to that of the adapter's own base, as in `compare_parts`."""
     names: dict[str, str] = field(default_factory=dict, repr=False)
-    """Layer of the adapter → that of the base."""
+    """Layer of the adapter → its name in the base."""
     copy_of: str | None = None
-    """As what the base looks a copy of the adapter's own: cast, quantized-8bit, quantized-4bit; None: the same, or no copy."""
+    """Kind of copy of the adapter's own base that this one seems to be: cast, quantized-8bit or quantized-4bit; None: none."""
 
     @property
     def renamed(self) -> bool:
-        """Whether its layers have other names in the base."""
+        """Whether the adapter's layers have other names in the base."""
         return any(old != new for old, new in self.names.items())
 
     def lower(self, verdict: str, reason: str) -> None:
-        """Note a reason, and no better verdict than this."""
+        """Note a reason, and let the verdict be no better than `verdict`."""
         order = (OK, CONVERTIBLE, INCOMPATIBLE)
         self.verdict = max(self.verdict, verdict, key=order.index)
         self.reasons.append(reason)
 
-    def as_json(self) -> dict:
-        return {key: value for key, value in asdict(self).items() if key != "names"}
 
+def check(adapter: str, base_model_id: str, revision: str | None = None, *, quick: bool = False) -> dict:
+    """Tell whether an adapter fits a base: the fields of `Check`, ready for JSON. `quick` leaves out the run of the model.
 
-def check(name: str, base_model_id: str, revision: str | None = None, *, quick: bool = False) -> Check:
-    """Compare an adapter with a base. `quick` leaves out the run of the model.
-
-    Raises `InputError` where either is not to be had, or not safe to load.
+    Raises `InputError` where either cannot be reached, or is not safe to load.
     """
-    adapter, base = open_adapter(name), open_checkpoint(base_model_id, revision)
+    adapter, base = open_adapter(adapter), open_checkpoint(base_model_id, revision)
     found = compare(adapter, base)
     if found.verdict != INCOMPATIBLE and not quick and base.family:
         _run(found, adapter, base)
@@ -74,11 +71,11 @@ def check(name: str, base_model_id: str, revision: str | None = None, *, quick: 
         found.reasons.append("not run, as asked" if quick else "not run: a bare language model sees no picture")
         if found.copy_of:
             found.lower(CONVERTIBLE, "the drift of the logits is not measured")
-    return found
+    return {key: value for key, value in asdict(found).items() if key != "names"}
 
 
 def compare(adapter: Adapter, base: Checkpoint) -> Check:
-    """All of a check that takes no run of the model."""
+    """Do all of a check that takes no run of the model."""
     found = Check(adapter.name, base.base_model_id)
     names = place(adapter, base)
     if names is None:
@@ -90,10 +87,11 @@ def compare(adapter: Adapter, base: Checkpoint) -> Check:
         )
         return found
     found.names = names
+    build = partial(base.empty_model, adapter.answers)
     if found.renamed:
-        misfit = _gaps(adapter, base, names) or misfit_of(adapter.renamed(names), partial(_model, adapter, base))
+        misfit = _gaps(adapter, base, names) or misfit_of(adapter.renamed(names), build)
     else:
-        misfit = misfit_of(adapter, partial(_model, adapter, base))
+        misfit = misfit_of(adapter, build)
     if misfit:
         found.lower(INCOMPATIBLE, misfit)
         return found
@@ -108,20 +106,20 @@ def compare(adapter: Adapter, base: Checkpoint) -> Check:
 
 
 def _target(module: str, base: Checkpoint) -> str | None:
-    """What the base calls a layer of an adapter; None where it has no such layer.
+    """Find the base's name for a layer of an adapter; None where it has no such layer.
 
-    A language model is called `language_model` inside a BLIP-2, and nothing when it stands alone.
+    The names of a language model begin with `language_model` inside a BLIP-2, and without it when it stands alone.
     """
     inner = (base.language_model or "") + module.removeprefix("language_model.")
     return next((name for name in (module, inner) if f"{name}.weight" in base.names), None)
 
 
 def place(adapter: Adapter, base: Checkpoint) -> dict[str, str] | None:
-    """Layer of the adapter → layer of the base, where it has all of them in the same shapes; else None."""
+    """Map each layer of the adapter to the base's; None where the base lacks one, or has it in another shape."""
     names = {}
     for module in adapter.modules:
         name = _target(module, base)
-        a, b = (adapter.weights[f"{PREFIX}{module}.lora_{side}.weight"] for side in "AB")
+        a, b = adapter.factors(module)
         if name is None or tuple(base.shape(f"{name}.weight")) != (b.shape[0], a.shape[1]):
             return None
         names[module] = name
@@ -129,7 +127,7 @@ def place(adapter: Adapter, base: Checkpoint) -> dict[str, str] | None:
 
 
 def _gaps(adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> str | None:
-    """Which layers an adapter of the language model means to adapt, by its configuration, and holds nothing for; None: none."""
+    """Say how many layers the configuration names for which an adapter of the language model holds nothing; None: none."""
     ends = tuple(f".{target.removeprefix('language_model.')}" for target in adapter.config.target_modules or ())
     layers = [name.removesuffix(".weight") for name in base.names if name.endswith(".weight")]
     meant = {name for name in layers if part_of(name, base.family) == LANGUAGE_MODEL and f".{name}".endswith(ends)}
@@ -137,13 +135,8 @@ def _gaps(adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> str | No
     return f"{len(missing)} places have no weight, such as {min(missing)}" if missing else None
 
 
-def _model(adapter: Adapter, base: Checkpoint):
-    """Build the base without contents, with the adapter's own answers where it brings a head for them."""
-    return base.family.outline(base.config, answers=adapter.answers) if base.family else copy.deepcopy(base.model)
-
-
 def _check_values(found: Check, adapter: Adapter) -> None:
-    idle = [m for m in adapter.modules if not adapter.weights[f"{PREFIX}{m}.lora_B.weight"].any()]
+    idle = [module for module in adapter.modules if not adapter.factors(module)[1].any()]
     if len(idle) == len(adapter.modules) and not adapter.config.modules_to_save:
         found.lower(INCOMPATIBLE, "it is untrained: B is zero in every layer, so it changes nothing")
     elif idle:
@@ -151,7 +144,7 @@ def _check_values(found: Check, adapter: Adapter) -> None:
 
 
 def own_base(adapter: Adapter) -> tuple[dict | None, str]:
-    """Fingerprints of the base that an adapter was made for, and where they are from; None where they are not to be had."""
+    """Return the fingerprints of the base that an adapter was made for, or None; and their source, or why there are none."""
     if adapter.manifest.get("base"):
         return adapter.manifest["base"], "its manifest"
     if not adapter.base_model_id:
@@ -163,6 +156,7 @@ def own_base(adapter: Adapter) -> tuple[dict | None, str]:
 
 
 def _check_parts(found: Check, adapter: Adapter, base: Checkpoint) -> None:
+    """Compare fingerprints: of the parts under the adapter, of those around it, of tokenizer and image processor."""
     mine, where = own_base(adapter)
     try:
         theirs = fingerprint_base(base.base_model_id, base.revision)
@@ -210,7 +204,7 @@ def _check_parts(found: Check, adapter: Adapter, base: Checkpoint) -> None:
 
 
 def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
-    """The model with and without it; and beside its own base, where this one is a copy in another precision."""
+    """Run the model with and without the adapter; beside a copy in another precision, run the adapter's own base, too."""
     loaded = load_base(base.base_model_id, revision=base.revision, answers=adapter.answers)
     put_on = FoundAdapter(adapter.renamed(found.names), base.base_model_id, base.revision, ())
     add_adapters(loaded, {CURRENT: put_on})
@@ -222,7 +216,7 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     if not found.copy_of:
         return
     del loaded, put_on
-    gc.collect()
+    free_memory()
     own = adapter.base_model_id
     if not own or same_place(own, base.base_model_id):
         found.lower(CONVERTIBLE, "the drift of the logits is not measured: its own base is not to be had")
@@ -246,9 +240,10 @@ def _drift(before: torch.Tensor, after: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def probe(loaded: LoadedModel, adapter: Adapter, ref: AdapterRef) -> torch.Tensor:
-    """Logits [vocabulary or answers] in float32 of an answer's first token, about a drawn picture.
+    """Compute the logits [vocabulary or answers], in float32, of an answer's first token about a drawn picture.
 
-    `ref`: whether `adapter`, loaded as `CURRENT`, or the base alone gives them."""
+    `ref`: whether `adapter`, loaded as `CURRENT`, or the base alone gives them.
+    """
     picture = Image.merge(
         "RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.linear_gradient("L").rotate(90)]
     )

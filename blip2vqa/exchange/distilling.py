@@ -1,4 +1,4 @@
-"""Distillation: the source answers questions about pictures, and a fresh adapter of the target learns its confident answers."""
+"""Distil an adapter: it answers questions about pictures, and a fresh adapter of another base learns its confident answers."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
-from blip2vqa.exchange.measuring import Asking
+from blip2vqa.exchange.measuring import EvalSettings
 from blip2vqa.inference.model_spec import find_model_spec
 from blip2vqa.models.families import family_named
 from blip2vqa.training.recipe import finetune
@@ -31,17 +31,23 @@ def distil(
     teach: list[Example],
     held_out: list[Example],
     args: TransferArguments,
-    asking: Asking,
+    settings: EvalSettings,
 ) -> str:
-    """Train an adapter of `base` in `folder` on what `source` says, where it is confident; how much that was, in words.
+    """Train an adapter of `base` in `folder` on the confident answers of `source`; return how many these were, in words.
 
-    `held_out`: questions with true answers, to choose the epoch by; without any, some of the source's own answers are held out.
-    The training is finetune.py's, with its defaults but the source's rank, layers and decoding, and `args.finetune` on top.
+    The training is finetune.py's with its defaults, except that rank, alpha, answer length and prompt are the source's;
+    `args.finetune` goes over both.
+
+    Args:
+        teach: questions for the source to answer.
+        held_out: questions with true answers, to choose the epoch by; where there are none, some of the source's own answers
+            are held out.
+
     Raises `InputError` when the source is confident of nothing.
     """
     known = find_model_spec(None, None, {CURRENT: (source.name, None)}, dtype=args.dtype)
     request = known.request()
-    answers = asking.ask(known, [(request, example) for example in teach], f"asking {Path(source.name).name}")
+    answers = settings.answer(known, [(request, example) for example in teach], f"asking {Path(source.name).name}")
     kept = [
         (example, answer.text)
         for example, answer in zip(teach, answers, strict=True)
@@ -55,40 +61,35 @@ def distil(
         )
     folder.mkdir(parents=True)
     _write(folder / LEARNED_TABLE, kept)
-    words = [args.finetune] if args.finetune else []
-    flags = (
-        _manner(source, base)
-        if not args.finetune
-        else _manner(source, base, json.loads(Path(args.finetune).read_text()))
-    )
+    given = json.loads(Path(args.finetune).read_text()) if args.finetune else {}
+    flags = {name: value for name, value in _taken_over(source, base).items() if name not in given}
     if held_out:
         _write(folder / HELD_OUT, [(example, example.answer) for example in held_out])
         flags |= {"eval_csv_path": folder / HELD_OUT}
     flags |= {
         "base_model_id": base.base_model_id, "csv_path": folder / LEARNED_TABLE, "image_dir": args.image_dir,
-        "output_dir": folder,
-        "seed": args.seed, "dtype": args.dtype, "quantization": args.quantization,
+        "output_dir": folder, "seed": args.seed, "dtype": args.dtype, "quantization": args.quantization,
     }  # fmt: skip
     if base.revision:
         flags["base_model_revision"] = base.revision
+    words = [args.finetune] if args.finetune else []
     parts, resolved = parse(FINETUNE_ARGUMENTS, "", [*words, *(f"--{name}={value}" for name, value in flags.items())])
     finetune(Run(*parts, resolved))
     return f"learnt from {len(kept):,} of {len(teach):,} answers of the source, those it gave {args.min_confidence:g} or more"
 
 
-def _manner(source: Adapter, base: Checkpoint, given: dict | None = None) -> dict:
-    """What a distilled adapter takes over from its source, where `given` does not say otherwise."""
-    manifest, given = source.manifest, given or {}
+def _taken_over(source: Adapter, base: Checkpoint) -> dict:
+    """Return the options of finetune.py that a distilled adapter takes over from its source."""
+    manifest = source.manifest
     taken = {"lora_r": source.config.r, "lora_alpha": source.config.lora_alpha, "bertscore_model": "none"}
     if (manifest.get("decoding") or {}).get("max_new_tokens"):
         taken["max_new_tokens"] = manifest["decoding"]["max_new_tokens"]
     if manifest.get("prompt") and family_named(manifest.get("family"), ()) is base.family:
         taken["prompt"] = manifest["prompt"]
-    return {name: value for name, value in taken.items() if name not in given}
+    return taken
 
 
 def _write(path: Path, rows: list[tuple[Example, str]]) -> None:
-    table = {"image_name": [example.image_name for example, _ in rows]}
-    table |= {"question": [example.question for example, _ in rows], "answer": [answer for _, answer in rows]}
-    table |= {"question_type": [example.question_type for example, _ in rows]}
-    write_text_atomic(path, to_csv(pd.DataFrame(table)))
+    columns = ["image_name", "question", "answer", "question_type"]
+    cells = [(example.image_name, example.question, answer, example.question_type) for example, answer in rows]
+    write_text_atomic(path, to_csv(pd.DataFrame(cells, columns=columns)))

@@ -1,4 +1,4 @@
-"""An adapter from the difference of two checkpoints: what a full fine-tuning changed, as far as LoRA can hold it."""
+"""Make an adapter of the difference of two checkpoints: what a full fine-tuning changed, as far as LoRA can hold it."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from peft import LoraConfig
 from torch import nn
 from tqdm.auto import tqdm
 
-from blip2vqa.adapters.algebra import Deltas, Factors, derive, write_adapter
+from blip2vqa.adapters.algebra import Deltas, Factors, derive, largest_rank, write_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
-from blip2vqa.adapters.base.fingerprints import fingerprint_base
+from blip2vqa.adapters.base.fingerprints import base_facts
 from blip2vqa.adapters.files.adapter import Adapter, check_output
 from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.config.roles import ROLES
@@ -19,13 +19,14 @@ from blip2vqa.models.classes import head_answers
 from blip2vqa.models.places import scopes_and_roles
 from blip2vqa.utils.errors import InputError
 
-_EXACT = 1024  # up to this many rows or columns, all singular vectors cost less than the product that finds them
+EXACT_SIDE = 1024
+"""Up to this many rows or columns, all singular vectors cost less than the product that finds them."""
 _OVERSAMPLED, _POWERS = 16, 4
 
 
 @dataclass
 class _Difference:
-    """Of two checkpoints, weight by weight."""
+    """The difference of two checkpoints, weight by weight."""
 
     deltas: Deltas = field(default_factory=dict)
     whole: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -40,13 +41,13 @@ class _Difference:
 
     @property
     def error(self) -> float:
-        """Of all layers together."""
+        """Relative error of all layers together."""
         left = sum(self.squares[name] * self.errors[name] ** 2 for name in self.squares)
         return math.sqrt(left / sum(self.squares.values()))
 
     @property
     def lost_share(self) -> float:
-        """Of the whole difference's ‖ΔW‖², that of weights which LoRA cannot hold."""
+        """Share of the squared difference that is in weights which LoRA cannot hold."""
         lost = sum(change**2 for change in self.lost.values())
         return lost / (lost + sum(self.squares.values()))
 
@@ -74,10 +75,14 @@ def extract(
     if not difference.deltas:
         lost = f"; other weights do, such as {next(iter(difference.lost))}" if difference.lost else ""
         raise InputError(f"{tuned}: no linear layer differs from {base}, so there is nothing to extract{lost}")
+    facts = base_facts(one)
+    facts["scopes"], facts["roles"] = scopes_and_roles(list(difference.deltas), one.family)
+    if difference.whole:
+        facts["answers"] = list(head_answers(other.config))
     manifest = derive(
-        _base_facts(one, other, difference),
+        facts,
         {"command": "extract", "of": [{"name": str(tuned), "revision": tuned_revision}], "error": difference.error},
-        rank=max(factors.rank for factors in difference.deltas.values()),
+        rank=largest_rank(difference.deltas),
     )
     saved = LoraConfig(modules_to_save=list(one.trained_whole)) if difference.whole else LoraConfig()
     like = Adapter(str(tuned), output, None, saved, {})
@@ -92,15 +97,15 @@ def extract(
 
 
 def nearest(delta: torch.Tensor, rank: int) -> tuple[Factors, float]:
-    """The best factors of that rank for ΔW [out, in] in float32, and their relative error ‖ΔW − BA‖ / ‖ΔW‖.
+    """Find the best factors of that rank for ΔW [out, in] in float32; return them with their relative error ‖ΔW − BA‖ / ‖ΔW‖.
 
-    The leading singular vectors of the smaller side: exact, through its Gram matrix in float64, where it is small; else by
-    random projection with power iterations, from a fixed seed (Halko, Martinsson and Tropp, "Finding structure with
-    randomness", 2011, arXiv 0909.4061).
+    They come from the leading singular vectors of the smaller side: exact, through its Gram matrix in float64, where it is
+    small; else by random projection with power iterations, from a fixed seed (Halko, Martinsson and Tropp, "Finding structure
+    with randomness", 2011, arXiv 0909.4061).
     """
     wide = delta if delta.shape[0] <= delta.shape[1] else delta.T
     rank = min(rank, wide.shape[0])
-    if wide.shape[0] <= _EXACT:
+    if wide.shape[0] <= EXACT_SIDE:
         gram = wide.double()
         vectors = torch.linalg.eigh(gram @ gram.T)[1].flip(1)[:, :rank].float()  # eigenvalues come smallest first
     else:
@@ -117,6 +122,7 @@ def nearest(delta: torch.Tensor, rank: int) -> tuple[Factors, float]:
 
 
 def _check_alike(base: Checkpoint, tuned: Checkpoint) -> None:
+    """Raise `InputError` unless both are unquantized checkpoints of one architecture."""
     problems = [
         f"{one.base_model_id}: is stored in {one.quantized}, whose rounding would be taken for a difference; "
         "name the unquantized one"
@@ -132,7 +138,7 @@ def _check_alike(base: Checkpoint, tuned: Checkpoint) -> None:
 
 
 def _linear_layers(base: Checkpoint) -> set[str]:
-    """Layers that an adapter may hold: those with a role, and the projection."""
+    """Name the layers that an adapter may hold: those with a role, and the projection."""
     if base.family is not None:
         found = modules_to_adapt(base.model, base.family, ROLES, base.family.scopes)
         return {name for names in found.values() for name in names}
@@ -141,6 +147,7 @@ def _linear_layers(base: Checkpoint) -> set[str]:
 
 
 def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> _Difference:
+    """Compare two checkpoints weight by weight; linear layers are brought to `rank` at once."""
     found, linear = _Difference(), {f"{name}.weight" for name in _linear_layers(base)}
     own = base.trained_whole
     for name in tqdm(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
@@ -166,7 +173,7 @@ def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> 
 
 
 def _own_head(base: Checkpoint, tuned: Checkpoint, own: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """What an adapter holds as it is: the head that the fine-tuned one answers with, where it is another."""
+    """Return the head that the fine-tuned checkpoint answers with, where it differs from the base's; else {}."""
     names = [name for name in tuned.names if name.startswith(own)]
     same = all(
         name in base.names
@@ -175,19 +182,6 @@ def _own_head(base: Checkpoint, tuned: Checkpoint, own: tuple[str, ...]) -> dict
         for name in names
     )
     return {} if same else {name: tuned.tensor(name).float() for name in names}
-
-
-def _base_facts(base: Checkpoint, tuned: Checkpoint, difference: _Difference) -> dict:
-    """What the manifest says of the base."""
-    where = str(Path(base.base_model_id).resolve()) if Path(base.base_model_id).is_dir() else base.base_model_id
-    facts = {
-        "family": base.family.name if base.family else base.config.model_type, "base_model_id": where,
-        "base_model_revision": base.revision, "base": fingerprint_base(base.base_model_id, base.revision),
-    }  # fmt: skip
-    facts["scopes"], facts["roles"] = scopes_and_roles(list(difference.deltas), base.family)
-    if difference.whole:
-        facts["answers"] = list(head_answers(tuned.config))
-    return facts
 
 
 def _notes(base: Checkpoint, tuned: Checkpoint, difference: _Difference) -> list[str]:

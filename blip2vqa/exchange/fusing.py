@@ -1,14 +1,12 @@
-"""A base with an adapter merged into its weights, in the Hub's layout: what loads the base loads it, without PEFT."""
+"""Write a base with an adapter merged into its weights, in the Hub's layout: what loads the base loads it, without PEFT."""
 
 import copy
 import json
-import os
-import re
 import shutil
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,34 +17,36 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from blip2vqa.adapters.algebra import split_weights
+from blip2vqa.adapters.attach import find_adapter, misfit_of
 from blip2vqa.adapters.base.checkpoints import Checkpoint, Stored, open_checkpoint, write_tensors
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
 from blip2vqa.adapters.files.card import is_hub_id
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.models.loading import first_line
 from blip2vqa.utils.errors import InputError, raise_all
-from blip2vqa.utils.files import write_json_atomic, write_text_atomic
+from blip2vqa.utils.files import new_folder, write_json_atomic, write_text_atomic
 
 COPIED = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*", "vocab*",
     "merges.txt", "spiece.model", "special_tokens_map.json", "added_tokens.json", "chat_template*", "LICENSE*",
 )  # fmt: skip
-"""Of a base, beside its weights."""
-_LORA = re.compile(r"\.lora_\w+(\.weight|\.bias)?$")
+"""Files of a base that are copied, beside its weights."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What an adapter does to a base."""
+    """What an adapter changes in a base."""
 
     adapter: Adapter
     base: Checkpoint
     layers: dict[str, dict[str, torch.Tensor]]
-    """Linear layer → the adapter's weights for it, under PEFT's keys."""
+    """Linear layer → the adapter's weights for it, by the end of their keys, such as `lora_A.weight`."""
     whole: dict[str, torch.Tensor]
-    """Parameter → what the adapter has in its place."""
+    """Parameter → the adapter's weight that takes its place."""
 
     def weight(self, name: str) -> torch.Tensor | None:
-        """What a parameter becomes, in its stored precision; None where it stays."""
+        """Compute what a parameter becomes, in its stored precision; None where it stays as it is."""
         layer = name.removesuffix(".weight")
         if name in self.whole:
             dtype = self.base.dtype(name) if name in self.base.places else self.base.stored_dtype
@@ -64,7 +64,17 @@ class _Plan:
         return merged
 
 
-def fuse(adapter: Adapter, output: str | Path, base_model_id: str | None = None, *, progress: bool = True) -> dict:
+def fuse(adapter: str, output: str | Path, base_model_id: str | None = None) -> dict:
+    """Write the base with an adapter in its weights; see `fuse_adapter`."""
+    opened = open_adapter(adapter)
+    if base_model_id:
+        find_adapter(adapter, base_model_id=base_model_id)  # says what is wrong with another base
+    return fuse_adapter(opened, output, base_model_id)
+
+
+def fuse_adapter(
+    adapter: Adapter, output: str | Path, base_model_id: str | None = None, *, progress: bool = True
+) -> dict:
     """Write the base with the adapter merged in: the same files, the same precision, a tensor at a time in memory.
 
     `base_model_id`: None for the one that the adapter remembers. Returns what was done, in JSON's types. Raises `InputError`
@@ -85,20 +95,15 @@ def fuse(adapter: Adapter, output: str | Path, base_model_id: str | None = None,
             "name the unquantized base with --base_model_id"
         )
     plan = _plan(adapter, base)
-    making = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    shutil.rmtree(making, ignore_errors=True)
     try:
-        making.mkdir()
-        _copy_files(base, making)
-        if plan.whole:
-            _name_answers(plan, making / "config.json")
-        size = _write_weights(plan, making, progress)
-        write_text_atomic(making / "README.md", _card(plan))
-        making.rename(output)
+        with new_folder(output) as folder:
+            _copy_files(base, folder)
+            if plan.whole:
+                _name_answers(plan, folder / "config.json")
+            size = _write_weights(plan, folder, progress)
+            write_text_atomic(folder / "README.md", _card(plan))
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written: {first_line(error)}") from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return {
         "adapter": adapter.name, "base_model_id": base.base_model_id, "base_model_revision": revision, "output": str(output),
         "layers": len(plan.layers), "whole": sorted(plan.whole), "dtype": str(base.stored_dtype).removeprefix("torch."),
@@ -107,10 +112,10 @@ def fuse(adapter: Adapter, output: str | Path, base_model_id: str | None = None,
 
 
 def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
-    """One linear layer's weight [out, in] in float32 under the adapter, as PEFT itself merges it.
+    """Merge an adapter into one linear layer's weight [out, in] in float32, by PEFT itself.
 
-    PEFT's own layer is made for it, in its place: so DoRA, rank patterns, and initialisations that change the base's weight
-    (PiSSA, OLoRA) come out right. `weights`: the adapter's for this layer, under PEFT's keys.
+    PEFT's own layer is made at this place of an otherwise empty model: so DoRA, rank patterns, and initialisations that change
+    the base's weight (PiSSA, OLoRA) come out right. `weights`: as in `_Plan.layers`.
     """
     *above, last = name.split(".")
     root = module = nn.Module()
@@ -127,73 +132,30 @@ def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # patterns of other layers' ranks match nothing here
         model = PeftModel(root, config)
-    result = set_peft_model_state_dict(model, dict(weights))
-    lacking = [key for key in result.missing_keys if "lora_" in key]
-    if lacking or result.unexpected_keys:
-        raise InputError(
-            f"adapter {adapter.name}: {name} does not hold what its configuration asks for: {len(lacking)} weights are "
-            f"missing, {len(result.unexpected_keys)} have no place"
-        )
+    set_peft_model_state_dict(model, {f"{PREFIX}{name}.{end}": tensor for end, tensor in weights.items()})
     return model.merge_and_unload().get_submodule(name).weight.data
 
 
 def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
-    layers, whole, problems = defaultdict(dict), {}, []
+    """Sort an adapter's weights by what they change. Raises `InputError`, with every problem found, where they do not fit."""
     misfit = f"adapter {adapter.name}: does not fit base model {base.base_model_id}"
-    for key, tensor in adapter.weights.items():
-        name = key.removeprefix(PREFIX)
-        found = _LORA.search(name)
-        if found:
-            layers[name[: found.start()]][key] = tensor
-        elif name in base.names or name.startswith(base.trained_whole):
-            whole[name] = tensor
-        else:
-            problems.append(f"{misfit}, which has no weight {name}")
-    linear = {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear)}
-    strange = [name for name in layers if name not in linear]
-    tied = [name for name in layers if name in linear and f"{name}.weight" not in base.names]
-    if strange:
-        problems.append(
-            f"{misfit}, which has no linear layer {strange[0]} ({len(strange)} of {len(layers)} are not there)"
-        )
+    layers, whole = split_weights(adapter)
+    reason = misfit_of(adapter, partial(base.empty_model, adapter.answers))
+    problems = [f"{misfit}: {reason}"] if reason else []
+    tied = [name for name in layers if f"{name}.weight" in base.model.all_tied_weights_keys.keys() - set(base.names)]
     if tied:
         problems.append(f"{misfit}: {tied[0]} shares its weight with the token embeddings, which would change, too")
     if adapter.config.bias != "none" or adapter.config.lora_bias:
         problems.append(f"adapter {adapter.name}: has biases of its own, which are not merged")
-    if not problems:
-        problems += _misshapen(misfit, layers, whole, base, adapter.answers)
     raise_all(problems)
-    return _Plan(adapter, base, dict(layers), whole)
-
-
-def _misshapen(
-    misfit: str, layers: Mapping, whole: Mapping, base: Checkpoint, answers: tuple[str, ...] | None
-) -> list[str]:
-    problems = []
-    for name, weights in layers.items():
-        sides = {side: weights.get(f"{PREFIX}{name}.lora_{side}.weight") for side in "AB"}
-        shape = base.shape(f"{name}.weight")
-        if any(side is None for side in sides.values()):
-            problems.append(f"{misfit}: {name} lacks its A or its B")
-        elif (sides["B"].shape[0], sides["A"].shape[1]) != shape:
-            made = [sides["B"].shape[0], sides["A"].shape[1]]
-            problems.append(f"{misfit}: {name} is {list(shape)} there, and the adapter was made for {made}")
-    expected = _with_answers(base, answers)
-    for name, parameter in expected.named_parameters():
-        if name in whole and whole[name].shape != parameter.shape:
-            problems.append(f"{misfit}: {name} is {list(whole[name].shape)}, and {list(parameter.shape)} is needed")
-        elif name.startswith(base.trained_whole) and name not in whole and whole:
-            problems.append(f"{misfit}: it brings a part of a head, without {name}")
-    return problems
-
-
-def _with_answers(base: Checkpoint, answers: tuple[str, ...] | None) -> nn.Module:
-    """Build the base without contents, its head for these answers; None: for its own."""
-    return base.family.outline(base.config, answers=answers) if base.family else base.model
+    return _Plan(adapter, base, layers, whole)
 
 
 def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
-    """Returns their size in bytes. Pickled files become safetensors files, without the second copies of tied parameters."""
+    """Write the merged weights; return their size in bytes.
+
+    Pickled files become safetensors files, without the second copies of tied parameters.
+    """
     base, names = plan.base, {key: name for name, (_, key) in plan.base.places.items()}
     added = {name: tensor for name, tensor in plan.whole.items() if name not in base.places}
     weight_map, size = {}, 0
@@ -259,7 +221,7 @@ def _name_answers(plan: _Plan, file: Path) -> None:
 
 
 def _card(plan: _Plan) -> str:
-    """README.md: what it is, and how to ask it."""
+    """Write README.md: what the model is, and how to ask it."""
     manifest, base = plan.adapter.manifest, plan.base
     where, linked = f"the local base model `{Path(base.base_model_id).name}`", ""
     if is_hub_id(base.base_model_id):

@@ -1,38 +1,56 @@
-"""What an adapter holds: its modules by layer and role, and how much each adds to its weight."""
+"""Describe what an adapter holds: its modules by layer and role, and how much each adds to its weight."""
+
+from pathlib import Path
 
 import torch
 
 from blip2vqa.adapters.algebra import A, B, Factors, more_than_deltas, norm, rank_and_scaling, split_weights
 from blip2vqa.adapters.files.adapter import Adapter
+from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.config.roles import ROLES
 from blip2vqa.models.families import family_named
 from blip2vqa.models.family import Family
 from blip2vqa.models.places import place_of
+from blip2vqa.reporting.norms import draw_norms
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import write_bytes_atomic
 from blip2vqa.utils.threads import one_thread
 
-_FACTS = (
-    "task", "family", "base_model_id", "base_model_revision", "prompt", "decoding", "style", "end_token", "dtype",
-    "quantization", "scopes", "roles", "rank", "alpha", "scaling", "data", "seed", "metrics", "origin", "versions",
-)  # fmt: skip
+
+def inspect(adapter: str | Path, plot: str | Path | None = None) -> dict:
+    """Read an adapter and describe it (see `describe`); `plot`: PNG file to draw the norms of its layers into.
+
+    Raises `InputError` for what is no adapter, or where the picture cannot be written.
+    """
+    report = describe(open_adapter(adapter))
+    if plot:
+        try:
+            write_bytes_atomic(plot, draw_norms(report))
+        except OSError as error:
+            raise InputError(f"--plot {plot}: cannot be written: {error.strerror or error}") from error
+    return report
 
 
 @one_thread()
-def inspect(adapter: Adapter) -> dict:
-    """All of an adapter that its files tell, ready for JSON.
+def describe(adapter: Adapter) -> dict:
+    """Collect everything that an adapter's files tell, ready for JSON.
 
-    `modules` has one entry for each: name, scope, stack, layer, role, rank, scaling, shape (out, in), parameters, dtype, norm
-    (‖scaling · B·A‖ of Frobenius) and `untrained` (that is 0). `norms` sums the squares of these norms, and takes the
-    root: by stack, layer and role. Of what is more than B·A, such as DoRA's magnitudes, `beside` says how much there is.
+    `modules` has one entry for each adapted layer: name, scope, stack, layer, role, rank, scaling, shape (out, in), parameters,
+    dtype, norm (Frobenius norm of scaling · B·A) and `untrained` (whether that is 0). `norms` has the root of the sum of the
+    squared norms by stack, layer and role. `whole` lists weights that stand in place of the base's, and `beside` those that are
+    more than A and B, such as DoRA's magnitudes.
     """
     lora, others = split_weights(adapter)
     family = family_named(adapter.manifest.get("family"), list(lora))
     modules = [_module(adapter, name, tensors, family) for name, tensors in lora.items() if {A, B} <= set(tensors)]
     modules.sort(key=lambda row: (row["stack"], -1 if row["layer"] is None else row["layer"]))
-    beside = {}
-    for name, tensors in lora.items():
-        for kind, tensor in tensors.items():
-            if kind not in (A, B) or not {A, B} <= set(tensors):
-                beside[f"{name}.{kind}"] = tensor
+    beside = {
+        f"{name}.{kind}": tensor
+        for name, tensors in lora.items()
+        for kind, tensor in tensors.items()
+        if kind not in (A, B) or not {A, B} <= set(tensors)
+    }
     return {
         "name": adapter.name,
         "sha256": adapter.digest,
@@ -40,7 +58,7 @@ def inspect(adapter: Adapter) -> dict:
         "parameters": sum(tensor.numel() for tensor in adapter.weights.values()),
         "base_model_id": adapter.base_model_id,
         "base_model_revision": adapter.base_model_revision,
-        "manifest": {key: adapter.manifest[key] for key in _FACTS if key in adapter.manifest},
+        "manifest": {key: adapter.manifest[key] for key, use in USES.items() if use.shown and key in adapter.manifest},
         "answers": adapter.answers and len(adapter.answers),
         "norm": _root([row["norm"] for row in modules]),
         "untrained": [row["name"] for row in modules if row["untrained"]],
@@ -68,17 +86,18 @@ def _tensor(name: str, tensor: torch.Tensor) -> dict:
 
 
 def _norms(modules: list[dict]) -> dict[str, dict]:
-    """Stack → {"layers": [numbers], "roles": [names], "cells": layer by layer, role by role, None where there is none,
-    "by_layer", "by_role"}."""
+    """Sum up the norms by stack of layers.
+
+    Returns stack → {"layers": [numbers], "roles": [names], "cells": [layer][role], None where the layer has no such role,
+    "by_layer": [layer], "by_role": [role]}.
+    """
+    order = [*(f"{front}{role}" for front in ("", "cross ") for role in ("qkv", *ROLES[:4])), *ROLES[4:]]
     found = {}
     for stack in dict.fromkeys(row["stack"] for row in modules):
         here = [row for row in modules if row["stack"] == stack]
         layers = sorted({row["layer"] for row in here}, key=lambda layer: -1 if layer is None else layer)
-        order = [*(f"{front}{role}" for front in ("", "cross ") for role in ("qkv", *ROLES[:4])), *ROLES[4:]]
-        roles = sorted(
-            {row["role"] for row in here},
-            key=lambda role: (role not in order and 1, role in order and order.index(role)),
-        )
+        there = {row["role"] for row in here}
+        roles = [role for role in order if role in there] + sorted(there - {*order})
         cells: dict = {}
         for row in here:
             cells.setdefault((row["layer"], row["role"]), []).append(row["norm"])

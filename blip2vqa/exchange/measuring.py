@@ -1,8 +1,8 @@
-"""What a moved adapter is worth on the user's table, beside its base, a zero and a random adapter, and one trained directly."""
+"""Measure a moved adapter on the user's table, beside its base, a zero and a random adapter, and one trained directly."""
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +20,7 @@ from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.memory import free_memory
 
 BASE, MOVED, DIRECT = "target base", "moved adapter", "trained directly"
 SWAPPED = "moved, images swapped"
@@ -28,31 +29,29 @@ SOURCE, SOURCE_BASE = "source adapter", "source base"
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How bases are loaded and asked."""
+class EvalSettings:
+    """How bases are loaded and how they answer."""
 
     batch_size: int = 16
     dtype: str = "auto"
     quantization: str = "auto"
     seed: int = 42
-    """Of the random adapter and of the swapped images."""
+    """Random seed of the random adapter and of the swapped images."""
 
-    def ask(self, spec: ModelSpec, asked: list[tuple[AnswerRequest, Example]], progress: str) -> list[Answer]:
-        """What each request says to its example, in common batches; the base leaves memory afterwards."""
-        images = {example.digest: example.image for _, example in asked}
+    def answer(self, spec: ModelSpec, pairs: list[tuple[AnswerRequest, Example]], progress: str) -> list[Answer]:
+        """Answer each (request, example) in common batches; the base leaves memory afterwards."""
+        images = {example.digest: example.image for _, example in pairs}
         options = {"dtype": self.dtype, "quantization": self.quantization, "batch_size": self.batch_size}
         loaded, features, _ = spec.load(images, FeatureArguments().kept(), **options)
-        requests, examples = [request for request, _ in asked], [example for _, example in asked]
+        requests, examples = [request for request, _ in pairs], [example for _, example in pairs]
         answers = answer_examples(loaded, features, examples, requests, batch_size=self.batch_size, progress=progress)
         del loaded, features
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         return answers
 
 
 def random_like(deltas: Deltas, seed: int) -> Deltas:
-    """Random factors, each ΔW of the same rank and norm: what an adapter does that has learnt nothing."""
+    """Draw random factors, each ΔW of the same rank and norm: the effect of an adapter that has learnt nothing."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for name, factors in deltas.items():
@@ -62,7 +61,7 @@ def random_like(deltas: Deltas, seed: int) -> Deltas:
 
 
 def zero_like(deltas: Deltas) -> Deltas:
-    """Factors that add nothing."""
+    """Make factors that add nothing."""
     return {name: Factors(factors.a, torch.zeros_like(factors.b)) for name, factors in deltas.items()}
 
 
@@ -71,7 +70,7 @@ def measure(
     target: str,
     revision: str | None,
     examples: list[Example],
-    asking: Asking,
+    settings: EvalSettings,
     *,
     source: Adapter | None = None,
     direct: str | None = None,
@@ -82,20 +81,21 @@ def measure(
         source: the adapter as it was, measured on its own base, too, where that is to be had.
         direct: an adapter trained directly for the target.
 
-    Returns what `comparison.compare` does, and `gain`: {moved, direct, recovered}: the accuracy of the moved adapter less that
-    of the base, that of the direct one less that of the base, and the ratio of the two; the last two None without a direct one.
+    Returns the result of `evaluation.compare.compare` and `gain`, {moved, direct, recovered}: the accuracy of the moved adapter
+    less that of the base, that of the direct one less that of the base, and the ratio of the two. Without an adapter trained
+    directly the last two are None.
     """
     adapters, notes = {MOVED: str(moved.folder)} | ({DIRECT: direct} if direct else {}), []
     with TemporaryDirectory() as scratch:
         try:
-            adapters |= _controls(moved, Path(scratch), asking.seed)
+            adapters |= _controls(moved, Path(scratch), settings.seed)
         except InputError as error:
             notes.append(f"No zero and no random adapter beside it: {error.problems[0]}")
-        runs = _run(asking, target, revision, adapters, examples, moved, BASE, swapped=MOVED)
+        runs = run_systems(settings, target, revision, adapters, examples, moved, BASE, swapped=MOVED)
     if source and source.base_model_id:
         own = source.base_model_id, source.base_model_revision
         try:
-            runs += _run(asking, *own, {SOURCE: source.name}, examples, source, SOURCE_BASE)
+            runs += run_systems(settings, *own, {SOURCE: source.name}, examples, source, SOURCE_BASE)
         except InputError as error:
             notes.append(f"The source is not measured on its own base: {error.problems[0]}")
     result = compare(examples, runs)
@@ -109,7 +109,7 @@ def measure(
 
 
 def scores_of(result: dict) -> dict[str, dict]:
-    """What `metrics.json` holds, of a measurement."""
+    """Pick the scores of a measurement that `metrics.json` holds."""
     rows = {row["name"]: row for row in result["systems"]}
     named = {"base": BASE, "adapter": MOVED, "blind": BLIND, "swapped": SWAPPED}
     own = SystemRun.__dataclass_fields__
@@ -121,15 +121,15 @@ def scores_of(result: dict) -> dict[str, dict]:
 
 
 def _controls(moved: Adapter, folder: Path, seed: int) -> dict[str, str]:
-    """Adapters beside a moved one that should gain nothing."""
+    """Write adapters that should gain nothing, to stand beside a moved one; return name → folder."""
     deltas = read_deltas(moved)
     for name, made in ((ZERO, zero_like(deltas)), (RANDOM, random_like(deltas, seed))):
         write_adapter(folder / name, made, like=moved, manifest=moved.manifest)
     return {name: str(folder / name) for name in (ZERO, RANDOM)}
 
 
-def _run(
-    asking: Asking,
+def run_systems(
+    settings: EvalSettings,
     base: str,
     revision: str | None,
     adapters: Mapping[str, str],
@@ -138,22 +138,26 @@ def _run(
     base_name: str,
     swapped: str | None = None,
 ) -> list[SystemRun]:
-    """The base, asked as `like` is, and its adapters, each asked in its own way; one of them about swapped images, too."""
+    """Answer the examples by a base and by adapters of it, in common batches.
+
+    Args:
+        adapters: name → folder, name in the store, or Hub id; each is asked with its own prompt and decoding.
+        like: the adapter with whose prompt and decoding the base is asked.
+        base_name: what the base is called in the result.
+        swapped: the adapter that is also asked about swapped images.
+    """
     given = {AdapterRef.named(name): (path, None) for name, path in adapters.items()}
-    spec = find_model_spec(base, revision, given, with_base=True, dtype=asking.dtype)
-    manner = {"prompt": like.manifest.get("prompt"), "decoding": like.manifest.get("decoding") or {}}
-    requests = {base_name: spec.request(ref.BASE, **manner)}
+    spec = find_model_spec(base, revision, given, with_base=True, dtype=settings.dtype)
+    own = {"prompt": like.manifest.get("prompt"), "decoding": like.manifest.get("decoding") or {}}
+    requests = {base_name: spec.request(ref.BASE, **own)}
     requests |= {name: spec.request(AdapterRef.named(name)) for name in adapters}
-    asked = {name: [(request, example) for example in examples] for name, request in requests.items()}
-    others = swap_images(examples, asking.seed) if swapped else None
+    pairs = {name: [(request, example) for example in examples] for name, request in requests.items()}
+    others = swap_images(examples, settings.seed) if swapped else None
     if others:
-        asked[SWAPPED] = [(requests[swapped], example) for example in others]
-    said = iter(
-        asking.ask(spec, [pair for pairs in asked.values() for pair in pairs], f"answering by {Path(base).name}")
-    )
+        pairs[SWAPPED] = [(requests[swapped], example) for example in others]
+    answers = iter(settings.answer(spec, [*chain(*pairs.values())], f"answering by {Path(base).name}"))
     runs = []
-    for name, pairs in asked.items():
-        answers = [next(said).text for _ in pairs]
-        prompt = pairs[0][0].text.prompt
-        runs.append(SystemRun(name, answers, base, adapters.get(name), asking.quantization, prompt))
+    for name, asked in pairs.items():
+        texts = [next(answers).text for _ in asked]
+        runs.append(SystemRun(name, texts, base, adapters.get(name), settings.quantization, asked[0][0].text.prompt))
     return runs

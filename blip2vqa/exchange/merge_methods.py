@@ -1,4 +1,4 @@
-"""Weighted sums of ΔW: exact ones in factors, and those that act on the entries of ΔW, one dense module at a time."""
+"""Compute weighted sums of ΔW: exact ones in factors, and those on the entries of ΔW, one dense module at a time."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,28 +9,28 @@ from blip2vqa.adapters.algebra import Deltas, Factors, add, decompose, distance,
 from blip2vqa.utils.threads import one_thread
 
 Parts = Mapping[str, list[tuple[Factors, float]]]
-"""Module → what each adapter that has it adds, with its weight."""
+"""Module → (what it adds, its weight) for each adapter that has the module."""
 
 # Of the randomized SVD; arXiv 0909.4061, section 4.5: for spectra that fall slowly, as those of thinned-out matrices do.
 _ITERATIONS, _OVERSAMPLING = 8, 16
 
 
 class Error:
-    """Errors of modules, summed over a whole adapter."""
+    """Approximation errors of modules, summed over a whole adapter."""
 
     def __init__(self):
         self.lost = self.total = 0.0
         self.worst: tuple[float, str] = (0.0, "")
 
     def count(self, module: str, lost: float, total: float) -> None:
-        """One module's ‖ΔW' − ΔW‖ and ‖ΔW‖."""
+        """Count one module's ‖ΔW' − ΔW‖ (`lost`) and ‖ΔW‖ (`total`)."""
         self.lost, self.total = math.hypot(self.lost, lost), math.hypot(self.total, total)
         self.worst = max(self.worst, (lost / total if total else 0.0, module))
 
 
 @one_thread()
 def concatenate(parts: Parts) -> tuple[Deltas, Error]:
-    """The exact sums, factors side by side."""
+    """Compute the exact sums, factors side by side."""
     made, measured = {module: add(pairs) for module, pairs in parts.items()}, Error()
     for module, factors in made.items():
         measured.count(module, 0.0, norm(factors))
@@ -39,7 +39,7 @@ def concatenate(parts: Parts) -> tuple[Deltas, Error]:
 
 @one_thread()
 def reduce_rank(deltas: Deltas, rank: int | None, energy: float | None) -> tuple[Deltas, Error]:
-    """The best approximations of one rank for all modules; a module that has not so many keeps its own.
+    """Compute the best approximations of one rank for all modules; a module of a smaller rank keeps its own.
 
     `rank`, else the smallest that keeps `energy` of Σσ² over all modules; with neither, or 1.0, the largest rank of any.
     """
@@ -60,10 +60,10 @@ def reduce_rank(deltas: Deltas, rank: int | None, energy: float | None) -> tuple
 
 
 def ties(parts: Parts, density: float) -> Iterator[torch.Tensor]:
-    """TIES (arXiv 2306.01708, algorithm 1), module by module: [out, in] each.
+    """Merge by TIES (arXiv 2306.01708, algorithm 1); yield one dense matrix [out, in] for each module.
 
-    Of each ΔW the `density` largest entries by magnitude stay. Of their weighted sum, the sign is elected; then comes the mean
-    of the entries that agree with it, by weights. The weights are relative, therefore: twice as large, they change nothing.
+    Of each ΔW the `density` largest entries by magnitude stay. Their weighted sum decides on a sign for each entry; the result
+    is the weighted mean of the entries that have this sign. Only the ratio of the weights matters, therefore.
     """
     for pairs in parts.values():
         weighted = []
@@ -87,9 +87,10 @@ def ties(parts: Parts, density: float) -> Iterator[torch.Tensor]:
 
 
 def dare(parts: Parts, drop: float, seed: int) -> Iterator[torch.Tensor]:
-    """DARE (arXiv 2311.03099, equation 1), module by module: [out, in] each.
+    """Merge by DARE (arXiv 2311.03099, equation 1); yield one dense matrix [out, in] for each module.
 
-    Of each ΔW entries are dropped with probability `drop`, and the others divided by 1 - `drop`; then comes the weighted sum.
+    Of each ΔW entries are dropped with probability `drop`, and the others divided by 1 - `drop`; then they are summed up with
+    their weights.
     """
     generator = torch.Generator().manual_seed(seed)
     for pairs in parts.values():
@@ -101,9 +102,9 @@ def dare(parts: Parts, drop: float, seed: int) -> Iterator[torch.Tensor]:
 
 
 def approximate(dense: Iterator[torch.Tensor], parts: Parts, rank: int | None, seed: int) -> tuple[Deltas, Error]:
-    """Dense matrices, one for each of `parts` → their best approximations, in the order in which they come.
+    """Compute low-rank approximations of dense matrices, which come in the order of the modules in `parts`.
 
-    `rank`: by default the sum of the adapters' ranks, since a matrix thinned out has any.
+    `rank`: by default the sum of the adapters' ranks, since a matrix with entries dropped may have any rank.
     """
     made, measured = {}, Error()
     for module, entries in zip(parts, dense, strict=True):

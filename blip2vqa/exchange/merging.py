@@ -1,15 +1,18 @@
-"""Several adapters of one base → one that adds the weighted sum of what they add; and adapters of a smaller rank."""
+"""Merge adapters of one base into one that adds the weighted sum of what they add; reduce an adapter's rank."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from blip2vqa.adapters.algebra import Deltas, derive, read_deltas, whole_modules, write_adapter
+from blip2vqa.adapters.algebra import Deltas, derive, largest_rank, read_deltas, whole_modules, write_adapter
 from blip2vqa.adapters.base.fingerprints import compare_parts
-from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter
+from blip2vqa.adapters.files.adapter import Adapter, check_output
+from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.config.exchange import MERGES
 from blip2vqa.config.fields import check_range
 from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, reduce_rank, ties
@@ -20,11 +23,46 @@ from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 Weighted = Sequence[tuple[Adapter, float]]
 
 """Scope → part of the base that has a fingerprint; the language model's otherwise."""
-_ONE_ANSWER = ("task", "prompt", "decoding", "style", "answers", "end_token")
-"""Of the manifests, what a merged adapter has one of."""
 
 
-def merge(
+def merge(adapters: Mapping[str, float] | Iterable[str], output: str | Path, **options) -> dict:
+    """Merge adapters into a new one at `output`; return a report, ready for JSON.
+
+    Prompt, decoding and whatever else there can be one of are those of the first.
+
+    Args:
+        adapters: `{ADAPTER: weight}` or `["ADAPTER=WEIGHT", …]`; ADAPTER is a folder, a name in the store, or a Hub id.
+        options: see `merge_deltas`.
+
+    Raises `InputError`, with every problem found.
+    """
+    weights = adapters if isinstance(adapters, Mapping) else _parse_weights(adapters)
+    output, problems = Path(output), []
+    collect_errors(problems, check_output, output)
+    collect_errors(problems, partial(_check_arguments, **options))
+    opened = [collect_errors(problems, open_adapter, name) for name in weights]
+    if len(weights) < 2:
+        problems.append("merge: takes two adapters at least, as A=0.7 B=0.3")
+    raise_all(problems)
+    weighted = list(zip(opened, weights.values(), strict=True))
+    made, report = merge_deltas(weighted, **options)
+    _write(output, made, opened[0], {"command": "merge", **report}, _merge_whole(weighted))
+    return {"output": str(output), **report}
+
+
+def resize(adapter: str, output: str | Path, *, rank: int | None = None, energy: float | None = None) -> dict:
+    """Write an adapter in a smaller rank to `output`; return a report, ready for JSON. Otherwise as `resize_deltas`."""
+    output, problems = Path(output), []
+    collect_errors(problems, check_output, output)
+    collect_errors(problems, _check_size, rank, energy)
+    opened = collect_errors(problems, open_adapter, adapter)
+    raise_all(problems)
+    made, report = resize_deltas(opened, rank=rank, energy=energy)
+    _write(output, made, opened, {"command": "resize", **report}, whole_modules(opened))
+    return {"output": str(output), **report}
+
+
+def merge_deltas(
     adapters: Weighted,
     *,
     method: str = "linear",
@@ -34,7 +72,9 @@ def merge(
     drop: float = 0.9,
     seed: int = 0,
 ) -> tuple[Deltas, dict]:
-    """Σ weight · ΔW of adapters of one base → (deltas, report). A module that only some adapt counts with these alone.
+    """Compute Σ weight · ΔW of adapters of one base; return (deltas, report).
+
+    Where only some of them adapt a module, the sum there is of these alone.
 
     Args:
         adapters: with their weights; their ranks, scalings and roles may differ.
@@ -62,81 +102,75 @@ def merge(
         for module in sorted({module for deltas in read for module in deltas})
     }
     _check_shapes(parts)
+    used = {}
     if method == "cat":
         made, measured = concatenate(parts)
     elif method == "linear":
         made, measured = reduce_rank(concatenate(parts)[0], rank, energy)
+    elif method == "ties":
+        used = {"density": density}
+        made, measured = approximate(ties(parts, density), parts, rank, seed)
     else:
-        combine = ties(parts, density) if method == "ties" else dare(parts, drop, seed)
-        made, measured = approximate(combine, parts, rank, seed)
-    report = {
-        "method": method,
-        "of": _origin(adapters),
-        "rank_before": [_rank(deltas) for deltas in read],
-        **({"density": density} if method == "ties" else {"drop": drop, "seed": seed} if method == "dare" else {}),
-        **_outcome(made, measured),
-        "notes": notes,
-    }
-    return made, report
+        used = {"drop": drop, "seed": seed}
+        made, measured = approximate(dare(parts, drop, seed), parts, rank, seed)
+    return made, {"method": method, **_report(adapters, read, made, measured, used, notes)}
 
 
-def resize(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> tuple[Deltas, dict]:
-    """The best approximation of ΔW of that rank, or of the smallest that keeps `energy` of Σσ² → (deltas, report).
+def resize_deltas(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> tuple[Deltas, dict]:
+    """Compute the best approximation of ΔW of a rank, or of the smallest that keeps `energy` of Σσ²; return (deltas, report).
 
     Raises `InputError` for an adapter that is more than a sum of ΔW, and arguments out of range.
     """
     _check_size(rank, energy)
     before = read_deltas(adapter)
     made, measured = reduce_rank(before, rank, energy)
-    notes = (
-        [] if rank is None or rank <= _rank(before) else [f"--rank {rank}: it has rank {_rank(before)}, and keeps it"]
-    )
-    report = {
-        "of": _origin([(adapter, 1.0)]),
-        "rank_before": [_rank(before)],
-        **_outcome(made, measured),
-        "notes": notes,
-    }
-    return made, report
+    own, notes = largest_rank(before), []
+    if rank is not None and rank > own:
+        notes.append(f"--rank {rank}: it has rank {own}, and keeps it")
+    return made, _report([(adapter, 1.0)], [before], made, measured, {}, notes)
 
 
-def merge_adapters(named: Mapping[str, float], output: str | Path, **options) -> dict:
-    """Merge adapters, by name, path or Hub id with their weights, into a new one at `output` → report, ready for JSON.
-
-    Prompt, decoding and what else there can be one of are those of the first. Options: see `merge`.
-    """
-    output, problems = Path(output), []
-    collect_errors(problems, check_output, output)
-    collect_errors(problems, partial(_check_arguments, **options))
-    opened = [collect_errors(problems, open_adapter, name) for name in named]
-    if len(named) < 2:
-        problems.append("merge: takes two adapters at least, as A=0.7 B=0.3")
-    raise_all(problems)
-    adapters = list(zip(opened, named.values(), strict=True))
-    made, report = merge(adapters, **options)
-    _write(output, made, opened[0], {"command": "merge", **report}, _merge_whole(adapters))
-    return {"output": str(output), **report}
-
-
-def resize_adapter(name: str, output: str | Path, *, rank: int | None = None, energy: float | None = None) -> dict:
-    """Write the adapter in a smaller rank to `output` → report, ready for JSON. Otherwise as `resize`."""
-    output, problems = Path(output), []
-    collect_errors(problems, check_output, output)
-    collect_errors(problems, _check_size, rank, energy)
-    adapter = collect_errors(problems, open_adapter, name)
-    raise_all(problems)
-    made, report = resize(adapter, rank=rank, energy=energy)
-    _write(output, made, adapter, {"command": "resize", **report}, whole_modules(adapter))
-    return {"output": str(output), **report}
+def _parse_weights(given: Iterable[str]) -> dict[str, float]:
+    """Read `["A=0.7", "B"]` as `{"A": 0.7, "B": 1.0}`. Raises `InputError`."""
+    weights: dict[str, float] = {}
+    for item in given:
+        name, sign, number = item.rpartition("=")
+        if not sign:
+            name, number = item, "1"
+        if not name or not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", number):
+            raise InputError(f"{item}: is ADAPTER=WEIGHT, as in runs/count=0.7")
+        if name in weights:
+            raise InputError(f"{name}: is given twice; add up its weights")
+        weights[name] = float(number)
+    return weights
 
 
 def _write(output: Path, made: Deltas, first: Adapter, origin: dict, whole: dict[str, torch.Tensor]) -> None:
     scopes, roles = scopes_and_roles(list(made), family_named(first.manifest.get("family"), list(made)))
+    rank = largest_rank(made)
     manifest = derive(
-        first.manifest, origin, rank=_rank(made), alpha=_rank(made), scopes=scopes, roles=roles,
+        first.manifest, origin, rank=rank, alpha=rank, scopes=scopes, roles=roles,
         base_model_id=first.base_model_id, base_model_revision=first.base_model_revision,
     )  # fmt: skip
     write_adapter(output, made, like=first, manifest=manifest, whole=whole)
+
+
+def _report(
+    adapters: Weighted, before: list[Deltas], made: Deltas, measured: Error, used: dict, notes: list[str]
+) -> dict:
+    """What a merge or a resizing reports; `used`: options of the method."""
+    error = measured.lost / measured.total if measured.total else 0.0
+    return {
+        "of": [{"name": adapter.name, "sha256": adapter.digest, "weight": weight} for adapter, weight in adapters],
+        "rank_before": [largest_rank(deltas) for deltas in before],
+        **used,
+        "rank": largest_rank(made),
+        "modules": len(made),
+        "energy_kept": max(0.0, 1 - error**2),
+        "relative_error": error,
+        "worst_module": {"name": measured.worst[1], "relative_error": measured.worst[0]},
+        "notes": notes,
+    }
 
 
 # What may be merged
@@ -173,7 +207,7 @@ def _check_arguments(
 
 
 def check_together(adapters: Sequence[Adapter]) -> list[str]:
-    """Raise `InputError` unless all were made for one base; notes of what else they differ in."""
+    """Raise `InputError` unless all adapters were made for one base; return notes on what else differs between them."""
     first, problems, notes = adapters[0], [], []
     for other in adapters[1:]:
         pair = f"adapters {first.name} and {other.name}"
@@ -205,8 +239,11 @@ def check_together(adapters: Sequence[Adapter]) -> list[str]:
             notes.append(f"{pair}: one does not say what its base is; taken for the same because the shapes agree")
         notes += [
             f"{key}: {other.name} has {_short(other.manifest[key])}, the merged one {_short(first.manifest[key])}"
-            for key in _ONE_ANSWER
-            if key in first.manifest and key in other.manifest and first.manifest[key] != other.manifest[key]
+            for key, use in USES.items()
+            if use.asks
+            and key in first.manifest
+            and key in other.manifest
+            and first.manifest[key] != other.manifest[key]
         ]
     raise_all(problems)
     return notes
@@ -233,7 +270,7 @@ def _check_shapes(parts: Parts) -> None:
 
 
 def _merge_whole(adapters: Weighted) -> dict[str, torch.Tensor]:
-    """The mean of heads for the same answers, by normalised weights."""
+    """Average the heads of adapters with the same answers, by their weights divided by the sum of the weights."""
     whole = [whole_modules(adapter) for adapter, _ in adapters]
     if not any(whole):
         return {}
@@ -250,26 +287,4 @@ def _merge_whole(adapters: Weighted) -> dict[str, torch.Tensor]:
     return {
         name: sum(held[name].float() * (weight / total) for held, (_, weight) in zip(whole, adapters, strict=True))
         for name in whole[0]
-    }
-
-
-# The report
-
-
-def _origin(adapters: Weighted) -> list[dict]:
-    return [{"name": adapter.name, "sha256": adapter.digest, "weight": weight} for adapter, weight in adapters]
-
-
-def _rank(deltas: Deltas) -> int:
-    return max(factors.rank for factors in deltas.values())
-
-
-def _outcome(made: Deltas, measured: Error) -> dict:
-    error = measured.lost / measured.total if measured.total else 0.0
-    return {
-        "rank": _rank(made),
-        "modules": len(made),
-        "energy_kept": max(0.0, 1 - error**2),
-        "relative_error": error,
-        "worst_module": {"name": measured.worst[1], "relative_error": measured.worst[0]},
     }

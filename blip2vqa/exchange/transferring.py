@@ -1,4 +1,4 @@
-"""Adapters to other bases: exactly where the weights under them are the same, else distilled, projected or copied; measured."""
+"""Move adapters to other bases: exactly where the weights under them are the same, else distilled, projected or copied."""
 
 import json
 from contextlib import suppress
@@ -6,27 +6,27 @@ from pathlib import Path
 
 import torch
 
-from blip2vqa.adapters.algebra import Deltas, Factors, derive, norm, read_deltas, write_adapter
+from blip2vqa.adapters.algebra import Factors, derive, largest_rank, norm, read_deltas, write_adapter
 from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
-from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter, save_adapter
+from blip2vqa.adapters.base.fingerprints import base_facts
+from blip2vqa.adapters.files.adapter import Adapter, check_output, read_adapter, save_adapter
 from blip2vqa.adapters.files.card import model_card
-from blip2vqa.adapters.files.manifest import NAME, write_manifest
+from blip2vqa.adapters.files.manifest import write_manifest
+from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.adapters.validation.safety import CARD, MANIFEST, METRICS
 from blip2vqa.config.exchange import SwapArguments, TransferArguments
 from blip2vqa.data.examples import Example, load_examples
 from blip2vqa.data.splits import split_by_image
 from blip2vqa.exchange.checking import INCOMPATIBLE, Check, compare
 from blip2vqa.exchange.distilling import distil
-from blip2vqa.exchange.measuring import BASE, MOVED, Asking, measure, scores_of
+from blip2vqa.exchange.measuring import BASE, MOVED, EvalSettings, measure, scores_of
 from blip2vqa.models.loading import remembered
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 EXACT, MEASURED, INITIALISATION = "exact", "measured", "initialisation"
-"""What a moved adapter is: equal to the source by proof; measured better than its new base; neither."""
-
-
+"""State of a moved adapter: proved equal to the source; measured better than its new base; neither."""
 _NOT_MOVED = {"method": None, "state": None, "reasons": [], "output": None, "measured": None}
 
 
@@ -34,8 +34,8 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
     """Move an adapter to another base and write it; `options` are those of `TransferArguments`.
 
     Returns {method, state, reasons, output, measured}: `state` is `exact` (the same weights under it, by fingerprint),
-    `measured` (on the user's table better than the target base, by more than noise) or `initialisation`; `measured` is what
-    `measure` returns, None without a table. Raises `InputError` where nothing that was asked for applies.
+    `measured` (on the user's table better than the target base, by more than noise) or `initialisation`; `measured` is the
+    result of `measure`, None without a table. Raises `InputError` where nothing that was asked for applies.
     """
     args = TransferArguments(adapter=adapter, target=target, output=output, **options)
     folder = Path(output)
@@ -51,23 +51,25 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
         )
     if args.direct:
         find_adapter(args.direct, None, target, args.target_revision)  # what is wrong with it is said before the work
-    asking = Asking(args.batch_size, args.dtype, args.quantization, args.seed)
+    settings = EvalSettings(args.batch_size, args.dtype, args.quantization, args.seed)
     reasons = list(found.reasons)
     if method == "distil":
-        reasons = [distil(source, base, folder, teach, held_out, args, asking)]
+        reasons = [distil(source, base, folder, teach, held_out, args, settings)]
     elif method == "subspace":
         _project(source, base, folder, found, args.subspace, reasons)
     else:
         moved = source.renamed(found.names)
-        save_adapter(folder, _for(moved, base).config, moved.weights, _manifest(source, base, method))
+        config = moved.config
+        config.base_model_name_or_path, config.revision = remembered(base.base_model_id), base.revision
+        save_adapter(folder, config, moved.weights, _manifest(source, base, method))
     state = EXACT if method in ("exact", "copy") and found.move == "exact" else INITIALISATION
     measured = None
     _complete(folder, source, method, state, measured)  # now: what is measured next may take long
     if held_out:
         measured = measure(
-            open_adapter(folder), target, args.target_revision, held_out, asking, source=source, direct=args.direct
+            read_adapter(folder), target, args.target_revision, held_out, settings, source=source, direct=args.direct
         )
-        if state != EXACT and _better(measured):
+        if state != EXACT and is_better(measured):
             state = MEASURED
         _complete(folder, source, method, state, measured)
     elif args.csv_path or args.eval_csv_path:
@@ -76,10 +78,10 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
 
 
 def swap(first: str, second: str, output: str, **options) -> dict:
-    """Try each of two adapters on the other's base, and write what can move into `output`.
+    """Move each of two adapters to the other's base where that is possible, into a folder each below `output`.
 
-    Returns {name of the adapter: what `transfer` returns, `method` None where it did not move}. Raises `InputError`, and leaves
-    nothing, where neither did.
+    Returns {name of the adapter: the result of `transfer`; its `method` is None where the adapter did not move}. Raises
+    `InputError`, and leaves nothing, where neither moved.
     """
     args = SwapArguments(first=first, second=second, output=output, **options)
     raise_all(args.check())
@@ -107,7 +109,7 @@ def swap(first: str, second: str, output: str, **options) -> dict:
 
 
 def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: Check) -> str:
-    """The method asked for, or the best that applies. Raises `InputError` saying why none does."""
+    """Choose the method asked for, or the best that applies. Raises `InputError` saying why none does."""
     fits = found.verdict != INCOMPATIBLE
     why = {}
     if not fits:
@@ -141,7 +143,7 @@ def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: C
 
 
 def _tables(args: TransferArguments, method: str) -> tuple[list[Example], list[Example]]:
-    """(questions to learn from, questions with answers to measure on), on different images; empty where there are none."""
+    """Load (questions to learn from, questions with answers to measure on), on different images; empty where there are none."""
 
     def load(path: str, answered: bool) -> list[Example]:
         return load_examples(path, args.image_dir, require_answers=answered)[0]
@@ -153,12 +155,6 @@ def _tables(args: TransferArguments, method: str) -> tuple[list[Example], list[E
     elif held_out is None:
         held_out = teach
     return teach, [example for example in held_out if example.answers]
-
-
-def _for(adapter: Adapter, base: Checkpoint) -> Adapter:
-    """The adapter with the base's name and revision in its configuration (in place)."""
-    adapter.config.base_model_name_or_path, adapter.config.revision = remembered(base.base_model_id), base.revision
-    return adapter
 
 
 def _origin(source: Adapter, method: str, state: str) -> dict:
@@ -173,32 +169,28 @@ def _origin(source: Adapter, method: str, state: str) -> dict:
 
 def _manifest(source: Adapter, base: Checkpoint, method: str, **changes) -> dict:
     kept = {key: source.manifest[key] for key in ("rank", "alpha", "scaling", "roles") if key in source.manifest}
-    about = {
-        "family": base.family.name if base.family else base.config.model_type,
-        "base_model_id": remembered(base.base_model_id),
-        "base_model_revision": base.revision,
-        "base": fingerprint_base(base.base_model_id, base.revision),
-    }
-    return derive(source.manifest, _origin(source, method, INITIALISATION), **kept | about | changes)
+    return derive(source.manifest, _origin(source, method, INITIALISATION), **kept | base_facts(base) | changes)
 
 
 def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, share: float, reasons: list[str]) -> None:
+    """Write the source's ΔW projected onto the target's weights, and note how much of it is left."""
     deltas, names = read_deltas(source), found.names
-    projected: Deltas = {}
-    for module, factors in deltas.items():
-        projected[names[module]] = project(factors, base.tensor(f"{names[module]}.weight").float(), share)
+    projected = {
+        names[module]: project(factors, base.tensor(f"{names[module]}.weight").float(), share)
+        for module, factors in deltas.items()
+    }
     whole = sum(norm(factors) ** 2 for factors in deltas.values())
     kept = sum(norm(factors) ** 2 for factors in projected.values())
     reasons.append(f"{kept / whole:.1%} of the adapter's squared norm lies in the target's singular subspaces")
-    rank = max(factors.rank for factors in projected.values())
+    rank = largest_rank(projected)
     write_adapter(folder, projected, like=source, manifest=_manifest(source, base, "subspace", rank=rank, alpha=rank))
 
 
 def project(factors: Factors, weight: torch.Tensor, share: float) -> Factors:
-    """U Uᵀ ΔW V Vᵀ with the leading singular vectors of `weight` [out, in] that hold `share` of its squared singular values.
+    """Compute U Uᵀ ΔW V Vᵀ with the leading singular vectors of `weight` that hold `share` of its squared singular values.
 
-    LoRA-X, Farhadzadeh et al. 2025, https://arxiv.org/abs/2501.16559, equation 4. With W = U S Vᵀ, U and S² are of the smaller
-    of W Wᵀ and Wᵀ W, and the other side's vectors need no decomposition of their own.
+    LoRA-X, Farhadzadeh et al. 2025, https://arxiv.org/abs/2501.16559, equation 4. Of W = U S Vᵀ [out, in], one side's vectors
+    and S² come from the smaller of W Wᵀ and Wᵀ W; the other side's vectors follow from these without a decomposition.
     """
     wide = weight.shape[0] <= weight.shape[1]
     exact = weight.double()  # squares of small singular values would be lost in float32
@@ -212,25 +204,25 @@ def project(factors: Factors, weight: torch.Tensor, share: float) -> Factors:
     return Factors(a=(factors.a @ v) @ v.T, b=u @ (u.T @ factors.b))
 
 
-def _better(measured: dict) -> bool:
-    """Whether the moved adapter answers better than its new base, by more than noise."""
+def is_better(measured: dict) -> bool:
+    """Tell whether the moved adapter answers better than its new base, by more than noise."""
     pair = next(pair for pair in measured["differences"] if {pair["a"], pair["b"]} == {BASE, MOVED})
     return measured["gain"]["moved"] > 0 and bool(pair["more_than_noise"])
 
 
 def _complete(folder: Path, source: Adapter, method: str, state: str, measured: dict | None) -> None:
-    """Put what is known of a moved adapter beside its weights: no scores but those of the measurement."""
-    manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    """Write manifest, scores and card of a moved adapter beside its weights, with no scores but those of the measurement."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["origin"] = _origin(source, method, state)
     metrics = {}
     # A distilled adapter's own scores are its agreement with the source, where the table has no answers.
     manifest.pop("metrics", None)
-    (folder / "metrics.json").unlink(missing_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
     if measured:
         metrics = manifest["metrics"] = scores_of(measured)
         manifest["origin"]["gain"] = measured["gain"]
-        write_json_atomic(folder / "metrics.json", metrics)
+        write_json_atomic(folder / METRICS, metrics)
         write_json_atomic(folder / "transfer.json", measured)
     manifest.pop("format", None)
     write_manifest(folder, manifest)
-    write_text_atomic(folder / "README.md", model_card(manifest, metrics))
+    write_text_atomic(folder / CARD, model_card(manifest, metrics))

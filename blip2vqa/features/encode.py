@@ -4,7 +4,6 @@ Frozen weights always make the same features of an image, so training, evaluatio
 the towers leave memory before the language model is loaded.
 """
 
-import gc
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from blip2vqa.models.family import PIXELS, Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.distributed import run_on_all_ranks
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.memory import free_memory
 
 DECODING_THREADS = 4
 
@@ -154,11 +154,8 @@ def load_with_features(
         return loaded, Pixels(images, loaded.processor.image_processor), [line]
     encoder = load(parts=family.stage(stage).made_by)
     features, lines = encode_images(encoder, images, stage, kept, batch_size=batch_size, progress=progress)
-    device = encoder.device
     del encoder
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    free_memory()
     loaded = load(parts=family.rest(stage))
     lines[0] = (lines[0][0], f"{lines[0][1]}: {why}")
     return loaded, features, lines

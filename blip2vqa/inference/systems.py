@@ -3,7 +3,6 @@
 Systems of one base share its weights and the features of the images.
 """
 
-import gc
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 from accelerate import PartialState
 
 from blip2vqa.adapters.ref import BASE, AdapterRef
@@ -33,7 +31,7 @@ from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import start
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import write_text_atomic
-from blip2vqa.utils.memory import peak_memory, reset_peak_memory
+from blip2vqa.utils.memory import free_memory, peak_memory, reset_peak_memory
 
 
 @dataclass(frozen=True)
@@ -231,9 +229,7 @@ def _run(
     parameters = _parameters(spec, group.requests)
     quantization = loaded.quantization
     del loaded, found
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
     runs = {}
     for place, (system, request) in enumerate(zip(group.systems, group.requests, strict=True)):
         adapter = spec.adapters.get(system.ref)

@@ -1,4 +1,4 @@
-"""What the commands of exchange.py found, for the terminal."""
+"""Print what the commands of exchange.py found."""
 
 from pathlib import Path
 
@@ -10,37 +10,14 @@ from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.reporting.tables import format_block, terminal
 from blip2vqa.utils.formatting import MISSING, as_text, percent, points
 
-EXIT_CODES = {"ok": 0, "convertible": 3, "incompatible": 1}
-"""Of `check`, by its verdict."""
 
-
-def show(command: str, result) -> None:
-    """Print what `commands.run` returned."""
-    match command:
-        case "list":
-            _print_store(result)
-        case "inspect":
-            from blip2vqa.reporting.norms import print_inspection
-
-            print_inspection(result)
-        case "check":
-            _print_check(result)
-        case "remove":
-            print("Removed")
-        case "transfer":
-            _print_move(result)
-        case "swap":
-            for name, move in result.items():
-                print(f"{name}:")
-                _print_move(move)
-        case "merge" | "resize" | "extract" | "fuse":
-            print(format_block("Written", _flat(result)))
-        case _:
-            print(result)
+def print_written(report: dict) -> None:
+    """Print the report of a command that wrote an adapter or a model."""
+    print(format_block("Written", _flat(report)))
 
 
 def _flat(report: dict) -> list[tuple[str, str]]:
-    """What of a report fits one line each."""
+    """Pick the entries of a report that fit on one line each, as (label, text)."""
     pairs = []
     for key, value in report.items():
         if key == "notes":
@@ -52,7 +29,8 @@ def _flat(report: dict) -> list[tuple[str, str]]:
     return pairs
 
 
-def _print_store(adapters: list[dict]) -> None:
+def print_store(adapters: list[dict]) -> None:
+    """Print the table of a store's adapters, then those that are not usable."""
     if not adapters:
         print("The store is empty; put an adapter into it with: python exchange.py add ADAPTER")
         return
@@ -86,12 +64,12 @@ def _score(score: dict, whose: str) -> str:
 
 
 def _base(name: str | None) -> str:
-    """A Hub id, or the last part of a folder's path."""
+    """Shorten a base to its Hub id, or to the last part of a folder's path."""
     return MISSING if not name else name if is_hub_id(name) else Path(name).name
 
 
 def _roles(labels: list[str]) -> str:
-    """`["q", "v", "qformer q", "qformer v"]` → `q v` and `qformer q v`, a line each."""
+    """Write `["q", "v", "qformer q", "qformer v"]` as `q v` and `qformer q v`, a line each."""
     groups: dict[str, list[str]] = {}
     for label in labels:
         scope, _, role = label.rpartition(" ")
@@ -99,7 +77,8 @@ def _roles(labels: list[str]) -> str:
     return "\n".join(f"{scope} {' '.join(roles)}".strip() for scope, roles in groups.items()) or MISSING
 
 
-def _print_check(found: dict) -> None:
+def print_check(found: dict) -> None:
+    """Print a verdict with its reasons, and the command that moves the adapter where that is possible."""
     parts = ", ".join(f"{part} {how}" for part, how in found["parts"].items())
     pairs = [("adapter", found["adapter"]), ("base", found["base"])]
     pairs += [("parts", parts)] if parts else []
@@ -119,7 +98,15 @@ _STATES = {
 }
 
 
-def _print_move(move: dict) -> None:
+def print_moves(moves: dict[str, dict]) -> None:
+    """Print what became of each adapter of a swap."""
+    for name, move in moves.items():
+        print(f"{name}:")
+        print_move(move)
+
+
+def print_move(move: dict) -> None:
+    """Print how an adapter was moved, and its scores where it was measured."""
     if move["method"] is None:
         print(format_block("Not moved", [("because", "\n".join(move["reasons"]))]))
         return

@@ -1,19 +1,15 @@
-"""What an adapter holds, for the terminal and as a picture: how much it adds, by layer and role."""
+"""Show what an adapter holds, on the terminal and as a picture: how much it adds, by layer and role."""
 
 import io
 
 from rich.table import Table
 from rich.text import Text
 
+from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.evaluation.metrics import main_metric
 from blip2vqa.reporting.labels import wrap
 from blip2vqa.reporting.tables import format_block, terminal
 from blip2vqa.utils.formatting import MISSING
-
-_FACTS = {
-    "task": "task", "family": "family", "prompt": "prompt", "style": "style", "scopes": "scopes", "roles": "roles",
-    "quantization": "trained on", "seed": "seed",
-}  # fmt: skip
 
 
 def print_inspection(report: dict) -> None:
@@ -37,10 +33,10 @@ def _facts(report: dict) -> list[tuple[str, str]]:
     revision = report["base_model_revision"]
     base = f"{report['base_model_id'] or 'it does not say'}{f', revision {revision}' if revision else ''}"
     pairs = [("base model", base)]
-    for key, label in _FACTS.items():
-        if manifest.get(key) not in (None, [], "none"):
-            value = manifest[key]
-            pairs.append((label, ", ".join(value) if isinstance(value, list) else str(value)))
+    for key, use in USES.items():
+        value = manifest.get(key)
+        if use.label and value not in (None, [], "none"):
+            pairs.append((use.label, ", ".join(value) if isinstance(value, list) else str(value)))
     if report["answers"]:
         pairs.append(("answers", f"{report['answers']:,} to choose from"))
     pairs += _scores(manifest)
@@ -72,7 +68,7 @@ def _scores(manifest: dict) -> list[tuple[str, str]]:
 
 
 def _several(modules: list[dict], key: str) -> str:
-    """The values of some modules, as one, a few or a range."""
+    """Write the values of some modules as one, a few or a range."""
     values = sorted({row[key] for row in modules})
     shown = [value if isinstance(value, str) else f"{value:.4g}" for value in values]
     return ", ".join(shown) if len(shown) < 5 else f"{shown[0]} to {shown[-1]}"
@@ -93,7 +89,7 @@ def _table(stack: str, norms: dict) -> Table:
 
 
 def _number(value: float | None) -> str:
-    """Three digits; a sign for what is not there."""
+    """Write a number with three digits; None as a dash."""
     return MISSING if value is None else f"{value:#.3g}".rstrip(".") if value else "0"
 
 
@@ -102,11 +98,11 @@ def _shape(row: dict) -> str:
 
 
 def draw_norms(report: dict) -> bytes:
-    """A PNG at 150 dpi: ‖ΔW‖ as shades, layer by layer and role by role, a panel for each stack of layers.
+    """Draw ‖ΔW‖ as shades, layer by layer and role by role, a panel for each stack of layers; return a PNG at 150 dpi.
 
-    A square that is crossed out is untrained; an empty one is no part of the adapter. One scale for all panels.
+    A crossed square is untrained; an empty one is no part of the adapter. All panels share one scale.
     """
-    from matplotlib.figure import Figure  # takes a second; and no pyplot, whose backend is the user's
+    from matplotlib.figure import Figure  # imported late since it takes a second; pyplot would choose a backend
 
     stacks = {stack: norms for stack, norms in report["norms"].items() if norms["layers"] != [None]} or report["norms"]
     widths = [max(2.2, 0.55 * len(norms["roles"])) for norms in stacks.values()]

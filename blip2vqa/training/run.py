@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.storage.hub import push
 from blip2vqa.config.common import DataArguments, FeatureArguments, GenerationArguments, LoraArguments, ModelArguments
 from blip2vqa.config.decoding import DECODING, Decoding

@@ -2,7 +2,11 @@
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
@@ -32,3 +36,24 @@ def write_text_atomic(path: str | Path, text: str) -> None:
 def write_json_atomic(path: str | Path, data: object) -> None:
     """Write `data` as indented JSON, keys in their own order; otherwise as `write_text_atomic`."""
     write_text_atomic(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def new_folder(folder: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Yield a temporary folder beside `folder` to write into; it takes the name `folder` when the block ends.
+
+    Whatever is raised inside, nothing is left. Raises OSError when the folder cannot be made, or its name is taken by then.
+    """
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:12]}{suffix}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def flush_to_disk(file: Path) -> None:
+    """Wait until the contents of a file are on the disk; without it a power cut may keep the name and lose the contents."""
+    with open(file, "rb+") as stream:
+        os.fsync(stream.fileno())

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from blip2vqa.config import common, finetune
-from blip2vqa.config.exchange import COMMANDS
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.config.parser import parse, parse_command
+from blip2vqa.exchange.commands import COMMANDS
 from blip2vqa.utils.errors import InputError
 
 PARTS = finetune.FINETUNE_ARGUMENTS
@@ -137,7 +137,7 @@ def test_numbers_out_of_range(part, message):
 def test_every_argument_has_a_line_of_help():
     from dataclasses import fields
 
-    for part in [*PARTS, InferenceArguments, *COMMANDS.values()]:
+    for part in [*PARTS, InferenceArguments, *(command.arguments for command in COMMANDS.values())]:
         for field in fields(part):
             assert field.metadata.get("help"), f"{part.__name__}.{field.name}"
 
@@ -153,7 +153,7 @@ def test_sharding_is_refused_plainly():
 
 def command(line: str):
     name, *argv = line.split()
-    return parse_command(name, COMMANDS[name], argv)
+    return parse_command(name, COMMANDS[name].arguments, argv)
 
 
 @pytest.mark.parametrize(
@@ -198,11 +198,13 @@ def test_a_switch_is_off_where_it_is_said_and_numbers_may_be_negative():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_a_command_needs(name):
-    needed = COMMANDS[name].NEEDED
+    needed = COMMANDS[name].arguments.NEEDED
     if not needed:
         assert command(name).store is None
         return
-    shown = ", ".join(option.upper() if option in COMMANDS[name].WORDS else f"--{option}" for option in needed)
+    shown = ", ".join(
+        option.upper() if option in COMMANDS[name].arguments.WORDS else f"--{option}" for option in needed
+    )
     with pytest.raises(InputError) as caught:
         command(name)
     assert caught.value.problems == [f"{shown}: missing (--help lists the options)"]
@@ -228,7 +230,7 @@ def test_what_a_command_needs(name):
 )
 def test_mistakes_in_a_command_are_one_clear_line(argv, message):
     with pytest.raises(InputError) as caught:
-        parse_command(argv[0], COMMANDS[argv[0]], argv[1:])
+        parse_command(argv[0], COMMANDS[argv[0]].arguments, argv[1:])
     assert message in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
@@ -244,7 +246,7 @@ def test_the_help_of_a_command_shows_how_it_is_called(name, usage, capsys):
         command(f"{name} --help")
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and usage in shown.splitlines()[0] and "None" not in shown
-    assert all(f"--{option}" in shown for option in vars(COMMANDS[name]()))
+    assert all(f"--{option}" in shown for option in vars(COMMANDS[name].arguments()))
 
 
 @pytest.mark.parametrize(

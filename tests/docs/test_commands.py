@@ -7,11 +7,11 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 
 from blip2vqa.config.caption import CaptionArguments
-from blip2vqa.config.exchange import COMMANDS
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.generate import VQA_ARGUMENTS
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.config.parser import parse, parse_command
+from blip2vqa.exchange.commands import COMMANDS
 from helpers.doc_pages import PAGES, SCRIPTS, commands, page_name, prose, spans, words_of
 from helpers.paths import ROOT
 
@@ -19,7 +19,7 @@ ARGUMENTS = {
     "finetune.py": FINETUNE_ARGUMENTS, "inference.py": [InferenceArguments], "caption.py": [CaptionArguments],
     "generate_vqa.py": VQA_ARGUMENTS,
 }  # fmt: skip
-EXCHANGE = dict(COMMANDS)
+EXCHANGE = {name: command.arguments for name, command in COMMANDS.items()}
 # Configurations that a reader writes, or has from an earlier run.
 OWN_CONFIGURATIONS = ("CONFIG.json", "OUT/run.json", "vqa.run.json")
 OTHER_TOOLS = ("pip", "pytest", "ruff", "bash", "export")

@@ -8,10 +8,10 @@ from peft import PeftModel
 from transformers import Blip2ForConditionalGeneration, ViltForQuestionAnswering
 
 from blip2vqa.adapters.algebra import read_deltas
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.exchange import extracting
 from blip2vqa.exchange.extracting import extract, nearest
-from blip2vqa.exchange.fusing import fuse
+from blip2vqa.exchange.fusing import fuse_adapter
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import MAKERS, Bases, random_adapter
 from helpers.tiny_families import ANSWERS, make_vilt
@@ -34,7 +34,7 @@ def tuned(base, folder, edit):
 @pytest.mark.parametrize("kind", MAKERS)
 def test_what_was_fused_comes_out_again(bases, kind, tmp_path):
     source = open_adapter(random_adapter(bases[kind], tmp_path / "adapter", 5))
-    fuse(source, tmp_path / "fused", progress=False)
+    fuse_adapter(source, tmp_path / "fused", progress=False)
     report = extract(str(bases[kind]), str(tmp_path / "fused"), tmp_path / "extracted", rank=4, progress=False)
     found = open_adapter(tmp_path / "extracted")
     before, after = read_deltas(source), read_deltas(found)
@@ -96,7 +96,7 @@ def test_all_scopes_count_and_what_lora_cannot_hold_is_named(bases, tmp_path):
 @pytest.mark.parametrize("exact", [True, False])
 def test_both_ways_find_the_nearest(shape, exact, monkeypatch):
     if not exact:
-        monkeypatch.setattr(extracting, "_EXACT", 0)
+        monkeypatch.setattr(extracting, "EXACT_SIDE", 0)
     torch.manual_seed(1)
     # Singular values that fall, as those of a fine-tuning do.
     left, right = torch.linalg.qr(torch.randn(shape[0], 40))[0], torch.linalg.qr(torch.randn(shape[1], 40))[0]
@@ -117,7 +117,7 @@ def test_both_ways_find_the_nearest(shape, exact, monkeypatch):
 def test_a_head_of_its_own_is_held_whole(tmp_path):
     base = make_vilt(tmp_path / "base", answers=ANSWERS)
     random_adapter(base, tmp_path / "adapter", 3, answers=("red", "sky", "two"), family="ViLT")
-    fuse(open_adapter(tmp_path / "adapter"), tmp_path / "fused", progress=False)
+    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused", progress=False)
     report = extract(str(base), str(tmp_path / "fused"), tmp_path / "extracted", rank=4, progress=False)
     found, source = open_adapter(tmp_path / "extracted"), open_adapter(tmp_path / "adapter")
     assert found.answers == ("red", "sky", "two") and len(report["whole"]) == 6 and not report["lost"]

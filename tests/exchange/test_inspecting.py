@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.files.manifest import write_manifest
-from blip2vqa.exchange.inspecting import inspect
+from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.exchange.inspecting import describe, inspect
 from blip2vqa.models.families import family_named
 from blip2vqa.models.places import place_of, scopes_and_roles
 from blip2vqa.reporting.norms import _number, draw_norms, print_inspection
@@ -57,7 +57,7 @@ def test_roles_are_those_that_wrapping_chose(bases, kind, tmp_path):
     more = {"answers": ("red", "green")} if kind == "vilt" else {}
     loaded = adapted(bases[kind], 0, **more)
     loaded.model.save_pretrained(tmp_path / "a")
-    report = inspect(open_adapter(tmp_path / "a"))
+    report = inspect(tmp_path / "a")
     names = [row["name"] for row in report["modules"]]
     roles = {row["role"].removeprefix("cross ") for row in report["modules"]}
     scopes, labels = scopes_and_roles(names, family_named(loaded.family.name, names))
@@ -87,7 +87,7 @@ def test_labels_of_a_manifest_name_their_scope():
 def test_norms_are_those_of_pefts_own_deltas(tiny_opt, tmp_path):
     folder, model = peft_adapter(tiny_opt, tmp_path / "a", use_rslora=True, rank_pattern={"fc1": 2})
     dense = {name: delta.double().norm().item() for name, delta in dense_by_peft(model).items()}
-    report = inspect(open_adapter(folder))
+    report = inspect(folder)
     assert {row["name"]: row["norm"] for row in report["modules"]} == pytest.approx(dense, rel=1e-6)
     norms = report["norms"][LAYERS]
     assert norms["layers"] == [0, 1] and norms["roles"] == ["q", "o", "up"]
@@ -113,13 +113,13 @@ def test_norms_are_those_of_pefts_own_deltas(tiny_opt, tmp_path):
 def test_what_is_untrained_is_named(tiny_opt, tmp_path, capsys):
     adapter = open_adapter(peft_adapter(tiny_opt, tmp_path / "a")[0])
     adapter.weights[f"base_model.model.{NAMES[1]}.lora_B.weight"].zero_()
-    report = inspect(adapter)
+    report = describe(adapter)
     assert report["untrained"] == [NAMES[1]]
     print_inspection(report)
     assert f"1 modules, B is zero ({NAMES[1]})" in capsys.readouterr().out
     for key, weight in adapter.weights.items():
         weight.mul_("lora_A" in key)
-    report = inspect(adapter)
+    report = describe(adapter)
     assert len(report["untrained"]) == len(NAMES) and report["norm"] == 0
     print_inspection(report)
     assert "it changes nothing" in capsys.readouterr().out
@@ -127,13 +127,13 @@ def test_what_is_untrained_is_named(tiny_opt, tmp_path, capsys):
 
 
 def test_dora_is_inspected_and_said_to_be_more(tiny_opt, tmp_path):
-    report = inspect(open_adapter(random_adapter(tiny_opt, tmp_path / "a", 0, use_dora=True)))
+    report = inspect(random_adapter(tiny_opt, tmp_path / "a", 0, use_dora=True))
     assert len(report["beside"]) == len(report["modules"]) and report["norm"] > 0
     assert any("DoRA" in note for note in report["notes"])
 
 
 def test_a_head_is_listed_beside_the_layers(bases, tmp_path, capsys):
-    report = inspect(open_adapter(random_adapter(bases["vilt"], tmp_path / "a", 0, answers=["red", "green", "blue"])))
+    report = inspect(random_adapter(bases["vilt"], tmp_path / "a", 0, answers=["red", "green", "blue"]))
     assert report["answers"] == 3
     assert [row["name"] for row in report["whole"]][-1] == "classifier.3.weight"
     print_inspection(report)
@@ -146,7 +146,7 @@ def test_the_summary_tells_what_the_manifest_knows_and_fits_in_100_columns(tiny_
     manifest = json.loads((folder / "blip2vqa.json").read_text())
     scores = {"metrics": {"adapter": {"accuracy": 0.75}, "blind": {"accuracy": 0.5}}}
     write_manifest(folder, manifest | scores | {"origin": {"command": "merge", "of": [{"name": "x"}, {"name": "y"}]}})
-    print_inspection(inspect(open_adapter(folder)))
+    print_inspection(inspect(folder))
     said = capsys.readouterr().out
     for text in (
         "[b]Answer:[/b]",

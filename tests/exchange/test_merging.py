@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from blip2vqa.adapters.algebra import read_deltas
-from blip2vqa.adapters.files.adapter import open_adapter
 from blip2vqa.adapters.files.manifest import write_manifest
-from blip2vqa.exchange.merging import merge, merge_adapters, resize, resize_adapter
+from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.exchange.merging import merge, merge_deltas, resize, resize_deltas
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import Bases, random_adapter
 from helpers.plain_peft import LAYERS, NAMES, assert_close, changes, dense_by_peft, peft_adapter
@@ -59,7 +59,7 @@ def test_some_modules_are_in_one_adapter_only(two):
 
 @pytest.mark.parametrize("method", ["linear", "cat"])
 def test_a_sum_is_that_of_the_dense_matrices(two, method):
-    made, report = merge(weighted(two[0]), method=method)
+    made, report = merge_deltas(weighted(two[0]), method=method)
     wanted = summed(two[1])
     assert made.keys() == wanted.keys()
     for module, matrix in wanted.items():
@@ -71,7 +71,7 @@ def test_a_sum_is_that_of_the_dense_matrices(two, method):
 
 
 def test_plain_peft_adds_the_dense_sum(two, tiny_opt, tmp_path):
-    report = merge_adapters({str(two[0][name]): weight for name, weight in WEIGHTS.items()}, tmp_path / "c")
+    report = merge({str(two[0][name]): weight for name, weight in WEIGHTS.items()}, tmp_path / "c")
     found, wanted = changes(tiny_opt, tmp_path / "c"), summed(two[1])
     assert found.keys() == wanted.keys()
     for module, matrix in wanted.items():
@@ -80,7 +80,7 @@ def test_plain_peft_adds_the_dense_sum(two, tiny_opt, tmp_path):
 
 
 def test_a_rank_is_the_best_of_that_rank(two):
-    made, report = merge(weighted(two[0]), rank=2)
+    made, report = merge_deltas(weighted(two[0]), rank=2)
     wanted = summed(two[1])
     errors = {module: (best(matrix, 2) - matrix).norm().item() for module, matrix in wanted.items()}
     for module, matrix in wanted.items():
@@ -97,7 +97,7 @@ def test_a_rank_is_the_best_of_that_rank(two):
 
 @pytest.mark.parametrize("energy", [0.5, 0.9, 0.99])
 def test_an_energy_takes_the_smallest_rank_that_keeps_it(two, energy):
-    _, report = merge(weighted(two[0]), energy=energy)
+    _, report = merge_deltas(weighted(two[0]), energy=energy)
     wanted = summed(two[1])
 
     def kept(rank):
@@ -109,7 +109,7 @@ def test_an_energy_takes_the_smallest_rank_that_keeps_it(two, energy):
 
 
 def test_what_cancels_out_costs_no_rank(two):
-    made, report = merge(weighted(two[0], {"A": 0.7}) + weighted(two[0], {"A": 0.3}))
+    made, report = merge_deltas(weighted(two[0], {"A": 0.7}) + weighted(two[0], {"A": 0.3}))
     assert report["rank"] == 3 and report["relative_error"] < 1e-6
     for module, factors in made.items():
         assert_close(factors.dense().double(), two[1][module]["A"])
@@ -117,7 +117,7 @@ def test_what_cancels_out_costs_no_rank(two):
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
 def test_resizing_is_the_truncated_svd(two, rank):
-    made, report = resize(open_adapter(two[0]["B"]), rank=rank)
+    made, report = resize_deltas(open_adapter(two[0]["B"]), rank=rank)
     wanted = {module: by["B"] for module, by in two[1].items() if "B" in by}
     for module, matrix in wanted.items():
         assert_close(made[module].dense().double(), best(matrix, rank))
@@ -128,16 +128,16 @@ def test_resizing_is_the_truncated_svd(two, rank):
 
 def test_resizing_by_energy_and_to_more_than_there_is(two):
     adapter = open_adapter(two[0]["B"])
-    assert resize(adapter, energy=1.0)[1]["rank"] == 5
-    _, report = resize(adapter, rank=9)
+    assert resize_deltas(adapter, energy=1.0)[1]["rank"] == 5
+    _, report = resize_deltas(adapter, rank=9)
     assert report["rank"] == 5 and report["notes"] == ["--rank 9: it has rank 5, and keeps it"]
     assert report["relative_error"] < 1e-6
     with pytest.raises(InputError, match="--rank, --energy: give one of the two"):
-        resize(adapter)
+        resize_deltas(adapter)
 
 
 def test_a_resized_adapter_is_loaded_by_plain_peft(two, tiny_opt, tmp_path):
-    resize_adapter(str(two[0]["B"]), tmp_path / "c", rank=3)
+    resize(str(two[0]["B"]), tmp_path / "c", rank=3)
     found = changes(tiny_opt, tmp_path / "c")
     for module, by in two[1].items():
         if "B" in by:
@@ -163,7 +163,7 @@ def ties_by_hand(matrices, weights, density):
 @pytest.mark.parametrize("weights", [{"A": 1.0, "B": 1.0}, {"A": 0.7, "B": -0.4}])
 @pytest.mark.parametrize("density", [0.2, 1.0])
 def test_ties_is_what_its_paper_says(two, weights, density):
-    made, report = merge(weighted(two[0], weights), method="ties", density=density, rank=64)
+    made, report = merge_deltas(weighted(two[0], weights), method="ties", density=density, rank=64)
     for module, by in two[1].items():
         wanted = ties_by_hand(list(by.values()), [weights[name] for name in by], density)
         assert_close(made[module].dense().double(), wanted)
@@ -171,7 +171,7 @@ def test_ties_is_what_its_paper_says(two, weights, density):
 
 
 def test_dare_is_what_its_paper_says(two):
-    made, report = merge(weighted(two[0]), method="dare", drop=0.6, seed=3, rank=64)
+    made, report = merge_deltas(weighted(two[0]), method="dare", drop=0.6, seed=3, rank=64)
     generator = torch.Generator().manual_seed(3)
     for module in sorted(two[1]):
         wanted = 0
@@ -180,18 +180,18 @@ def test_dare_is_what_its_paper_says(two):
             wanted = wanted + WEIGHTS[name] * matrix * mask / 0.4
         assert_close(made[module].dense().double(), wanted)
     assert report["drop"] == 0.6 and report["seed"] == 3
-    assert merge(weighted(two[0]), method="dare", drop=0.6, seed=4, rank=64)[1]["relative_error"] < 1e-5
+    assert merge_deltas(weighted(two[0]), method="dare", drop=0.6, seed=4, rank=64)[1]["relative_error"] < 1e-5
 
 
 def test_dare_without_dropping_is_the_sum(two):
-    made, _ = merge(weighted(two[0]), method="dare", drop=0.0)
+    made, _ = merge_deltas(weighted(two[0]), method="dare", drop=0.0)
     for module, matrix in summed(two[1]).items():
         assert_close(made[module].dense().double(), matrix)
 
 
 @pytest.mark.parametrize("rank", [None, 6])
 def test_what_is_thinned_out_ends_with_nearly_the_best_approximation(two, rank):
-    made, report = merge(weighted(two[0]), method="ties", rank=rank)
+    made, report = merge_deltas(weighted(two[0]), method="ties", rank=rank)
     wanted = {
         module: ties_by_hand(list(by.values()), [WEIGHTS[name] for name in by], 0.2) for module, by in two[1].items()
     }
@@ -209,7 +209,7 @@ def test_a_merge_is_the_same_every_time_and_leaves_the_global_generator_alone(tw
     named = {str(two[0][name]): weight for name, weight in WEIGHTS.items()}
     for number, name in enumerate("cd"):
         torch.manual_seed(number)
-        merge_adapters(named, tmp_path / name, method="dare", rank=4, seed=1)
+        merge(named, tmp_path / name, method="dare", rank=4, seed=1)
         assert torch.initial_seed() == number and torch.equal(
             torch.get_rng_state(), torch.manual_seed(number).get_state()
         )
@@ -234,19 +234,19 @@ def test_a_merge_is_the_same_every_time_and_leaves_the_global_generator_alone(tw
 )
 def test_arguments_out_of_range_are_named(two, options, says):
     with pytest.raises(InputError, match=says):
-        merge(weighted(two[0]), **options)
+        merge_deltas(weighted(two[0]), **options)
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), 0.0])
 def test_weights_are_numbers_other_than_zero(two, weight):
     with pytest.raises(InputError, match="weight"):
-        merge(weighted(two[0], {"A": 1.0, "B": weight}))
+        merge_deltas(weighted(two[0], {"A": 1.0, "B": weight}))
 
 
 def test_one_adapter_is_no_merge_and_every_problem_is_told(two, tmp_path):
     (tmp_path / "c").mkdir()
     with pytest.raises(InputError) as caught:
-        merge_adapters({str(tmp_path / "absent"): 1.0}, tmp_path / "c")
+        merge({str(tmp_path / "absent"): 1.0}, tmp_path / "c")
     assert len(caught.value.problems) == 3 and not any("\n" in problem for problem in caught.value.problems)
     assert list((tmp_path / "c").iterdir()) == []
 
@@ -276,26 +276,26 @@ def pair(tiny_opt, tmp_path):
 
 def test_adapters_of_different_bases_are_refused_by_fingerprint(pair):
     with pytest.raises(InputError, match=r"different weights of the base \(language_model, by fingerprint\)"):
-        merge(pair(base_manifest("1"), base_manifest("2")))
+        merge_deltas(pair(base_manifest("1"), base_manifest("2")))
 
 
 def test_the_same_weights_under_other_names_are_one_base(pair):
     other = base_manifest("1", base_model_id="facebook/two")
     other["base"]["parts"]["vision_model"] = fingerprint("9")  # which no adapted module is in
-    assert merge(pair(base_manifest("1"), other))[1]["notes"] == []
+    assert merge_deltas(pair(base_manifest("1"), other))[1]["notes"] == []
 
 
 def test_without_fingerprints_the_name_of_the_base_decides(pair):
-    assert merge(pair({}, {}))[1]["notes"] == []
+    assert merge_deltas(pair({}, {}))[1]["notes"] == []
     with pytest.raises(InputError, match="made for facebook/one and facebook/two, and no fingerprint"):
-        merge(pair({}, {"base_model_id": "facebook/two"}))
+        merge_deltas(pair({}, {"base_model_id": "facebook/two"}))
 
 
 def test_other_prompts_are_noted_and_the_first_stays(pair, tmp_path):
     adapters = pair(
         {"prompt": "Q: {question}", "task": "vqa", "rank": 4, "metrics": {"adapter": {}}}, {"prompt": "{question}"}
     )
-    report = merge_adapters({str(adapter.folder): weight for adapter, weight in adapters}, tmp_path / "c")
+    report = merge({str(adapter.folder): weight for adapter, weight in adapters}, tmp_path / "c")
     (note,) = report["notes"]
     assert note.startswith("prompt: ") and "'{question}'" in note and "'Q: {question}'" in note
     manifest = open_adapter(tmp_path / "c").manifest
@@ -313,21 +313,21 @@ def test_other_shapes_are_another_base(two, tiny_opt, tmp_path):
         if key.endswith("q_proj.lora_A.weight"):
             adapters[1][0].weights[key] = weight[:, :32]
     with pytest.raises(InputError, match=r"q_proj has shapes \(64, 32\) and \(64, 64\)"):
-        merge(adapters)
+        merge_deltas(adapters)
 
 
 def test_dora_is_refused_with_a_way_out(tiny_opt, tmp_path):
     dora = open_adapter(random_adapter(tiny_opt, tmp_path / "dora", 0, use_dora=True))
     plain = open_adapter(random_adapter(tiny_opt, tmp_path / "plain", 1))
     with pytest.raises(InputError, match="DoRA"):
-        merge([(plain, 1.0), (dora, 1.0)])
+        merge_deltas([(plain, 1.0), (dora, 1.0)])
 
 
 def test_a_bare_language_model_has_other_names(tiny_opt, tmp_path):
     whole = open_adapter(random_adapter(tiny_opt, tmp_path / "whole", 0))
     bare = whole.renamed({name: name.removeprefix("language_model.") for name in whole.modules})
     with pytest.raises(InputError, match="bare language model"):
-        merge([(whole, 1.0), (bare, 1.0)])
+        merge_deltas([(whole, 1.0), (bare, 1.0)])
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +340,7 @@ def test_heads_for_the_same_answers_are_averaged(vilt, tmp_path):
     a, b = (
         open_adapter(random_adapter(vilt, tmp_path / name, seed, answers=answers)) for seed, name in enumerate("ab")
     )
-    merge_adapters({str(a.folder): 3.0, str(b.folder): 1.0}, tmp_path / "c")
+    merge({str(a.folder): 3.0, str(b.folder): 1.0}, tmp_path / "c")
     found = open_adapter(tmp_path / "c")
     assert found.answers == tuple(answers)
     for key in (key for key in a.weights if "classifier" in key):
@@ -348,7 +348,7 @@ def test_heads_for_the_same_answers_are_averaged(vilt, tmp_path):
     sums, mine, theirs = read_deltas(found), read_deltas(a), read_deltas(b)
     for module, factors in sums.items():
         assert_close(factors.dense(), 3 * mine[module].dense() + theirs[module].dense())
-    resize_adapter(str(a.folder), tmp_path / "d", rank=2)
+    resize(str(a.folder), tmp_path / "d", rank=2)
     kept = open_adapter(tmp_path / "d").weights
     assert all(torch.equal(kept[key], weight) for key, weight in a.weights.items() if "classifier" in key)
 
@@ -357,5 +357,5 @@ def test_heads_for_other_answers_are_refused(vilt, tmp_path):
     for seed, answers in enumerate((["red", "green"], ["green", "red"])):
         random_adapter(vilt, tmp_path / str(seed), seed, answers=answers)
     with pytest.raises(InputError, match="not for the same answers"):
-        merge_adapters({str(tmp_path / "0"): 1.0, str(tmp_path / "1"): 1.0}, tmp_path / "c")
+        merge({str(tmp_path / "0"): 1.0, str(tmp_path / "1"): 1.0}, tmp_path / "c")
     assert not (tmp_path / "c").exists()

@@ -17,12 +17,12 @@ from transformers import (
 from blip2vqa import load
 from blip2vqa.adapters.algebra import Factors, norm, read_deltas
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.data.examples import load_examples
 from blip2vqa.evaluation.compare import SystemRun
 from blip2vqa.exchange import check, measuring, swap, transfer
 from blip2vqa.exchange.measuring import BASE, DIRECT, MOVED, RANDOM, SWAPPED, ZERO, random_like
-from blip2vqa.exchange.transferring import _better, project
+from blip2vqa.exchange.transferring import is_better, project
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
 from helpers.finetune_runs import adapter_of, make_run, same_weights
@@ -267,7 +267,7 @@ def made_up(gain: float, more_than_noise: bool) -> dict:
 def test_better_is_more_than_noise(gain, sure, expected):
     found = made_up(gain, sure)
     other_way = [pair | {"a": pair["b"], "b": pair["a"]} for pair in found["differences"]]
-    assert _better(found) is _better(found | {"differences": other_way}) is expected
+    assert is_better(found) is is_better(found | {"differences": other_way}) is expected
 
 
 @pytest.mark.parametrize(
@@ -294,13 +294,15 @@ def test_the_share_of_the_gain_that_a_move_recovers(right, direct, recovered, ad
     examples = load_examples(str(drawn[1]), str(drawn[0]))[0]
     rights = {BASE: 9, MOVED: right, DIRECT: direct, ZERO: 9, RANDOM: 2, SWAPPED: 5}
 
-    def run(asking, base, revision, adapters, asked, like, base_name, swapped=None):
+    def run(settings, base, revision, adapters, asked, like, base_name, swapped=None):
         names = [base_name, *adapters, SWAPPED]
         answers = {n: [e.answer if i < rights[n] else "nothing" for i, e in enumerate(asked)] for n in names}
         return [SystemRun(name, said, base, None, "none", PROMPT) for name, said in answers.items()]
 
-    monkeypatch.setattr(measuring, "_run", run)
-    gain = measuring.measure(open_adapter(adapter), "base", None, examples, measuring.Asking(), direct="direct")["gain"]
+    monkeypatch.setattr(measuring, "run_systems", run)
+    gain = measuring.measure(open_adapter(adapter), "base", None, examples, measuring.EvalSettings(), direct="direct")[
+        "gain"
+    ]
     assert gain["moved"] == pytest.approx((right - 9) / 36) and gain["direct"] == pytest.approx((direct - 9) / 36)
     assert gain["recovered"] == (None if recovered is None else pytest.approx(recovered))
 

@@ -197,13 +197,13 @@ def _bad_archives() -> dict[str, Bad]:
         "other": (packed(lambda files: files.update({"README.md": b"other"})), "is not what"),
         "config": (packed(lambda files: files.update({CONFIG: b"{}"})), "is not what"),
         "json": (packed(lambda files: files.update({SUMS: b"{"})), "JSON"),
-        "array": (packed(lambda files: files.update({SUMS: b"[]"})), "format"),
+        "array": (packed(lambda files: files.update({SUMS: b"[]"})), "is []; it has to be an object"),
         "twice": (packed(lambda files: files.update({SUMS: b'{"format": 1, "format": 1}'})), "twice"),
         "deep": (packed(lambda files: files.update({SUMS: b"[" * 100_000})), "nested"),
         "latin": (packed(lambda files: files.update({SUMS: b"\xff"})), "UTF-8"),
         "digest": (_digest("0" * 64), "is not what"), "digest-short": (_digest("abc"), "SHA-256"),
-        "digest-upper": (_digest("A" * 64), "SHA-256"), "digest-null": (_digest(None), "SHA-256"),
-        "digest-number": (_digest(5), "SHA-256"),
+        "digest-upper": (_digest("A" * 64), "SHA-256"), "digest-null": (_digest(None), "files.'README.md' is None"),
+        "digest-number": (_digest(5), "files.'README.md' is 5"),
     }  # fmt: skip
     found |= {f"sums-{name}": Bad(make, reason) for name, (make, reason) in wrong.items()}
     return found | {

@@ -12,6 +12,7 @@ NAN, HUGE, ABSENT = float("nan"), 10**400, object()
 GOOD = {
     "base": {"parts": {"qformer": {"sha256": "0" * 64, "sketch": [0.5] * 64}}, "dtype": "float32"},
     "decoding": {}, "metrics": {"blind": {}}, "data": {}, "split": {}, "origin": {"of": [{"name": "a"}, {}]},
+    "answers": ["a", "b"], "roles": ["q"], "scopes": ["language_model"], "files": {},
 }  # fmt: skip
 """What stands around the value."""
 _WRONG = {  # where it stands → values that are refused there
@@ -24,9 +25,13 @@ _WRONG = {  # where it stands → values that are refused there
     "end_token": (3, ["\n"]),
     "style": (3, ["concise"], "a\nb"),
     "question_types": (3, ["count"]),
-    "answers": ("abc", 3, [1], ["a", None], {"a": 1}),
-    "roles": ("q", [1], {"q": 1}, [["q"]]),
-    "scopes": ("language_model", [None], 3),
+    "answers": ("abc", 3, {"a": 1}),
+    "answers.0": (1, True),
+    "answers.1": (None,),
+    "roles": ("q", {"q": 1}),
+    "roles.0": (1, ["q"]),
+    "scopes": ("language_model", 3),
+    "scopes.0": (None,),
     "rank": ("x", 0, -1, 4.0, 10**6, True, [4]),
     "alpha": ("x", [1], True, NAN, HUGE),
     "scaling": (1, ["alpha / rank"]),
@@ -35,15 +40,15 @@ _WRONG = {  # where it stands → values that are refused there
     "seed": ("x", 0.5, [0]),
     "shapes": ("x", [1]),
     "versions": ("x", [1], 3),
-    "files": (None, "x", ["a"], {"a": 1}),
+    "files": (None, "x", ["a"]),
+    "files.a": (1, None),
     "base": ("x", 3, [], True),
     "base.format": ("1", -1, [1]),
     "base.parts": (3, "x", [], None),
     "base.parts.qformer": (1, None, [], "x"),
     "base.parts.qformer.sha256": (1, None, "0" * 63, "A" * 64, "0" * 64 + "\n", ["0" * 64]),
-    "base.parts.qformer.sketch": (
-        3, None, ["1"] * 64, [0] * 64, [1.0] * 63, [1.0] * 65, [1.0] * 63 + [NAN], [1.0] * 63 + [HUGE], [True] * 64,
-    ),
+    "base.parts.qformer.sketch": (3, None, [0] * 64, [1.0] * 63, [1.0] * 65),
+    "base.parts.qformer.sketch.63": ("1", NAN, HUGE, True),
     "base.dtype": (None, 16, "a\nb"),
     "base.quantization": ([1], 4, "gptq", {}, True),
     "base.tokenizer": (3, ["x"]),
@@ -72,7 +77,8 @@ _WRONG = {  # where it stands → values that are refused there
     "split.eval_table": (3, []),
     "origin": ("x", 3, ["merge"], True),
     "origin.command": (3, ["merge"]),
-    "origin.of": (None, 3, "x", {}, ["x"], [None]),
+    "origin.of": (None, 3, "x", {}),
+    "origin.of.1": ("x", None),
     "origin.of.1.name": (3, ["a"], "a/" + "x" * 256),
     "origin.of.1.weight": ("x", NAN, HUGE, [1]),
     "origin.of.1.sha256": ([1], 3),
@@ -90,10 +96,10 @@ def saying(where: str, value: object) -> Callable[[Path], None]:
 
     def make(folder: Path) -> None:
         manifest = copy.deepcopy(json.loads((folder / MANIFEST).read_text()) | GOOD)
-        *path, key = where.split(".")
+        *path, key = (int(step) if step.isdigit() else step for step in where.split("."))
         around = manifest
         for step in path:
-            around = around[int(step) if isinstance(around, list) else step]
+            around = around[step]
         around[key] = value
         if value is ABSENT:
             del around[key]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from blip2vqa.reporting.exchange import EXIT_CODES, show
+from blip2vqa.exchange.commands import COMMANDS, EXIT_CODES
 
 
 def printed(capsys, command: str, result) -> str:
-    show(command, result)
+    COMMANDS[command].show(result)
     output = capsys.readouterr().out
     assert "\x1b" not in output
     return output

@@ -1,5 +1,6 @@
-"""A base's weights on disk, read tensor by tensor in bounded memory, under the names that its model has."""
+"""Read a base's weights from disk tensor by tensor, in bounded memory, under the names that its model has."""
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -38,19 +39,20 @@ _DTYPES = {
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_MAPPED_BYTES = 256 * 2**20  # read of a pickled file before it is mapped anew
+MAPPED_BYTES = 256 * 2**20
+"""Bytes read of a pickled file before it is mapped anew."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of a file."""
+    """Data type and shape of one tensor in a file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
 
 
 class SafetensorsFile:
-    """Tensors of a safetensors file: `stored`, by their keys in it, and `read`."""
+    """The tensors of a safetensors file: `stored` describes each by its key, `read` reads one."""
 
     pickled = False
 
@@ -66,7 +68,7 @@ class SafetensorsFile:
 
 
 class PickledFile:
-    """Tensors of a `.bin` of `torch.save`, of which nothing but tensors is unpickled; otherwise as `SafetensorsFile`."""
+    """The tensors of a file of `torch.save`, of which nothing but tensors is unpickled; otherwise as `SafetensorsFile`."""
 
     pickled = True
 
@@ -81,7 +83,7 @@ class PickledFile:
         self._tensors = {key: tensor for key, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
 
     def read(self, key: str) -> torch.Tensor:
-        if self._seen > _MAPPED_BYTES:
+        if self._seen > MAPPED_BYTES:
             self._map()
         tensor = self._tensors[key].clone(memory_format=torch.contiguous_format)
         self._seen += tensor.nbytes
@@ -90,7 +92,7 @@ class PickledFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A base's weights, none of them in memory yet."""
+    """A base's weights in their files; none of them is in memory yet."""
 
     base_model_id: str
     revision: str | None
@@ -98,11 +100,11 @@ class Checkpoint:
     family: Family | None
     """None for a language model alone."""
     model: nn.Module
-    """Upstream's, without content, on the device `meta`."""
+    """The model of transformers, without content, on the device `meta`."""
     readers: tuple[SafetensorsFile | PickledFile, ...]
-    """One for each file."""
+    """One reader for each file."""
     places: dict[str, tuple[SafetensorsFile | PickledFile, str]]
-    """The model's parameters, in its order, each once where some are tied → where they are: the file, and the key in it."""
+    """Parameter of the model, in the model's order and once where some are tied → (file, key in the file)."""
     doubles: frozenset[str]
     """Keys of tied parameters' second copies."""
     quantized: str | None
@@ -114,12 +116,12 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path:
-        """Where the files are; in the Hub's cache, of one revision."""
+        """Folder of the files; in the Hub's cache, that of one revision."""
         return self.files[0].parent
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the model's parameters that the files hold."""
+        """Names of the model's parameters that the files hold."""
         return tuple(self.places)
 
     @property
@@ -134,7 +136,7 @@ class Checkpoint:
 
     @cached_property
     def stored_dtype(self) -> torch.dtype:
-        """What most of its numbers are in; of a quantized one, most of those that are not quantized."""
+        """Data type of most of the numbers; in a quantized checkpoint, of most of those that are not quantized."""
         sizes = Counter()
         for reader, key in self.places.values():
             stored = reader.stored[key]
@@ -142,24 +144,28 @@ class Checkpoint:
                 sizes[stored.dtype] += torch.Size(stored.shape).numel()
         return sizes.most_common(1)[0][0]
 
+    def empty_model(self, answers: tuple[str, ...] | None = None) -> nn.Module:
+        """Make the model without content, on the device `meta`; where it has a head for answers, for these if any are given."""
+        return self.family.outline(self.config, answers=answers) if self.family else copy.deepcopy(self.model)
+
     def shape(self, name: str) -> tuple[int, ...]:
-        """As the model has it, also where it is stored in 4 bits."""
+        """Return a parameter's shape as the model has it, also where it is stored in 4 bits."""
         return tuple(self.model.get_parameter(name).shape)
 
     def dtype(self, name: str) -> torch.dtype:
-        """Of what `tensor` returns."""
+        """Return the data type of what `tensor` returns."""
         reader, key = self.places[name]
         dtype = reader.stored[key].dtype
         return dtype if dtype.is_floating_point else torch.float32
 
     def tensor(self, name: str) -> torch.Tensor:
-        """A parameter as stored; a quantized one in float32."""
+        """Read a parameter as it is stored; a quantized one in float32."""
         reader, key = self.places[name]
         weight = reader.read(key)
         return weight if weight.is_floating_point() else self._dequantize(weight, key)
 
     def _dequantize(self, weight: torch.Tensor, key: str) -> torch.Tensor:
-        """As bitsandbytes' own layers do: 8 bits with a scale for each row, 4 bits with one for each block."""
+        """Dequantize as the layers of bitsandbytes do: 8 bits with a scale for each row, 4 bits with one for each block."""
         where = {stored: reader for reader in self.readers for stored in reader.stored}
         if weight.dtype == torch.int8:
             scales = f"{key.removesuffix('weight')}SCB"
@@ -170,10 +176,10 @@ class Checkpoint:
 
 
 def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoint:
-    """Find a base's weights, in a folder or on the Hub, and which file holds what; none of them is kept in memory.
+    """Find a base's weights, in a folder or on the Hub, and which file holds what; keep none of them in memory.
 
-    The names are those after `from_pretrained`, also for old layouts. Raises `InputError` for what is no base of a known
-    architecture, not reachable, or incomplete.
+    Parameters have the names that they have after `from_pretrained`, also in files of old layouts. Raises `InputError` for what
+    is no base of a known architecture, not reachable, or incomplete.
     """
     base_model_id = str(base_model_id)
     config = reach(AutoConfig.from_pretrained, base_model_id, revision)
@@ -202,7 +208,7 @@ def upstream_class(config) -> type:
 
 
 def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], torch.Tensor]) -> None:
-    """Write a safetensors file, holding one tensor at a time in memory; the library's own writer takes all at once.
+    """Write a safetensors file with one tensor at a time in memory; the library's own writer takes all at once.
 
     The format is 8 bytes of header length, a header in JSON, then the numbers:
     https://github.com/huggingface/safetensors#format
@@ -225,7 +231,7 @@ def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], t
 
 
 def _weight_files(base_model_id: str, revision: str | None) -> list[Path]:
-    """The files that `from_pretrained` would read, in its order of preference."""
+    """List the files that `from_pretrained` would read, in its order of preference."""
     for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
         found = cached_file(base_model_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
         if found is None:
@@ -246,7 +252,7 @@ def _quantized(base_model_id: str, config) -> str | None:
 
 
 def _places(model: nn.Module, readers: Iterable) -> tuple[dict, frozenset[str]]:
-    """Parameter → its reader and key, and the keys of second copies; renamed as transformers renames when it loads."""
+    """Map each parameter, named as transformers names it, to its (reader, key); also return the keys of second copies."""
     known = model.state_dict()
     renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
     found = {}
@@ -295,6 +301,3 @@ def _check_complete(base: Checkpoint) -> None:
             )
     if problems:
         raise InputError(*problems)
-
-
-__all__ = ["Checkpoint", "Stored", "open_checkpoint", "upstream_class", "write_tensors"]

@@ -1,4 +1,4 @@
-"""What a base's frozen parts are, whatever files, precision and name they come in: a hash for equal, a sketch for close."""
+"""Identify the parts of a base, whatever files, precision and name they come in: a hash tells equal, a sketch tells close."""
 
 import hashlib
 import json
@@ -13,8 +13,10 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
+from blip2vqa.adapters.validation.manifest_schema import SKETCH, Base
+from blip2vqa.adapters.validation.schema import problems_of
 from blip2vqa.models.family import TOKEN_EMBEDDINGS
-from blip2vqa.models.loading import load_processor
+from blip2vqa.models.loading import load_processor, remembered
 from blip2vqa.models.places import part_of
 from blip2vqa.models.text import IMAGE_TOKEN
 from blip2vqa.utils.files import write_json_atomic
@@ -32,7 +34,9 @@ with outliers do worse), 0.09 in 4 bits of nf4, 0.13 of fp4. A copy that was fin
 told from one that was not."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
-_BINS, _ROW, _BLOCK = 64, 4096, 2**22
+_ROW = 4096
+BLOCK = 2**22
+"""Numbers that are hashed or summed at a time."""
 _PROBE = "Question: What's in the photo, 3 red cars or <b>naïve</b> boats?\nAnswer: 2"
 _NO_SETTING = {
     "image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "transformers_version", "auto_map",
@@ -40,7 +44,7 @@ _NO_SETTING = {
 
 
 def fingerprint_base(base_model_id: str, revision: str | None = None, *, progress: bool = False) -> dict:
-    """What identifies a base, computed once for its files.
+    """Compute what identifies a base, once for its files.
 
     Returns `{"parts": {part: {"sha256", "sketch"}}, "dtype", "quantization", "tokenizer", "image_processor"}`. A part's hash
     is over names, shapes and content rounded to bfloat16: the same for a float32 copy and its bfloat16 cast. Its names begin
@@ -54,7 +58,7 @@ def fingerprint_base(base_model_id: str, revision: str | None = None, *, progres
     tokenizer, image_processor = _processor(checkpoint)
     found = {
         "format": FORMAT,
-        "parts": _fingerprint_parts(checkpoint, None if tokenizer is None else tokenizer.vocab_size, progress),
+        "parts": fingerprint_parts(checkpoint, None if tokenizer is None else tokenizer.vocab_size, progress),
         "dtype": str(checkpoint.stored_dtype).removeprefix("torch."),
         "quantization": checkpoint.quantized,
         "tokenizer": None if tokenizer is None else _tokenizer_hash(tokenizer),
@@ -66,22 +70,33 @@ def fingerprint_base(base_model_id: str, revision: str | None = None, *, progres
     return found
 
 
-def compare_parts(mine: dict, theirs: dict) -> dict[str, str]:
-    """How each part of one base is to another's, of two results of `fingerprint_base`.
+def base_facts(base: Checkpoint) -> dict:
+    """Return what the manifest of an adapter says of its base."""
+    return {
+        "family": base.family.name if base.family else base.config.model_type,
+        "base_model_id": remembered(base.base_model_id),
+        "base_model_revision": base.revision,
+        "base": fingerprint_base(base.base_model_id, base.revision),
+    }
 
-    "same": to the last bit of bfloat16; "cast": apart by no more than a cast does; "quantized-8bit", "quantized-4bit": no more
-    than quantizing does, and one of them is; "different"; "unknown": not in both.
+
+def compare_parts(mine: dict, theirs: dict) -> dict[str, str]:
+    """Tell how each part of one base relates to another's, from two results of `fingerprint_base`.
+
+    Returns part → "same": equal to the last bit of bfloat16; "cast": no further apart than a cast puts them; "quantized-8bit",
+    "quantized-4bit": no further apart than quantizing does, and one of them is quantized; "different"; "unknown": not in both.
     """
+    ours, others = mine.get("parts", {}), theirs.get("parts", {})
     if mine.get("format") != theirs.get("format"):
-        return dict.fromkeys({**mine.get("parts", {}), **theirs.get("parts", {})}, UNKNOWN)
+        return dict.fromkeys({**ours, **others}, UNKNOWN)
     bits = {base.get("quantization") for base in (mine, theirs)}
     # The coarser of the two decides. Copies in one precision have no reason to differ.
     limits = [(CAST, CAST_DISTANCE)] * (mine.get("dtype") != theirs.get("dtype")) + [
         (f"{QUANTIZED}-{kind}", limit) for kind, limit in QUANTIZED_DISTANCE.items() if kind in bits
     ]
     found = {}
-    for part in {**mine.get("parts", {}), **theirs.get("parts", {})}:
-        one, other = mine.get("parts", {}).get(part), theirs.get("parts", {}).get(part)
+    for part in {**ours, **others}:
+        one, other = ours.get(part), others.get(part)
         if not one or not other:
             found[part] = UNKNOWN
         elif one["sha256"] == other["sha256"]:
@@ -93,7 +108,7 @@ def compare_parts(mine: dict, theirs: dict) -> dict[str, str]:
 
 
 def distance(one: dict, other: dict) -> float:
-    """About ‖W − W'‖ / ‖W‖ of two copies of a part, from their sketches: some 10 % wrong, as 64 numbers are."""
+    """Estimate ‖W − W'‖ / ‖W‖ of two copies of a part from their sketches; 64 numbers are some 10% wrong."""
     if len(one["sketch"]) != len(other["sketch"]):
         return math.inf
     apart, long = math.dist(one["sketch"], other["sketch"]), math.hypot(*one["sketch"])
@@ -101,11 +116,11 @@ def distance(one: dict, other: dict) -> float:
 
 
 def sketch(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """64 numbers (float64) that are as far apart, for two tensors, as the tensors themselves on average.
+    """Compute 64 numbers (float64) that are as far apart, for two tensors, as the tensors themselves on average.
 
-    Every element goes with a sign into one of 64 bins, both drawn from a hash of the name: the sparse form of Johnson and
-    Lindenstrauss' projection, whose squared length is right in expectation (Charikar, Chen, Farach-Colton, "Finding frequent
-    items in data streams", 2002; Weinberger et al., "Feature hashing for large scale multitask learning", 2009, arXiv
+    Every element is added, with a sign, to one of 64 bins; both are drawn from a hash of the name. This is the sparse form of
+    Johnson and Lindenstrauss' projection, whose squared length is right in expectation (Charikar, Chen, Farach-Colton, "Finding
+    frequent items in data streams", 2002; Weinberger et al., "Feature hashing for large scale multitask learning", 2009, arXiv
     0902.2206). The sign is a product of one for the row of 4096 elements and one for the place in it, so that rows are summed
     first. Elements of a matrix [out, in] count √in times: else norms, whose weights are near 1, would hide the matrices.
     """
@@ -114,16 +129,16 @@ def sketch(tensor: torch.Tensor, name: str) -> torch.Tensor:
     draws = torch.tensor(list(hashlib.shake_256(name.encode()).digest(_ROW + rows)), dtype=torch.uint8)
     signs = 1 - 2 * (draws >> 7).float()
     total = torch.zeros(_ROW)
-    for start in range(0, rows, _BLOCK // _ROW):
-        block = flat[start * _ROW : start * _ROW + _BLOCK].float()
+    for start in range(0, rows, BLOCK // _ROW):
+        block = flat[start * _ROW : start * _ROW + BLOCK].float()
         block = torch.nn.functional.pad(block, (0, -len(block) % _ROW)).view(-1, _ROW)
         total += signs[_ROW + start : _ROW + start + len(block)] @ block
     signed = total.double() * signs[:_ROW] * math.sqrt(math.prod(tensor.shape[1:]))
-    return torch.zeros(_BINS, dtype=torch.float64).index_add_(0, draws[:_ROW].long() % _BINS, signed)
+    return torch.zeros(SKETCH, dtype=torch.float64).index_add_(0, draws[:_ROW].long() % SKETCH, signed)
 
 
-def _fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: bool) -> dict[str, dict]:
-    """Part → its fingerprint; `tokens`: rows of the vocabulary that count, None where no tokenizer says so."""
+def fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: bool) -> dict[str, dict]:
+    """Compute the fingerprint of each part; `tokens`: rows of the vocabulary that count, None where no tokenizer tells."""
     jobs = {}
     for name in checkpoint.names:
         part = part_of(name, checkpoint.family)
@@ -153,9 +168,9 @@ def _fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: boo
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    """SHA-256 of shape and content, the numbers rounded to bfloat16."""
+    """Compute the SHA-256 of shape and content, the numbers rounded to bfloat16."""
     digest = hashlib.sha256(json.dumps(list(tensor.shape)).encode())
-    for block in tensor.reshape(-1).split(_BLOCK):
+    for block in tensor.reshape(-1).split(BLOCK):
         digest.update(block.to(torch.bfloat16).view(torch.int16).numpy().data)
     return digest.hexdigest()
 
@@ -165,7 +180,7 @@ def _hash(facts) -> str:
 
 
 def _processor(checkpoint: Checkpoint) -> tuple:
-    """(tokenizer, image processor); None for those that a language model alone does not have."""
+    """Load (tokenizer, image processor); None for those that a language model alone does not have."""
     if checkpoint.family is not None:
         processor = load_processor(checkpoint.base_model_id, checkpoint.config, checkpoint.revision)
         return processor.tokenizer, processor.image_processor
@@ -179,7 +194,7 @@ def _processor(checkpoint: Checkpoint) -> tuple:
 
 
 def _tokenizer_hash(tokenizer) -> str:
-    """Of the words and their numbers, and of what becomes of a sentence; <image>, which only BLIP-2 needs, left out."""
+    """Hash the vocabulary and the ids of a sentence; the token <image>, which only BLIP-2 needs, is left out."""
     words = {word: number for word, number in tokenizer.get_vocab().items() if word != IMAGE_TOKEN}
     return _hash([words, tokenizer(_PROBE, verbose=False)["input_ids"]])
 
@@ -190,7 +205,7 @@ def _image_processor_hash(image_processor) -> str:
 
 
 def _cache_file(checkpoint: Checkpoint) -> Path:
-    """Named by the files that the result depends on: place, size, time of the last change."""
+    """Return the file that keeps the result; its name depends on the base's files: place, size, time of the last change."""
     beside = [path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".model", ".txt")]
     files = [path.resolve() for path in sorted({*checkpoint.files, *beside})]
     facts = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
@@ -199,11 +214,10 @@ def _cache_file(checkpoint: Checkpoint) -> Path:
 
 
 def _cached(checkpoint: Checkpoint) -> dict | None:
-    """What is known of these files; None where that is nothing, or damaged."""
+    """Read the kept result for these files; None where there is none, or it is damaged."""
     try:
         found = json.loads(_cache_file(checkpoint).read_text(encoding="utf-8"))
-        whole = all(part["sha256"] and len(part["sketch"]) == _BINS for part in found["parts"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return None
-    expected = {"format", "parts", "dtype", "quantization", "tokenizer", "image_processor"}
-    return found if whole and found.keys() == expected else None
+    whole = not problems_of(Base, found) and found.keys() == Base.model_fields.keys()
+    return found if whole else None

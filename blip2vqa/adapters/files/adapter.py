@@ -1,9 +1,7 @@
-"""An adapter's files: where they are, found to be safe before anything of them is loaded, and what they hold."""
+"""An adapter's folder: read once it is found to be safe, and written whole or not at all."""
 
 import copy
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,32 +12,31 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
-from blip2vqa.adapters.files.manifest import read_manifest, write_manifest
-from blip2vqa.adapters.storage.hub import fetch_adapter
-from blip2vqa.adapters.storage.local import find_in_store
+from blip2vqa.adapters.files.manifest import write_manifest
 from blip2vqa.adapters.validation.safety import WEIGHTS, check_folder
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import new_folder
 
 PREFIX = "base_model.model."
-"""Of every key of PEFT's files, in front of the module's own name."""
+"""What every key in PEFT's files begins with, before the module's name."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as it lies on disk, found to be safe to read; what base it fits is another question."""
+    """An adapter on disk, found to be safe to read; which base it fits is another question."""
 
     name: str
-    """As the user called it: a folder, a Hub id, or a name in the store."""
+    """What the user calls it: a folder, a Hub id, or a name in the store."""
     folder: Path
     revision: str | None
-    """Of the Hub, when it came from there."""
+    """Branch, tag or commit on the Hub, where it came from there."""
     config: LoraConfig
     manifest: dict
     """`{}` for an adapter of other tools."""
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
-        """As stored, under PEFT's keys. Raises `InputError` for a damaged file."""
+        """The tensors as stored, under PEFT's keys. Raises `InputError` for a damaged file."""
         try:
             return load_file(self.folder / WEIGHTS)
         except (OSError, ValueError, SafetensorError) as error:
@@ -56,8 +53,12 @@ class Adapter:
         end = ".lora_A.weight"
         return tuple(key.removeprefix(PREFIX).removesuffix(end) for key in self.weights if key.endswith(end))
 
+    def factors(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return A [rank, in] and B [out, rank] of an adapted layer, as stored."""
+        return tuple(self.weights[f"{PREFIX}{module}.lora_{side}.weight"] for side in "AB")
+
     def renamed(self, names: Mapping[str, str]) -> "Adapter":
-        """The same adapter, its layers `{name: name in another base}`; not a number of it changes."""
+        """Return the same adapter with its layers renamed, `{name: name in another base}`; its numbers stay as they are."""
         config, weights = copy.deepcopy(self.config), {}
         for key, tensor in self.weights.items():
             module, sign, rest = key.removeprefix(PREFIX).rpartition(".lora_")
@@ -72,12 +73,12 @@ class Adapter:
         return made
 
     def forget_weights(self) -> None:
-        """Let them leave memory; they are read again when they are asked for."""
+        """Drop the weights from memory; they are read again when they are asked for."""
         vars(self).pop("weights", None)
 
     @property
     def base_model_id(self) -> str | None:
-        """The base that it remembers."""
+        """Hub id or folder of the base that it was made for."""
         return self.manifest.get("base_model_id") or self.config.base_model_name_or_path
 
     @property
@@ -86,25 +87,19 @@ class Adapter:
 
     @property
     def answers(self) -> tuple[str, ...] | None:
-        """The only ones it gives; None: any."""
+        """Answers to choose among; None allows any."""
         return tuple(self.manifest["answers"]) if self.manifest.get("answers") else None
 
 
-def open_adapter(name: str | Path, revision: str | None = None) -> Adapter:
-    """Find an adapter: a folder, else a name in the store, else a Hub id, at a revision behind `@` if you like.
+def read_adapter(folder: Path, name: str | None = None, revision: str | None = None) -> Adapter:
+    """Open the adapter in a folder; its weights are read when they are asked for.
 
-    Raises `InputError`, with every problem found, for what is no adapter, not reachable, or not safe to load.
+    `name`: what the user calls it, by default the folder. Raises `InputError`, with every problem found, for what is no adapter
+    or not safe to load.
     """
-    name = str(name)
-    folder = Path(name) if Path(name).is_dir() else find_in_store(name)
-    if folder is None:
-        name, _, at = name.partition("@")
-        revision = at or revision
-        folder = fetch_adapter(name, revision)
-    else:
-        revision = None
-    check_folder(folder, name)
-    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), read_manifest(folder, name))
+    name = name or str(folder)
+    found = check_folder(folder, name)
+    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), found.manifest)
 
 
 def check_output(folder: Path) -> None:
@@ -118,15 +113,11 @@ def check_output(folder: Path) -> None:
 def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.Tensor], manifest: dict) -> None:
     """Write an adapter, whole or not at all; `weights` under PEFT's keys. Raises `InputError` where `folder` is there."""
     check_output(folder)
-    making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(making, ignore_errors=True)
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     try:
-        making.mkdir()
-        config.save_pretrained(making)
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, making / WEIGHTS, {"format": "pt"})
-        write_manifest(making, manifest)
-        making.rename(folder)
+        with new_folder(folder) as making:
+            config.save_pretrained(making)
+            save_file(tensors, making / WEIGHTS, {"format": "pt"})
+            write_manifest(making, manifest)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)

@@ -1,28 +1,22 @@
-"""What is published of an adapter: its files, with a card for strangers and without this machine's paths."""
+"""Prepare an adapter for others: its files, with a card for strangers and without this machine's paths."""
 
 import hashlib
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
 
+from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.files.card import is_hub_id, model_card
-from blip2vqa.adapters.files.manifest import FORMAT
-from blip2vqa.adapters.validation.safe_manifest import check_scores
-from blip2vqa.adapters.validation.safety import CONFIG, MANIFEST, WEIGHTS
+from blip2vqa.adapters.validation.manifest_schema import FORMAT, USES, Metrics
+from blip2vqa.adapters.validation.safety import CARD, CONFIG, MANIFEST, METRICS, WEIGHTS
+from blip2vqa.adapters.validation.schema import problems_of
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.strict_json import parse_json
 
-if TYPE_CHECKING:
-    from blip2vqa.adapters.files.adapter import Adapter
-
-CARD, METRICS = "README.md", "metrics.json"
-WORDS = ("prompt", "answers", "end_token", "metrics")  # of the manifest: never a path, whatever they look like
-
 
 def published(
-    adapter: "Adapter", repo_id: str, licence: str | None, base_model_id: str | None
+    adapter: Adapter, repo_id: str, licence: str | None, base_model_id: str | None
 ) -> dict[str, bytes | Path]:
-    """File → what is published of an adapter under this name.
+    """Make what is published of an adapter under this name: file → its contents, or the file to send as it is.
 
     Raises `InputError` for one whose base has no name on the Hub.
     """
@@ -41,7 +35,7 @@ def published(
     if (adapter.folder / METRICS).is_file():
         files[METRICS] = (adapter.folder / METRICS).read_bytes()
         scores = parse_json(files[METRICS], finite=False)
-        metrics = metrics or ({} if check_scores(scores) else scores)
+        metrics = metrics or ({} if problems_of(Metrics, scores) else scores)
     files[CARD] = model_card(manifest, metrics, repo_id=repo_id, licence=licence).encode()
     if adapter.manifest:
         sums = {file: _sha256(files[file]) for file in manifest.get("files", {}) if file in files}
@@ -50,7 +44,7 @@ def published(
 
 
 def _without_paths(manifest: dict) -> dict:
-    """A manifest that says nothing of the folders of this machine."""
+    """Return the manifest with each path of this machine cut to its last part."""
 
     def last_part(value):
         if isinstance(value, dict):
@@ -63,7 +57,8 @@ def _without_paths(manifest: dict) -> dict:
         local = value.startswith(("~", "./", "../")) or any(kind(value).is_absolute() for kind in kinds)
         return PureWindowsPath(value).name if local else value  # which takes both kinds of stroke
 
-    clean = {**last_part(manifest), **{key: manifest[key] for key in WORDS if key in manifest}}
+    words = {key for key, use in USES.items() if use.words}
+    clean = {key: value if key in words else last_part(value) for key, value in manifest.items()}
     if (clean.get("data") or {}).get("table"):
         clean["data"]["table"] = Path(clean["data"]["table"]).name
     return clean

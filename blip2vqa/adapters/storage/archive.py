@@ -1,4 +1,4 @@
-"""One adapter in one file, to hand on: a zip with its files and their checksums, the same bytes for the same adapter."""
+"""Pack one adapter into one file to hand on: a zip with its files and their checksums, the same bytes for the same adapter."""
 
 import hashlib
 import json
@@ -6,64 +6,69 @@ import os
 import re
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Literal
 
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.storage.local import folder_of, own_name, placing
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, MAX_TEXT, WEIGHTS, check_name
+from blip2vqa.adapters.validation.schema import Schema, Sha256, problems_of
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.files import flush_to_disk
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CHECKSUMS = "checksums.json"
-FORMAT = 1
 _DATE = (1980, 1, 1, 0, 0, 0)
 _BLOCK = 1 << 20
 _MAX_ENTRIES = 100
 _FOLDER = 0x10
-"""MS-DOS's attribute of one."""
+"""MS-DOS's attribute of a folder."""
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, IndexError,
 )  # fmt: skip
 """What `zipfile` raises for a file that is not what it says."""
 
 
+class Checksums(Schema):
+    """checksums.json of an archive."""
+
+    format: Literal[1]
+    name: str
+    """Of the adapter."""
+    files: dict[str, Sha256]
+
+
 def export(adapter: Adapter, output: str | Path) -> Path:
-    """Write an adapter to one file, `output`, or to NAME.zip in the folder `output`; returns the file.
+    """Write an adapter to one file, `output`, or to NAME.zip in the folder `output`; return the file.
 
     Raises `InputError` when there is such a file already, or it cannot be written; half a file is never left.
     """
     name, output = own_name(adapter.name), Path(output)
     output = output / f"{name}.zip" if output.is_dir() else output
-    temporary = None
+    if not output.parent.is_dir():
+        raise InputError(f"archive {output}: there is no folder {output.parent} to put it in; make it first")
     try:
         if os.path.lexists(output):
             raise FileExistsError
-        if not output.parent.is_dir():
-            raise InputError(f"archive {output}: there is no folder {output.parent} to put it in; make it first")
-        number, temporary = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent)
-        with os.fdopen(number, "wb") as file:
-            _pack(adapter.folder, name, file)
-            file.flush()
-            os.fsync(file.fileno())  # without it a power cut may keep the name and lose the contents
-        os.chmod(temporary, 0o644)
-        _name_once(temporary, output)
+        with TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as scratch:
+            packed = Path(scratch) / output.name
+            with packed.open("wb") as file:
+                pack_files(adapter.folder, name, file)
+            flush_to_disk(packed)
+            _name_once(packed, output)
     except FileExistsError as error:
         raise InputError(f"archive {output}: exists already; choose another name, or remove it") from error
     except OSError as error:
         raise InputError(f"archive {output}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
     return output
 
 
 def import_adapter(archive: str | Path, name: str | None = None, store: str | Path | None = None) -> Path:
-    """Put the adapter in an archive into a store, under its own name if no other is given; returns its folder there.
+    """Put the adapter in an archive into a store, under its own name if no other is given; return its folder there.
 
     Raises `InputError` for an archive that is not what `export` writes, for an adapter that is refused, or for a name that
     is taken. All of the archive is read and compared with its checksums before anything is written, and what is written once
@@ -80,12 +85,12 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
         with zipfile.ZipFile(archive) as opened:
             entries = _check_entries(opened, what)
             own, sums = _read_checksums(opened, entries, what)
-            wrong = [file for file, digest in sums.items() if _unpack(opened, entries[file]) != digest]
+            wrong = [file for file, digest in sums.items() if unpack_file(opened, entries[file]) != digest]
             raise_all([f"{what}: {file} is not what {CHECKSUMS} says; fetch the archive anew" for file in wrong])
             with placing(name or own, store) as folder:
                 for file, digest in sums.items():
                     with open(folder / file, "xb") as output:
-                        if _unpack(opened, entries[file], output) != digest:
+                        if unpack_file(opened, entries[file], output) != digest:
                             raise InputError(f"{what}: {file} changed while it was read; try again")
     except OSError as error:
         raise InputError(f"{what}: is not readable: {error.strerror or error}") from error
@@ -95,7 +100,7 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
     return folder_of(name or own, store)
 
 
-def _pack(folder: Path, name: str, output: BinaryIO) -> None:
+def pack_files(folder: Path, name: str, output: BinaryIO) -> None:
     sums = {}
     with zipfile.ZipFile(output, "w") as archive:
         for file in ADAPTER_FILES:
@@ -108,19 +113,19 @@ def _pack(folder: Path, name: str, output: BinaryIO) -> None:
                         digest.update(block)
                         packed.write(block)
             sums[file] = digest.hexdigest()
-        listed = json.dumps({"format": FORMAT, "name": name, "files": sums}, indent=2).encode()
+        listed = json.dumps({"format": 1, "name": name, "files": sums}, indent=2).encode()
         archive.writestr(_entry(CHECKSUMS, len(listed)), listed)
 
 
 def _entry(name: str, size: int) -> zipfile.ZipInfo:
-    """Stored as it is: weights hardly shrink, and compressors of other versions would make other bytes."""
+    """Describe a file of the archive, stored as it is: weights hardly shrink, and other compressors would make other bytes."""
     entry = zipfile.ZipInfo(name, _DATE)
     entry.create_system, entry.external_attr, entry.file_size = 3, (stat.S_IFREG | 0o644) << 16, size
     return entry
 
 
-def _name_once(temporary: str, output: Path) -> None:
-    """Raises FileExistsError rather than replacing a file that came meanwhile."""
+def _name_once(temporary: Path, output: Path) -> None:
+    """Give a file its name. Raises FileExistsError rather than replacing a file that came meanwhile."""
     try:
         os.link(temporary, output)
     except FileExistsError:
@@ -132,7 +137,7 @@ def _name_once(temporary: str, output: Path) -> None:
 
 
 def _check_entries(archive: zipfile.ZipFile, what: str) -> dict[str, zipfile.ZipInfo]:
-    """Name → entry, each a plain file that an adapter may have, and none beyond its limit."""
+    """Map each name to its entry. Raises `InputError` for what is no plain file of an adapter, or beyond its limit."""
     listed = archive.infolist()
     if len(listed) > _MAX_ENTRIES:
         raise InputError(f"{what}: has {len(listed)} entries; an adapter has at most {len(ADAPTER_FILES) + 1} files")
@@ -177,34 +182,26 @@ def _entry_problem(entry: zipfile.ZipInfo) -> str | None:
 def _read_checksums(
     archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], what: str
 ) -> tuple[str, dict[str, str]]:
-    """→ (the adapter's name, file → SHA-256)."""
+    """Read (the adapter's name, file → SHA-256) from an archive. Raises `InputError` where they do not fit its entries."""
     try:
         listed = parse_json(archive.read(entries[CHECKSUMS]))
     except ValueError as error:
         raise InputError(f"{what}: {CHECKSUMS} is not readable as JSON: {error}") from error
-    if not isinstance(listed, dict) or listed.get("format") != FORMAT:
-        raise InputError(f"{what}: {CHECKSUMS} has to be an object with format {FORMAT}")
-    name, sums = listed.get("name"), listed.get("files")
-    if not isinstance(name, str) or not isinstance(sums, dict):
-        raise InputError(f"{what}: {CHECKSUMS} has to have the adapter's name and its files")
+    raise_all([f"{what}: {CHECKSUMS} {problem}" for problem in problems_of(Checksums, listed)])
+    name, sums = listed["name"], listed["files"]
     try:
         check_name(name)
     except InputError as error:
         raise InputError(*(f"{what}: {problem}" for problem in error.problems)) from error
     problems = [f"{what}: {CHECKSUMS} has no {file}" for file in entries.keys() - sums.keys() - {CHECKSUMS}]
     problems += [f"{what}: has no {shown(file)}, which {CHECKSUMS} has" for file in sums.keys() - entries.keys()]
-    problems += [
-        f"{what}: the checksum of {shown(file)} is {shown(digest)}; it has to be a SHA-256 in hexadecimal digits"
-        for file, digest in sums.items()
-        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest)
-    ]
     problems += [f"{what}: {CHECKSUMS} has itself"] if CHECKSUMS in sums else []
     raise_all(sorted(problems))
     return name, sums
 
 
-def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, output: BinaryIO | None = None) -> str:
-    """SHA-256 of an entry's contents, also written to `output`. Raises ValueError when they are not as long as it says."""
+def unpack_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, output: BinaryIO | None = None) -> str:
+    """Compute the SHA-256 of an entry's contents, and write them to `output`. Raises ValueError where its size is not true."""
     digest, size = hashlib.sha256(), 0
     with archive.open(entry) as source:
         while block := source.read(_BLOCK):

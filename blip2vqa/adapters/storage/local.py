@@ -1,11 +1,10 @@
-"""The store: a folder of adapters, each in a folder of its name.
+"""Keep adapters in the store: a folder of adapters, each in a folder of its name.
 
 An adapter is written under a temporary name, checked there, and takes its own name last: a reader sees it whole or not
 at all, and of two processes that add one name, one is told that the other was first.
 """
 
 import errno
-import json
 import math
 import os
 import shutil
@@ -17,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, MANIFEST, WEIGHTS, check_folder, check_name
+from blip2vqa.adapters.validation.safety import ADAPTER_FILES, WEIGHTS, check_folder, check_name
 from blip2vqa.config.roles import ROLE_ALIASES, ROLES
 from blip2vqa.evaluation.metrics import MAIN_METRICS
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import flush_to_disk, new_folder
 
 _TEMPORARY = ".adapter-tmp"
 _STALE = 24 * 3600
@@ -28,7 +28,7 @@ _STALE = 24 * 3600
 
 
 def default_store() -> Path:
-    """$BLIP2VQA_STORE, else blip2vqa/adapters in the user's folder for data."""
+    """Return $BLIP2VQA_STORE, else blip2vqa/adapters in the user's folder for data."""
     given = os.environ.get("BLIP2VQA_STORE")
     if given:
         return Path(given)
@@ -36,7 +36,7 @@ def default_store() -> Path:
 
 
 def find_in_store(name: str, store: str | Path | None = None) -> Path | None:
-    """The folder of an adapter of that name in a store, by default the user's; None where there is none."""
+    """Return the folder of an adapter of that name in a store, by default the user's; None where there is none."""
     try:
         folder = _store(store) / check_name(name)
     except InputError:
@@ -45,11 +45,11 @@ def find_in_store(name: str, store: str | Path | None = None) -> Path | None:
 
 
 def list_store(store: str | Path | None = None) -> list[dict]:
-    """What a store holds, by name; weights are not read beyond their header.
+    """List the adapters in a store by name; weights are not read beyond their header.
 
-    Each has name, task, base, rank, roles, `score` (`metric`, `adapter` and `blind`, what a model scores without the
+    Each has name, task, base, rank, roles, `score` (`metric`, `adapter` and `blind`, which is the score without the
     picture; None: not measured), size in bytes, date (ISO, when the weights were written), and `problem`: None, or the
-    first reason why it is refused; what is not known of it is None.
+    first reason why it is refused. What is not known is None. Raises `InputError` for a store that cannot be read.
     """
     folder = _store(store)
     if not folder.is_dir():
@@ -64,27 +64,28 @@ def list_store(store: str | Path | None = None) -> list[dict]:
 
 
 def add(
-    adapter: str | Path, name: str | None = None, store: str | Path | None = None, convert_pickle: bool = False
+    source: str | Path,
+    name: str | None = None,
+    store: str | Path | None = None,
+    *,
+    convert_pickle: bool = False,
+    called: str | None = None,
 ) -> Path:
-    """Copy an adapter into a store, the files that it needs and no others; returns its folder there.
+    """Copy the adapter in the folder `source` into a store, the files that it needs and no others; return its folder there.
 
-    adapter: a folder, a name in the user's store, or a Hub id.
-    name: by default the last part of `adapter`.
-    convert_pickle: of a folder whose weights are a pickle, read the tensors alone and keep them as safetensors.
+    Args:
+        name: its name in the store, by default the last part of `called`.
+        convert_pickle: where the weights are a pickle, read the tensors alone and keep them as safetensors.
+        called: what the user calls the adapter, by default `source`.
 
     Raises `InputError` for an adapter that is refused, a name that is taken, or a store that cannot be written to; the
     store is then as it was.
     """
-    from blip2vqa.adapters.files.adapter import open_adapter  # which looks for names here
-
-    pickle = pickled_weights(Path(adapter)) if convert_pickle else None
-    if pickle and not (Path(adapter) / WEIGHTS).exists():
-        source, called = Path(adapter), str(adapter)
-        check_folder(source, called, weights="pickled")
-    else:
-        opened, pickle = open_adapter(adapter), None
-        source, called = opened.folder, opened.name
-    with placing(name or own_name(called), store) as folder:
+    source, called = Path(source), called or str(source)
+    pickle = pickled_weights(source) if convert_pickle and not (source / WEIGHTS).exists() else None
+    check_folder(source, called, weights="pickled" if pickle else "values")
+    name = name or own_name(called)
+    with placing(name, store) as folder:
         for file in ADAPTER_FILES:
             if (source / file).is_file():
                 shutil.copyfile(source / file, folder / file)
@@ -92,7 +93,7 @@ def add(
                 os.utime(folder / file, (written, written))
         if pickle:
             convert(pickle, folder / WEIGHTS, called)
-    return folder_of(name or own_name(called), store)
+    return folder_of(name, store)
 
 
 def remove(name: str, store: str | Path | None = None) -> None:
@@ -103,7 +104,7 @@ def remove(name: str, store: str | Path | None = None) -> None:
         known = ", ".join(entry["name"] for entry in list_store(store)) if _store(store).is_dir() else ""
         raise InputError(f"store {_store(store)}: holds no adapter {name}; it holds {known or 'none'}")
     try:
-        trash = _temporary(name, folder.parent)
+        trash = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_TEMPORARY, dir=folder.parent))
         os.rename(folder, trash / name)
     except FileNotFoundError as error:
         raise InputError(f"store {folder.parent}: holds no adapter {name} any more") from error
@@ -113,22 +114,22 @@ def remove(name: str, store: str | Path | None = None) -> None:
 
 
 def own_name(adapter: str | Path) -> str:
-    """The last part of a folder's path or of a Hub id, as a name in a store. Raises `InputError` where it is none."""
+    """Return the last part of a folder's path or of a Hub id. Raises `InputError` where that cannot be a name in a store."""
     text = str(adapter)
     return check_name(Path(text).resolve().name if Path(text).is_dir() else text.partition("@")[0].rpartition("/")[2])
 
 
 def folder_of(name: str, store: str | Path | None = None) -> Path:
-    """Where an adapter of that name lies in a store, or would."""
+    """Return where an adapter of that name lies in a store, or would."""
     return _store(store) / check_name(name)
 
 
 @contextmanager
 def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
-    """A temporary folder to write an adapter's files into; then it is checked and takes its name in the store.
+    """Yield a temporary folder to write an adapter's files into; then it is checked and takes its name in the store.
 
     Raises `InputError` when that name is taken, before or meanwhile, when the files are no adapter that is safe to
-    load, or when the store cannot be written to. Whatever is raised inside, nothing is left, no store made for it either.
+    load, or when the store cannot be written to. Whatever is raised inside, nothing is left, nor a store made for it.
     """
     final = folder_of(name, store)
     taken = InputError(
@@ -136,24 +137,21 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     )
     if os.path.lexists(final):
         raise taken
-    temporary = None
     absent = [folder for folder in (final.parent, *final.parent.parents) if not os.path.lexists(folder)]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _sweep(final.parent)
-        temporary = _temporary(name, final.parent)
-        yield temporary
-        check_folder(temporary, name)
-        for file in temporary.iterdir():
-            _flush(file)
-        os.rename(temporary, final)
+        with new_folder(final, _TEMPORARY) as folder:
+            folder.chmod(0o755)  # an adapter in a shared store is for everybody
+            yield folder
+            check_folder(folder, name)
+            for file in folder.iterdir():
+                flush_to_disk(file)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and os.path.lexists(final):
             raise taken from error
         raise InputError(f"store {final.parent}: {name} cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # of one that holds something by now
             for folder in absent:
                 folder.rmdir()
@@ -163,14 +161,8 @@ def _store(store: str | Path | None) -> Path:
     return default_store() if store is None else Path(store)
 
 
-def _temporary(name: str, store: Path) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_TEMPORARY, dir=store))
-    folder.chmod(0o755)  # an adapter in a shared store is for everybody
-    return folder
-
-
 def _sweep(store: Path) -> None:
-    """Delete what killed processes left."""
+    """Delete the temporary folders that killed processes left."""
     for folder in store.glob(f".*{_TEMPORARY}"):
         try:
             if time.time() - folder.lstat().st_mtime > _STALE:
@@ -179,51 +171,42 @@ def _sweep(store: Path) -> None:
             pass  # another process was first
 
 
-def _flush(file: Path) -> None:
-    with open(file, "rb+") as stream:
-        os.fsync(stream.fileno())  # without it a power cut may keep the name and lose the contents
-
-
 def _described(folder: Path) -> dict:
     unknown = dict.fromkeys(("task", "base", "rank", "roles", "score", "size", "date"))
     try:
         check_name(folder.name)
-        check_folder(folder, folder.name, weights="header")
+        found = check_folder(folder, folder.name, weights="header")
         files = [file.stat() for file in map(folder.joinpath, ADAPTER_FILES) if file.is_file()]
         written = (folder / WEIGHTS).stat().st_mtime
-        config, manifest, metrics = (_json(folder / file) for file in (CONFIG, MANIFEST, "metrics.json"))
     except InputError as error:
         return {"name": folder.name, **unknown, "problem": error.problems[0]}
     except OSError as error:
         return {"name": folder.name, **unknown, "problem": f"adapter {folder.name}: is not readable: {error.strerror}"}
+    config, manifest = found.config, found.manifest
     return {
         "name": folder.name,
         "task": manifest.get("task"),
         "base": manifest.get("base_model_id") or config.get("base_model_name_or_path"),
         "rank": config["r"],
         "roles": manifest.get("roles") or _roles(config["target_modules"]),
-        "score": _score(metrics or manifest.get("metrics") or {}),
+        "score": _score(found.metrics or manifest.get("metrics") or {}),
         "size": sum(file.st_size for file in files),
         "date": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
         "problem": None,
     }
 
 
-def _json(file: Path) -> dict:
-    """Of a file found to be sound."""
-    value = json.loads(file.read_bytes()) if file.is_file() else {}
-    return value if isinstance(value, dict) else {}
-
-
 def _roles(modules: list[str]) -> list[str]:
-    """As far as the modules' names tell."""
+    """Find the roles of adapted modules, as far as the modules' names tell."""
     ends = {name.rpartition(".")[2] for name in modules}
     found = {ROLE_ALIASES.get(end, end) for end in ends}
     return [role for role in ROLES if role in found]
 
 
-def _score(metrics: dict) -> dict | None:
-    """The main metric of its task, of the adapter and of what never sees the picture."""
+def _score(metrics: object) -> dict | None:
+    """Pick the main metric of its task, of the adapter and of what never sees the picture."""
+    if not isinstance(metrics, dict):
+        return None
     parts = {part: metrics.get(part) for part in ("adapter", "blind")}
     for metric in MAIN_METRICS:
         found = {part: of.get(metric) for part, of in parts.items() if isinstance(of, dict)}

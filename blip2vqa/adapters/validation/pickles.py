@@ -1,4 +1,4 @@
-"""Weights that are a pickle, which can run code when it is read: found, and converted without running any."""
+"""Find weights that are a pickle, which can run code when it is read, and convert them without running any."""
 
 import zipfile
 from pathlib import Path
@@ -10,7 +10,7 @@ _NAMES = tuple(f"adapter_model{end}" for end in (".bin", ".pt", ".pth", ".pkl", 
 
 
 def pickled_weights(folder: Path) -> Path | None:
-    """The file in a folder that holds its weights as a pickle; None where there is none."""
+    """Return the file in a folder that holds its weights as a pickle; None where there is none."""
     return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
 
 
@@ -45,7 +45,7 @@ def convert(pickle: Path, weights: Path, name: str) -> None:
 
 
 def _size(pickle: Path) -> int:
-    """In bytes, unpacked, as far as it can be told without reading it."""
+    """Return the size in bytes, unpacked, as far as it can be told without reading the file."""
     try:
         with zipfile.ZipFile(pickle) as archive:
             return sum(entry.file_size for entry in archive.infolist())

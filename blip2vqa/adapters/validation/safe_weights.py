@@ -1,4 +1,4 @@
-"""An adapter's safetensors file, found to be what its header says before it is loaded: places, shapes, finite values.
+"""Check an adapter's safetensors file before it is loaded: places, shapes, finite values.
 
 The format: 8 bytes with the header's length, the header in JSON (name → dtype, shape, place), then the tensors' bytes.
 https://huggingface.co/docs/safetensors/index#format
@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.adapters.validation.safe_config import PLAIN
+from blip2vqa.adapters.validation.schema import PLAIN
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 from blip2vqa.utils.threads import one_thread
@@ -41,7 +41,7 @@ class Place:
 
 
 def read_header(file: Path) -> dict[str, Place]:
-    """Name → place of every tensor, none overlapping, no byte unaccounted for. Raises `InputError` for each lie."""
+    """Read the place of every tensor by its name. Raises `InputError` where the header does not describe the file exactly."""
     size = file.stat().st_size
     with open(file, "rb") as stream:
         first = stream.read(8)
@@ -91,7 +91,7 @@ def read_header(file: Path) -> dict[str, Place]:
 
 
 def _place(entry: object, start: int, size: int) -> Place | str:
-    """The place, or what is wrong with it."""
+    """Return the place of one tensor, or what is wrong with its entry in the header."""
     if not isinstance(entry, dict) or entry.keys() != _ENTRY:
         return f"is {shown(entry)}; it has to have dtype, shape and data_offsets"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -116,7 +116,7 @@ def _are_counts(values: object) -> bool:
 
 
 def check_shapes(places: dict[str, Place], config: dict) -> list[str]:
-    """What does not fit the (checked) configuration: A is [r, in], B is [out, r], in pairs; magnitudes and biases [out]."""
+    """List what does not fit the (checked) configuration: A is [r, in], B [out, r], in pairs; magnitudes and biases [out]."""
     problems, factors, magnitudes, biases = [], {"A": {}, "B": {}}, {}, {}
     for key, place in places.items():
         factor, magnitude, bias = (kind.fullmatch(key) for kind in (_FACTOR, _MAGNITUDE, _BIAS))
@@ -155,7 +155,7 @@ def check_shapes(places: dict[str, Place], config: dict) -> list[str]:
 
 
 def _rank(module: str, order: dict[str, int], config: dict) -> int:
-    """As PEFT's `get_pattern_key`: the first entry that is the module's name or a dotted end of it."""
+    """Find a module's rank as PEFT's `get_pattern_key`: by the first entry that is its name, or the end of it after a dot."""
     parts = module.split(".")
     ends = [".".join(parts[start:]) for start in range(len(parts))] if order else []
     found = min((end for end in ends if end in order), key=order.get, default=None)
@@ -163,7 +163,7 @@ def _rank(module: str, order: dict[str, int], config: dict) -> int:
 
 
 def not_finite(file: Path, places: dict[str, Place]) -> list[str]:
-    """The names of the tensors that hold NaN or infinity, read block by block."""
+    """Name the tensors that hold NaN or infinity; they are read block by block."""
     import torch  # whose import takes a second, which a list of adapters has no use for
 
     found = []

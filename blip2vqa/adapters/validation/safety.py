@@ -1,4 +1,4 @@
-"""What is refused, with the reason, before anything of an adapter is loaded.
+"""Refuse what is not safe about an adapter, with the reason, before anything of it is loaded.
 
 Nothing in an adapter's folder is ever run, by PEFT or here. Refused is what could do harm, what says that its maker
 expected code to be run (Python files, classes of its own), and what two readers might understand differently.
@@ -11,18 +11,19 @@ snapshot to the blobs of the same repository, are its way to keep files.
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.adapters.files.manifest import NAME as MANIFEST
+from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft
+from blip2vqa.adapters.validation.manifest_schema import check_manifest
 from blip2vqa.adapters.validation.pickles import pickled_weights
-from blip2vqa.adapters.validation.safe_config import check_config, check_with_peft
-from blip2vqa.adapters.validation.safe_manifest import check_manifest
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, "README.md", "metrics.json")
+CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json"
+CARD, METRICS = "README.md", "metrics.json"
+ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, CARD, METRICS)
 """All that is copied, packed or sent."""
 MAX_TEXT = 4 << 20
 """In bytes, of every file but the weights."""
@@ -35,7 +36,7 @@ _PYTHON = (".py", ".pyc", ".pyo", ".pyw", ".pyi", ".pyx", ".pyd", ".pyz", ".so",
 
 
 def check_name(name: str) -> str:
-    """`name`, when an adapter in the store may be called so. Raises `InputError` otherwise."""
+    """Return `name` if an adapter in the store may be called so. Raises `InputError` otherwise."""
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise InputError(
             f"adapter name {shown(name)}: may have at most 100 letters, digits, '.', '_' and '-', "
@@ -46,22 +47,35 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_folder(folder: Path, name: str, weights: str = "values") -> None:
-    """Raise `InputError`, with the problems found, unless `folder` holds an adapter that is safe to load.
+@dataclass(frozen=True)
+class Contents:
+    """The JSON files of an adapter's folder, found to be sound; {} for one that is not there."""
 
-    Files are opened only where what lies in the folder is in order, and values read only where the header is.
+    config: dict
+    manifest: dict
+    metrics: object
+    """Any JSON value: scores are not checked."""
 
-    name: what its user calls it.
-    weights: how closely they are looked at: their `values`, their `header` alone (quick: without torch and PEFT), or
-        not at all, `pickled`, since they are still to be converted.
+
+def check_folder(folder: Path, name: str, weights: str = "values") -> Contents:
+    """Return what an adapter's JSON files hold, unless something in its folder is not safe to load.
+
+    Files are opened only where the names and sizes in the folder are in order, and values read only where the header is.
+
+    Args:
+        name: what its user calls it.
+        weights: how closely they are looked at: their `values`, their `header` alone (quick: without torch and PEFT), or
+            not at all, `pickled`, since they are still to be converted.
+
+    Raises `InputError` with the problems found.
     """
     folder, problems = Path(folder), []
     try:
         collect_errors(problems, _check_entries, folder, weights == "pickled")
         if not problems:
             config = collect_errors(problems, _read_config, folder, weights != "header")
-            collect_errors(problems, _check_manifest, folder)
-            collect_errors(problems, _read_json, folder / "metrics.json", False)
+            manifest = collect_errors(problems, read_manifest, folder)
+            metrics = collect_errors(problems, _read_json, folder / METRICS, False)
             places = None if weights == "pickled" else collect_errors(problems, _read_header, folder)
             if config is not None and places is not None:
                 problems += [f"{WEIGHTS}: {problem}" for problem in check_shapes(places, config)]
@@ -70,6 +84,7 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> None:
     raise_all(_lines(name, problems))
     if weights == "values":
         check_values(folder, name)
+    return Contents(config, manifest, metrics)
 
 
 def check_values(folder: Path, name: str) -> None:
@@ -90,7 +105,7 @@ def _lines(name: str, problems: list[str]) -> list[str]:
 
 
 def _check_entries(folder: Path, pickled: bool) -> None:
-    """What lies in the folder, by names and sizes."""
+    """Raise `InputError` for what may not lie in the folder, judged by names and sizes alone."""
     # Not Path.resolve, which raises for a link to itself.
     problems, count, home = [], 0, Path(os.path.realpath(folder))
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
@@ -130,9 +145,9 @@ def _pickle_problems(folder: Path) -> list[str]:
 
 
 def _read_json(file: Path, finite: bool) -> object:
-    """The value; None where there is no such file."""
+    """Read one JSON file; {} where there is none."""
     try:
-        return parse_json(file.read_bytes(), finite) if file.is_file() else None
+        return parse_json(file.read_bytes(), finite) if file.is_file() else {}
     except ValueError as error:
         raise InputError(f"{file.name} is not readable as JSON: {error}; restore or remove it") from error
 
@@ -146,11 +161,14 @@ def _read_config(folder: Path, with_peft: bool) -> dict:
     return config
 
 
-def _check_manifest(folder: Path) -> None:
+def read_manifest(folder: Path) -> dict:
+    """Read and check the manifest of a folder; {} for an adapter of other tools. Raises `InputError` for a broken one."""
+    if not (folder / MANIFEST).is_file():
+        return {}
     # Scores may be NaN in it, and in the metrics: Python's writer writes them so.
     manifest = _read_json(folder / MANIFEST, finite=False)
-    if (folder / MANIFEST).is_file():
-        raise_all([f"{MANIFEST} {problem}" for problem in check_manifest(manifest)])
+    raise_all([f"{MANIFEST} {problem}" for problem in check_manifest(manifest)])
+    return manifest
 
 
 def _read_header(folder: Path) -> dict:

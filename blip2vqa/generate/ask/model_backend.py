@@ -3,7 +3,6 @@
 Imports torch and the models: import it where a model is asked for, inside a function.
 """
 
-import gc
 import hashlib
 import json
 import logging
@@ -13,11 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
 from blip2vqa.adapters.ref import CURRENT
-from blip2vqa.api import is_adapter
+from blip2vqa.adapters.resolve import is_adapter
 from blip2vqa.config.generate import WriterArguments
 from blip2vqa.data.answers import AUXILIARY
 from blip2vqa.data.examples import Example
@@ -32,6 +30,7 @@ from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import remembered
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.memory import free_memory
 
 logger = logging.getLogger(__name__)
 
@@ -185,9 +184,7 @@ def respond(
             missing.setdefault(item.digest, {})[key] = (item, text)
     if missing:
         _compute(model, list(missing.values()), ledger, progress)
-        gc.collect()  # the next model may need the room, and this one holds itself in circles
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()  # the next model may need the room
     return [Said(ledger.get(key)["said"], key) for key in keys]
 
 

@@ -209,7 +209,7 @@ def test_a_written_file_is_as_the_library_writes_it(tmp_path):
 @pytest.mark.parametrize("pickled", [False, True])
 def test_reading_holds_one_tensor_at_a_time(pickled, tmp_path, monkeypatch):
     """Of a file of 128 MB at most a quarter is ever in memory."""
-    monkeypatch.setattr(checkpoints, "_MAPPED_BYTES", 8 * 2**20)
+    monkeypatch.setattr(checkpoints, "MAPPED_BYTES", 8 * 2**20)
     state = {str(number): torch.full((2**20,), float(number)) for number in range(32)}
     path = tmp_path / ("x.bin" if pickled else "x.safetensors")
     torch.save(state, path) if pickled else save_file(state, path)

@@ -240,7 +240,7 @@ def test_distances_without_a_length():
 
 @pytest.mark.parametrize("shape", [(7,), (3, 5), (64, 64), (100, 123), (5, 60, 100)])
 def test_a_sketch_against_one_number_after_the_other(shape, monkeypatch):
-    monkeypatch.setattr(fingerprints, "_BLOCK", 2 * 4096)  # the largest takes four of them
+    monkeypatch.setattr(fingerprints, "BLOCK", 2 * 4096)  # the largest takes four of them
     tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     rows = math.ceil(tensor.numel() / 4096)
     draws = hashlib.shake_256(b"a name").digest(4096 + rows)
@@ -276,8 +276,8 @@ def test_a_second_time_it_is_read_from_the_cache(bases, tmp_path, monkeypatch):
     first = fingerprint_base(folder)
     (kept,) = (tmp_path / "cache" / "blip2vqa" / "fingerprints").iterdir()
     computed = []
-    compute = fingerprints._fingerprint_parts
-    monkeypatch.setattr(fingerprints, "_fingerprint_parts", lambda *args: computed.append(1) or compute(*args))
+    compute = fingerprints.fingerprint_parts
+    monkeypatch.setattr(fingerprints, "fingerprint_parts", lambda *args: computed.append(1) or compute(*args))
     assert fingerprint_base(folder) == first and not computed
 
     for damage in ("", "{", "[]", '{"parts": {}}', '{"parts": {"a": {"sha256": "x", "sketch": []}}}'):

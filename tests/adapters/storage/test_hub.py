@@ -28,7 +28,8 @@ from pathlib import Path
 from huggingface_hub import constants
 from blip2vqa.utils.errors import InputError
 from blip2vqa.adapters.storage import hub
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.exchange import pull
 
 constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = hub.PATIENCE = 0.3
 waited = []
@@ -235,7 +236,8 @@ def test_a_revision_is_a_branch_or_a_commit(client, server, repo):
 )
 def test_what_is_no_name_is_not_asked_for(client, server, name):
     server.requests.clear()
-    assert "no such folder" in client.refuses("fetch_adapter", name)
+    assert "no such folder" in client.refuses("open_adapter", name)
+    assert "no valid name" in client.refuses("fetch_adapter", name)
     assert not server.requests
 
 

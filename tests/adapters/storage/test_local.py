@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa import exchange
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.storage import archive as archive_module
 from blip2vqa.adapters.storage import hub, local
 from blip2vqa.adapters.storage.archive import export, import_adapter
@@ -73,7 +74,7 @@ def test_add_list_open_remove(made, own_store, tiny_opt):
         "score": {"metric": "accuracy", "adapter": 0.75, "blind": 0.5},
         "size": sum((made / name).stat().st_size for name in ADAPTER_FILES), "problem": None,
     }  # fmt: skip
-    add("colors", "again")
+    exchange.add("colors", "again")
     assert [entry["name"] for entry in list_store()] == ["again", "colors"]
     remove("colors")
     assert os.listdir(own_store) == ["again"]
@@ -192,7 +193,7 @@ def test_an_interruption_leaves_nothing(made, tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(local, "_flush", interrupt)
+    monkeypatch.setattr(local, "flush_to_disk", interrupt)
     with pytest.raises(KeyboardInterrupt):
         add(made, store=tmp_path / "store" / "inner")
     assert os.listdir(tmp_path) == []
@@ -227,7 +228,7 @@ def test_what_a_killed_process_left_is_swept_after_a_day(made, tmp_path):
 
 def test_the_one_that_comes_second_is_told(made, tmp_path, monkeypatch):
     """Both have found the name free."""
-    store, flush, others = tmp_path / "store", local._flush, []
+    store, flush, others = tmp_path / "store", local.flush_to_disk, []
 
     def another_is_first(file):
         if not others:
@@ -235,7 +236,7 @@ def test_the_one_that_comes_second_is_told(made, tmp_path, monkeypatch):
             others.append(add(made, store=store))
         flush(file)
 
-    monkeypatch.setattr(local, "_flush", another_is_first)
+    monkeypatch.setattr(local, "flush_to_disk", another_is_first)
     with pytest.raises(InputError, match="there is an adapter colors already"):
         add(made, store=store)
     assert os.listdir(store) == ["colors"] and others[1] == store / "colors"
@@ -304,13 +305,13 @@ def test_a_file_is_never_written_over(made, tmp_path, monkeypatch):
     (tmp_path / "a.zip").write_text("mine")
     with pytest.raises(InputError, match="exists already"):
         export(open_adapter(made), tmp_path / "a.zip")
-    pack = archive_module._pack
+    pack = archive_module.pack_files
 
     def another_is_first(folder, name, output):
         (tmp_path / "b.zip").write_text("theirs")
         pack(folder, name, output)
 
-    monkeypatch.setattr(archive_module, "_pack", another_is_first)
+    monkeypatch.setattr(archive_module, "pack_files", another_is_first)
     with pytest.raises(InputError, match="exists already"):
         export(open_adapter(made), tmp_path / "b.zip")
     assert [(tmp_path / name).read_text() for name in ("a.zip", "b.zip")] == ["mine", "theirs"]
@@ -325,7 +326,7 @@ def test_an_export_that_fails_leaves_nothing(made, tmp_path, monkeypatch):
         output.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(archive_module, "_pack", pack)
+    monkeypatch.setattr(archive_module, "pack_files", pack)
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
         export(open_adapter(made), tmp_path / "a.zip")
     assert os.listdir(tmp_path) == []
@@ -342,7 +343,7 @@ def test_without_hard_links(made, tmp_path, monkeypatch):
 
 def test_a_full_disk_at_import_leaves_nothing(made, tmp_path, monkeypatch):
     archive = export(open_adapter(made), tmp_path / "a.zip")
-    unpack = archive_module._unpack
+    unpack = archive_module.unpack_file
 
     def full(opened, entry, output=None):
         if output:
@@ -350,7 +351,7 @@ def test_a_full_disk_at_import_leaves_nothing(made, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return unpack(opened, entry)
 
-    monkeypatch.setattr(archive_module, "_unpack", full)
+    monkeypatch.setattr(archive_module, "unpack_file", full)
     with pytest.raises(InputError, match=r"store .*: colors cannot be written: No space left on device"):
         import_adapter(archive, store=tmp_path / "store")
     assert os.listdir(tmp_path) == ["a.zip"]
@@ -358,7 +359,7 @@ def test_a_full_disk_at_import_leaves_nothing(made, tmp_path, monkeypatch):
 
 def test_an_archive_that_changes_while_it_is_read(made, tmp_path, monkeypatch):
     """A good one is checked, and another good one unpacked."""
-    archive, unpack = export(open_adapter(made), tmp_path / "a.zip"), archive_module._unpack
+    archive, unpack = export(open_adapter(made), tmp_path / "a.zip"), archive_module.unpack_file
     (shutil.copytree(made, tmp_path / "colors") / "README.md").write_text("another")
     other = zipfile.ZipFile(export(open_adapter(tmp_path / "colors"), tmp_path / "b.zip"))
     before = everything(tmp_path)
@@ -366,7 +367,7 @@ def test_an_archive_that_changes_while_it_is_read(made, tmp_path, monkeypatch):
     def swapped(opened, entry, output=None):
         return unpack(other, other.getinfo(entry.filename), output) if output else unpack(opened, entry)
 
-    monkeypatch.setattr(archive_module, "_unpack", swapped)
+    monkeypatch.setattr(archive_module, "unpack_file", swapped)
     with pytest.raises(InputError, match=r"a\.zip: README\.md changed while it was read"):
         import_adapter(archive, store=tmp_path / "store")
     assert everything(tmp_path) == before
@@ -378,7 +379,7 @@ def test_an_archive_that_changes_while_it_is_read(made, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["x", "no adapter", "me/x y", "a/b/c", "../up", "me/", "x@main", "me/x\ny"])
 def test_what_a_name_on_the_hub_looks_like(name, made, tmp_path):
     says = r"no valid name on the Hub, which is USER/NAME of letters, digits, '-', '_' and '\.'$"
-    calls = [lambda: hub.pull(name, store=tmp_path / "store")]
+    calls = [lambda: exchange.pull(name, store=tmp_path / "store")]
     if name not in ("x", "x@main"):  # may be published among one's own, and is asked for at a revision
         calls += [lambda: hub.push(open_adapter(made), name), lambda: hub.check_push(name)]
     for call in calls:

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.files import adapter as adapter_module
-from blip2vqa.adapters.files.adapter import open_adapter
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.storage.archive import import_adapter
 from blip2vqa.adapters.storage.local import add, list_store
+from blip2vqa.adapters.validation.config_schema import check_config
+from blip2vqa.adapters.validation.manifest_schema import DecodingOptions, Metrics, check_manifest
 from blip2vqa.adapters.validation.pickles import convert
-from blip2vqa.adapters.validation.safe_manifest import TASKS as KNOWN_TASKS
-from blip2vqa.adapters.validation.safe_manifest import check_manifest, check_scores
 from blip2vqa.adapters.validation.safety import check_folder, check_name, check_values
+from blip2vqa.adapters.validation.schema import problems_of
 from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.evaluation.tasks import TASKS
 from blip2vqa.inference.request import Decoding
@@ -192,12 +193,35 @@ def test_manifests_as_they_are_written_pass(tiny_opt):
     assert check_manifest(known | {"decoding": {}, "origin": {}, "metrics": {}}) == []
 
 
+def test_problems_are_told_in_plain_words():
+    config = {
+        "peft_type": "LORA",
+        "r": 0,
+        "lora_alpha": 1,
+        "target_modules": [],
+        "lora_dropout": 2,
+        "rank_pattern": {"*": 1},
+    }
+    assert check_config(config) == [
+        "r is 0; it has to be at least 1",
+        "target_modules is []; it has to have at least 1 item, not 0",
+        "rank_pattern is '*'; it has to be a module's name (letters, digits, '.', '_', '-'; no regular expression)",
+        "lora_dropout is 2; it has to be at most 1",
+    ]
+    assert check_manifest({"format": 1, "answers": ["a", 1], "decoding": {"num_beams": 0}, "base": {}}) == [
+        "base has no parts",
+        "base has no dtype",
+        "decoding.num_beams is 0; it has to be at least 1",
+        "answers[1] is 1; it has to be a text",
+    ]
+
+
 def test_manifests_are_checked_for_all_that_there_is():
     for name in METRICS:
-        assert check_scores({"adapter": {name: "much"}}) == [
-            f".adapter.{name} is 'much'; it has to be a number or null"
-        ]
-    assert set(KNOWN_TASKS) == TASKS.keys()
+        (problem,) = problems_of(Metrics, {"adapter": {name: "much"}})
+        assert problem == f"adapter.{name} is 'much'; it has to be a number"
+    assert DecodingOptions.model_fields.keys() == Decoding.__dataclass_fields__.keys()
+    assert all(check_manifest({"format": 1, "task": task}) == [] for task in TASKS)
 
 
 def test_rank_patterns_as_peft_reads_them_pass(tiny_opt, tmp_path):
