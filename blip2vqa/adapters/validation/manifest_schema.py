@@ -85,7 +85,7 @@ class _Decoding(Schema):
         """Refuse options that exclude each other."""
         for name, value, must in find_out_of_range(self.model_dump(exclude_unset=True)):
             told = {"name": name, "value": value, "must": must}
-            raise PydanticCustomError("refused", "has {name} {value}; it has to be {must}", told)
+            raise PydanticCustomError("refused", "does not go together: {name} is {value}; it has to be {must}", told)
         return self
 
 
