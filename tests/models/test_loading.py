@@ -12,7 +12,6 @@ from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
-from blip2vqa.config.roles import parse_roles
 from blip2vqa.models.loading import choose_dtype, choose_quantization, load_base, load_config
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
@@ -81,13 +80,6 @@ def test_roles_match_the_language_model_alone(tiny_base):
     assert summary.modules == expected
     assert summary.trainable == sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
     assert all("lora_" in name for name, p in loaded.model.named_parameters() if p.requires_grad)
-
-
-def test_the_seeds_names_are_roles():
-    seed = "q_proj,v_proj,k_proj,o_proj,gate_proj,down_proj,up_proj"
-    assert parse_roles(seed) == ("q", "k", "v", "o", "gate", "up", "down")
-    with pytest.raises(InputError, match="attn is not a role"):
-        parse_roles("q,attn")
 
 
 def test_a_role_that_the_architecture_lacks_altogether_is_an_error(tiny_opt):
