@@ -13,8 +13,8 @@ def add(
 
     `name`, `convert_pickle` and what is raised: as in `blip2vqa.adapters.storage.local.add`.
     """
-    found = locate(adapter)
-    return local.add(found.folder, name, store, convert_pickle=convert_pickle, called=found.name)
+    folder, called, _ = locate(adapter)
+    return local.add(folder, name, store, convert_pickle=convert_pickle, called=called)
 
 
 def export(adapter: str, output: str | Path | None = None) -> Path:
