@@ -1,7 +1,9 @@
 """Keep, check, merge, move and publish adapters.
 
+    python exchange.py COMMAND …
+
 ADAPTER is a folder, a name in the store, or a Hub id. `python exchange.py COMMAND --help` lists a command's options; --json
-prints its result as JSON.
+prints its result as JSON. Commands:
 """
 
 import json

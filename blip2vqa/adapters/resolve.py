@@ -1,6 +1,5 @@
 """Find an adapter by what a user calls it: a folder, a name in the store, or a Hub id (USER/NAME or USER/NAME@REVISION)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -12,28 +11,18 @@ from blip2vqa.adapters.storage.local import find_in_store
 from blip2vqa.adapters.validation.safety import CONFIG
 
 
-@dataclass(frozen=True)
-class Located:
-    """Where an adapter's files are on this machine; nothing of them has been checked yet."""
-
-    name: str
-    """As the user called it, without the revision."""
-    folder: Path
-    revision: str | None
-    """Of the Hub; None where the adapter was found on this machine."""
-
-
-def locate(name: str | Path, revision: str | None = None) -> Located:
+def locate(name: str | Path, revision: str | None = None) -> tuple[Path, str, str | None]:
     """Find an adapter's folder, fetching it from the Hub where it is neither a folder nor in the store.
 
-    Raises `InputError` for what is no adapter or not reachable.
+    Returns (folder, whose contents are not checked yet; what the user calls the adapter, without a revision; revision on the
+    Hub, or None for an adapter on this machine). Raises `InputError` for what is no adapter or not reachable.
     """
     name = str(name)
     folder = Path(name) if Path(name).is_dir() else find_in_store(name)
     if folder is not None:
-        return Located(name, folder, None)
+        return folder, name, None
     name, _, at = name.partition("@")
-    return Located(name, fetch_adapter(name, at or revision, or_local=True), at or revision)
+    return fetch_adapter(name, at or revision, or_local=True), name, at or revision
 
 
 def open_adapter(name: str | Path, revision: str | None = None) -> Adapter:
@@ -41,8 +30,7 @@ def open_adapter(name: str | Path, revision: str | None = None) -> Adapter:
 
     Raises `InputError`, with every problem found, for what is no adapter, not reachable, or not safe to load.
     """
-    found = locate(name, revision)
-    return read_adapter(found.folder, found.name, found.revision)
+    return read_adapter(*locate(name, revision))
 
 
 def is_adapter(name: str, revision: str | None = None) -> bool:

@@ -128,6 +128,22 @@ class MergeArguments(_Command):
     drop: float = option(0.9, "Of dare: probability that an entry is dropped.")
     seed: int = option(0, "Of dare.")
 
+    def check(self) -> list[str]:
+        problems = []
+        if self.method not in MERGES:
+            problems.append(f"--method {self.method}: unknown; choose from {', '.join(MERGES)}")
+        check_range(problems, self.rank is None or self.rank >= 1, "rank", self.rank, "at least 1")
+        check_range(problems, self.energy is None or 0 < self.energy <= 1, "energy", self.energy, "above 0, at most 1")
+        check_range(problems, 0 < self.density <= 1, "density", self.density, "above 0, at most 1")
+        check_range(problems, 0 <= self.drop < 1, "drop", self.drop, "from 0 to below 1")
+        if self.rank is not None and self.energy is not None:
+            problems.append("--rank and --energy: give one of them")
+        if self.method == "cat" and (self.rank is not None or self.energy is not None):
+            problems.append("--method cat: keeps the sum of the ranks; for a smaller one use linear")
+        if self.method in ("ties", "dare") and self.energy is not None:
+            problems.append(f"--energy {self.energy}: goes with linear; {self.method} takes --rank")
+        return problems
+
 
 @dataclass
 class ResizeArguments(_Command):
@@ -140,6 +156,14 @@ class ResizeArguments(_Command):
     output: str = option(None, "Folder to write.")
     rank: int = option(None, "Rank of the result.")
     energy: float = option(None, "Instead of --rank: share of the sum of squares to keep, above 0 to 1.")
+
+    def check(self) -> list[str]:
+        problems = []
+        if (self.rank is None) == (self.energy is None):
+            problems.append("--rank, --energy: give one of the two")
+        check_range(problems, self.rank is None or self.rank >= 1, "rank", self.rank, "at least 1")
+        check_range(problems, self.energy is None or 0 < self.energy <= 1, "energy", self.energy, "above 0, at most 1")
+        return problems
 
 
 @dataclass

@@ -68,7 +68,9 @@ def check(adapter: str, base_model_id: str, revision: str | None = None, *, quic
     if found.verdict != INCOMPATIBLE and not quick and base.family:
         _run(found, adapter, base)
     elif found.verdict != INCOMPATIBLE:
-        found.reasons.append("not run, as asked" if quick else "not run: a bare language model sees no picture")
+        found.reasons.append(
+            "not run, because of --quick" if quick else "not run: a bare language model sees no picture"
+        )
         if found.copy_of:
             found.lower(CONVERTIBLE, "the drift of the logits is not measured")
     return {key: value for key, value in asdict(found).items() if key != "names"}
@@ -166,7 +168,7 @@ def _check_parts(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     if mine is None:
         found.lower(
             CONVERTIBLE,
-            f"it has no fingerprint of its base, which is not to be had either ({where}): nothing proves it the same",
+            f"it has no fingerprint of its base, which cannot be reached either ({where}): nothing proves it the same",
         )
         return
     found.parts = parts = compare_parts(mine, theirs)
@@ -219,7 +221,7 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     free_memory()
     own = adapter.base_model_id
     if not own or same_place(own, base.base_model_id):
-        found.lower(CONVERTIBLE, "the drift of the logits is not measured: its own base is not to be had")
+        found.lower(CONVERTIBLE, "the drift of the logits is not measured: its own base cannot be reached")
         return
     try:
         loaded = load_base(own, revision=adapter.base_model_revision, answers=adapter.answers)

@@ -87,6 +87,6 @@ COMMANDS = {
 
 def overview() -> str:
     """List the commands, one line each."""
-    lines = [(f"python exchange.py {name} {command.usage}", command) for name, command in COMMANDS.items()]
+    lines = [(f"{name} {command.usage}", command) for name, command in COMMANDS.items()]
     width = max(len(usage) for usage, _ in lines)
     return "\n".join(f"    {usage:<{width}}  {command.arguments.__doc__.splitlines()[0]}" for usage, command in lines)

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,8 +12,7 @@ from blip2vqa.adapters.base.fingerprints import compare_parts
 from blip2vqa.adapters.files.adapter import Adapter, check_output
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.manifest_schema import USES
-from blip2vqa.config.exchange import MERGES
-from blip2vqa.config.fields import check_range
+from blip2vqa.config.exchange import MergeArguments, ResizeArguments
 from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, reduce_rank, ties
 from blip2vqa.models.families import family_named
 from blip2vqa.models.places import part_of, scopes_and_roles
@@ -37,9 +35,8 @@ def merge(adapters: Mapping[str, float] | Iterable[str], output: str | Path, **o
     Raises `InputError`, with every problem found.
     """
     weights = adapters if isinstance(adapters, Mapping) else _parse_weights(adapters)
-    output, problems = Path(output), []
+    output, problems = Path(output), MergeArguments(**options).check()
     collect_errors(problems, check_output, output)
-    collect_errors(problems, partial(_check_arguments, **options))
     opened = [collect_errors(problems, open_adapter, name) for name in weights]
     if len(weights) < 2:
         problems.append("merge: takes two adapters at least, as A=0.7 B=0.3")
@@ -52,9 +49,8 @@ def merge(adapters: Mapping[str, float] | Iterable[str], output: str | Path, **o
 
 def resize(adapter: str, output: str | Path, *, rank: int | None = None, energy: float | None = None) -> dict:
     """Write an adapter in a smaller rank to `output`; return a report, ready for JSON. Otherwise as `resize_deltas`."""
-    output, problems = Path(output), []
+    output, problems = Path(output), ResizeArguments(rank=rank, energy=energy).check()
     collect_errors(problems, check_output, output)
-    collect_errors(problems, _check_size, rank, energy)
     opened = collect_errors(problems, open_adapter, adapter)
     raise_all(problems)
     made, report = resize_deltas(opened, rank=rank, energy=energy)
@@ -62,34 +58,27 @@ def resize(adapter: str, output: str | Path, *, rank: int | None = None, energy:
     return {"output": str(output), **report}
 
 
-def merge_deltas(
-    adapters: Weighted,
-    *,
-    method: str = "linear",
-    rank: int | None = None,
-    energy: float | None = None,
-    density: float = 0.2,
-    drop: float = 0.9,
-    seed: int = 0,
-) -> tuple[Deltas, dict]:
+def merge_deltas(adapters: Weighted, **options) -> tuple[Deltas, dict]:
     """Compute Σ weight · ΔW of adapters of one base; return (deltas, report).
 
     Where only some of them adapt a module, the sum there is of these alone.
 
     Args:
         adapters: with their weights; their ranks, scalings and roles may differ.
-        method: `linear`: the exact sum, then the smallest rank, one for all modules, that keeps `energy` of it, or `rank`.
-            `cat`: the exact sum, factors side by side.
-            `ties` (arXiv 2306.01708): of each ΔW the `density` largest entries, the sign by weighted sum, then the weighted
-            average of those that agree with it. `dare` (arXiv 2311.03099): entries dropped at random, others divided by
-            1 - `drop`, then the weighted sum. Both work on the entries of ΔW, one dense module at a time, and end with the best
-            approximation of `rank`; by default the sum of the ranks.
-        energy: share of Σσ² over all modules, above 0; 1.0, the default, loses nothing but rounding.
-        seed: of what `dare` drops, and of the randomized SVD.
+        options: those of `MergeArguments`, with its defaults:
+            method: `linear`: the exact sum, then the smallest rank, one for all modules, that keeps `energy` of it, or `rank`.
+                `cat`: the exact sum, factors side by side.
+                `ties` (arXiv 2306.01708): of each ΔW the `density` largest entries, the sign by weighted sum, then the weighted
+                average of those that agree with it. `dare` (arXiv 2311.03099): entries dropped at random, others divided by
+                1 - `drop`, then the weighted sum. Both work on the entries of ΔW, one dense module at a time, and end with the
+                best approximation of `rank`; by default the sum of the ranks.
+            energy: share of Σσ² over all modules, above 0; 1.0, the default, loses nothing but rounding.
+            seed: of what `dare` drops, and of the randomized SVD.
 
     Raises `InputError` for adapters of different bases, ones that are more than a sum of ΔW, and arguments out of range.
     """
-    _check_arguments(method, rank, energy, density, drop)
+    args = MergeArguments(**options)
+    raise_all(args.check())
     for adapter, weight in adapters:
         if not math.isfinite(weight) or weight == 0:
             raise InputError(f"merge: {adapter.name} has the weight {weight:g}; take a number other than 0")
@@ -103,17 +92,17 @@ def merge_deltas(
     }
     _check_shapes(parts)
     used = {}
-    if method == "cat":
+    if args.method == "cat":
         made, measured = concatenate(parts)
-    elif method == "linear":
-        made, measured = reduce_rank(concatenate(parts)[0], rank, energy)
-    elif method == "ties":
-        used = {"density": density}
-        made, measured = approximate(ties(parts, density), parts, rank, seed)
+    elif args.method == "linear":
+        made, measured = reduce_rank(concatenate(parts)[0], args.rank, args.energy)
+    elif args.method == "ties":
+        used = {"density": args.density}
+        made, measured = approximate(ties(parts, args.density), parts, args.rank, args.seed)
     else:
-        used = {"drop": drop, "seed": seed}
-        made, measured = approximate(dare(parts, drop, seed), parts, rank, seed)
-    return made, {"method": method, **_report(adapters, read, made, measured, used, notes)}
+        used = {"drop": args.drop, "seed": args.seed}
+        made, measured = approximate(dare(parts, args.drop, args.seed), parts, args.rank, args.seed)
+    return made, {"method": args.method, **_report(adapters, read, made, measured, used, notes)}
 
 
 def resize_deltas(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> tuple[Deltas, dict]:
@@ -121,7 +110,7 @@ def resize_deltas(adapter: Adapter, *, rank: int | None = None, energy: float | 
 
     Raises `InputError` for an adapter that is more than a sum of ΔW, and arguments out of range.
     """
-    _check_size(rank, energy)
+    raise_all(ResizeArguments(rank=rank, energy=energy).check())
     before = read_deltas(adapter)
     made, measured = reduce_rank(before, rank, energy)
     own, notes = largest_rank(before), []
@@ -171,39 +160,6 @@ def _report(
         "worst_module": {"name": measured.worst[1], "relative_error": measured.worst[0]},
         "notes": notes,
     }
-
-
-# What may be merged
-
-
-def _check_size(rank: int | None, energy: float | None) -> None:
-    if (rank is None) == (energy is None):
-        raise InputError("--rank, --energy: give one of the two")
-    _check_arguments("linear", rank, energy)
-
-
-def _check_arguments(
-    method: str = "linear",
-    rank: int | None = None,
-    energy: float | None = None,
-    density: float = 0.2,
-    drop: float = 0.9,
-    seed: int = 0,
-) -> None:
-    problems = []
-    if method not in MERGES:
-        problems.append(f"--method {method}: unknown; choose from {', '.join(MERGES)}")
-    check_range(problems, rank is None or rank >= 1, "rank", rank, "at least 1")
-    check_range(problems, energy is None or 0 < energy <= 1, "energy", energy, "above 0, at most 1")
-    check_range(problems, 0 < density <= 1, "density", density, "above 0, at most 1")
-    check_range(problems, 0 <= drop < 1, "drop", drop, "from 0 to below 1")
-    if rank is not None and energy is not None:
-        problems.append("--rank and --energy: give one of them")
-    if method == "cat" and (rank is not None or energy is not None):
-        problems.append("--method cat: keeps the sum of the ranks; for a smaller one use linear")
-    if method in ("ties", "dare") and energy is not None:
-        problems.append(f"--energy {energy}: goes with linear; {method} takes --rank")
-    raise_all(problems)
 
 
 def check_together(adapters: Sequence[Adapter]) -> list[str]:

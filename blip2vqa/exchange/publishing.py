@@ -13,8 +13,8 @@ def add(
 
     `name`, `convert_pickle` and what is raised: as in `blip2vqa.adapters.storage.local.add`.
     """
-    found = locate(adapter)
-    return local.add(found.folder, name, store, convert_pickle=convert_pickle, called=found.name)
+    folder, called, _ = locate(adapter)
+    return local.add(folder, name, store, convert_pickle=convert_pickle, called=called)
 
 
 def export(adapter: str, output: str | Path | None = None) -> Path:
@@ -23,17 +23,8 @@ def export(adapter: str, output: str | Path | None = None) -> Path:
     return archive.export(opened, Path(output or f"{Path(opened.name).resolve().name}.zip"))
 
 
-def push(
-    adapter: str,
-    hub_model_id: str,
-    *,
-    private: bool = True,
-    token: str | None = None,
-    licence: str | None = None,
-    base_model_id: str | None = None,
-) -> str:
+def push(adapter: str, hub_model_id: str, **options) -> str:
     """Publish an adapter on the Hub as USER/NAME; return its address. Options: see `blip2vqa.adapters.storage.hub.push`."""
-    options = {"private": private, "token": token, "licence": licence, "base_model_id": base_model_id}
     return hub.push(open_adapter(adapter), hub_model_id, **options)
 
 

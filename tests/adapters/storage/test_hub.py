@@ -12,6 +12,8 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from blip2vqa import exchange
+from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.storage import hub
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
@@ -480,3 +482,19 @@ def test_no_token_is_written_anywhere(client, server, adapter, logged_in, repo, 
     for folder in (client.cache.parent, server.root, tmp_path, adapter):
         written += b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert not any(token[5:].encode() in written for token in (TOKEN, READER, OTHER))
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["x", "no adapter", "me/x y", "a/b/c", "../up", "me/", "x@main", "me/x\ny"])
+def test_what_a_name_on_the_hub_looks_like(name, made, tmp_path):
+    says = r"no valid name on the Hub, which is USER/NAME of letters, digits, '-', '_' and '\.'$"
+    calls = [lambda: exchange.pull(name, store=tmp_path / "store")]
+    if name not in ("x", "x@main"):  # may be published among one's own, and is asked for at a revision
+        calls += [lambda: hub.push(open_adapter(made), name), lambda: hub.check_push(name)]
+    for call in calls:
+        with pytest.raises(InputError, match=says) as raised:
+            call()
+        assert "folder" not in str(raised.value) and "\n" not in str(raised.value)
+    assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The store and its one-file archives: whole or not at all, one winner for a name, nothing outside, the same bytes twice."""
+"""The store: adapters whole or not at all, one winner for a name, nothing outside."""
 
 import errno
 import json
@@ -7,34 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from blip2vqa import exchange
 from blip2vqa.adapters.resolve import open_adapter
-from blip2vqa.adapters.storage import archive as archive_module
-from blip2vqa.adapters.storage import hub, local
-from blip2vqa.adapters.storage.archive import export, import_adapter
+from blip2vqa.adapters.storage import local
 from blip2vqa.adapters.storage.local import add, default_store, find_in_store, list_store, remove
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, WEIGHTS
 from blip2vqa.utils.errors import InputError
-from helpers.family_bases import random_adapter
-
-SCORES = {"adapter": {"accuracy": 0.75, "n": 4}, "blind": {"accuracy": 0.5}, "base": {"accuracy": 0.1}}
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory, tiny_opt) -> Path:
-    """An adapter as a run leaves it."""
-    folder = random_adapter(tiny_opt, tmp_path_factory.mktemp("made") / "colors", seed=0, task="vqa", roles=["q", "v"])
-    (folder / "metrics.json").write_text(json.dumps(SCORES))
-    (folder / "run.json").write_text("{}")
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "optimizer.pt").write_bytes(b"x")
-    return folder
+from helpers.refusals import everything
 
 
 @pytest.fixture
@@ -42,10 +25,6 @@ def own_store(tmp_path, monkeypatch) -> Path:
     """The user's own."""
     monkeypatch.setenv("BLIP2VQA_STORE", str(tmp_path / "own"))
     return tmp_path / "own"
-
-
-def everything(folder: Path) -> dict[str, bytes | None]:
-    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def test_where_the_store_lies(monkeypatch, tmp_path):
@@ -262,128 +241,3 @@ def test_of_processes_that_add_one_name_one_wins(made, tmp_path):
         process.join()
     assert said.count("added") == 1 and all("already" in line for line in said if line != "added"), said
     assert os.listdir(tmp_path / "store") == ["one"]
-
-
-# --- Archives ---------------------------------------------------------------------------------------------------------
-
-
-def test_there_and_back(made, tmp_path):
-    archive = export(open_adapter(made), tmp_path / "out.zip")
-    assert archive == tmp_path / "out.zip" and os.listdir(tmp_path) == ["out.zip"]
-    place = import_adapter(archive, store=tmp_path / "store")
-    assert place == tmp_path / "store" / "colors" and sorted(os.listdir(place)) == sorted(ADAPTER_FILES)
-    assert all((place / name).read_bytes() == (made / name).read_bytes() for name in ADAPTER_FILES)
-    assert open_adapter(place).weights.keys() == load_file(made / WEIGHTS).keys()
-    assert import_adapter(archive, "other", tmp_path / "store").name == "other"
-    before = everything(tmp_path)
-    with pytest.raises(InputError, match="there is an adapter colors already"):
-        import_adapter(archive, store=tmp_path / "store")
-    with pytest.raises(InputError, match="adapter name"):
-        import_adapter(archive, "../out", tmp_path / "store")
-    assert everything(tmp_path) == before
-
-
-def test_the_same_adapter_gives_the_same_bytes(made, tmp_path):
-    first = export(open_adapter(made), tmp_path / "one.zip")
-    copy = shutil.copytree(made, tmp_path / "colors", copy_function=shutil.copyfile)
-    os.utime(copy / WEIGHTS, (0, 0))
-    assert export(open_adapter(copy), tmp_path / "two.zip").read_bytes() == first.read_bytes()
-
-
-def test_an_archive_is_an_ordinary_zip_file(made, tmp_path):
-    export(open_adapter(made), tmp_path)
-    with zipfile.ZipFile(tmp_path / "colors.zip") as archive:
-        assert archive.testzip() is None
-        assert archive.namelist() == [*ADAPTER_FILES, "checksums.json"]
-        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
-        listed = json.loads(archive.read("checksums.json"))
-    assert listed["format"] == 1 and listed["name"] == "colors" and set(listed["files"]) == set(ADAPTER_FILES)
-    assert (tmp_path / "colors.zip").stat().st_mode & 0o777 == 0o644
-
-
-def test_a_file_is_never_written_over(made, tmp_path, monkeypatch):
-    (tmp_path / "a.zip").write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
-        export(open_adapter(made), tmp_path / "a.zip")
-    pack = archive_module.pack_files
-
-    def another_is_first(folder, name, output):
-        (tmp_path / "b.zip").write_text("theirs")
-        pack(folder, name, output)
-
-    monkeypatch.setattr(archive_module, "pack_files", another_is_first)
-    with pytest.raises(InputError, match="exists already"):
-        export(open_adapter(made), tmp_path / "b.zip")
-    assert [(tmp_path / name).read_text() for name in ("a.zip", "b.zip")] == ["mine", "theirs"]
-    assert sorted(os.listdir(tmp_path)) == ["a.zip", "b.zip"]
-
-
-def test_an_export_that_fails_leaves_nothing(made, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"no/a\.zip: there is no folder .*/no to put it in; make it first"):
-        export(open_adapter(made), tmp_path / "no" / "a.zip")
-
-    def pack(folder, name, output):
-        output.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(archive_module, "pack_files", pack)
-    with pytest.raises(InputError, match="cannot be written: No space left on device"):
-        export(open_adapter(made), tmp_path / "a.zip")
-    assert os.listdir(tmp_path) == []
-
-
-def test_without_hard_links(made, tmp_path, monkeypatch):
-    def link(*args):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(archive_module.os, "link", link)
-    assert zipfile.is_zipfile(export(open_adapter(made), tmp_path / "a.zip"))
-    assert os.listdir(tmp_path) == ["a.zip"]
-
-
-def test_a_full_disk_at_import_leaves_nothing(made, tmp_path, monkeypatch):
-    archive = export(open_adapter(made), tmp_path / "a.zip")
-    unpack = archive_module.unpack_file
-
-    def full(opened, entry, output=None):
-        if output:
-            output.write(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return unpack(opened, entry)
-
-    monkeypatch.setattr(archive_module, "unpack_file", full)
-    with pytest.raises(InputError, match=r"store .*: colors cannot be written: No space left on device"):
-        import_adapter(archive, store=tmp_path / "store")
-    assert os.listdir(tmp_path) == ["a.zip"]
-
-
-def test_an_archive_that_changes_while_it_is_read(made, tmp_path, monkeypatch):
-    """A good one is checked, and another good one unpacked."""
-    archive, unpack = export(open_adapter(made), tmp_path / "a.zip"), archive_module.unpack_file
-    (shutil.copytree(made, tmp_path / "colors") / "README.md").write_text("another")
-    other = zipfile.ZipFile(export(open_adapter(tmp_path / "colors"), tmp_path / "b.zip"))
-    before = everything(tmp_path)
-
-    def swapped(opened, entry, output=None):
-        return unpack(other, other.getinfo(entry.filename), output) if output else unpack(opened, entry)
-
-    monkeypatch.setattr(archive_module, "unpack_file", swapped)
-    with pytest.raises(InputError, match=r"a\.zip: README\.md changed while it was read"):
-        import_adapter(archive, store=tmp_path / "store")
-    assert everything(tmp_path) == before
-
-
-# --- Names on the Hub -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["x", "no adapter", "me/x y", "a/b/c", "../up", "me/", "x@main", "me/x\ny"])
-def test_what_a_name_on_the_hub_looks_like(name, made, tmp_path):
-    says = r"no valid name on the Hub, which is USER/NAME of letters, digits, '-', '_' and '\.'$"
-    calls = [lambda: exchange.pull(name, store=tmp_path / "store")]
-    if name not in ("x", "x@main"):  # may be published among one's own, and is asked for at a revision
-        calls += [lambda: hub.push(open_adapter(made), name), lambda: hub.check_push(name)]
-    for call in calls:
-        with pytest.raises(InputError, match=says) as raised:
-            call()
-        assert "folder" not in str(raised.value) and "\n" not in str(raised.value)
-    assert os.listdir(tmp_path) == []

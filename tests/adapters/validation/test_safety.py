@@ -4,83 +4,25 @@ import json
 import shutil
 import time
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.files import adapter as adapter_module
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.storage.archive import import_adapter
 from blip2vqa.adapters.storage.local import add, list_store
-from blip2vqa.adapters.validation.config_schema import check_config
-from blip2vqa.adapters.validation.manifest_schema import DecodingOptions, Metrics, check_manifest
-from blip2vqa.adapters.validation.pickles import convert
 from blip2vqa.adapters.validation.safety import check_folder, check_name, check_values
-from blip2vqa.adapters.validation.schema import problems_of
-from blip2vqa.evaluation.metrics import METRICS
-from blip2vqa.evaluation.tasks import TASKS
-from blip2vqa.inference.request import Decoding
-from blip2vqa.utils.errors import InputError
 from helpers import malformed_adapters
 from helpers.family_bases import Bases, adapted, random_adapter
 from helpers.malformed_adapters import CONFIG, CONFIGS, FOLDERS, WEIGHTS, canary_of
 from helpers.malformed_archives import ARCHIVES, compressed, contents, write
-from helpers.malformed_manifests import GOOD, MANIFESTS
+from helpers.malformed_manifests import MANIFESTS
 from helpers.malformed_weights import TENSORS, A, B, first, header, join, length, split
+from helpers.refusals import everything, refused
 
 SPOILED = CONFIGS | TENSORS | FOLDERS | MANIFESTS
-
-
-@pytest.fixture(scope="session")
-def good(tmp_path_factory, tiny_opt) -> Path:
-    """What every malformed adapter is made of; its metrics are there, too."""
-    folder = random_adapter(tiny_opt, tmp_path_factory.mktemp("good") / "good", seed=0, task="vqa", roles=["q"])
-    (folder / "metrics.json").write_text(
-        json.dumps({"adapter": {"accuracy": 0.5}, "blind": {"accuracy": float("nan")}})
-    )
-    return folder
-
-
-@pytest.fixture
-def spoil(good, tmp_path):
-    """Makes a malformed adapter by its name."""
-
-    def spoil(name: str) -> Path:
-        folder = tmp_path / "bad" / "adapter"
-        shutil.copytree(good, folder)
-        SPOILED[name].make(folder)
-        return folder
-
-    return spoil
-
-
-@pytest.fixture
-def nothing_is_loaded(monkeypatch):
-    """Until an adapter is found to be safe, no library is handed its files."""
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("loaded before it was found to be safe")
-
-    for place, name in ((torch, "load"), (adapter_module, "load_file"), (adapter_module.LoraConfig, "from_pretrained")):
-        monkeypatch.setattr(place, name, refuse)
-
-
-def everything(folder: Path) -> list[str]:
-    return sorted(str(path) for path in folder.rglob("*"))
-
-
-def refused(call, reason: str) -> list[str]:
-    """The lines of the refusal; each stands on one line, and one gives the reason."""
-    with pytest.raises(InputError) as raised:
-        call()
-    lines = raised.value.problems
-    assert lines and all(line.isprintable() and len(line) < 600 for line in lines), lines
-    assert any(reason in line for line in lines), lines
-    return lines
 
 
 def test_there_are_enough_of_them():
@@ -176,52 +118,6 @@ def test_own_adapters_pass(kind, use_dora, tmp_path_factory, tmp_path):
     folder = random_adapter(bases[kind], tmp_path / "one", 1, use_dora, **manifest)
     check_folder(folder, "one")
     assert any("classifier" in key for key in open_adapter(folder).weights) == (kind == "vilt")
-
-
-def test_manifests_as_they_are_written_pass(tiny_opt):
-    known = GOOD | {
-        "format": 1, "task": "caption", "family": "opt", "base_model_id": str(tiny_opt), "base_model_revision": None,
-        "base": fingerprint_base(tiny_opt), "prompt": "a\nb {question}", "decoding": asdict(Decoding()), "end_token": "\n",
-        "answers": ["a", "b"], "quantization": "none", "roles": [], "rank": 16, "alpha": 0.5, "seed": -1, "unheard_of": [{}],
-        "metrics": {"base": {}, "adapter": {"accuracy": None, "cider": float("nan"), "n": 3, "by_question_type": {"a": {}}}},
-        "data": {"table": "a/b.csv", "rows_train": 0, "rows_val": None, "more": 1}, "split": {"val_split": 0.2, "a": []},
-        "origin": {"command": "merge", "of": [{"name": "/a/b", "sha256": "x", "weight": -1}], "error": 0.5, "notes": ["a"]},
-    }  # fmt: skip
-    assert check_manifest(known) == []
-    absent = ("base", "decoding", "metrics", "data", "split", "origin", "answers", "prompt", "task", "rank")
-    assert check_manifest(known | dict.fromkeys(absent)) == []
-    assert check_manifest(known | {"decoding": {}, "origin": {}, "metrics": {}}) == []
-
-
-def test_problems_are_told_in_plain_words():
-    config = {
-        "peft_type": "LORA",
-        "r": 0,
-        "lora_alpha": 1,
-        "target_modules": [],
-        "lora_dropout": 2,
-        "rank_pattern": {"*": 1},
-    }
-    assert check_config(config) == [
-        "r is 0; it has to be at least 1",
-        "target_modules is []; it has to have at least 1 item, not 0",
-        "rank_pattern is '*'; it has to be a module's name (letters, digits, '.', '_', '-'; no regular expression)",
-        "lora_dropout is 2; it has to be at most 1",
-    ]
-    assert check_manifest({"format": 1, "answers": ["a", 1], "decoding": {"num_beams": 0}, "base": {}}) == [
-        "base has no parts",
-        "base has no dtype",
-        "decoding.num_beams is 0; it has to be at least 1",
-        "answers[1] is 1; it has to be a text",
-    ]
-
-
-def test_manifests_are_checked_for_all_that_there_is():
-    for name in METRICS:
-        (problem,) = problems_of(Metrics, {"adapter": {name: "much"}})
-        assert problem == f"adapter.{name} is 'much'; it has to be a number"
-    assert DecodingOptions.model_fields.keys() == Decoding.__dataclass_fields__.keys()
-    assert all(check_manifest({"format": 1, "task": task}) == [] for task in TASKS)
 
 
 def test_rank_patterns_as_peft_reads_them_pass(tiny_opt, tmp_path):
@@ -345,88 +241,6 @@ def test_an_adapter_of_real_size_is_looked_at_quickly(good, tmp_path):
     start = time.perf_counter()
     check_folder(folder, "one")
     assert time.perf_counter() - start < 2  # about 0.05 s on a quiet machine, for 94 MB
-
-
-# --- Pickles ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pickle_of(good, tmp_path):
-    """The good adapter with its weights, or something else, in a pickle."""
-
-    def pickle_of(held, **options) -> Path:
-        folder = shutil.copytree(good, tmp_path / "pickled" / "old")
-        torch.save(load_file(folder / WEIGHTS) if held is None else held, folder / "adapter_model.bin", **options)
-        (folder / WEIGHTS).unlink()
-        return folder
-
-    return pickle_of
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_is_converted_when_asked(zipped, pickle_of, good, tmp_path):
-    folder, store = pickle_of(None, _use_new_zipfile_serialization=zipped), tmp_path / "store"
-    refused(lambda: add(folder, "new", store), "--convert_pickle")
-    place = add(folder, store=store, convert_pickle=True)
-    assert sorted(file.name for file in place.iterdir()) == sorted(file.name for file in good.iterdir())
-    expected, found = load_file(good / WEIGHTS), load_file(place / WEIGHTS)
-    assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
-    assert (folder / "adapter_model.bin").exists() and not (folder / WEIGHTS).exists()
-
-
-def test_tensors_that_share_memory_are_converted(pickle_of, good, tmp_path):
-    weights = load_file(good / WEIGHTS)
-    key = first(weights)
-    weights[key] = weights[key].T.contiguous().T  # of another order in memory
-    twin = key.replace("fc1", "fc2") if "fc1" in key else key
-    weights[twin] = weights[twin] if weights[twin].shape != weights[key].shape else weights[key]
-    found = load_file(add(pickle_of(weights), store=tmp_path / "store", convert_pickle=True) / WEIGHTS)
-    assert all(torch.equal(found[key], weights[key]) for key in weights)
-
-
-BAD_PICKLES = {
-    "code": lambda folder: malformed_adapters.Runs(canary_of(folder)),
-    "code-inside": lambda folder: {"a": torch.ones(1), "b": malformed_adapters.Runs(canary_of(folder))},
-    "module": lambda folder: torch.nn.Linear(2, 2),
-    "list": lambda folder: [torch.ones(1)],
-    "number": lambda folder: {"a": 1},
-    "nested": lambda folder: {"state_dict": {"a": torch.ones(1)}},
-    "keys": lambda folder: {1: torch.ones(1)},
-    "sparse": lambda folder: {"a": torch.eye(3).to_sparse()},
-    "endless": lambda folder: {"a": torch.ones(1).expand(1 << 40)},
-    "complex": lambda folder: {f"a{A}": torch.ones(2, 2, dtype=torch.complex64)},
-    "nothing": lambda folder: {},
-}
-
-
-@pytest.mark.parametrize("name", BAD_PICKLES)
-def test_what_a_pickle_may_not_hold(name, pickle_of, tmp_path):
-    folder, store = pickle_of(BAD_PICKLES[name](tmp_path / "pickled" / "x")), tmp_path / "store"
-    store.mkdir()
-    refused(lambda: add(folder, "new", store, convert_pickle=True), "adapter")
-    assert not everything(store) and not canary_of(tmp_path / "pickled" / "x").exists()
-
-
-@pytest.mark.parametrize("data", [b"", b"no pickle", b"PK\x03\x04", b"\x80\x02}q\x00.", b"cos\nsystem\n(S'true'\ntR."])
-def test_damaged_pickles(data, pickle_of, tmp_path):
-    folder = pickle_of(None)
-    (folder / "adapter_model.bin").write_bytes(data)
-    refused(lambda: add(folder, "new", tmp_path / "store", convert_pickle=True), "adapter")
-    assert not everything(tmp_path / "store")
-
-
-def test_a_pickle_of_code_is_not_read_at_all_with_a_bad_configuration(pickle_of, tmp_path, nothing_is_loaded):
-    folder = pickle_of(None)
-    malformed_adapters.setting("trust_remote_code", True)(folder)
-    refused(lambda: add(folder, "new", tmp_path / "store", convert_pickle=True), "trust_remote_code")
-
-
-def test_oversize_pickles(pickle_of, tmp_path, monkeypatch):
-    from blip2vqa.adapters.validation import pickles
-
-    folder = pickle_of(None)
-    monkeypatch.setattr(pickles, "MAX_WEIGHTS", 1000)
-    refused(lambda: convert(folder / "adapter_model.bin", tmp_path / "out", "a"), "at most 1,000")
 
 
 def test_the_store_survives_a_damaged_adapter(good, tmp_path):
