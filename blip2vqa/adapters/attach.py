@@ -146,10 +146,10 @@ def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
         add_adapters(loaded, {CURRENT: adapter})
         return
     adapter.adapter.config.inference_mode = True
-    with loaded.family.head_for(loaded.base, adapter.answers):  # the adapter's copy of the head is made for them
-        loaded.model = PeftModel(loaded.model, adapter.adapter.config)
-        widen_trained_modules(loaded.model)
-        set_peft_model_state_dict(loaded.model, adapter.adapter.weights)
+    loaded.family.set_answers(loaded.base, adapter.answers)  # the adapter's copy of the head is made for them
+    loaded.model = PeftModel(loaded.model, adapter.adapter.config)
+    widen_trained_modules(loaded.model)
+    set_peft_model_state_dict(loaded.model, adapter.adapter.weights)
     loaded.model = loaded.model.merge_and_unload()
     loaded.model.requires_grad_(False).eval()
 

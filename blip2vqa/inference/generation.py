@@ -4,7 +4,7 @@ A causal model's keys and values of an image are computed once, and used for all
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 from accelerate import PartialState
@@ -14,26 +14,15 @@ from transformers import DynamicCache
 
 from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features, Pixels
-from blip2vqa.inference.request import AnswerRequest, Decoding, use_adapters
-from blip2vqa.models.answer_lists import RANKED, AnswerTree
-from blip2vqa.models.classes import ClassEncoder, class_scores
+from blip2vqa.inference.choosing import ChosenAnswers
+from blip2vqa.inference.request import Answer, AnswerRequest, Decoding, use_adapters
+from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
 
 BATCHES_TOGETHER = 4
 """Most batches among whose questions like lengths are put together; fewer where they would have more images than a batch has
 questions, since the keys and values of all these images are in memory at once."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer of the model, and how sure it is."""
-
-    text: str
-    confidence: float
-    """From 0 to 1: the product of the probabilities of the answer's tokens, end token included; of a head, its output's."""
-    ranked: tuple[tuple[str, float], ...] = ()
-    """The likeliest answers and their probabilities, where answers are chosen from a list."""
 
 
 @torch.inference_mode()
@@ -160,20 +149,6 @@ def _ranked(tree: AnswerTree, tokens: list[list[int]], confidences: list[float],
     return answers
 
 
-def choose(scores: torch.Tensor, answers: Sequence[str], allowed: Sequence[int] | None = None) -> list[Answer]:
-    """Choose the likeliest answer to each question from a head's probabilities [questions, answers].
-
-    `allowed`: the outputs to choose among; None allows all.
-    """
-    columns = torch.arange(len(answers)) if allowed is None else torch.tensor(allowed)
-    best = scores[:, columns].topk(min(RANKED, len(columns)), dim=1)
-    found = []
-    for values, places in zip(best.values.tolist(), columns[best.indices].tolist(), strict=True):
-        ranked = tuple((answers[place], value) for place, value in zip(places, values, strict=True))
-        found.append(Answer(*ranked[0], ranked))
-    return found
-
-
 class WrittenAnswers:
     """How a base answers that writes: its `TextEncoder` makes prompts, and the language model goes on from them."""
 
@@ -228,32 +203,6 @@ class WrittenAnswers:
             how = f"found and ranked with {request.tree.beams} beams"
             pairs.append(("answers", f"one of {len(request.tree.answers):,}, {how}"))
         return pairs
-
-
-class ChosenAnswers:
-    """How a base answers that chooses among the outputs of a head; it reads picture and question together."""
-
-    share_batches = False  # a head with other outputs has batches of its own
-
-    def prepare(self, *given) -> None:
-        """Nothing of a picture can be computed before its question is known."""
-
-    def answer(
-        self, loaded: LoadedModel, request: AnswerRequest, features: Pixels, memory, rows, digests, questions, prompts
-    ) -> list[Answer]:
-        scores = class_scores(loaded, request.text, features, digests, questions, prompts)
-        return choose(scores, request.text.answers, request.tree and request.tree.rows)
-
-    def first_scores(self, loaded: LoadedModel, text: ClassEncoder, pixels: Pixels, question: str) -> torch.Tensor:
-        """Compute the probability of each answer [answers]."""
-        return class_scores(loaded, text, pixels, list(pixels.images), [question])[0]
-
-    def remembered(self, request: AnswerRequest) -> dict:
-        return {"decoding": None, "end_token": None}
-
-    def describe(self, request: AnswerRequest) -> list[tuple[str, str]]:
-        listed = len((request.tree or request.text).answers)
-        return [("answers", f"the likeliest of {listed:,}, outputs of the head"), ("prompt", request.text.prompt)]
 
 
 ANSWERS_WITH = {"tokens": WrittenAnswers(), "classes": ChosenAnswers()}

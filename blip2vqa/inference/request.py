@@ -24,6 +24,17 @@ class AnswerRequest:
     adapter: AdapterRef = CURRENT
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one question."""
+
+    text: str
+    confidence: float
+    """Probability of the answer's tokens, end token included: their product, from 0 to 1; of a head, that of its output."""
+    ranked: tuple[tuple[str, float], ...] = ()
+    """With a list of answers, the likeliest of them and their probabilities."""
+
+
 @contextmanager
 def use_adapters(loaded: LoadedModel, adapters: Sequence[AdapterRef]) -> Iterator[None]:
     """Inside, row i of every batch goes through adapter `adapters[i]`.

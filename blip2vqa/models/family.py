@@ -2,8 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -187,11 +186,6 @@ class Family:
         Returns how many of them the head knew before; None where there is no such head, or nothing was asked for.
         """
         return None
-
-    @contextmanager
-    def head_for(self, model, answers: Sequence[str] | None) -> Iterator[None]:
-        """Make the model's head for these answers inside the block; afterwards it is its own again."""
-        yield
 
     # Words
 

@@ -84,15 +84,13 @@ class PromptEncoder:
 
     def problems_of_row(self, example: Example, answer_room: int) -> list[str]:
         """List the problems of one example: here, that it has more tokens than the model has positions."""
+        limit = self.max_positions
         # Most rows need not be tokenized to be sure.
-        if not self.max_positions or self.most_tokens(example) + answer_room <= self.max_positions:
+        if not limit or self.most_tokens(example) + answer_room <= limit:
             return []
         length = self.row_length(example, answer_room)
-        if length <= self.max_positions:
-            return []
-        return [
-            f"row {example.row}: {length} tokens, but the base model has {self.max_positions} positions; shorten it"
-        ]
+        problem = f"row {example.row}: {length} tokens, but the base model has {limit} positions; shorten it"
+        return [problem] if length > limit else []
 
     def most_tokens(self, example: Example) -> int:
         """Bound the tokens of a row from above: a token is at least one byte, and there are two around a text."""

@@ -128,8 +128,6 @@ class BlipFamily(Family):
 
 @register
 class BlipVqaFamily(BlipFamily):
-    """BLIP for questions."""
-
     name = "BLIP for questions"
     kind = "BlipForQuestionAnswering"
     model_class = BlipVqa
@@ -140,8 +138,6 @@ class BlipVqaFamily(BlipFamily):
 
 @register
 class BlipCaptionFamily(BlipFamily):
-    """BLIP for captions."""
-
     name = "BLIP for captions"
     kind = "BlipForConditionalGeneration"
     model_class = BlipCaption

@@ -174,8 +174,6 @@ class Blip2Family(QFormerFamily):
 
 @register
 class Blip2Opt(Blip2Family):
-    """BLIP-2 with OPT."""
-
     name = "BLIP-2 with OPT"
     kind = "opt"
     language_roles = layer_names.OPT

@@ -1,7 +1,6 @@
 """ViLT: one encoder over words and patches together, and a head with one output for each answer."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MethodType
 
@@ -41,8 +40,7 @@ class Vilt(PartialModel, ViltForQuestionAnswering):
 
         The others start from small random ones, as upstream's.
         """
-        head = self._head
-        old, known = head[-1], [self.config.label2id.get(answer) for answer in answers]
+        old, known = self.classifier[-1], [self.config.label2id.get(answer) for answer in answers]
         new = nn.Linear(old.in_features, len(answers)).to(old.weight)
         nn.init.normal_(new.weight, std=self.config.initializer_range)
         nn.init.zeros_(new.bias)
@@ -50,24 +48,11 @@ class Vilt(PartialModel, ViltForQuestionAnswering):
         sources = [known[row] for row in rows]
         with torch.no_grad():
             new.weight[rows], new.bias[rows] = old.weight[sources], old.bias[sources]
-        self.set_own_head((new.requires_grad_(False), answers))
-        return len(rows)
-
-    @property
-    def _head(self) -> nn.Sequential:
-        """The base's own head, also under an adapter that has another."""
-        return getattr(self.classifier, "original_module", self.classifier)
-
-    def own_head(self) -> tuple[nn.Linear, tuple[str, ...]]:
-        """Return the head's last layer and its answers."""
-        return self._head[-1], head_answers(self.config)
-
-    def set_own_head(self, head: tuple[nn.Linear, tuple[str, ...]]) -> None:
-        """Put back what `own_head` returned."""
-        self._head[-1], answers = head
+        self.classifier[-1] = new.requires_grad_(False)
         self.config.id2label = dict(enumerate(answers))
         self.config.label2id = {answer: row for row, answer in enumerate(answers)}
         self.num_labels = len(answers)
+        return len(rows)
 
 
 def _in_its_own_precision(head: nn.Sequential, args: tuple) -> tuple:
@@ -124,13 +109,6 @@ class ViltFamily(Family):
 
     def set_answers(self, model, answers: Sequence[str] | None) -> int | None:
         return model.answer_with(answers) if answers else None
-
-    @contextmanager
-    def head_for(self, model, answers: Sequence[str] | None) -> Iterator[None]:
-        own = model.own_head()
-        self.set_answers(model, answers)
-        yield
-        model.set_own_head(own)
 
     def encoder_options(self, processor, config) -> dict:
         return {}

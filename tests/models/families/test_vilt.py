@@ -14,7 +14,7 @@ from blip2vqa.features.encode import Pixels
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.model_spec import find_model_spec
 from blip2vqa.models.answer_lists import RANKED, AnswerList
-from blip2vqa.models.classes import ClassEncoder
+from blip2vqa.models.classes import ClassEncoder, head_answers
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_config, load_processor
 from blip2vqa.training.checks import check
@@ -151,7 +151,7 @@ def test_a_head_knows_again_what_the_base_knew(vilt, bare):
     fresh = first.classifier[-1].weight[[0, 3]]
     assert 0 < fresh.abs().max() < 0.1 and not first.classifier[-1].bias[[0, 3]].any()
     assert torch.equal(first.classifier[0].weight, own[0].weight)
-    assert first.config.id2label == dict(enumerate(answers)) and first.own_head()[1] == answers
+    assert first.config.id2label == dict(enumerate(answers)) and head_answers(first.config) == answers
     one, other = (load_float32(bare, answers=answers).base.state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)  # a whole head of random weights
 
