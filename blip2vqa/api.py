@@ -7,8 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from blip2vqa.adapters.multi import MEMORY_GB
-from blip2vqa.adapters.storage.local import find_in_store
-from blip2vqa.adapters.validation.safety import CONFIG
+from blip2vqa.adapters.resolve import is_adapter
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.evaluation.tasks import CAPTION
@@ -185,23 +184,6 @@ def load(
         prompt = prompt or spec.family.caption_prompt
         captions = spec.request(only, prompt=prompt, decoding=decoding | {"max_new_tokens": longest})
     return VQAModel(loaded, spec, request, captions, asked)
-
-
-def is_adapter(name: str, revision: str | None = None) -> bool:
-    """Whether a local folder, a name in the store, or a Hub id holds a PEFT adapter."""
-    if Path(name).is_dir():
-        return (Path(name) / CONFIG).is_file()
-    if find_in_store(name):
-        return True
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-
-    name, _, at = name.partition("@")
-    try:
-        hf_hub_download(name, CONFIG, revision=at or revision)
-    except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError, OSError):
-        return False
-    return True
 
 
 def _open(image: Picture) -> Image.Image:

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
-from blip2vqa import __version__
 from blip2vqa.config.generate import ApiArguments, CatalogueArguments, QuestionArguments, WriterArguments
 from blip2vqa.evaluation.question_only import blind_score
 from blip2vqa.generate.ask.api.endpoint import endpoint_problems
@@ -29,6 +28,7 @@ from blip2vqa.generate.report.distributions import draw_distributions
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from blip2vqa.utils.version import __version__
 
 logger = logging.getLogger(__name__)
 

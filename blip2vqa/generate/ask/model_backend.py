@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from blip2vqa.api import is_adapter
+from blip2vqa.adapters.resolve import is_adapter
 from blip2vqa.config.generate import WriterArguments
 from blip2vqa.data.answers import AUXILIARY
 from blip2vqa.data.examples import Example
