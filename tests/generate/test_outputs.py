@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from blip2vqa.generate.files import Files
 from blip2vqa.generate.filter.funnel import Funnel, summarize
-from blip2vqa.generate.outputs import COLUMNS, Files, as_row, split_of, write_json, write_provenance, write_tables
+from blip2vqa.generate.outputs import COLUMNS, as_row, split_of, write_json, write_provenance, write_tables
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.utils.errors import InputError
 
@@ -87,7 +88,7 @@ def test_the_seed_draws_the_split_whatever_the_order_and_the_numbers_of_the_grou
 
 @pytest.mark.parametrize("name", ["vqa.csv", "my.data.v2.csv", "VQA.CSV"])
 def test_files_stand_beside_the_table_under_its_name(tmp_path, name):
-    files, stem = Files.of(tmp_path / name), name[:-4]
+    files, stem = Files(tmp_path / name), name[:-4]
     endings = {
         "train": ".train.csv", "val": ".val.csv", "test": ".test.csv", "provenance": ".jsonl", "card": ".md", "chart": ".png",
         "preview": ".html", "responses": ".responses.jsonl", "run": ".run.json",
@@ -101,7 +102,7 @@ def test_files_stand_beside_the_table_under_its_name(tmp_path, name):
 
 
 def test_a_finished_table_is_not_overwritten_unasked(tmp_path):
-    files, other = Files.of(tmp_path / "vqa.csv"), tmp_path / "all.json"
+    files, other = Files(tmp_path / "vqa.csv"), tmp_path / "all.json"
     files.responses.write_text("{}")
     files.check(overwrite=False)
     files.card.write_text("somebody's notes")
@@ -123,7 +124,7 @@ def test_a_finished_table_is_not_overwritten_unasked(tmp_path):
 
 @pytest.mark.parametrize("name", ["vqa.csv", "vqa.train.csv", "vqa.jsonl", "vqa.run.json", "vqa.responses.jsonl"])
 def test_no_file_of_a_data_set_stands_for_two_things(name, tmp_path):
-    files = Files.of(tmp_path / "vqa.csv")
+    files = Files(tmp_path / "vqa.csv")
     with pytest.raises(InputError, match=r"--json_output .*: is a file of --output_path"):
         files.check(overwrite=True, json_output=str(tmp_path / name))
 
@@ -132,21 +133,21 @@ def test_the_catalogue_is_not_written_over(tmp_path):
     catalogue = tmp_path / "mine.jsonl"
     catalogue.write_text("{}")
     with pytest.raises(InputError, match=r"would write over .*mine\.jsonl, which it reads"):
-        Files.of(tmp_path / "mine.csv").check(overwrite=True, inputs=[str(catalogue), None])
+        Files(tmp_path / "mine.csv").check(overwrite=True, inputs=[str(catalogue), None])
     with pytest.raises(InputError, match=r"would write over .*all\.json, which it reads"):
-        Files.of(tmp_path / "vqa.csv").check(True, str(tmp_path / "all.json"), [str(tmp_path / "all.json")])
+        Files(tmp_path / "vqa.csv").check(True, str(tmp_path / "all.json"), [str(tmp_path / "all.json")])
 
 
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "vqa.csv").mkdir()
     with pytest.raises(InputError, match=r"--output_path .*vqa\.csv: is a folder; name a file"):
-        Files.of(tmp_path / "vqa.csv").check(overwrite=True)
+        Files(tmp_path / "vqa.csv").check(overwrite=True)
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_of_before_anything_is_asked(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--output_path .*vqa\.csv: its folder cannot be written to: ") as caught:
-        Files.of(tmp_path / "file" / "new" / "vqa.csv").check(overwrite=True)
+        Files(tmp_path / "file" / "new" / "vqa.csv").check(overwrite=True)
     assert len(caught.value.problems) == 1
 
 
@@ -171,7 +172,7 @@ def read_both_ways(path: Path) -> list[dict[str, str]]:
 
 
 def test_tables_are_read_back_as_they_were_and_the_splits_make_up_the_whole(tmp_path, awkward):
-    files = Files.of(tmp_path / "new" / "vqa.csv")
+    files = Files(tmp_path / "new" / "vqa.csv")
     write_tables(files, awkward, SIDES)
     assert COLUMNS == ("image_name", "question", "answer", "question_type", "item_id", "product_type", "source")
     assert files.table.read_bytes().startswith(
@@ -193,13 +194,13 @@ def test_tables_are_read_back_as_they_were_and_the_splits_make_up_the_whole(tmp_
 
 
 def test_a_side_without_questions_has_no_table(tmp_path):
-    files = Files.of(tmp_path / "vqa.csv")
+    files = Files(tmp_path / "vqa.csv")
     write_tables(files, [asked()], {0: "train"})
     assert files.train.exists() and not files.val.exists() and not files.test.exists()
 
 
 def test_the_table_comes_last_so_that_it_stands_for_all(tmp_path):
-    files = Files.of(tmp_path / "vqa.csv")
+    files = Files(tmp_path / "vqa.csv")
     files.train.mkdir()  # nothing can be written there
     with pytest.raises(OSError):
         write_tables(files, [asked()], {0: "train"})
@@ -248,7 +249,7 @@ def test_a_filter_must_judge_each_question(reasons):
 
 
 def test_provenance_has_each_question_once_and_a_side_for_what_was_kept(tmp_path):
-    funnel, files = funnel_of_four(), Files.of(tmp_path / "vqa.csv")
+    funnel, files = funnel_of_four(), Files(tmp_path / "vqa.csv")
     write_provenance(files, funnel.left + funnel.dropped, {0: "train", 1: "val"})
     text = files.provenance.read_text(encoding="utf-8")
     assert AWKWARD[2] in text, "readable, not escaped"

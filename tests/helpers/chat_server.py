@@ -60,7 +60,7 @@ def questions(*rows: tuple[str, str, str], **more) -> Reply:
 
 
 def error(status: int, message: str = "at fault", code: str | None = None, **headers) -> Reply:
-    """An error in OpenAI's form; the client is told to try again at once."""
+    """An error in OpenAI's form; the client is question_fields to try again at once."""
     body = {"error": {"message": message, "type": code, "param": None, "code": code}}
     return Reply(
         status, body, {"retry-after-ms": "1", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -83,7 +83,7 @@ def make_items(folder: Path, number: int) -> list[Item]:
     return items
 
 
-def told(asked) -> list[tuple]:
+def question_fields(asked) -> list[tuple]:
     """All that questions say, pictures by their names."""
     return [
         (q.item.image_name, q.question, q.answer, q.question_type, q.raw_answer, q.prompt_hash) for q in asked.questions

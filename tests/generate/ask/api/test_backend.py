@@ -11,13 +11,13 @@ from PIL import Image
 
 from blip2vqa.config.generate import ApiArguments
 from blip2vqa.generate.ask import prompts
-from blip2vqa.generate.ask.api import asking
 from blip2vqa.generate.ask.api.backend import ask_api
+from blip2vqa.generate.ask.api.responses import Responses
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.utils.errors import InputError
 from helpers import chat_server
 from helpers.api_runs import KEY, PRICE, kept, make_args
-from helpers.chat_server import ChatServer, make_items, told
+from helpers.chat_server import ChatServer, make_items, question_fields
 
 pytestmark = pytest.mark.usefixtures("endpoint")
 
@@ -52,7 +52,7 @@ def test_what_is_sent(ask, tmp_path):
     with ChatServer() as server:
         items = [replace(item, digest=digest, name=name, product_type="y" * 5000)]
         with Ledger(tmp_path / "ledger.jsonl") as ledger:
-            ask_api(items, make_args(server), ledger, 7, progress=False)
+            ask_api(items, make_args(server), ledger, 7)
     (sent,), (headers,) = server.requests, server.headers
     assert headers["authorization"] == f"Bearer {KEY}"
     assert sent["model"] == "seer" and sent["max_tokens"] == 1000
@@ -76,7 +76,7 @@ def test_the_hash_is_of_all_that_is_sent(tmp_path):
 
     def digest(item=item, num_questions=5, seed=1, **changes):
         args = ApiArguments(api_model="seer")
-        return asking.Prompts(replace(args, **changes), None, num_questions, seed).digest(item)
+        return Responses(replace(args, **changes), {}, num_questions, seed).digest(item)
 
     same = {digest(), digest(replace(item, facts=dict(reversed(item.facts.items())))), digest(parallel_requests=9)}
     assert len(same) == 1
@@ -100,7 +100,7 @@ def test_order_is_that_of_the_pictures(tmp_path, ask):
     with ChatServer() as server:
         alone = ask(server, 12)
         assert server.most_at_once == 1
-    assert told(asked) == told(alone) and len(asked.questions) == 24
+    assert question_fields(asked) == question_fields(alone) and len(asked.questions) == 24
     assert [q.item.image_name for q in asked.questions[::2]] == [f"{index}.png" for index in range(12)]
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_asked_again(ask, tmp_path):
         assert len(server.requests) == 4
         more = ask(server, 6)
         assert len(server.requests) == 6
-    assert told(again) == told(first) == told(more)[:8]
+    assert question_fields(again) == question_fields(first) == question_fields(more)[:8]
     assert again.counts == first.counts | {"requests": 0, "from_ledger": 4}
 
 
@@ -119,7 +119,7 @@ def test_the_same_picture_and_listing_are_asked_about_once(tmp_path):
     (item,) = make_items(tmp_path, 1)
     twin = replace(item, image_name="twin.png", item_id="B9")
     with ChatServer() as server, Ledger(tmp_path / "ledger.jsonl") as ledger:
-        asked = ask_api([item, twin], make_args(server, parallel_requests=2), ledger, 5, progress=False)
+        asked = ask_api([item, twin], make_args(server, parallel_requests=2), ledger, 5)
         assert len(server.requests) == 1
     assert [q.item.item_id for q in asked.questions] == ["B0", "B0", "B9", "B9"]
     assert asked.counts["answered"] == 2 and asked.counts["usd"] == PRICE
@@ -165,7 +165,7 @@ def test_what_cannot_be_read_is_asked_twice_at_most(ask, tmp_path, reply):
         again = ask(server, 2)
         assert len(server.requests) == 3
     assert asked.counts["malformed"] == 1 and asked.counts["answered"] == 1
-    assert told(again) == told(asked) and again.counts["malformed"] == 1
+    assert question_fields(again) == question_fields(asked) and again.counts["malformed"] == 1
 
 
 def test_a_fence_around_json_and_half_a_surrogate_are_read():
