@@ -90,15 +90,11 @@ def _write_csv(path: Path, questions: Sequence[Question]) -> None:
 def as_row(question: Question) -> dict[str, str]:
     """The columns of a question in the table."""
     item = question.item
-    return {
-        "image_name": item.image_name,
-        "question": question.question,
-        "answer": question.answer,
-        "question_type": question.question_type,
-        "item_id": item.item_id,
-        "product_type": item.product_type,
-        "source": question.source,
-    }
+    cells = (
+        item.image_name, question.question, question.answer, question.question_type, item.item_id, item.product_type,
+        question.source,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def write_provenance(files: Files, questions: Sequence[Question], sides: dict[int, str]) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -47,34 +46,43 @@ class Phrases:
         return {phrases[0][2] for form, phrases in found if len(phrases) == 1 and phrases[0][:2] == (0, len(form))}
 
 
-@dataclass(frozen=True)
 class Vocabulary:
     """The words of vocabulary.toml, which explains them, arranged for look-ups."""
 
-    phrases: dict[str, Phrases]
-    """By kind of fact: object, color, material, shape, pattern."""
-    styles: dict[str, Phrases]
-    """By category."""
-    several_colors: Phrases
-    category_of: dict[str, str]
-    """Noun → category."""
-    product_types: dict[str, str]
-    generic: frozenset[str]
-    """Nouns that stand for several others."""
-    hypernyms: frozenset[str]
-    """Generic nouns that a name may end in while the product type has the proper word."""
-    ambiguous: frozenset[str]
-    """Words that are a noun only where the product type is of their category."""
-    overlapping: frozenset[frozenset[str]]
-    """Pairs of nouns that are both right for some pictures."""
-    clear_categories: frozenset[str]
-    """Categories whose name is a fair answer to "what kind of product is it?"."""
-    around: frozenset[str]
-    """Nouns of what may stand beside a product where its background is a room."""
-    seen_as: dict[str, tuple[str, ...]]
-    """Color of the catalogue → colors of pixels that it may look like; the first one is never missing."""
-    material_groups: tuple[frozenset[str], ...]
-    textile_materials: frozenset[str]
+    def __init__(self, raw: dict):
+        ignored = dict.fromkeys(raw["ignored"]["phrases"])
+        nouns = {noun: phrases for group in raw["objects"].values() for noun, phrases in group.items()}
+        things = _with_plurals(_by_phrase(nouns) | dict.fromkeys(raw["other_things"]["nouns"], OTHER))
+        self.phrases = {
+            "object": Phrases(things | ignored),
+            "color": Phrases(_by_phrase(raw["colors"]) | ignored),
+            "material": Phrases(ignored | _by_phrase(raw["materials"])),
+            "shape": Phrases(_by_phrase(raw["shapes"]) | ignored),
+            "pattern": Phrases(_with_plurals(_by_phrase(raw["patterns"])) | ignored),
+        }
+        self.styles = {category: Phrases(_by_phrase(styles) | ignored) for category, styles in raw["styles"].items()}
+        """By category."""
+        self.several_colors = Phrases(dict.fromkeys(raw["several_colors"]["words"], "several"))
+        self.category_of = {noun: category for category, group in raw["objects"].items() for noun in group}
+        self.product_types: dict[str, str] = raw["product_types"]
+        self.generic = frozenset(raw["generic"]["nouns"])
+        """Nouns that stand for several others."""
+        self.hypernyms = frozenset(raw["generic"]["hypernyms"])
+        """Generic nouns that a name may end in while the product type has the proper word."""
+        self.ambiguous = frozenset(raw["generic"]["ambiguous"])
+        """Words that are a noun only where the product type is of their category."""
+        self.overlapping = frozenset(map(frozenset, raw["overlaps"]["pairs"]))
+        """Pairs of nouns that are both right for some pictures."""
+        self.clear_categories = frozenset(raw["categories"]["clear"])
+        """Categories whose name is a fair answer to "what kind of product is it?"."""
+        self.around = frozenset(noun for category in raw["categories"]["around"] for noun in raw["objects"][category])
+        """Nouns of what may stand beside a product where its background is a room."""
+        self.seen_as = {color: tuple(seen) for color, seen in raw["seen_as"].items()}
+        """Color of the catalogue → colors of pixels that it may look like; the first one is never missing."""
+        self.material_groups = tuple(map(frozenset, raw["material_groups"]["groups"]))
+        self.textile_materials = frozenset(raw["material_groups"]["textiles"])
+        self.same_answers = tuple(map(frozenset, raw["answers"]["same"]))
+        self.irregular_plurals: dict[str, str] = raw["answers"]["irregular_plurals"]
 
     def values(self, kind: str, text: str) -> list[str]:
         """Values of a kind that a text names, in order; [] for a kind that has no vocabulary."""
@@ -109,32 +117,7 @@ def words(text: str) -> list[str]:
 @cache
 def vocabulary() -> Vocabulary:
     """Read this package's vocabulary, once."""
-    raw = tomllib.loads((Path(__file__).parent / "vocabulary.toml").read_text(encoding="utf-8"))
-    ignored = dict.fromkeys(raw["ignored"]["phrases"])
-    nouns = {noun: phrases for group in raw["objects"].values() for noun, phrases in group.items()}
-    things = _with_plurals(_by_phrase(nouns) | dict.fromkeys(raw["other_things"]["nouns"], OTHER))
-    return Vocabulary(
-        phrases={
-            "object": Phrases(things | ignored),
-            "color": Phrases(_by_phrase(raw["colors"]) | ignored),
-            "material": Phrases(ignored | _by_phrase(raw["materials"])),
-            "shape": Phrases(_by_phrase(raw["shapes"]) | ignored),
-            "pattern": Phrases(_with_plurals(_by_phrase(raw["patterns"])) | ignored),
-        },
-        styles={category: Phrases(_by_phrase(styles) | ignored) for category, styles in raw["styles"].items()},
-        several_colors=Phrases(dict.fromkeys(raw["several_colors"]["words"], "several")),
-        category_of={noun: category for category, group in raw["objects"].items() for noun in group},
-        product_types=raw["product_types"],
-        generic=frozenset(raw["generic"]["nouns"]),
-        hypernyms=frozenset(raw["generic"]["hypernyms"]),
-        ambiguous=frozenset(raw["generic"]["ambiguous"]),
-        overlapping=frozenset(map(frozenset, raw["overlaps"]["pairs"])),
-        clear_categories=frozenset(raw["categories"]["clear"]),
-        around=frozenset(noun for category in raw["categories"]["around"] for noun in raw["objects"][category]),
-        seen_as={color: tuple(seen) for color, seen in raw["seen_as"].items()},
-        material_groups=tuple(map(frozenset, raw["material_groups"]["groups"])),
-        textile_materials=frozenset(raw["material_groups"]["textiles"]),
-    )
+    return Vocabulary(tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")))
 
 
 def _by_phrase(table: dict[str, list[str]]) -> dict[str, str | None]:

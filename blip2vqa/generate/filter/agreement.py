@@ -6,26 +6,13 @@ from blip2vqa.data.answers import normalize_answer
 from blip2vqa.generate.catalogue.vocabulary import plural, vocabulary
 
 YES, NO = {"yes", "yeah", "yep", "true", "correct"}, {"no", "nope", "false", "incorrect"}
-# Spellings of the vocabulary's own words ("gray", "grey") are found there. These are not in it, or are two words of it.
-SAME = (
-    {"aluminum", "aluminium"},
-    {"fiber", "fibre"},
-    {"jewelry", "jewellery"},
-    {"pajamas", "pyjamas"},
-    {"multi", "multicolor", "multicolour", "multicolored", "multicoloured", "colorful", "colourful"},
-    {"tshirt", "tee"},
-    {"woolen", "woollen", "wool"},
-)
-IRREGULAR = {
-    "child": "children", "foot": "feet", "man": "men", "mouse": "mice", "person": "people", "tooth": "teeth", "woman": "women",
-}  # fmt: skip
 
 
 @lru_cache(maxsize=100_000)
 def answers_match(answer: str, predicted: str) -> bool:
     """Tell whether two answers are the same after the official normalisation.
 
-    Yes and no have several words; singular and plural are the same, and so are spellings in `SAME`. A word of the vocabulary
+    Yes and no have several words; singular and plural, and spellings such as "fibre", are the same. A word of the vocabulary
     stands for the others with its meaning: "navy" matches "blue", but not "teal".
     """
     one, other = normalize_answer(answer), normalize_answer(predicted)
@@ -35,7 +22,7 @@ def answers_match(answer: str, predicted: str) -> bool:
         if one in meaning:
             return other.split()[0] in meaning  # "yes, it is"
     joined = one.replace(" ", ""), other.replace(" ", "")
-    if _same_word(*joined) or any({*joined} <= group for group in SAME):
+    if _same_word(*joined) or any({*joined} <= group for group in vocabulary().same_answers):
         return True
     return any(_same_word(meaning, text) for meaning in _meanings(one, other) for text in (one, other))
 
@@ -46,7 +33,7 @@ def _same_word(one: str, other: str) -> bool:
 
 def _plurals(noun: str) -> set[str]:
     """Forms that may be the noun's plural. Wrong ones do no harm, as few of them are another noun."""
-    found = {plural(noun), IRREGULAR.get(noun, plural(noun))}
+    found = {plural(noun), vocabulary().irregular_plurals.get(noun, plural(noun))}
     if noun.endswith(("f", "fe")):
         found.add(f"{noun.removesuffix('e')[:-1]}ves")
     return found

@@ -11,12 +11,11 @@ import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from blip2vqa.evaluation.question_only import Guesses, blind_guesses, blind_score, right
+from blip2vqa.evaluation.question_only import blind_guesses, blind_score, right
 from blip2vqa.generate.filter.balance import take_evenly
 from blip2vqa.generate.rows import Question
 
@@ -54,7 +53,7 @@ def thin(questions: Sequence[Question], max_accuracy: float, seed: int, groups: 
     aim = max(goal - MARGIN, 0)
     rounds = MOST_ROUNDS if len(questions) <= LARGE else MOST_LARGE_ROUNDS
     for number in range(0 if after is None or after <= max_accuracy else rounds):
-        state = guess_all([questions[place] for place in left], [groups[place] for place in left], seed + number)
+        state = Guessed([questions[place] for place in left], [groups[place] for place in left], seed + number)
         if max(after, state.score) <= goal:
             break
         found = (
@@ -71,20 +70,28 @@ def thin(questions: Sequence[Question], max_accuracy: float, seed: int, groups: 
     return Thinned(dropped, after)
 
 
-@dataclass(frozen=True)
 class Guessed:
-    """How well the rows that are left are guessed."""
+    """How well the rows that are left are guessed from their text."""
 
-    questions: list[Question]
-    guesses: Guesses
-    right: np.ndarray
-    """(rows,), boolean."""
-    rows_of: dict[str, np.ndarray]
-    """Question type → its rows, in the order of the types' names."""
-    scores: dict[str, float]
-    """Question type → share guessed, at least that of its most common answer where the type has `FEWEST` rows."""
-    level: frozenset[str]
-    """Question types that are guessed no better than by drawing from their answers: what is right is luck."""
+    def __init__(self, questions: list[Question], groups: list[str], seed: int):
+        answers = [question.answer for question in questions]
+        self.questions = questions
+        self.guesses = blind_guesses([question.question for question in questions], answers, groups, seed=seed)
+        self.right = right(self.guesses.answers, answers)
+        """(rows,), boolean."""
+        kinds = np.array([question.question_type for question in questions], dtype=object)
+        self.rows_of = {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds))}
+        """Question type → its rows, in the order of the types' names."""
+        self.scores: dict[str, float] = {}
+        """Question type → share guessed, at least that of its most common answer where the type has `FEWEST` rows."""
+        self.level: set[str] = set()
+        """Question types that are guessed no better than by drawing from their answers: what is right is luck."""
+        for kind, rows in self.rows_of.items():
+            shares = np.array(list(Counter(answers[row] for row in rows).values())) / len(rows)
+            guessed = self.right[rows].mean()
+            self.scores[kind] = float(max(guessed, shares.max() if len(rows) >= FEWEST else 0))
+            if guessed <= (shares**2).sum() + MARGIN:
+                self.level.add(kind)
 
     @property
     def step(self) -> float:
@@ -110,23 +117,6 @@ class Guessed:
     def judged(self) -> dict[str, float]:
         """The scores of question types with `FEWEST` rows."""
         return {kind: score for kind, score in self.scores.items() if len(self.rows_of[kind]) >= FEWEST}
-
-
-def guess_all(questions: list[Question], groups: list[str], seed: int) -> Guessed:
-    """Guess every answer from the question's text, and score the guesses by question type."""
-    answers = [question.answer for question in questions]
-    guesses = blind_guesses([question.question for question in questions], answers, groups, seed=seed)
-    found = right(guesses.answers, answers)
-    kinds = np.array([question.question_type for question in questions], dtype=object)
-    rows_of = {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds))}
-    scores, level = {}, set()
-    for kind, rows in rows_of.items():
-        shares = np.array(list(Counter(answers[row] for row in rows).values())) / len(rows)
-        guessed = found[rows].mean()
-        scores[kind] = float(max(guessed, shares.max() if len(rows) >= FEWEST else 0))
-        if guessed <= (shares**2).sum() + MARGIN:
-            level.add(kind)
-    return Guessed(questions, guesses, found, rows_of, scores, frozenset(level))
 
 
 def _level(state: Guessed, aim: float, least: float) -> dict[int, str]:

@@ -16,35 +16,7 @@ LONGEST = {"name": 120, "question": 240, "answer": 60, "source": 60}  # characte
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and halves of surrogate pairs
 
 # The page counts its ticks with no script: CSS counters follow the document, so the footer comes last.
-STYLE = """body { counter-reset: ticked; max-width: 120rem; }
-main { align-items: start; display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-article { border: 1px solid #8888; border-radius: 6px; padding: .8rem; }
-h2 { font-size: 1.1rem; margin: 0 0 .5rem; }
-h2 small { font-weight: 400; }
-figure, article p { margin: 0 0 .5rem; }
-img { background: #fff; border-radius: 4px; display: block; height: auto; margin: 0 auto; max-height: 16rem; max-width: 100%;
-  width: auto; }
-article p { font-size: .85rem; line-height: 1.35; }
-small { opacity: .75; }
-small, code { font-size: .8rem; }
-ol { list-style: lower-alpha; margin: 0; padding-left: 1.4rem; }
-li { border-top: 1px solid #8883; line-height: 1.35; padding: .25rem 0; }
-label { align-items: baseline; cursor: pointer; display: flex; gap: .5rem; }
-label span { flex: 1; }
-input { accent-color: #c33; flex: none; margin: 0; }
-input:checked { counter-increment: ticked; }
-input:checked + span { text-decoration: line-through; text-decoration-color: #c33; }
-footer { background: Canvas; border-top: 1px solid #8888; bottom: 0; padding: .4rem 0; position: sticky; }
-footer b::before { content: counter(ticked); }
-@media print {
-  html { font-size: 66%; }
-  body { max-width: none; padding: 0; }
-  main { columns: 2; display: block; }
-  article { break-inside: avoid; display: flow-root; margin-bottom: .8rem; }
-  figure { float: left; margin-right: .6rem; width: 33%; }
-  ol { display: flow-root; }
-  footer { position: static; }
-}"""
+STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").rstrip("\n")
 ADVICE = "Tick what is wrong. Ticks are counted below and saved nowhere: note them by number and letter, as 3b."
 
 

@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from blip2vqa.evaluation.question_only import blind_score
 from blip2vqa.generate.filter import blind_filter
-from blip2vqa.generate.filter.blind_filter import FILTER, guess_all, thin
+from blip2vqa.generate.filter.blind_filter import FILTER, Guessed, thin
 from blip2vqa.generate.filter.funnel import Funnel
 from blip2vqa.generate.rows import Item, Question
 
@@ -231,7 +231,7 @@ def of_type(kind: str, answers: str, first: int = 0) -> list[Question]:
 def test_at_or_below_the_limit_nothing_is_dropped():
     """Each answer is of one product alone, so that none is guessed; that a single one has its type to itself says nothing."""
     few = of_type("color", "a") + of_type("shape", "bc") + of_type("object", "defg")
-    assert score(few) == guess_all(few, products(few), 0).score == 0
+    assert score(few) == Guessed(few, products(few), 0).score == 0
     for limit in (0.0, 0.35):
         assert not thin_products(few, limit).dropped
     # Of the commonest answer there is more than the limit allows, but it is not the one guessed.
