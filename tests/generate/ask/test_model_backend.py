@@ -11,11 +11,10 @@ import pytest
 from transformers import Blip2VisionModel
 
 from blip2vqa import load
-from blip2vqa.config.generate import ApiArguments, CatalogueArguments, QuestionArguments, WriterArguments
+from blip2vqa.config.generate import WriterArguments
 from blip2vqa.generate.ask import model_backend, respondent
 from blip2vqa.generate.ask.model_backend import WRITE, WRITE_INSTRUCTBLIP, as_question, ask_model
 from blip2vqa.generate.ask.respondent import find_answerer
-from blip2vqa.generate.generating import generate
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.inference.model_spec import ModelSpec
@@ -247,29 +246,6 @@ def test_questions_are_those_of_the_model_alone(kind, bases, questions, ledger):
         assert (row.question, row.answer, row.source) == (question, asked.answer, f"model:{kind}")
         assert row.about == "" != asked.about
         assert row.verdicts == ({"form": problem} if problem else {})
-
-
-def test_questions_are_written_for_open_answers_alone(drawn, tiny_opt, tmp_path, monkeypatch):
-    class Asked(Exception):
-        pass
-
-    def ask(wanted, *_):
-        raise Asked(wanted)
-
-    monkeypatch.setattr(model_backend, "ask_model", ask)
-    table = tmp_path / "catalogue.csv"
-    rows = [f"{number}.png,sofa,{list(COLORS)[number % len(COLORS)]},leather\n" for number in range(8)]
-    table.write_text("image_name,product_type,color,material\n" + "".join(rows))
-    wanted = {}
-    for writes in ("answers", "questions"):
-        catalogue = CatalogueArguments(csv_path=str(table), image_dir=str(drawn[0]), max_product_type_share=1.0)
-        asks = QuestionArguments(output_path=str(tmp_path / "vqa.csv"), backend="model")
-        with pytest.raises(Asked) as caught:
-            generate(catalogue, asks, arguments(tiny_opt, model_writes=writes), ApiArguments(), {})
-        wanted[writes] = caught.value.args[0]
-    assert {"yes/no", "color"} <= {row.question_type for row in wanted["answers"]}
-    assert "color" in {row.about for row in wanted["questions"]}
-    assert all(row.about == row.question_type and row.answer for row in wanted["questions"])
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from blip2vqa.generate.ask.api.backend import ask_api
-from blip2vqa.generate.ask.api.requester import Requester
-from blip2vqa.generate.ask.api.responses import Responses
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.utils.errors import InputError
 from helpers import chat_server
@@ -123,19 +121,6 @@ def test_a_full_disk_stops_with_one_line(ask, tmp_path, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         assert len(kept(tmp_path)) == 2
         assert ask(server, 9).counts["from_ledger"] == 2
-
-
-def test_once_the_disk_is_full_no_request_is_begun(tmp_path, monkeypatch):
-    items, ledger = make_items(tmp_path, 2), Ledger(tmp_path / "ledger.jsonl")
-    with ChatServer() as server, ledger:
-        responses = Responses(make_args(server), ledger, 5, 1)
-        requester = Requester(responses)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", full)
-            first, second = (requester.ask(item, responses.digest(item)) for item in items)
-        assert isinstance(first.error, InputError) and requester.stop.is_set()
-        assert second.status == "unasked" and len(server.requests) == 1
-        requester.close()
 
 
 @pytest.mark.parametrize("removed", [[0], [1], [0, 1]])
