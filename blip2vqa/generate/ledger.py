@@ -45,30 +45,24 @@ class Ledger:
             raise
 
     def _open(self) -> None:
+        """Open the file and lock it where the system can. Raises `InputError`."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b", buffering=0)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be opened for writing: {error.strerror or error}") from error
-        try:
-            self._locked = self._keep_others_out()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _keep_others_out(self) -> bool:
-        """Lock the file; returns whether that worked. Raises `InputError` where another run has locked it."""
+        self._locked = False
         if fcntl is None:
-            return False
+            return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-            return True
+            self._locked = True
         except OSError as error:
             if error.errno not in NO_LOCKS:
+                self._file.close()
                 raise InputError(
                     f"{self.path}: another run is writing to it; wait for its end, or name another --output_path"
                 ) from error
-            return False
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -92,7 +86,7 @@ class Ledger:
                 raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def get(self, key: str) -> dict | None:
-        """The record that was last added under `key`, with the key itself; None if there is none."""
+        """Return the record that was last added under `key`, with the key itself; None if there is none."""
         with self._lock:
             return self._records.get(key)
 
@@ -133,7 +127,7 @@ class Ledger:
         return os.fstat(self._file.fileno()).st_size
 
     def records(self) -> list[dict]:
-        """All records, in the order added."""
+        """Return all records, in the order added."""
         with self._lock:
             return list(self._records.values())
 
@@ -148,7 +142,7 @@ class Ledger:
                 self._file.close()
 
     def _remove_if_empty(self) -> None:
-        """Remove an empty file before it is closed, and only while it is locked: another run may not be about to write."""
+        """Remove an empty file; only while it is locked, as another run may else be about to write to it."""
         try:
             if self._locked and not self._size() and self._is_in_place():
                 self.path.unlink()
@@ -170,7 +164,7 @@ class Ledger:
 
 
 def _parse(line: bytes) -> dict | None:
-    """A line as a record; None for what is none."""
+    """Read a line as a record; None for what is none."""
     try:
         record = json.loads(line)
     except ValueError:  # of JSON, or of UTF-8

@@ -88,7 +88,7 @@ def _write_csv(path: Path, questions: Sequence[Question]) -> None:
 
 
 def as_row(question: Question) -> dict[str, str]:
-    """The columns of a question in the table."""
+    """Fill the columns of the table for a question."""
     item = question.item
     cells = (
         item.image_name, question.question, question.answer, question.question_type, item.item_id, item.product_type,

@@ -45,23 +45,23 @@ def build_messages(item: Item, num_questions: int, seed: int, picture_url: str) 
 
 
 def _cut(text: str) -> str:
-    """Text on one line of at most `MOST_CHARACTERS`; "?" replaces halves of surrogate pairs, which UTF-8 cannot encode."""
+    """Cut text to one line of at most `MOST_CHARACTERS`; "?" replaces what UTF-8 cannot encode, halves of surrogate pairs."""
     text = " ".join(text.encode("utf-8", "replace").decode().split())
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
 
 
 def digest_url(item: Item) -> str:
-    """An address that stands for the picture where its bytes are not wanted."""
+    """Make an address that stands for the picture where its bytes are not wanted."""
     return f"sha256:{item.digest}"
 
 
 def data_url(jpeg: bytes) -> str:
-    """An address that holds the JPEG itself."""
+    """Make an address that holds the JPEG itself."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def prompt_hash(model: str, messages: list[dict], settings: dict) -> str:
-    """SHA-256, hexadecimal, over all that is sent; the messages hold `digest_url` in place of the picture's bytes."""
+    """Hash all that is sent (SHA-256, hexadecimal); the messages hold `digest_url` in place of the picture's bytes."""
     sent = {"model": model, "messages": messages, "schema": SCHEMA, "settings": settings}
     return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
 

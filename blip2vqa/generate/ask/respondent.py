@@ -51,7 +51,7 @@ class Respondent:
         return Path(called).resolve().name if Path(called).exists() else called
 
     def key(self, item: Item, text: str) -> str:
-        """SHA-256, hexadecimal, of all that decides the response to `text` about the picture."""
+        """Hash all that decides the response to `text` about the picture: SHA-256, hexadecimal."""
         return hashlib.sha256(json.dumps([self._identity, item.digest, text]).encode()).hexdigest()
 
     @cached_property
@@ -99,7 +99,7 @@ def find_answerer(args: WriterArguments, adapter_or_base: str | None = None) -> 
 
 
 def make_respondent(spec: ModelSpec, args: WriterArguments, **request) -> Respondent:
-    """A respondent with the prompt and decoding of `request`, else those of the adapter or base."""
+    """Make a respondent with the prompt and decoding of `request`, else those of the adapter or base."""
     only = ONLY if ONLY in spec.adapters else None
     return Respondent(spec, spec.request(only, **request), args.dtype, args.quantization, args.batch_size)
 
@@ -156,7 +156,7 @@ def _example(text: str, item: Item | None = None) -> Example:
 
 
 def _too_long(request: AnswerRequest, texts: set[str]) -> set[str]:
-    """Texts that leave the model no room for a response, or spell the token that stands for the picture."""
+    """Find the texts that leave the model no room for a response, or spell the token that stands for the picture."""
     found = set()
     for text in texts:
         try:

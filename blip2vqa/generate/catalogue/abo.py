@@ -75,7 +75,7 @@ def parse_listing(path: Path, number: int, line: bytes) -> dict:
 
 
 def _name_and_texts(listing: dict) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """The name and the values by field in English; nothing where the listing has names and none is English."""
+    """Take the name and the values by field in English; nothing where the listing has names and none is English."""
     names = _english(listing.get("item_name"))
     if not names and _with_text(listing.get("item_name")):
         return "", {}
@@ -109,7 +109,7 @@ def _with_text(entries: object) -> list[dict]:
 
 
 def _rank(tag: object) -> int | None:
-    """0 for the most preferred English, more than ANY_ENGLISH for another language, None for a tag that names none."""
+    """Rank a language: 0 is the preferred English, more than ANY_ENGLISH another language, None a tag that names none."""
     return _rank_of_language(tag) if isinstance(tag, str) else None
 
 
@@ -131,7 +131,7 @@ def _standardized(entries: list[dict]) -> list[str]:
 
 
 def _as_text(value: object) -> str:
-    """A text without blanks around it, or a number as text; "" for anything else."""
+    """Turn a value into text, without blanks around it; "" for what is neither text nor number."""
     if isinstance(value, str):
         return value.strip()
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
@@ -144,7 +144,7 @@ def _product_type(value: object) -> str:
 
 
 def _node(nodes: object) -> tuple[str, ...]:
-    """The names on the way to the product in the category tree, of the last path that has any."""
+    """Take the names on the way to the product in the category tree, of the last path that has any."""
     for node in reversed(nodes) if isinstance(nodes, list) else ():
         path = _as_text(node.get("node_name") or node.get("path")) if isinstance(node, dict) else ""
         if names := tuple(dict.fromkeys(name.strip() for name in path.split("/") if name.strip())):
@@ -153,7 +153,7 @@ def _node(nodes: object) -> tuple[str, ...]:
 
 
 def _images(listing: dict, paths: dict[str, str]) -> tuple[str, ...]:
-    """Paths of the pictures that are in the table, the main one first."""
+    """Find the paths of the pictures that are in the table, the main one first."""
     others = listing.get("other_image_id")
     ids = [listing.get("main_image_id"), *(others if isinstance(others, list) else ())]
     return tuple(dict.fromkeys(paths[id] for id in ids if isinstance(id, str) and paths.get(id)))

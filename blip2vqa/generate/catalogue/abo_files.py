@@ -29,7 +29,9 @@ def read_lines(path: Path) -> Iterator[bytes]:
                     number += 1
                     yield line
                 if len(rest) > MAX_LINE:
-                    raise InputError(f"{path}: line {number + 1:,}: no end in sight; one listing a line is expected")
+                    raise InputError(
+                        f"{path}: line {number + 1:,}: longer than {MAX_LINE:,} bytes; one listing a line is expected"
+                    )
             if rest:
                 yield rest
     except EOFError as error:

@@ -53,7 +53,7 @@ def find_archive(abo_dir: str | Path, image_dir: str | Path | None = None) -> Ar
 
 
 def _levels(folder: Path) -> list[list[Path]]:
-    """Folders to look in, the likelier first: `folder`, those in it, and where it is a part of the archive, those around it."""
+    """List folders to look in, the likelier first: `folder`, those in it, and, inside the archive, those around it."""
     levels = [[folder], _folders(folder)]
     around = folder.resolve()
     while PART.fullmatch(around.name):
@@ -85,7 +85,7 @@ def _find_listings(folder: Path, levels: list[list[Path]]) -> list[Path]:
 
 
 def _listings_of(place: Path) -> list[Path]:
-    """The files of listings in one folder, 0 to 9 before a to f; of one that is there twice, the packed one."""
+    """Find the files of listings in one folder, 0 to 9 before a to f; of one that is there twice, the packed one."""
     files = {}
     for path in sorted(place.glob("listings_*.json*")):  # .json before .json.gz
         if match := LISTINGS_FILE.fullmatch(path.name):
@@ -123,13 +123,13 @@ def _find_pictures(table: Path, image_dir: str | Path | None) -> Path:
 
 
 def _pictures_beside(table: Path) -> Path | None:
-    """The pictures in the archive that a table belongs to."""
+    """Find the pictures in the archive that a table belongs to."""
     inside_archive = table.parent.name in ("metadata", "images")
     return (inside_archive and _pictures_in(table.parent.parent)) or _pictures_in(table.parent)
 
 
 def _pictures_in(folder: Path) -> Path | None:
-    """The first place in `folder` with folders 00 to ff, which the paths of the table start from."""
+    """Find the first place in `folder` with folders 00 to ff, which the paths of the table start from."""
     places = (folder / inside for inside in PICTURES_IN)
     return next((place for place in places if any(map(os.path.isdir, place.glob("[0-9a-f][0-9a-f]")))), None)
 

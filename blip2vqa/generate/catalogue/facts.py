@@ -71,7 +71,7 @@ def _segments(name: str) -> list[list[str]]:
 
 
 def _object(product: Product, name: list[list[str]]) -> str | None:
-    """The noun for the product, by its type and its name; None where they disagree or say nothing."""
+    """Find the noun for the product, by its type and its name; None where they disagree or say nothing."""
     known = vocabulary()
     text = known.product_types.get(product.product_type, product.product_type.replace("_", " "))
     typed, named = _noun([words(text)]), _noun(name) or _noun([words(product.name)])
@@ -85,7 +85,7 @@ def _object(product: Product, name: list[list[str]]) -> str | None:
 
 
 def _noun(parts: Iterable[list[str]]) -> str | None:
-    """The last noun of the first part that has one."""
+    """Find the last noun of the first part that has one."""
     return next((found[-1][2] for part in parts if (found := vocabulary().phrases["object"].find(part))), None)
 
 
@@ -106,27 +106,27 @@ def _settle(typed: str, named: str, name: str) -> str | None:
 
 
 def _only(found: set[str]) -> str | None:
-    """The one element of a set; None for none or several."""
+    """Return the one element of a set; None for none or several."""
     return found.pop() if len(found) == 1 else None
 
 
 def _meaning(phrases: Phrases, texts: Iterable[str]) -> str | None:
-    """The one meaning that texts have; None for none or several."""
+    """Find the one meaning that texts have; None for none or several."""
     return _only({meaning for text in texts for meaning in phrases.meanings(text)})
 
 
 def _one(kind: str, texts: Iterable[str]) -> str | None:
-    """The one value of a kind that texts name; None for none or several."""
+    """Find the one value of a kind that texts name; None for none or several."""
     return _meaning(vocabulary().phrases[kind], texts)
 
 
 def _noun_places(text: list[str]) -> set[int]:
-    """Places of the words that are part of a noun: a "paper shredder" is of no paper, a coffee table not brown."""
+    """Find the places of words that are part of a noun: a "paper shredder" is of no paper, a coffee table not brown."""
     return {place for start, end, _ in vocabulary().phrases["object"].find(text) for place in range(start, end)}
 
 
 def _in_name(phrases: Phrases, name: list[list[str]], not_alone: frozenset[str] = frozenset()) -> str | None:
-    """The one meaning found beside a noun in the name; None for none or several.
+    """Find the one meaning that stands beside a noun in the name; None for none or several.
 
     Words of `not_alone` count only as part of a longer phrase.
     """
@@ -144,7 +144,7 @@ def _in_name(phrases: Phrases, name: list[list[str]], not_alone: frozenset[str] 
 
 
 def _shape(name: list[list[str]]) -> str | None:
-    """The one shape that the name gives to the product itself; None for none or several.
+    """Find the one shape that the name gives to the product itself; None for none or several.
 
     It stands before the last noun of its part, and not before a word for a piece of the product: a "wall clock, heart emoji" is
     no heart, a "triangle foot handle" no triangle.

@@ -51,7 +51,7 @@ def measure_picture(path: Path) -> PictureStats:
 
 
 def _product(pixels: np.ndarray) -> np.ndarray | None:
-    """Mask [height, width] of what stands in front of a white background; None where the background is not white."""
+    """Mask what stands in front of a white background, [height, width]; None where the background is not white."""
     from scipy import ndimage
 
     white = pixels.min(axis=2) >= WHITE
@@ -66,7 +66,7 @@ def _product(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def _color_shares(pixels: np.ndarray) -> dict[str, float]:
-    """Share of each basic color in pixels [n, 3], told by hue, saturation and value; the bounds were set by eye."""
+    """Measure the share of each basic color in pixels [n, 3], told by hue, saturation and value; the bounds were set by eye."""
     hsv = np.asarray(Image.fromarray(pixels[None]).convert("HSV"))[0].astype(float) / 255
     hue, saturation, value = hsv[:, 0] * 360, hsv[:, 1], hsv[:, 2]
     names = np.select(

@@ -84,7 +84,7 @@ def choose_items(
 def _by_type(
     products: Iterable[Product], image_dir: Path, all_pictures: bool, counts: Counter
 ) -> tuple[dict[str, list[Item]], list[tuple[str, str]]]:
-    """Pictures by product type, each once, and the pairs of products that share a picture."""
+    """Group pictures by product type, each once, and find the pairs of products that share a picture."""
     by_type, owners, shared = defaultdict(list), {}, []
     for product in products:
         facts = facts_of(product)

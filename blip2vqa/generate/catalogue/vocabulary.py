@@ -36,11 +36,11 @@ class Phrases:
         return found
 
     def meanings(self, text: str) -> list[str]:
-        """Distinct meanings of the phrases in a text, in order."""
+        """Find the distinct meanings of the phrases in a text, in order."""
         return list(dict.fromkeys(meaning for *_, meaning in self.find(words(text))))
 
     def whole(self, text: str) -> set[str]:
-        """Meanings of a text that is one phrase from end to end, with or without a final s."""
+        """Find the meanings of a text that is one phrase from end to end, with or without a final s."""
         forms = words(text), words(text.removesuffix("s"))  # "stripes": of such nouns the vocabulary has the singular
         found = [(form, self.find(form)) for form in forms]
         return {phrases[0][2] for form, phrases in found if len(phrases) == 1 and phrases[0][:2] == (0, len(form))}
@@ -85,7 +85,7 @@ class Vocabulary:
         self.irregular_plurals: dict[str, str] = raw["answers"]["irregular_plurals"]
 
     def values(self, kind: str, text: str) -> list[str]:
-        """Values of a kind that a text names, in order; [] for a kind that has no vocabulary."""
+        """Find the values of a kind that a text names, in order; [] for a kind that has no vocabulary."""
         if kind == "category":
             categories = set(self.category_of.values())
             return [word for word in words(text) if word in categories]
@@ -131,7 +131,7 @@ def _with_plurals(phrases: dict[str, str | None]) -> dict[str, str | None]:
 
 
 def plural(noun: str) -> str:
-    """The regular plural."""
+    """Form the regular plural."""
     if re.search(r"[^aeiou]y$", noun):
         return f"{noun[:-1]}ies"
     return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"

@@ -32,7 +32,7 @@ def _same_word(one: str, other: str) -> bool:
 
 
 def _plurals(noun: str) -> set[str]:
-    """Forms that may be the noun's plural. Wrong ones do no harm, as few of them are another noun."""
+    """List forms that may be the noun's plural. Wrong ones do no harm, as few of them are another noun."""
     found = {plural(noun), vocabulary().irregular_plurals.get(noun, plural(noun))}
     if noun.endswith(("f", "fe")):
         found.add(f"{noun.removesuffix('e')[:-1]}ves")
@@ -40,7 +40,7 @@ def _plurals(noun: str) -> set[str]:
 
 
 def _meanings(one: str, other: str) -> set[str]:
-    """Words of the vocabulary that both texts, each as a whole, stand for within one kind of fact."""
+    """Find words of the vocabulary that both texts, each as a whole, stand for within one kind of fact."""
     return {
         meaning for phrases in vocabulary().phrases.values() for meaning in phrases.whole(one) & phrases.whole(other)
     }

@@ -47,7 +47,7 @@ class Balance:
         return [same for _, same in sorted(found.items())]
 
     def pairs(self) -> list[list[list[int]]]:
-        """Places by answer, for each value asked about and each pair of possible answers.
+        """List places by answer, for each value asked about and each pair of possible answers.
 
         Questions that a back end worded go together by type, since few of them are asked twice.
         """

@@ -95,12 +95,12 @@ def _place(seed: int, what: str) -> bytes:
 
 
 def round_trip_problem(question: Question, answers: CheckAnswers) -> str | None:
-    """Why the question fails the round trip: the model answers otherwise from its picture. None where it passes."""
+    """Say why the question fails the round trip: the model answers otherwise from its picture. None where it passes."""
     return None if answers_match(question.answer, answers.own) else f'answered "{answers.own}"'
 
 
 def picture_swap_problem(question: Question, answers: CheckAnswers) -> str | None:
-    """Why the question fails the picture swap: the same answer from another picture, where it is not right. Else None."""
+    """Say why the question fails the picture swap: the same answer from another picture, where it is wrong. Else None."""
     if answers.other is None or not answers_match(question.answer, answers.swapped):
         return None
     return None if holds_for(question, answers.other) else "the same answer from another picture"
@@ -124,7 +124,7 @@ def holds_for(question: Question, other: Item) -> bool:
 
 
 def _asked(question: Question, other: Item) -> dict[str, str]:
-    """The facts that an answer states or denies, {kind: value}; of a back end's question, those that its words name."""
+    """Find the facts that an answer states or denies, {kind: value}; of a back end's question, those that its words name."""
     own, answer = question.item.facts, normalize_answer(question.answer)
     if question.kind in KINDS:
         return {question.kind: question.value or question.answer}
@@ -139,6 +139,6 @@ def _asked(question: Question, other: Item) -> dict[str, str]:
 
 
 def _named(question: str, facts: dict[str, str]) -> dict[str, str]:
-    """The facts whose value a question names."""
+    """Find the facts whose value a question names."""
     text = words(question)
     return {kind: value for kind, value in facts.items() if any(answers_match(value, word) for word in text)}

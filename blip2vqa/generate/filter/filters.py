@@ -70,7 +70,7 @@ def _misfit(question: Question) -> str | None:
 
 
 def _kind(question: Question) -> str:
-    """Kind of fact that a question asks for: the template's; of a back end's question, told by its words, else by its type."""
+    """Tell the kind of fact that is asked for: the template's; for a back end's question by its words, else by its type."""
     if question.kind in KINDS:
         return question.kind
     form = question_type(question.question)
@@ -115,7 +115,7 @@ def not_repeated(questions: Sequence[Question]) -> Reasons:
 
 
 def _similarity(one: Question, two: Question, of_texts: float) -> float:
-    """Similarity of two questions, 0 to 100; 0 where each asks about a value of its own, as such texts are alike by design."""
+    """Rate the similarity, 0 to 100; 0 where each asks about a value of its own, as such texts are alike by design."""
     return of_texts if one.question_type == two.question_type and not (one.about and two.about) else 0
 
 

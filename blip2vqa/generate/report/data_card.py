@@ -127,19 +127,19 @@ def _code_block(command: str) -> str:
 
 
 def _fence(text: str, least: int) -> str:
-    """More ticks than the text has in a row, and at least so many."""
+    """Return more ticks than the text has in a row, and at least so many."""
     return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table with columns of numbers to the right; "" without rows."""
+    """Write a Markdown table with columns of numbers to the right; "" without rows."""
     numbers = [all(re.fullmatch(r"[\d,]+", row[place]) for row in rows) for place in range(len(header))]
     lines = [header, ["---:" if number else "---" for number in numbers], *(map(_plain, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
 
 
 def _without_folders(command: str) -> str:
-    """A command without what is the user's own affair: the folders that files lie in, a password in an address."""
+    """Strip a command of what is the user's own affair: the folders that files lie in, a password in an address."""
     command = re.sub(r"//[^/@\s]*@", "//", " ".join(command.split()))
     try:
         return shlex.join(map(_last_part, shlex.split(command)))
@@ -148,6 +148,6 @@ def _without_folders(command: str) -> str:
 
 
 def _last_part(word: str) -> str:
-    """The last part of an absolute path, also behind `--flag=`; anything else as it is."""
+    """Take the last part of an absolute path, also behind `--flag=`; anything else as it is."""
     flag, equals, value = word.rpartition("=")
     return flag + equals + ((Path(value).name or value) if value.startswith(("/", "~")) else value)

@@ -50,7 +50,7 @@ def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
 
 
 def types_by_size(summary: dict) -> dict[str, dict]:
-    """Question types that have questions, the commonest first."""
+    """Sort the question types that have questions, the commonest first."""
     types = {kind: cell for kind, cell in summary["question_types"].items() if cell["n"]}
     return dict(sorted(types.items(), key=lambda pair: -pair[1]["n"]))
 
@@ -61,12 +61,12 @@ def ranked(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def products_by_size(summary: dict) -> list[tuple[str, int]]:
-    """Product types in words, with their pictures, the commonest first."""
+    """List product types in words, with their pictures, the commonest first."""
     return [(kind.replace("_", " ") or "no type", n) for kind, n in ranked(summary["product_types"])]
 
 
 def filter_rows(summary: dict) -> list[list[str]]:
-    """A row a filter: its name, questions left, questions dropped, and the commonest reasons."""
+    """Make one row a filter: its name, questions left, questions dropped, and the commonest reasons."""
     rows = []
     for step in summary["funnel"]:
         pairs = ranked(step["reasons"])
@@ -78,11 +78,11 @@ def filter_rows(summary: dict) -> list[list[str]]:
 
 
 def percent(share: float) -> str:
-    """A share from 0 to 1 as a percentage: 25.8%."""
+    """Write a share from 0 to 1 as a percentage: 25.8%."""
     return f"{share:.1%}"
 
 
 def cost_line(cost: dict) -> str:
-    """Answers, tokens, and US dollars where prices were given."""
+    """List answers, tokens, and US dollars where prices were given."""
     text = f"{cost['answers']:,} answers, {cost['input_tokens']:,} tokens sent, {cost['output_tokens']:,} received"
     return text + (f", {cost['usd']:.2f} US dollars" if cost["usd"] is not None else "")

@@ -44,7 +44,7 @@ def draw_distributions(summary: dict) -> bytes:
 
 
 def _shares(cell: dict) -> list[tuple[str, float]]:
-    """Shares that the commonest answers of a question type have of its questions, and of all other answers together."""
+    """Compute the shares of the commonest answers of a question type, and of all its other answers together."""
     pairs = ranked(cell["answers"])
     rest = pairs[ANSWERS_DRAWN:]
     pairs = pairs[:ANSWERS_DRAWN] + ([(f"{len(rest)} others", sum(n for _, n in rest))] if rest else [])

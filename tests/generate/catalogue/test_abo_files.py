@@ -54,7 +54,7 @@ def test_a_broken_line_is_named(tmp_path, line, what):
 def test_a_file_without_line_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(abo_files, "MAX_LINE", 10_000)
     folder = write_archive(tmp_path, [[listing("B1", "m"), "x" * 300_000]], drawn(["m"]))
-    assert "line 2: no end in sight" in problem(folder)
+    assert "line 2: longer than 10,000 bytes; one listing a line is expected" in problem(folder)
 
 
 @pytest.mark.parametrize("name", ["listings/metadata/listings_0.json.gz", "images/metadata/images.csv.gz"])

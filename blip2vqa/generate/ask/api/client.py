@@ -124,7 +124,7 @@ def _explain_status(error: "openai.APIStatusError", args: ApiArguments) -> str:
 
 
 def _line(text: str) -> str:
-    """The first line of a message, cut, with the key replaced."""
+    """Cut a message to its first line, with the key replaced."""
     key = api_key()
     if key != NO_KEY:
         text = text.replace(key, f"[{KEY_VARIABLE}]")

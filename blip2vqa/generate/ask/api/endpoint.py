@@ -16,12 +16,12 @@ NO_KEY = "none"  # sent to a local server, which needs none, because the client 
 
 
 def endpoint_url(args: ApiArguments) -> str:
-    """The address given by the flag, else by the environment, else OpenAI's."""
+    """Return the address given by the flag, else by the environment, else OpenAI's."""
     return args.api_base_url or os.environ.get(URL_VARIABLE, "").strip() or OPENAI_URL
 
 
 def api_key() -> str:
-    """The key given by the environment, else `NO_KEY`."""
+    """Return the key given by the environment, else `NO_KEY`."""
     return os.environ.get(KEY_VARIABLE, "").strip() or NO_KEY
 
 

@@ -13,7 +13,7 @@ PICTURE_TOKENS_HIGH = 10_000
 
 
 class Pace:
-    """Requests begin evenly spaced, at most `per_minute` in a minute, whichever thread begins them."""
+    """Spaces the beginnings of requests evenly, at most `per_minute` in a minute, whichever thread begins them."""
 
     def __init__(self, per_minute: float):
         self._interval = 60 / per_minute
@@ -29,7 +29,7 @@ class Pace:
 
 
 class Budget:
-    """US dollars: what was spent, and what requests under way may yet cost at most; together never above `limit`."""
+    """Keeps what was spent, and what requests under way may cost at most, below `limit` together; all in US dollars."""
 
     def __init__(self, limit: float | None, spent: float):
         self._limit = math.inf if limit is None else limit
@@ -59,11 +59,11 @@ class Budget:
 
 
 def most_input_tokens(messages: list[dict]) -> int:
-    """Tokens that a prompt with one picture cannot exceed: no tokenizer makes more of a text than its bytes."""
+    """Bound the tokens of a prompt with one picture from above: no tokenizer makes more of a text than its bytes."""
     text = "".join(json.dumps(part, ensure_ascii=False) for part in (messages, RESPONSE_FORMAT))
     return len(text.encode("utf-8", "replace")) + PICTURE_TOKENS_HIGH
 
 
 def likely_input_tokens(messages: list[dict]) -> int:
-    """Tokens that such a prompt has, about: one for four bytes of English, and an everyday picture."""
+    """Estimate the tokens of a prompt with one picture: one for four bytes of English, and an everyday picture."""
     return (most_input_tokens(messages) - PICTURE_TOKENS_HIGH) // 4 + PICTURE_TOKENS

@@ -98,7 +98,7 @@ class Requester:
         return complete(self._client, **body, **{self._limit_field: limit})
 
     def _record(self, completion, most_input: int) -> dict:
-        """What the ledger keeps of an answer; its tokens are estimated, on the high side, where the endpoint does not count."""
+        """Make the ledger's record of an answer; tokens are estimated, on the high side, where the endpoint does not count."""
         usage = getattr(completion, "usage", None)
         counts = {"input_tokens": getattr(usage, "prompt_tokens", None)}
         counts["output_tokens"] = getattr(usage, "completion_tokens", None)
@@ -128,7 +128,7 @@ class Requester:
         }
 
     def _cost(self, input_tokens: int, output_tokens: int) -> float:
-        """US dollars."""
+        """Compute the price in US dollars."""
         prices = self.args.usd_per_million_input_tokens, self.args.usd_per_million_output_tokens
         return (input_tokens * prices[0] + output_tokens * prices[1]) / 1e6
 

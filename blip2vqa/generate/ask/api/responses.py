@@ -32,7 +32,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Responses:
-    """The prompt of each picture, and the answers to it that the ledger holds."""
+    """Builds the prompt of each picture, and finds the answers to it in the ledger."""
 
     args: ApiArguments
     ledger: Ledger | dict
@@ -44,7 +44,7 @@ class Responses:
         return prompts.build_messages(item, self.num_questions, self.seed, picture_url)
 
     def digest(self, item: Item) -> str:
-        """SHA-256, hexadecimal, of all that is sent about a picture."""
+        """Hash all that is sent about a picture: SHA-256, hexadecimal."""
         settings = {
             "max_output_tokens": self.args.max_output_tokens,
             "longest_side": prompts.LONGEST_SIDE,
@@ -53,23 +53,23 @@ class Responses:
         return prompts.prompt_hash(self.args.api_model, self.messages(item, prompts.digest_url(item)), settings)
 
     def records(self, digest: str) -> list[dict]:
-        """The answers to a prompt, in the order of the attempts."""
+        """Find the answers to a prompt, in the order of the attempts."""
         found = (self.ledger.get(record_key(digest, attempt)) for attempt in range(1, ATTEMPTS + 1))
         return [record for record in found if record is not None]
 
     def missing_attempts(self, digest: str) -> list[int]:
-        """The attempts without an answer; any may be missing, since a user may have removed its line."""
+        """Find the attempts without an answer; any may be missing, since a user may have removed its line."""
         return [n for n in range(1, ATTEMPTS + 1) if self.ledger.get(record_key(digest, n)) is None]
 
     def outcome(self, digest: str) -> Outcome | None:
-        """What became of a picture by the ledger alone; None if the endpoint has yet to be asked."""
+        """Tell what became of a picture by the ledger alone; None if the endpoint has yet to be asked."""
         outcomes = [_read(record, self.args.max_output_tokens) for record in self.records(digest)]
         final = next((outcome for outcome in outcomes if outcome.status != "malformed"), None)
         return final or (None if self.missing_attempts(digest) else outcomes[-1])
 
 
 def record_key(digest: str, attempt: int) -> str:
-    """The ledger's key of one answer."""
+    """Return the ledger's key of one answer."""
     return f"{digest}:{attempt}"
 
 
