@@ -27,7 +27,8 @@ def check_models(args: QuestionArguments, writer: WriterArguments) -> None:
     """Raise `InputError` for a model that is not usable: now, and not after others were paid."""
     if args.backend != "model" and not writer.check_model:
         return
-    from blip2vqa.generate.ask.model_backend import find_answerer, find_writer
+    from blip2vqa.generate.ask.model_backend import find_writer
+    from blip2vqa.generate.ask.respondent import find_answerer
 
     if args.backend == "model":
         find_writer(writer) if writer.model_writes == "questions" else find_answerer(writer)

@@ -55,15 +55,17 @@ def ask_api(
     digests = [responses.digest(item) for item in items]
     outcomes = {digest: responses.outcome(digest) for digest in digests}
     waiting = {digest: item for digest, item in zip(digests, items, strict=True) if outcomes[digest] is None}
-    counts = {"requests": 0, "from_ledger": sum(outcomes[digest] is not None for digest in digests)}
+    before = sum(len(responses.records(digest)) for digest in outcomes)
+    from_ledger = sum(outcomes[digest] is not None for digest in digests)
     stopped = None
     if waiting:
         requester = Requester(responses)
-        counts["requests"] = _request_all(requester, waiting, outcomes)
+        _request_all(requester, waiting, outcomes)
         stopped = _report(requester, outcomes)
+    records = [record for digest in outcomes for record in responses.records(digest)]
+    counts = {"requests": len(records) - before, "from_ledger": from_ledger}
     statuses = [outcomes[digest].status for digest in digests]
     counts |= {status: statuses.count(status) for status in STATUSES}
-    records = [record for digest in outcomes for record in responses.records(digest)]
     counts["answers"] = len(records)
     for name in ("input_tokens", "output_tokens", "usd"):
         counts[name] = sum(record[name] for record in records)
@@ -80,8 +82,8 @@ def ask_api(
     return ApiQuestions(questions, counts | {"stopped": stopped})
 
 
-def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[str, Outcome | None]) -> int:
-    """Ask about `waiting` in threads and write what became of each picture to `outcomes`; returns the number of answers."""
+def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[str, Outcome | None]) -> None:
+    """Ask about `waiting` in threads, and write what became of each picture to `outcomes`."""
     jobs, done = queue.SimpleQueue(), queue.SimpleQueue()
     for job in waiting.items():
         jobs.put(job)
@@ -91,7 +93,7 @@ def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[
         for _ in range(min(requester.args.parallel_requests, len(waiting)))
     ]
     initial = len(outcomes) - len(waiting)
-    requests = failures = nonsense = 0
+    failures = nonsense = 0
     with tqdm(total=len(outcomes), initial=initial, desc="asking", unit="picture") as bar:
         try:
             for thread in threads:
@@ -99,7 +101,6 @@ def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[
             for _ in waiting:
                 digest, outcome = done.get()
                 outcomes[digest] = outcome
-                requests += outcome.requests
                 if outcome.status == "unasked":
                     continue
                 bar.set_postfix_str(f"${requester.budget.spent:.4f}", refresh=False)
@@ -122,7 +123,6 @@ def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[
     failed = [outcome for outcome in outcomes.values() if outcome.error is not None]
     if failed and not any(outcome.came for outcome in outcomes.values()):
         give_up(requester.args, f"failed for every picture, the last: {failed[-1].why}")
-    return requests
 
 
 def _work(requester: Requester, jobs: queue.SimpleQueue, done: queue.SimpleQueue) -> None:

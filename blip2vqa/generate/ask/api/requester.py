@@ -44,19 +44,15 @@ class Requester:
 
         A failure of any kind, also a picture that is gone or has changed, is returned as the outcome's `error`.
         """
-        requests = 0
         try:
             for attempt in self._responses.missing_attempts(digest):
-                failed = self._ask_once(item, digest, attempt)
-                requests += failed is None
-                outcome = failed or self._responses.outcome(digest)
+                outcome = self._ask_once(item, digest, attempt) or self._responses.outcome(digest)
                 if outcome is not None:
                     break
         except Exception as error:  # raised in the main thread, which collects the outcomes
             if isinstance(error, InputError):
                 self.stop.set()
             outcome = Outcome("no_answer", error=error)
-        outcome.requests = requests
         return outcome
 
     def _ask_once(self, item: Item, digest: str, attempt: int) -> Outcome | None:

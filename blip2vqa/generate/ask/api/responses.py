@@ -19,8 +19,6 @@ class Outcome:
     why: str = ""
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     """(question, answer, question type)."""
-    requests: int = 0
-    """Answers that came in this run, whether they could be read or not."""
     error: Exception | None = None
     """Why there is no answer, where the endpoint or the disk is at fault."""
 
