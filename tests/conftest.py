@@ -103,6 +103,6 @@ def ask(tmp_path):
     def ask(server, number=1, **changes):
         items = make_items(tmp_path, number)
         with Ledger(tmp_path / "ledger.jsonl") as ledger:
-            return ask_api(items, make_args(server, **changes), ledger, 5, seed=1, progress=False)
+            return ask_api(items, make_args(server, **changes), ledger, 5, seed=1)
 
     return ask

@@ -34,7 +34,7 @@ def open_adapter(name: str | Path, revision: str | None = None) -> Adapter:
 
 
 def is_adapter(name: str, revision: str | None = None) -> bool:
-    """Whether a local folder, a name in the store, or a Hub id holds a PEFT adapter."""
+    """Tell whether a local folder, a name in the store, or a Hub id holds a PEFT adapter."""
     if Path(name).is_dir():
         return (Path(name) / CONFIG).is_file()
     if find_in_store(name):

@@ -1,1 +1,1 @@
-"""Making VQA data from a catalogue of products."""
+"""Make VQA data from a catalogue of products."""

@@ -1,4 +1,4 @@
-"""Answers that were paid for, or took long to compute: kept line by line, never asked for twice."""
+"""Keep responses that were paid for, or took long to compute, line by line, so that none is asked for twice."""
 
 import errno
 import json
@@ -14,18 +14,17 @@ except ImportError:  # Windows
     fcntl = None
 
 TRIES = 3  # at opening a file that another run may be removing
-# File systems that know no locks, some NFS among them: one goes on without.
+# Errors of file systems that have no locks, some NFS among them; the ledger works without.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
 class Ledger:
-    """A file of one JSON object a line, added to and never rewritten: `{"key": ..., ...}`.
+    """A file of one JSON object a line, `{"key": ..., ...}`, that is added to and never rewritten.
 
-    What `add` has written survives a kill and a power cut once it returns. Opened, it drops what a kill left of the last
-    line. Threads may share it, processes may not: the second is refused. `with Ledger(path) as ledger:` closes it; empty, its
-    file is removed then.
+    A record survives a kill and a power cut once `add` returns; half a last line that a kill left is cut off at the next
+    opening. Threads may share a ledger; a second process is refused. An empty file is removed when the ledger is closed.
 
-    Raises `InputError`: cannot be opened, in use by another process, or a line that is not one of its own.
+    Raises `InputError` for a file that cannot be opened, is in use by another process, or has a line that is no record.
     """
 
     def __init__(self, path: str | Path):
@@ -46,30 +45,24 @@ class Ledger:
             raise
 
     def _open(self) -> None:
+        """Open the file and lock it where the system can. Raises `InputError`."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b", buffering=0)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be opened for writing: {error.strerror or error}") from error
-        try:
-            self._locked = self._keep_others_out()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _keep_others_out(self) -> bool:
-        """Whether nobody else can write to it. Raises `InputError` where another run does."""
+        self._locked = False
         if fcntl is None:
-            return False
+            return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-            return True
+            self._locked = True
         except OSError as error:
             if error.errno not in NO_LOCKS:
+                self._file.close()
                 raise InputError(
                     f"{self.path}: another run is writing to it; wait for its end, or name another --output_path"
                 ) from error
-            return False
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -93,21 +86,21 @@ class Ledger:
                 raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def get(self, key: str) -> dict | None:
-        """What was added under `key` (the later one, if twice), with the key itself; None if nothing was."""
+        """Return the record that was last added under `key`, with the key itself; None if there is none."""
         with self._lock:
             return self._records.get(key)
 
     def add(self, key: str, record: dict) -> None:
-        """Keep `record`, in JSON's types; see `add_all`."""
+        """Add one record, in JSON's types; see `add_all`."""
         self.add_all({key: record})
 
     def add_all(self, records: dict[str, dict]) -> None:
-        """Keep records by key, in JSON's types; they are on the disk when this returns.
+        """Add records by key, in JSON's types; they are on the disk when this returns.
 
-        Raises `InputError` when the disk is full or cannot be written to: the file then ends as it did before.
+        Raises `InputError` when the disk is full or cannot be written to; the file then ends as it did before.
         """
         records = {key: {"key": key, **record} for key, record in records.items()}
-        # Escaped to ASCII: an answer may hold half of a surrogate pair, which UTF-8 cannot say.
+        # Escaped to ASCII, as an answer may hold half of a surrogate pair, which UTF-8 cannot encode.
         lines = b"".join(json.dumps(record).encode("ascii") + b"\n" for record in records.values())
         with self._lock:
             try:
@@ -134,7 +127,7 @@ class Ledger:
         return os.fstat(self._file.fileno()).st_size
 
     def records(self) -> list[dict]:
-        """All that it holds, in the order added."""
+        """Return all records, in the order added."""
         with self._lock:
             return list(self._records.values())
 
@@ -142,22 +135,22 @@ class Ledger:
         return len(self._records)
 
     def close(self) -> None:
-        """Close the file, or remove it while it is empty, and let others in. Twice is harmless."""
+        """Close the file and unlock it; an empty one is removed. May be called twice."""
         with self._lock:
             if not self._file.closed:
                 self._remove_if_empty()
                 self._file.close()
 
     def _remove_if_empty(self) -> None:
-        """Before it is closed, and only where it is locked: no other run may be about to write to it."""
+        """Remove an empty file; only while it is locked, as another run may else be about to write to it."""
         try:
             if self._locked and not self._size() and self._is_in_place():
                 self.path.unlink()
-        except OSError:  # of a folder that is not written to: an empty file harms nobody
+        except OSError:  # in a folder that is read-only by now; an empty file does no harm
             pass
 
     def _is_in_place(self) -> bool:
-        """Whether the open file is the one of that name."""
+        """Tell whether the open file still is the one of that name."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
         except FileNotFoundError:
@@ -171,6 +164,7 @@ class Ledger:
 
 
 def _parse(line: bytes) -> dict | None:
+    """Read a line as a record; None for what is none."""
     try:
         record = json.loads(line)
     except ValueError:  # of JSON, or of UTF-8

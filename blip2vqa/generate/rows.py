@@ -1,12 +1,20 @@
-"""What passes between the steps: a product as the catalogue has it, its picture as it is asked about, a question."""
+"""The records that pass between the steps: a product of the catalogue, a picture of it, a question about the picture."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from blip2vqa.data.images import ImageSource
+from blip2vqa.utils.errors import InputError
+
+KEPT = "kept"
+"""What a filter says of a question that it does not drop."""
+TEXT_FIELDS = ("color", "material", "fabric_type", "item_shape", "pattern", "style", "item_keywords")
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A listing of the catalogue, in one language, nothing cleaned yet."""
+    """One listing of the catalogue, in one language, before any cleaning."""
 
     item_id: str
     product_type: str
@@ -15,8 +23,7 @@ class Product:
     images: tuple[str, ...]
     """Names of its pictures inside the image folder (`00/000f953e.jpg`), the main one first; at least one."""
     texts: dict[str, tuple[str, ...]]
-    """What the catalogue says, by field: color, material, fabric_type, item_shape, pattern, style,
-    item_keywords, node; each value as it stands there. Fields without a value are left out."""
+    """Values as the catalogue has them, by field: one of `TEXT_FIELDS`, or node. Fields without a value are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +38,28 @@ class Item:
     product_type: str
     name: str
     facts: dict[str, str]
-    """Closed vocabulary, one word each, by kind: object, category, color, material, shape, pattern, style, proportion."""
+    """One word of the closed vocabulary by kind: object, category, color, material, shape, pattern, style, proportion."""
     not_wrong: frozenset[str] = frozenset()
-    """Values that the picture may show as well, so that none of them is a wrong answer."""
+    """Values that the picture may show besides its facts, so that none of them is offered as a wrong answer."""
     named: frozenset[str] = frozenset()
-    """Values that the catalogue's words name, whatever they say of it: none is safely a wrong answer, and none a right one."""
+    """Values that occur anywhere in the catalogue's words, so that none of them is safely right or safely wrong."""
     group: int = 0
-    """Of the items that show one product or look alike: all of a group go to one side of a split."""
+    """Number shared by pictures of one product and by look-alikes; a split keeps a group on one side."""
+
+    def read_image(self) -> ImageSource:
+        """Read the picture's bytes again, under their digest as a name.
+
+        Raises `InputError` where the file is gone or has changed since it was measured.
+        """
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"image {self.path}: cannot be read any more: {error.strerror}; put it back and go on"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise InputError(f"image {self.path}: its file has changed since it was checked; start again")
+        return ImageSource(self.digest, data=data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +74,25 @@ class Question:
     source: str
     """templates, model:NAME or api:NAME."""
     about: str = ""
-    """Kind of fact that it asks for, and of a yes or no the value, too: color, color=black; "" where a back end worded it."""
+    """Kind of fact that is asked for, with the value for yes/no: color, color=black; "" for a back end's wording."""
     raw_answer: str = ""
-    """What the back end said, before any cleaning."""
+    """Answer of the back end before any cleaning."""
     prompt_hash: str = ""
     """SHA-256 of all that was sent to the back end, hexadecimal; "" for templates."""
     verdicts: dict[str, str] = field(default_factory=dict)
-    """Filter → what it said: "kept", or why not."""
+    """Filter → `KEPT`, or why the question was dropped."""
 
     @property
     def kind(self) -> str:
-        """Kind of fact that it asks for: color, of "color", "color=black" and "color of 4"; "" where a back end worded it."""
+        """Kind of fact that is asked for: color, of "color", "color=black" and "color of 4"; "" for a back end's wording."""
         return self.about.partition("=")[0].partition(" ")[0]
+
+    @property
+    def value(self) -> str:
+        """Value that a yes/no question of the templates asks about: black, of "color=black"; else ""."""
+        return self.about.partition("=")[2]
+
+    @property
+    def kept(self) -> bool:
+        """Whether every filter so far has kept the question."""
+        return all(verdict == KEPT for verdict in self.verdicts.values())

@@ -1,4 +1,4 @@
-"""Split, tables, provenance, funnel and summary: what was asked, what stayed, and on which side."""
+"""Split, tables and provenance: what was asked, what stayed, and on which side."""
 
 import csv
 import json
@@ -10,20 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from blip2vqa.generate.filter.funnel import Funnel, summarize
-from blip2vqa.generate.outputs import COLUMNS, Files, as_row, split_of, write_json, write_provenance, write_tables
-from blip2vqa.generate.rows import Item, Question
-from blip2vqa.utils.errors import InputError
+from blip2vqa.generate.files import Files
+from blip2vqa.generate.outputs import COLUMNS, as_row, split_of, write_json, write_provenance, write_tables
+from blip2vqa.generate.rows import Question
+from helpers.asked_questions import AWKWARD, asked, funnel_of_four
 
-AWKWARD = ['What, "now"?', "Is it 'red'?", "Größe – 色 😀?", "two\nlines?", "tab\t; and = sign?", " a ", "a\u2028b?"]
 SIDES = {0: "train", 1: "val", 2: "test"}
-
-
-def asked(
-    picture="a.jpg", question="What is this?", answer="boot", kind="object", group=0, item_id="B0", **more
-) -> Question:
-    item = Item(picture, Path(picture), f"digest of {picture}", item_id, "SHOES", "Boot", {}, group=group)
-    return Question(item, question, answer, kind, "templates", **more)
 
 
 def pictures(*sizes: int) -> list[Question]:
@@ -85,71 +77,6 @@ def test_the_seed_draws_the_split_whatever_the_order_and_the_numbers_of_the_grou
     assert len({tuple(sorted(split_of(questions, 0.2, 0.2, seed).items())) for seed in range(10)}) == 10
 
 
-@pytest.mark.parametrize("name", ["vqa.csv", "my.data.v2.csv", "VQA.CSV"])
-def test_files_stand_beside_the_table_under_its_name(tmp_path, name):
-    files, stem = Files.of(tmp_path / name), name[:-4]
-    endings = {
-        "train": ".train.csv", "val": ".val.csv", "test": ".test.csv", "provenance": ".jsonl", "card": ".md", "chart": ".png",
-        "preview": ".html", "responses": ".responses.jsonl", "run": ".run.json",
-    }  # fmt: skip
-    assert {kind: getattr(files, kind) for kind in endings} == {
-        kind: tmp_path / (stem + end) for kind, end in endings.items()
-    }
-    assert files.table == tmp_path / name
-    with pytest.raises(AttributeError, match="nonsense"):
-        files.nonsense  # noqa: B018
-
-
-def test_a_finished_table_is_not_overwritten_unasked(tmp_path):
-    files, other = Files.of(tmp_path / "vqa.csv"), tmp_path / "all.json"
-    files.responses.write_text("{}")
-    files.check(overwrite=False)
-    files.card.write_text("somebody's notes")
-    with pytest.raises(InputError, match=r"--output_path .*vqa\.csv: vqa\.md is already there.*--overwrite true"):
-        files.check(overwrite=False)
-    files.table.write_text("done")
-    other.write_text("{}")
-    with pytest.raises(InputError, match=r"--output_path .*vqa\.csv: is already there, finished.*--overwrite true"):
-        files.check(overwrite=False)
-    with pytest.raises(InputError) as caught:
-        files.check(overwrite=False, json_output=str(other))
-    assert len(caught.value.problems) == 2 and "--json_output" in caught.value.problems[1]
-    files.check(overwrite=True, json_output=str(other))
-    assert files.table.read_text() == "done"
-    assert len(list(tmp_path.iterdir())) == 4, "nothing is left of the check"
-    files.unfinished.write_text("2 of 3 pictures have no answer yet")
-    files.check(overwrite=False, json_output=str(other))
-
-
-@pytest.mark.parametrize("name", ["vqa.csv", "vqa.train.csv", "vqa.jsonl", "vqa.run.json", "vqa.responses.jsonl"])
-def test_no_file_of_a_data_set_stands_for_two_things(name, tmp_path):
-    files = Files.of(tmp_path / "vqa.csv")
-    with pytest.raises(InputError, match=r"--json_output .*: is a file of --output_path"):
-        files.check(overwrite=True, json_output=str(tmp_path / name))
-
-
-def test_the_catalogue_is_not_written_over(tmp_path):
-    catalogue = tmp_path / "mine.jsonl"
-    catalogue.write_text("{}")
-    with pytest.raises(InputError, match=r"would write over .*mine\.jsonl, which it reads"):
-        Files.of(tmp_path / "mine.csv").check(overwrite=True, inputs=[str(catalogue), None])
-    with pytest.raises(InputError, match=r"would write over .*all\.json, which it reads"):
-        Files.of(tmp_path / "vqa.csv").check(True, str(tmp_path / "all.json"), [str(tmp_path / "all.json")])
-
-
-def test_a_folder_is_no_file(tmp_path):
-    (tmp_path / "vqa.csv").mkdir()
-    with pytest.raises(InputError, match=r"--output_path .*vqa\.csv: is a folder; name a file"):
-        Files.of(tmp_path / "vqa.csv").check(overwrite=True)
-
-
-def test_a_folder_that_cannot_be_written_to_is_told_of_before_anything_is_asked(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--output_path .*vqa\.csv: its folder cannot be written to: ") as caught:
-        Files.of(tmp_path / "file" / "new" / "vqa.csv").check(overwrite=True)
-    assert len(caught.value.problems) == 1
-
-
 @pytest.fixture
 def awkward() -> list[Question]:
     """Texts that a table must quote, on all three sides."""
@@ -171,7 +98,7 @@ def read_both_ways(path: Path) -> list[dict[str, str]]:
 
 
 def test_tables_are_read_back_as_they_were_and_the_splits_make_up_the_whole(tmp_path, awkward):
-    files = Files.of(tmp_path / "new" / "vqa.csv")
+    files = Files(tmp_path / "new" / "vqa.csv")
     write_tables(files, awkward, SIDES)
     assert COLUMNS == ("image_name", "question", "answer", "question_type", "item_id", "product_type", "source")
     assert files.table.read_bytes().startswith(
@@ -193,62 +120,21 @@ def test_tables_are_read_back_as_they_were_and_the_splits_make_up_the_whole(tmp_
 
 
 def test_a_side_without_questions_has_no_table(tmp_path):
-    files = Files.of(tmp_path / "vqa.csv")
+    files = Files(tmp_path / "vqa.csv")
     write_tables(files, [asked()], {0: "train"})
     assert files.train.exists() and not files.val.exists() and not files.test.exists()
 
 
 def test_the_table_comes_last_so_that_it_stands_for_all(tmp_path):
-    files = Files.of(tmp_path / "vqa.csv")
+    files = Files(tmp_path / "vqa.csv")
     files.train.mkdir()  # nothing can be written there
     with pytest.raises(OSError):
         write_tables(files, [asked()], {0: "train"})
     assert not files.table.exists()
 
 
-def funnel_of_four() -> Funnel:
-    """Two stay; one falls at the first filter, one at the second."""
-    funnel = Funnel([
-        asked("a.jpg", "Red?", "dark red", raw_answer="Dark red.", prompt_hash="ab"), asked("a.jpg", AWKWARD[2]),
-        asked("b.jpg", group=1), asked("c.jpg", group=2, answer="lamp"),
-    ])  # fmt: skip
-    funnel.pass_through("single word", ["more than one word", None, None, None])
-    funnel.pass_through("listing", iter([None, None, "the catalogue says otherwise"]))
-    return funnel
-
-
-def test_the_funnel_keeps_account():
-    funnel = funnel_of_four()
-    assert [(question.item.image_name, question.verdicts) for question in funnel.left] == [
-        ("a.jpg", {"single word": "kept", "listing": "kept"}),
-        ("b.jpg", {"single word": "kept", "listing": "kept"}),
-    ]
-    assert [(question.answer, question.verdicts) for question in funnel.dropped] == [
-        ("dark red", {"single word": "more than one word"}),  # whole, not cut
-        ("lamp", {"single word": "kept", "listing": "the catalogue says otherwise"}),
-    ]
-    funnel.pass_through("form", ["why", "why"])
-    funnel.pass_through("blind", [])
-    assert len(funnel.dropped) == 4 and not funnel.left
-    assert funnel.steps == [
-        {"step": "single word", "dropped": 1, "left": 3, "reasons": {"more than one word": 1}},
-        {"step": "listing", "dropped": 1, "left": 2, "reasons": {"the catalogue says otherwise": 1}},
-        {"step": "form", "dropped": 2, "left": 0, "reasons": {"why": 2}},
-        {"step": "blind", "dropped": 0, "left": 0, "reasons": {}},
-    ]
-    funnel = Funnel([asked(str(number)) for number in range(4)])
-    funnel.pass_through("form", ["rare", "common", None, "common"])
-    assert list(funnel.steps[0]["reasons"].items()) == [("common", 2), ("rare", 1)], "the commonest first"
-
-
-@pytest.mark.parametrize("reasons", [[None], [None, None, None]])
-def test_a_filter_must_judge_each_question(reasons):
-    with pytest.raises(ValueError):
-        Funnel([asked(), asked("b.jpg")]).pass_through("form", reasons)
-
-
 def test_provenance_has_each_question_once_and_a_side_for_what_was_kept(tmp_path):
-    funnel, files = funnel_of_four(), Files.of(tmp_path / "vqa.csv")
+    funnel, files = funnel_of_four(), Files(tmp_path / "vqa.csv")
     write_provenance(files, funnel.left + funnel.dropped, {0: "train", 1: "val"})
     text = files.provenance.read_text(encoding="utf-8")
     assert AWKWARD[2] in text, "readable, not escaped"
@@ -268,39 +154,3 @@ def test_one_json_file_holds_summary_and_rows(tmp_path, awkward):
     write_json(str(path), {"seed": 42}, awkward, SIDES)
     rows = [as_row(question) | {"split": SIDES[question.item.group]} for question in awkward]
     assert json.loads(path.read_text(encoding="utf-8")) == {"summary": {"seed": 42}, "rows": rows}
-
-
-def test_the_summary_counts_what_the_rows_hold():
-    rng = random.Random(0)
-    items = [asked(f"{number}.jpg", group=number // 3, item_id=f"B{number // 2}").item for number in range(40)]
-    items = [replace(item, product_type=rng.choice(["SHOES", "RUG", "LAMP"])) for item in items]
-    kept = [
-        replace(asked(answer=rng.choice("abc"), kind=rng.choice(["color", "color", "shape"])), item=item)
-        for item in items[:35] for _ in range(rng.randint(1, 4))
-    ]  # fmt: skip
-    sides, funnel = split_of(kept, 0.2, 0.2, 1), Funnel(kept)
-    funnel.pass_through("form", [None] * len(kept))
-    summary = summarize(kept, sides, funnel, {"seed": 42})
-    frame = pd.DataFrame(as_row(question) | {"split": sides[question.item.group]} for question in kept)
-    assert summary["counts"] == {"pictures": 35, "questions": len(kept), "products": 18}
-    for split, rows in frame.groupby("split"):
-        assert summary["splits"][split] == {
-            "questions": len(rows), "pictures": rows.image_name.nunique(), "products": rows.item_id.nunique(),
-        }  # fmt: skip
-    assert list(summary["splits"]) == ["train", "val", "test"] and frame.split.nunique() == 3
-    assert list(summary["question_types"]) == ["color", "shape"], "the commonest first"
-    for kind, rows in frame.groupby("question_type"):
-        counts = rows.answer.value_counts()
-        assert summary["question_types"][kind] == {"n": len(rows), "answers": counts.to_dict()}
-        assert list(summary["question_types"][kind]["answers"].values()) == sorted(counts, reverse=True)
-    by_type = frame.drop_duplicates("image_name").product_type.value_counts()
-    assert summary["product_types"] == by_type.to_dict()
-    assert list(summary["product_types"].values()) == sorted(by_type, reverse=True)
-    assert summary["funnel"] == funnel.steps and summary["seed"] == 42
-    assert json.loads(json.dumps(summary)) == summary, "plain JSON types"
-
-
-def test_a_side_without_questions_is_counted_as_empty():
-    kept = [asked()]
-    summary = summarize(kept, {0: "train"}, Funnel(kept), {})
-    assert summary["splits"]["val"] == summary["splits"]["test"] == {"questions": 0, "pictures": 0, "products": 0}

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks as much of OpenAI's chat completions as pictures take, with faults on demand."""
+"""A server on this machine that answers like OpenAI's chat completions with pictures, and fails on demand."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ def questions(*rows: tuple[str, str, str], **more) -> Reply:
 
 
 def error(status: int, message: str = "at fault", code: str | None = None, **headers) -> Reply:
-    """An error in OpenAI's form; the client is told to try again at once."""
+    """An error in OpenAI's form; the client is question_fields to try again at once."""
     body = {"error": {"message": message, "type": code, "param": None, "code": code}}
     return Reply(
         status, body, {"retry-after-ms": "1", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -83,8 +83,8 @@ def make_items(folder: Path, number: int) -> list[Item]:
     return items
 
 
-def told(asked) -> list[tuple]:
-    """All that questions say, pictures by their names."""
+def question_fields(asked) -> list[tuple]:
+    """Collect the fields of the questions, with pictures by their names."""
     return [
         (q.item.image_name, q.question, q.answer, q.question_type, q.raw_answer, q.prompt_hash) for q in asked.questions
     ]
@@ -97,7 +97,7 @@ def picture_of(request: dict) -> str:
 
 
 def seen(request: dict) -> Reply:
-    """Two questions that tell which picture was sent."""
+    """Answer with two questions that tell which picture was sent."""
     name = picture_of(request)
     word = WORDS[int(name, 16) % len(WORDS)]
     return questions((f"What marks  {name}?", f" {word.title()}. ", "color"), (f"Is {name} here?", "Yes", "yes/no"))

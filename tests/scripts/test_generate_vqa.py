@@ -148,7 +148,7 @@ def test_a_full_disk_is_one_line(archive, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "vqa.md")
 
-    monkeypatch.setattr("blip2vqa.generate.generating.write_text_atomic", full)
+    monkeypatch.setattr("blip2vqa.generate.outputs.write_text_atomic", full)
     with pytest.raises(InputError, match=r"vqa\.md: cannot be written: No space left on device; make room"):
         run("--abo_dir", archive, "--output_path", tmp_path / "vqa.csv")
     assert not (tmp_path / "vqa.csv").exists()
@@ -175,7 +175,7 @@ def test_stopped_while_the_files_are_written_the_same_command_goes_on(archive, m
         4,
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(f"blip2vqa.generate.generating.{at}", stopped)
+        patch.setattr(f"blip2vqa.generate.outputs.{at}", stopped)
         with pytest.raises((KeyboardInterrupt, InputError)):
             run(*argv)
     assert not (tmp_path / "vqa.csv").exists() and (tmp_path / "vqa.unfinished.txt").exists()
@@ -190,7 +190,7 @@ def test_a_data_set_to_be_written_over_stands_until_the_other_is_made(archive, t
     run(*argv, "--preview", 4)
     before = {path: path.read_bytes() for path in tmp_path.glob("*.csv")}
     with monkeypatch.context() as patch:
-        patch.setattr("blip2vqa.generate.generating.draw_distributions", lambda _: (_ for _ in ()).throw(FULL))
+        patch.setattr("blip2vqa.generate.outputs.draw_distributions", lambda _: (_ for _ in ()).throw(FULL))
         with pytest.raises(InputError, match=r"vqa\.png: cannot be written: No space left on device; make room"):
             run(*argv, "--overwrite", "true", "--test_split", 0, "--val_split", 0)
     assert len(before) == 4 and all(path.read_bytes() == text for path, text in before.items())
@@ -293,10 +293,7 @@ def test_generated_finetuned_answered(made, archive, tiny_opt, tmp_path):
 
     table, _ = made
     images = archive / "images/small"
-    train, val = (
-        load_examples(str(table.with_suffix(f".{side}.csv")), str(images), progress=False)[0]
-        for side in ("train", "val")
-    )
+    train, val = (load_examples(str(table.with_suffix(f".{side}.csv")), str(images))[0] for side in ("train", "val"))
     assert check_disjoint(train, val) == 0
     out = tmp_path / "adapter"
     metrics = finetune(make_run(tiny_opt, (images, table.with_suffix(".train.csv")), out, "--epochs", "1",

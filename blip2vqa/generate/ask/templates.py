@@ -1,4 +1,4 @@
-"""Questions in a fixed wording about what the catalogue says: no model, no network."""
+"""Questions in the fixed wordings of templates.toml, about what the catalogue says: no model, no network."""
 
 import random
 import tomllib
@@ -11,29 +11,29 @@ from blip2vqa.generate.catalogue.vocabulary import vocabulary
 from blip2vqa.generate.rows import Item, Question
 
 SOURCE = "templates"
-CHOICES = 4
-NAMED = 0.5  # of the questions name the product: "the boot", the others say "the product"
+CHOICES = 4  # answers offered by a question to choose from
+NAMED = 0.5  # share of the questions that name the product ("the boot"); the others say "the product"
 
 
 @cache
 def wordings() -> dict:
-    """See templates.toml."""
+    """Read templates.toml, once."""
     return tomllib.loads((Path(__file__).parent / "templates.toml").read_text(encoding="utf-8"))
 
 
 def ask_templates(items: Sequence[Item], seed: int) -> list[Question]:
-    """Every question that the wordings have about each item, one a fact and form, in the items' order.
+    """Ask one question for each fact and form that there are wordings for, in the order of the items.
 
-    Wrong answers to choose from, and values asked about where the answer is no, are drawn from what the catalogue says of the
-    other items, as often as it says it, and never from what could be right too. An item's questions depend on the seed, its
-    name and the values of all items, not on their order.
+    Wrong answers to choose from, and the values of questions whose answer is no, are drawn from the facts of the other items,
+    in proportion to how often they occur, and never from values that could be right, too. An item's questions depend on the
+    seed, its name and the values of all items, not on their order.
     """
     values = {kind: Counter(item.facts[kind] for item in items if kind in item.facts) for kind in wordings()["open"]}
     return [question for item in items for question in _about(item, values, random.Random(f"{seed} {item.image_name}"))]
 
 
 def ask_unknown(items: Sequence[Item], seed: int) -> list[Question]:
-    """A question about every kind of fact that the catalogue does not tell of an item, without an answer."""
+    """Ask, without an answer, about every kind of fact that the catalogue does not state for an item."""
     asked = []
     for item in items:
         rng = random.Random(f"{seed} unknown {item.image_name}")
@@ -44,7 +44,7 @@ def ask_unknown(items: Sequence[Item], seed: int) -> list[Question]:
 
 
 def with_article(noun: str) -> str:
-    """`a boot`, `an umbrella`, `a pair of scissors`, `soap`."""
+    """Put the right article before a noun: `a boot`, `an umbrella`, `a pair of scissors`, `soap`."""
     articles = wordings()["articles"]
     if noun in articles["none"]:
         return noun
@@ -71,11 +71,11 @@ def _about(item: Item, values: dict[str, Counter], rng: random.Random) -> list[Q
             options = dict(zip("abcd", shown, strict=True))
             add(kind, "comparison", rng.choice(wording), item.facts[kind], f"{kind} of {CHOICES}", **options)
     if "proportion" in item.facts:
-        asks = rng.choice(list(words["proportion"]))
+        form = rng.choice(list(words["proportion"]))
         answer = item.facts["proportion"]
-        if asks == "height":
+        if form == "height":
             answer = {"taller": "height", "wider": "width"}[answer]
-        add("proportion", "comparison", rng.choice(words["proportion"][asks]), answer, asks)
+        add("proportion", "comparison", rng.choice(words["proportion"][form]), answer, form)
     for kind, wording in words["yes/no"].items():
         if kind in item.facts:
             plausible = _plausible(item, kind, values[kind], rng)
@@ -89,7 +89,7 @@ def _about(item: Item, values: dict[str, Counter], rng: random.Random) -> list[Q
 
 
 def _plausible(item: Item, kind: str, counts: Counter, rng: random.Random) -> Counter:
-    """Of nouns, half of the time those of the item's own category: a sandal for a boot rather than a lamp."""
+    """Narrow nouns, half of the time, to those of the item's own category: a sandal for a boot rather than a lamp."""
     category_of = vocabulary().category_of
     if kind != "object" or rng.random() < 0.5:
         return counts
@@ -98,7 +98,7 @@ def _plausible(item: Item, kind: str, counts: Counter, rng: random.Random) -> Co
 
 
 def _wrong(item: Item, kind: str, counts: Counter, rng: random.Random, number: int) -> list[str]:
-    """Values that are not the item's, each drawn as often as the others have it; [] where the item's own is not known."""
+    """Draw values that are wrong for the item, weighted by their counts; [] where its own value is not known."""
     if kind not in item.facts:
         return []
     could = vocabulary().could_both_be

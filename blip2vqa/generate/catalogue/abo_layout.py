@@ -1,4 +1,4 @@
-"""Where the archive of Amazon Berkeley Objects keeps what, in any of its layouts."""
+"""Find the parts of the Amazon Berkeley Objects archive in any of its layouts."""
 
 import os
 import re
@@ -12,31 +12,29 @@ PART = re.compile(r"listings|metadata|images|small|original|abo-(listings|images
 LISTINGS_IN = ("listings/metadata", "listings", "metadata", ".")
 TABLE_IN = ("images/metadata", "images", "metadata", ".")
 TABLE_NAMES = ("images.csv.gz", "images.csv")
-PICTURES_IN = (
-    "small",
-    "original",
-    ".",
-    "images/small",
-    "images/original",
-    "images",
-)  # the first that has folders 00 to ff
+PICTURES_IN = ("small", "original", ".", "images/small", "images/original", "images")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Where the archive's parts are: its listings in order, the table of its pictures, the folder of these."""
+    """The paths of the archive's parts."""
 
     listings: list[Path]
+    """In their order."""
     images_table: Path
+    """Table of image ids and paths."""
     image_dir: Path
+    """Folder that those paths start from."""
 
 
 def find_archive(abo_dir: str | Path, image_dir: str | Path | None = None) -> Archive:
-    """Find the archive's parts in `abo_dir`, packed or unpacked: as shipped (listings/metadata, images/metadata,
-    images/small or images/original), in folders named after its downloads (abo-listings, abo-images-small), flat, and
-    with `abo_dir` one folder too high or inside the archive. `image_dir` names another folder of the pictures.
+    """Find the archive's parts in `abo_dir`, with the listings and the table gzipped or not.
 
-    Raises InputError with what was looked for and where: not found, or more than one.
+    They may lie as shipped (listings/metadata, images/metadata, images/small or images/original), in folders named after the
+    downloads (abo-listings, abo-images-small), or flat; `abo_dir` may be one folder too high or inside the archive.
+    `image_dir` names another folder of the pictures.
+
+    Raises `InputError`, with what was looked for and where, for a part that is not found or found twice.
     """
     folder = Path(abo_dir)
     if not folder.is_dir():
@@ -55,7 +53,7 @@ def find_archive(abo_dir: str | Path, image_dir: str | Path | None = None) -> Ar
 
 
 def _levels(folder: Path) -> list[list[Path]]:
-    """Folders to look in, the likelier first: itself, those in it, and where it is a part of the archive, those around."""
+    """List folders to look in, the likelier first: `folder`, those in it, and, inside the archive, those around it."""
     levels = [[folder], _folders(folder)]
     around = folder.resolve()
     while PART.fullmatch(around.name):
@@ -87,7 +85,7 @@ def _find_listings(folder: Path, levels: list[list[Path]]) -> list[Path]:
 
 
 def _listings_of(place: Path) -> list[Path]:
-    """The files of listings in one folder, 0 to 9 before a to f. Of one that is there twice the packed: it has a checksum."""
+    """Find the files of listings in one folder, 0 to 9 before a to f; of one that is there twice, the packed one."""
     files = {}
     for path in sorted(place.glob("listings_*.json*")):  # .json before .json.gz
         if match := LISTINGS_FILE.fullmatch(path.name):
@@ -103,7 +101,7 @@ def _find_table(folder: Path, levels: list[list[Path]], image_dir: str | Path | 
     for level in levels:
         places = (base / inside / name for base in level for inside in TABLE_IN for name in TABLE_NAMES)
         found += [path for path in places if os.path.isfile(path)]
-        # The downloads of small and of original pictures both have a copy.
+        # The download of small pictures and that of original ones both hold the table; the small pictures are preferred.
         beside = [(pictures.name != "small", table) for table in found if (pictures := _pictures_beside(table))]
         if beside:
             return min(beside, key=lambda pair: pair[0])[1]
@@ -125,12 +123,13 @@ def _find_pictures(table: Path, image_dir: str | Path | None) -> Path:
 
 
 def _pictures_beside(table: Path) -> Path | None:
+    """Find the pictures in the archive that a table belongs to."""
     inside_archive = table.parent.name in ("metadata", "images")
     return (inside_archive and _pictures_in(table.parent.parent)) or _pictures_in(table.parent)
 
 
 def _pictures_in(folder: Path) -> Path | None:
-    """The folder that the paths of the table start from."""
+    """Find the first place in `folder` with folders 00 to ff, which the paths of the table start from."""
     places = (folder / inside for inside in PICTURES_IN)
     return next((place for place in places if any(map(os.path.isdir, place.glob("[0-9a-f][0-9a-f]")))), None)
 

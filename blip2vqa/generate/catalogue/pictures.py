@@ -1,4 +1,4 @@
-"""What can be measured in a product's photograph: the colours of the product, its proportions, and a hash for look-alikes."""
+"""Measure a product's photograph: the colors of the product, its proportions, and a hash that finds look-alikes."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,21 +15,22 @@ LEAST = 0.02  # share of the picture that the product must cover to be measured
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What one picture shows, measured."""
+class PictureStats:
+    """What was measured in one picture."""
 
     digest: str
     """SHA-256 of the file's bytes, hexadecimal."""
     hash: int
     """64 bits of the perceptual hash; look-alikes differ in few."""
     colors: dict[str, float]
-    """Share of the product's pixels, or of the middle where the background is not white, by basic colour name; above 1 %."""
+    """Basic color name → share of the product's pixels, or of the picture's middle where the background is not white; colors
+    with at most 1% are left out."""
     height_to_width: float | None
-    """Of the box around the product; None where it is not cut out on white."""
+    """Proportion of the box around the product; None where the background is not white."""
 
 
-def look(path: Path) -> Seen:
-    """Measure a picture. Raises BadImage for one that cannot be decoded."""
+def measure_picture(path: Path) -> PictureStats:
+    """Measure a picture. Raises `BadImage` for one that cannot be decoded."""
     import imagehash
 
     data = ImageSource(str(path), path=path).read_bytes()
@@ -38,19 +39,19 @@ def look(path: Path) -> Seen:
     small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small)
     product = _product(pixels)
-    cut_out = product is not None
-    box = None
-    if cut_out:
+    if product is None:
+        height, width = pixels.shape[:2]
+        middle = pixels[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
+        measured, proportion = middle.reshape(-1, 3), None
+    else:
         rows, columns = np.flatnonzero(product.any(1)), np.flatnonzero(product.any(0))
-        box = (rows[-1] - rows[0] + 1) / (columns[-1] - columns[0] + 1)
-    height, width = pixels.shape[:2]
-    middle = pixels[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
-    colors = _color_shares(pixels[product] if cut_out else middle.reshape(-1, 3))
-    return Seen(hashlib.sha256(data).hexdigest(), int(str(imagehash.phash(image)), 16), colors, box)
+        measured, proportion = pixels[product], (rows[-1] - rows[0] + 1) / (columns[-1] - columns[0] + 1)
+    digest, image_hash = hashlib.sha256(data).hexdigest(), int(str(imagehash.phash(image)), 16)
+    return PictureStats(digest, image_hash, _color_shares(measured), proportion)
 
 
 def _product(pixels: np.ndarray) -> np.ndarray | None:
-    """Mask [height, width] of what stands before a white background; None where the background is not white."""
+    """Mask what stands in front of a white background, [height, width]; None where the background is not white."""
     from scipy import ndimage
 
     white = pixels.min(axis=2) >= WHITE
@@ -65,7 +66,7 @@ def _product(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def _color_shares(pixels: np.ndarray) -> dict[str, float]:
-    """Basic colour names of pixels [n, 3], by hue, saturation and value; the bounds were set by eye."""
+    """Measure the share of each basic color in pixels [n, 3], told by hue, saturation and value; the bounds were set by eye."""
     hsv = np.asarray(Image.fromarray(pixels[None]).convert("HSV"))[0].astype(float) / 255
     hue, saturation, value = hsv[:, 0] * 360, hsv[:, 1], hsv[:, 2]
     names = np.select(

@@ -1,4 +1,4 @@
-"""Which pictures are asked about: drawn evenly over product types, each measured once, look-alikes in one group."""
+"""Choose the pictures to ask about: drawn evenly over product types, each measured once, look-alikes in one group."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,39 +14,34 @@ from tqdm.auto import tqdm
 from blip2vqa.config.generate import CatalogueArguments
 from blip2vqa.data.images import BadImage
 from blip2vqa.generate.catalogue.facts import facts_of, named_in
-from blip2vqa.generate.catalogue.pictures import Seen, look
+from blip2vqa.generate.catalogue.pictures import PictureStats, measure_picture
 from blip2vqa.generate.catalogue.vocabulary import vocabulary
 from blip2vqa.generate.rows import Item, Product
 
-AT_ONCE = 256  # pictures looked at between two looks at how many are still needed
+AT_ONCE = 256  # pictures measured before it is checked again how many are still needed
 NAME = 200  # characters of a name that are kept
-CONFIRMED = 0.5  # share of the product that must look like the catalogue's colour
-ITSELF = 0.2  # share of it that must look like the first of those that the colour may look like
-VISIBLE = 0.15  # share from which on another colour would not be a wrong answer
+CONFIRMED = 0.5  # share of the product that must look like the catalogue's color
+ITSELF = 0.2  # share of it that must look like the first of the colors that this color may look like
+VISIBLE = 0.15  # share from which on another color would not be a wrong answer
 PROPORTION = 1.25  # height to width, or width to height, from which on one is plainly larger
-ABOVE_SHARE = "more of a product type than its share"  # why a picture is left out
-UNSAID = (OF_PATTERN, NOT_SEEN) = ("color of a pattern", "color not seen in the picture")  # why a fact is
-LOOK_ALIKE = 4  # bits of 64 in which the perceptual hashes of look-alikes differ at the most
+ABOVE_SHARE = "more of a product type than its share"  # reason for which a picture is left out
+UNSAID = (OF_PATTERN, NOT_SEEN) = ("color of a pattern", "color not seen in the picture")  # reasons to drop a fact
+LOOK_ALIKE = 4  # largest number of the 64 bits of a perceptual hash in which look-alikes differ
 
 
 def choose_items(
-    products: Iterable[Product],
-    image_dir: Path,
-    args: CatalogueArguments,
-    seed: int,
-    counts: Counter,
-    progress: bool = True,
+    products: Iterable[Product], image_dir: Path, args: CatalogueArguments, seed: int, counts: Counter
 ) -> list[Item]:
-    """The pictures to ask about with what is known of them, in the order of their names.
+    """Choose the pictures to ask about and describe them, in the order of their names.
 
     Product types take turns, each in an order drawn by the seed, until there are `args.num_images`, or one has its share.
-    `counts` gets, for the funnel, why products and pictures were left out. The order of the products does not matter, except
+    `counts` gets the reasons for which products and pictures were left out. The order of the products does not matter, except
     that of two listings with one main picture the first is taken.
     """
     by_type, shared = _by_type(products, image_dir, args.all_pictures, counts)
     known = sum(map(len, by_type.values()))
     wanted = min(args.num_images or known, known)
-    # Where there are few types, as many of each as it takes.
+    # With few types, each may have as many as it takes to reach the number.
     most = max(round(args.max_product_type_share * wanted), -(-wanted // max(len(by_type), 1)))
     order = sorted(by_type)  # before the draw, for the products come in any order
     Random(seed).shuffle(order)
@@ -63,25 +58,22 @@ def choose_items(
                 else:
                     counts[ABOVE_SHARE] += 1
 
-    with (
-        ThreadPool() as pool,
-        tqdm(total=wanted, desc="looking at pictures", unit="image", disable=not progress) as bar,
-    ):
-        for item, seen in _looked_at(turns(), pool, wanted, taken):
+    with ThreadPool() as pool, tqdm(total=wanted, desc="measuring pictures", unit="image") as bar:
+        for item, stats in _measured(turns(), pool, wanted, taken):
             if len(taken) == wanted:
-                break  # the rest was looked at in one batch with the last that was wanted
+                break  # the rest was measured in one batch with the last that was wanted
             if per_type[item.product_type] == most:
                 counts[ABOVE_SHARE] += 1
-            elif isinstance(seen, BadImage):
+            elif isinstance(stats, BadImage):
                 counts["picture not usable"] += 1
-            elif seen.digest in digests:
+            elif stats.digest in digests:
                 counts["picture already there"] += 1
-                shared.append((digests[seen.digest], item.item_id))
+                shared.append((digests[stats.digest], item.item_id))
             else:
-                taken.append(_describe(item, seen, counts))
+                taken.append(_described(item, stats, counts))
                 per_type[item.product_type] += 1
-                digests[seen.digest] = item.item_id
-                hashes.append(seen.hash)
+                digests[stats.digest] = item.item_id
+                hashes.append(stats.hash)
                 bar.update()
     counts["pictures"] = len(taken)
     groups = group_look_alikes(hashes, [item.item_id for item in taken], shared)
@@ -92,14 +84,14 @@ def choose_items(
 def _by_type(
     products: Iterable[Product], image_dir: Path, all_pictures: bool, counts: Counter
 ) -> tuple[dict[str, list[Item]], list[tuple[str, str]]]:
-    """Pictures by product type, each once, and the pairs of products that share one."""
+    """Group pictures by product type, each once, and find the pairs of products that share a picture."""
     by_type, owners, shared = defaultdict(list), {}, []
     for product in products:
         facts = facts_of(product)
         if "object" not in facts:
             counts["not clear what it is"] += 1
             continue
-        # A catalogue without types: by what the products are.
+        # In a catalogue without product types, the noun stands for the type.
         kind = product.product_type or facts["object"]
         named = named_in(product)
         for name in product.images if all_pictures else product.images[:1]:
@@ -113,56 +105,59 @@ def _by_type(
     return by_type, shared
 
 
-def _looked_at(
+def _measured(
     turns: Iterator[Item], pool: ThreadPool, wanted: int, taken: Sequence[Item]
-) -> Iterator[tuple[Item, Seen | BadImage]]:
-    """Pictures and what they show, read as long as more are wanted than were taken."""
+) -> Iterator[tuple[Item, PictureStats | BadImage]]:
+    """Yield pictures with their measures, batch by batch, as long as more are wanted than were taken."""
 
-    def try_look(item: Item) -> tuple[Item, Seen | BadImage]:
+    def measure(item: Item) -> tuple[Item, PictureStats | BadImage]:
         try:
             if ".." in item.image_name.split("/"):
                 raise BadImage("outside the image folder")
-            return item, look(item.path)
+            return item, measure_picture(item.path)
         except BadImage as bad:
             return item, bad
 
     while len(taken) < wanted and (batch := list(islice(turns, AT_ONCE))):
-        yield from pool.imap(try_look, batch, chunksize=8)
+        yield from pool.imap(measure, batch, chunksize=8)
 
 
-def _describe(item: Item, seen: Seen, counts: Counter) -> Item:
-    """With the picture's digest, its proportions, and the catalogue's colour where the picture bears it out."""
+def _described(item: Item, stats: PictureStats, counts: Counter) -> Item:
+    """Complete an item by its picture: digest, proportion, and the catalogue's color only where the picture confirms it."""
     facts, known = dict(item.facts), vocabulary()
     color = facts.pop("color", None)
     if color and facts.get("pattern", "solid") != "solid":
         counts[OF_PATTERN] += 1
-    elif color and _is_seen(seen.colors, known.seen_as.get(color, ())):
+    elif color and _is_seen(stats.colors, known.seen_as.get(color, ())):
         facts["color"] = color
     elif color:
         counts[NOT_SEEN] += 1
-    ratio = seen.height_to_width
+    ratio = stats.height_to_width
     if ratio and not 1 / PROPORTION < ratio < PROPORTION:
         facts["proportion"] = "taller" if ratio > 1 else "wider"
-    not_wrong = frozenset(name for name, share in seen.colors.items() if share > VISIBLE)
+    not_wrong = frozenset(name for name, share in stats.colors.items() if share > VISIBLE)
     if ratio is None:
         not_wrong |= known.around
-    return replace(item, digest=seen.digest, facts=facts, not_wrong=not_wrong)
+    return replace(item, digest=stats.digest, facts=facts, not_wrong=not_wrong)
 
 
 def _is_seen(shares: dict[str, float], like: Sequence[str]) -> bool:
-    """Whether a picture bears out a colour that looks `like` these: enough of it does, and some of that like the first."""
+    """Tell whether enough of a picture looks like one of these colors, and some of it like the first."""
     return bool(like) and sum(shares.get(name, 0) for name in like) >= CONFIRMED and shares.get(like[0], 0) >= ITSELF
 
 
 def group_look_alikes(
     hashes: Sequence[int], item_ids: Sequence[str], shared: Iterable[tuple[str, str]] = ()
 ) -> list[int]:
-    """A number for each picture: the same for those of one product, of products that share a picture (pairs of their ids), and
-    for those whose hashes differ in at most `LOOK_ALIKE` bits; and for whatever these lead to in turn."""
+    """Number the groups of pictures that belong together; returns one number a picture.
+
+    Together are pictures of one product, of products that share a picture (pairs of ids), and pictures whose hashes differ in
+    at most `LOOK_ALIKE` bits, and whatever these lead to in turn.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    # Nodes: the distinct hashes, then the products. A picture links its hash and its product.
+    # Nodes are the distinct hashes, then the products. A picture links its hash and its product.
     bits, hash_of = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
     nodes: dict[str, int] = {}
 

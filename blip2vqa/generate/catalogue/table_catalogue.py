@@ -1,4 +1,4 @@
-"""Any other catalogue: a table with image_name and what is known of the product, in columns under their usual names."""
+"""Read any other catalogue: a table with image_name, and what is known of the product in columns under their usual names."""
 
 import logging
 import re
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from blip2vqa.data.images import BadImage, ImageIndex
 from blip2vqa.data.tables import check_table, read_raw
-from blip2vqa.generate.rows import Product
-from blip2vqa.utils.errors import InputError
+from blip2vqa.generate.rows import TEXT_FIELDS, Product
+from blip2vqa.utils.errors import InputError, raise_all
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +25,17 @@ COLUMNS = {
     "pattern": ("pattern",),
     "style": ("style",),
     "item_keywords": ("keywords", "item_keywords"),
-}  # what a product has → the columns that may hold it, in capitals or small letters; the first that says something counts
-TEXTS = ("color", "material", "fabric_type", "item_shape", "pattern", "style", "item_keywords")
+}
+"""What a product has → columns that may hold it, in any case. Of several, the first that is not empty in a row counts."""
 NAMED = 3  # rows without a picture that the log names
 
 
 def read_table_products(csv_path: str | Path, image_dir: str | Path, counts: Counter) -> Iterator[Product]:
-    """The products of a table (CSV, JSONL or JSON), in its order; rows of one item_id are one product of several pictures.
+    """Yield the products of a table (CSV, JSONL or JSON) in its order; rows of one item_id are one product.
 
-    Pictures are found as in a table of questions; `image_name` stays as the table has it. `counts` is filled on the way:
-    "listings" (rows), "without a picture" (rows), "read" (products).
-    Raises InputError: no such file or folder, unreadable, no column image_name, rows where it is empty.
+    Pictures are found as in a table of questions. `counts` is filled on the way: "listings" (rows), "without a picture" (rows),
+    "read" (products).
+    Raises `InputError`: no such file or folder, unreadable, no column image_name, rows where it is empty.
     """
     path = Path(csv_path)
     if not path.is_file():
@@ -43,51 +43,50 @@ def read_table_products(csv_path: str | Path, image_dir: str | Path, counts: Cou
     if not Path(image_dir).is_dir():
         raise InputError(f"--image_dir {image_dir}: no such folder")
     table, problems = check_table(read_raw(str(path)), str(path), require_answers=False, question=None)
-    if problems:
-        raise InputError(*problems)
+    raise_all(problems)
     columns, unknown = _known_columns(list(table.frame))
     if unknown:
         logger.warning("%s: columns not used: %s", path, ", ".join(unknown))
     pictures = ImageIndex(image_dir)
-    missing, items = [], {}
-    cells = {field: list(zip(*(table.frame[name] for name in names), strict=True)) for field, names in columns.items()}
-    for position, row in enumerate(table.frame.index):
+    missing, products = [], {}
+    for row, cells in zip(table.frame.index, table.frame.to_dict("records"), strict=True):
         counts["listings"] += 1
-        said = {field: next(filter(None, map(str.strip, rows[position])), "") for field, rows in cells.items()}
-        image_name = said["image_name"]
+        texts = {
+            field: next(filter(None, (cells[name].strip() for name in names)), "") for field, names in columns.items()
+        }
+        image_name = texts["image_name"]
         try:
-            said["image_name"] = pictures.find(image_name).relative_to(image_dir).as_posix()
+            texts["image_name"] = pictures.find(image_name).relative_to(image_dir).as_posix()
         except BadImage as bad:
             counts["without a picture"] += 1
             missing.append(f"row {row}: {image_name}: {bad.reason}")
             continue
-        items.setdefault(said.get("item_id") or image_name, []).append(said)
+        products.setdefault(texts.get("item_id") or image_name, []).append(texts)
     if missing:
         rest = f"; and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         logger.warning("%s: no picture for %s%s", path, "; ".join(missing[:NAMED]), rest)
-    for item_id, rows in items.items():
+    for item_id, rows in products.items():
         counts["read"] += 1
         yield _product(item_id, rows)
 
 
 def _known_columns(names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """What a product has → the columns that hold it, in the order of COLUMNS; and those that are not known."""
+    """Sort a table's columns: what a product has → the columns that hold it, in the order of COLUMNS; and the unknown ones."""
     by_name = {}
     for name in names:
         by_name.setdefault(re.sub(r"[\s-]+", "_", name.strip().lower()), []).append(name)
     known = {
         field: [column for alias in aliases for column in by_name.pop(alias, [])] for field, aliases in COLUMNS.items()
     }
-    return {field: columns for field, columns in known.items() if columns}, [
-        name for rest in by_name.values() for name in rest
-    ]
+    unknown = [name for rest in by_name.values() for name in rest]
+    return {field: columns for field, columns in known.items() if columns}, unknown
 
 
 def _product(item_id: str, rows: list[dict[str, str]]) -> Product:
     def values(field: str) -> list[str]:
         return list(dict.fromkeys(row[field] for row in rows if row.get(field)))
 
-    texts = {field: values(field) for field in TEXTS}
+    texts = {field: values(field) for field in TEXT_FIELDS}
     words = (word.strip() for text in texts["item_keywords"] for word in re.split("[,;]", text))
     texts["item_keywords"] = list(dict.fromkeys(filter(None, words)))
     product_type = next(iter(values("product_type")), "").lower()

@@ -1,4 +1,4 @@
-"""Two checks of a question by a model: it is answered from its picture, and not the same from another picture.
+"""Check questions by a model: it answers them right from their picture, and not the same from another picture.
 
 Nothing here imports torch until a model is asked.
 """
@@ -7,63 +7,69 @@ import hashlib
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from blip2vqa.config.generate import WriterArguments
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.generate.catalogue.vocabulary import KINDS, words
 from blip2vqa.generate.filter.agreement import NO, YES, answers_match
+from blip2vqa.generate.filter.funnel import Funnel
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
 
-if TYPE_CHECKING:
-    from blip2vqa.config.generate import WriterArguments
-
 ROUND_TRIP, PICTURE_SWAP = "round trip", "picture swap"
-KEPT = "kept"
-_NAMES = ("object", "category")  # what a question calls the product by, whatever it asks
+_NAMES = ("object", "category")  # kinds of facts that a question may use as a name for the product, whatever it asks
 
 
 @dataclass
-class Checked:
-    """What the check model said to a question."""
+class CheckAnswers:
+    """The answers of the check model to one question."""
 
-    round_trip: str
-    """From its own picture."""
+    own: str
+    """From the question's picture."""
     swapped: str
-    """From another picture."""
+    """From another picture; "" where there is none."""
     other: Item | None
-    """Whose picture that was; None where all questions are about one picture."""
+    """The item of that other picture; None where all questions are about one picture."""
+
+
+def check_by_model(funnel: Funnel, args: WriterArguments, ledger: Ledger, seed: int) -> None:
+    """Pass the questions left through both checks by `args.check_model`. Raises as `check_questions`."""
+    answers = check_questions(funnel.left, args, ledger, seed)
+    own = [round_trip_problem(question, found) for question, found in zip(funnel.left, answers, strict=True)]
+    funnel.pass_through(ROUND_TRIP, own)
+    passed = [found for found, problem in zip(answers, own, strict=True) if problem is None]
+    funnel.pass_through(PICTURE_SWAP, map(picture_swap_problem, funnel.left, passed))
 
 
 def check_questions(
-    questions: Sequence[Question], args: "WriterArguments", ledger: Ledger, seed: int, progress: bool = True
-) -> list[Checked]:
-    """What `args.check_model`, a base or an adapter, answers to each question from its picture and from another one.
+    questions: Sequence[Question], args: WriterArguments, ledger: Ledger, seed: int
+) -> list[CheckAnswers]:
+    """Let `args.check_model`, a base or an adapter, answer each question from its picture and from another one.
 
-    All questions of a picture get the same other picture; each picture is looked at once for all that it is asked. Raises
-    `InputError` for a model that is not usable, before its weights are read.
+    All questions of a picture get the same other picture, and each picture is encoded once. Raises `InputError` for a model
+    that is not usable, before its weights are read.
     """
-    from blip2vqa.generate.ask.model_backend import find_answerer, respond
+    from blip2vqa.generate.ask.respondent import find_answerer, respond
 
     model = find_answerer(args, args.check_model)
-    others = draw_others([row.item for row in questions], seed)
-    swapped = [(others[row.item.digest], row.question) for row in questions if row.item.digest in others]
-    own = [(row.item, row.question) for row in questions]
-    said = [one.text for one in respond(model, own + swapped, ledger, "checking" if progress else None)]
-    from_others = iter(said[len(own) :])
-    checked = []
-    for row, round_trip in zip(questions, said, strict=False):
-        other = others.get(row.item.digest)
-        checked.append(Checked(round_trip, next(from_others) if other else "", other))
-    return checked
+    others = draw_others([question.item for question in questions], seed)
+    own = [(question.item, question.question) for question in questions]
+    swapped = [(others[item.digest], text) for item, text in own if item.digest in others]
+    responses = iter(respond(model, own + swapped, ledger, "checking"))
+    from_own = [next(responses).text for _ in own]
+    found = []
+    for (item, _), answer in zip(own, from_own, strict=True):
+        other = others.get(item.digest)
+        found.append(CheckAnswers(answer, next(responses).text if other else "", other))
+    return found
 
 
 def draw_others(items: Sequence[Item], seed: int) -> dict[str, Item]:
-    """Digest → the item whose picture stands in for that one: of other content and, where there is one, of another product that
-    does not look alike.
+    """Draw, for each picture, the item whose picture replaces it in the swap; by the picture's digest, {} for a single picture.
 
-    Pictures have places on a circle, and each takes the next one after a place of its own, all drawn by `seed`: with a few
-    pictures more or less, nearly all keep theirs, and what was said of them holds. {} for a single picture.
+    The other picture has other content and shows, where there is one, another product that does not look alike. Pictures have
+    places on a circle, and each takes the next one after a place of its own, all drawn by `seed`: with a few pictures more or
+    less nearly all keep theirs, and the answers in the ledger still hold.
     """
     owner: dict[str, Item] = {}
     for item in sorted(items, key=lambda item: (item.digest, item.item_id, item.image_name)):
@@ -88,27 +94,26 @@ def _place(seed: int, what: str) -> bytes:
     return hashlib.sha256(f"{seed} {what}".encode()).digest()
 
 
-def verdicts(question: Question, checked: Checked) -> dict[str, str]:
-    """`ROUND_TRIP` and `PICTURE_SWAP` → "kept", or why not.
+def round_trip_problem(question: Question, answers: CheckAnswers) -> str | None:
+    """Say why the question fails the round trip: the model answers otherwise from its picture. None where it passes."""
+    return None if answers_match(question.answer, answers.own) else f'answered "{answers.own}"'
 
-    The same answer from another picture speaks against a question, unless by the catalogue it is right there, too.
-    """
-    found = {ROUND_TRIP: KEPT, PICTURE_SWAP: KEPT}
-    if not answers_match(question.answer, checked.round_trip):
-        found[ROUND_TRIP] = f'answered "{checked.round_trip}"'
-    if checked.other and answers_match(question.answer, checked.swapped) and not holds_for(question, checked.other):
-        found[PICTURE_SWAP] = "the same answer from another picture"
-    return found
+
+def picture_swap_problem(question: Question, answers: CheckAnswers) -> str | None:
+    """Say why the question fails the picture swap: the same answer from another picture, where it is wrong. Else None."""
+    if answers.other is None or not answers_match(question.answer, answers.swapped):
+        return None
+    return None if holds_for(question, answers.other) else "the same answer from another picture"
 
 
 def holds_for(question: Question, other: Item) -> bool:
-    """Whether the answer is right for another item, too, as far as the catalogue knows.
+    """Tell whether the answer is right for another item, too, as far as the catalogue knows.
 
-    "no" is taken to be right wherever the facts do not say yes: what it denies is false of most things.
+    "no" is taken to be right wherever the facts do not say yes, since what it denies is false of most things.
     """
     own = question.item.facts
     if question.question_type == "comparison" and question.about and question.kind not in KINDS:
-        # Of height and width, in words of its own.
+        # Height and width are compared in words that are no values of a kind.
         return "proportion" in own and own["proportion"] == other.facts.get("proportion")
     asked, answer = _asked(question, other), normalize_answer(question.answer)
     right = [
@@ -119,10 +124,10 @@ def holds_for(question: Question, other: Item) -> bool:
 
 
 def _asked(question: Question, other: Item) -> dict[str, str]:
-    """The facts that an answer speaks of, {kind: value}; where only the question's words tell, those that they name."""
+    """Find the facts that an answer states or denies, {kind: value}; of a back end's question, those that its words name."""
     own, answer = question.item.facts, normalize_answer(question.answer)
     if question.kind in KINDS:
-        return {question.kind: question.about.partition("=")[2] or question.answer}
+        return {question.kind: question.value or question.answer}
     if answer in YES | NO:
         named, there = _named(question.question, own), _named(question.question, other.facts)
         if answer in NO:
@@ -134,6 +139,6 @@ def _asked(question: Question, other: Item) -> dict[str, str]:
 
 
 def _named(question: str, facts: dict[str, str]) -> dict[str, str]:
-    """Those of the facts whose value a question names."""
+    """Find the facts whose value a question names."""
     text = words(question)
     return {kind: value for kind, value in facts.items() if any(answers_match(value, word) for word in text)}

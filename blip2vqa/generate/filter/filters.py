@@ -1,4 +1,4 @@
-"""What makes a question with its answer unfit, told from the two alone and from the catalogue."""
+"""Filters that judge a question and its answer by their words and by the catalogue, without any model."""
 
 import re
 from collections import defaultdict
@@ -7,35 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from blip2vqa.data.answers import CHOICE, normalize_answer, question_type
 from blip2vqa.generate.catalogue.vocabulary import KINDS, vocabulary, words
 from blip2vqa.generate.filter.agreement import answers_match
-from blip2vqa.generate.rows import Item, Question
+from blip2vqa.generate.rows import KEPT, Item, Question
 
 LONGEST_ANSWER = 24  # characters
-ALIKE = 90  # of 100: similarity of two questions about one picture from which on they ask the same, if the answer is the same
-THE_SAME = 95  # from which on they do whatever their answers: "left" and "right" make a larger difference
+ALIKE = 90  # similarity, 0 to 100, from which on two questions of one picture with the same answer ask the same
+THE_SAME = 95  # similarity from which on they do whatever their answers; "left" for "right" makes a larger difference
 PROPORTIONS = {"taller": "taller", "wider": "wider", "height": "taller", "width": "wider"}
-Verdicts = Iterator[str | None]
-"""One a question, in order: None keeps it, else why it is dropped."""
+Reasons = Iterator[str | None]
+"""One for each question, in order: None keeps it, else why it is dropped."""
 
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
-_EMPTY = {
-    "unknown",
-    "none",
-    "n",
-    "na",
-    "unclear",
-    "various",
-    "other",
-    "others",
-    "undefined",
-    "null",
-    "it",
-    "this",
-    "the",
-}
+_EMPTY = set("unknown none n na unclear various other others undefined null it this the".split())
 
 
-def single_word(questions: Sequence[Question]) -> Verdicts:
-    """Answers of more than one word are rejected, never cut."""
+def single_word(questions: Sequence[Question]) -> Reasons:
+    """Drop answers of more than one word; none is cut."""
     for question in questions:
         answer = question.answer
         if not answer:
@@ -50,16 +36,18 @@ def single_word(questions: Sequence[Question]) -> Verdicts:
             yield None
 
 
-def fits_form(questions: Sequence[Question]) -> Verdicts:
-    """Yes or no to what asks for it and to nothing else, a number to "how many" alone, one of those offered to a choice, a
-    colour to "what color", no shape to "what is this", and no question that names its own answer."""
-    for question in questions:
-        yield _misfit(question)
+def fits_form(questions: Sequence[Question]) -> Reasons:
+    """Drop what is not a question, and answers of another form than the question asks for.
+
+    Yes or no answers what asks for it and nothing else; a number answers "how many" alone, a color "what color"; a choice is
+    answered by one of the words offered, "what is this" by no color or shape; and no question contains its own answer.
+    """
+    return map(_misfit, questions)
 
 
 def _misfit(question: Question) -> str | None:
-    if (said := question.verdicts.get("form", "kept")) != "kept":  # by the back end, which asked for a question
-        return said
+    if (verdict := question.verdicts.get("form", KEPT)) != KEPT:  # of the model that was to write a question
+        return verdict
     text, answer = question.question.strip(), question.answer
     if not text.endswith("?") or len(text.split()) < 3:
         return "not a question"
@@ -82,14 +70,19 @@ def _misfit(question: Question) -> str | None:
 
 
 def _kind(question: Question) -> str:
-    """Of fact that it asks for: as the templates say; of a back end's, by its words, or else by the type that it was given."""
+    """Tell the kind of fact that is asked for: the template's; for a back end's question by its words, else by its type."""
+    if question.kind in KINDS:
+        return question.kind
     form = question_type(question.question)
-    return question.kind if question.kind in KINDS else question.question_type if form in ("what", "other") else form
+    return question.question_type if form in ("what", "other") else form
 
 
 def _could_be(kind: str, answer: str, open_to_others: bool) -> bool:
-    """Whether an answer is of a kind: of its vocabulary, or else, where it is open to other words, neither a number nor of the
-    vocabulary of another kind. Of objects more have a name than the vocabulary knows."""
+    """Tell whether an answer is of a kind.
+
+    It is in the kind's vocabulary, or, where other words are allowed, neither a number nor in the vocabulary of another kind.
+    Objects have more names than the vocabulary knows, so for them other words are always allowed.
+    """
     known = vocabulary()
     if known.values(kind, answer):
         return True
@@ -99,14 +92,13 @@ def _could_be(kind: str, answer: str, open_to_others: bool) -> bool:
     return not any(known.values(other, form) for other in KINDS for form in forms if other != kind)
 
 
-def not_repeated(questions: Sequence[Question]) -> Verdicts:
-    """The first of those that ask the same of one picture, word for word or nearly, with the same answer; where their answers
-    differ, none of them is kept."""
+def not_repeated(questions: Sequence[Question]) -> Reasons:
+    """Drop repeated questions of one picture: all but the first where the answers agree, every one where they differ."""
     from rapidfuzz import fuzz, utils
 
     by_picture = defaultdict(list)
     for place, question in enumerate(questions):
-        # A comma leaves two spaces.
+        # default_process puts a blank for a comma, which then stands beside another.
         text = " ".join(utils.default_process(question.question).replace("colour", "color").split())
         by_picture[question.item.image_name].append((place, text))
     reasons: dict[int, str] = {}
@@ -123,41 +115,42 @@ def not_repeated(questions: Sequence[Question]) -> Verdicts:
 
 
 def _similarity(one: Question, two: Question, of_texts: float) -> float:
-    """Of two questions, 0 to 100; none where each asks about a value of its own, which differ by design."""
+    """Rate the similarity, 0 to 100; 0 where each asks about a value of its own, as such texts are alike by design."""
     return of_texts if one.question_type == two.question_type and not (one.about and two.about) else 0
 
 
-def agrees_with_listing(questions: Sequence[Question]) -> Verdicts:
-    """An answer that contradicts what the catalogue says, where it says anything of what is asked: another value, or a word
-    that stands neither in the vocabulary nor in the listing's name and product type."""
-    for question in questions:
-        yield "the catalogue says otherwise" if _contradicts(question) else None
+def agrees_with_listing(questions: Sequence[Question]) -> Reasons:
+    """Drop answers that contradict the catalogue, where it says anything of what is asked.
+
+    Such an answer is another value, or a word that stands neither in the vocabulary nor in the listing's name and product type.
+    """
+    return ("the catalogue says otherwise" if _contradicts(question) else None for question in questions)
 
 
 def _contradicts(question: Question) -> bool:
     known, facts, answer = vocabulary(), question.item.facts, question.answer
-    about, _, value = question.about.partition("=")
-    if value and about in facts and answer in ("yes", "no"):
-        return value == facts[about] if answer == "no" else not known.could_both_be(about, facts[about], value)
+    kind, value = question.about.partition("=")[0], question.value
+    if value and kind in facts and answer in ("yes", "no"):
+        return value == facts[kind] if answer == "no" else not known.could_both_be(kind, facts[kind], value)
     if answer in PROPORTIONS:
         return PROPORTIONS[answer] != facts.get("proportion", PROPORTIONS[answer])
     kind = _kind(question)
-    # Also where the category is no fair question: an answer may be right.
+    # A category that is no fair question still tells whether an answer is right.
     fact = facts.get(kind) or (kind == "category" and known.category_of.get(facts.get("object", "")))
     if not fact:
         return False
-    if said := known.values(kind, answer):
-        return not known.could_both_be(kind, fact, said[0])
+    if named := known.values(kind, answer):
+        return not known.could_both_be(kind, fact, named[0])
     return not answers_match(answer, fact) and not _is_named(answer, question.item)
 
 
 def _is_named(answer: str, item: Item) -> bool:
-    """Whether the name of a listing or its product type has the answer, in singular or plural."""
+    """Tell whether the name of a listing or its product type holds the answer, in singular or plural."""
     listed = words(f"{item.name} {item.product_type}")
     return all(any(answers_match(part, word) for word in listed) for part in words(answer))
 
 
-FILTERS: dict[str, Callable[[Sequence[Question]], Verdicts]] = {
+FILTERS: dict[str, Callable[[Sequence[Question]], Reasons]] = {
     "single word": single_word,
     "form": fits_form,
     "duplicates": not_repeated,

@@ -1,11 +1,11 @@
-"""What becomes of the questions on their way, and of which kinds those are that are left."""
+"""Account of the filters: which questions each one dropped and why, and counts of what is left."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from blip2vqa.generate.rows import Question
+from blip2vqa.generate.rows import KEPT, Question
 
 
 @dataclass
@@ -16,49 +16,51 @@ class Funnel:
     dropped: list[Question] = field(default_factory=list)
     steps: list[dict] = field(default_factory=list)
 
-    def pass_through(self, step: str, reasons: Iterator[str | None] | Sequence[str | None]) -> None:
-        """Apply one filter: for each question left, in order, None or why it goes."""
-        kept, dropped = [], []
-        for question, reason in zip(self.left, reasons, strict=True):
-            judged = replace(question, verdicts=question.verdicts | {step: reason or "kept"})
-            if reason:
-                dropped.append((judged, reason))
-            else:
-                kept.append(judged)
-        self.record(step, kept, dropped)
+    def pass_through(self, step: str, reasons: Iterable[str | None]) -> None:
+        """Apply one filter: `reasons` has, for each question left and in their order, None or why it is dropped."""
+        judged = [
+            (replace(question, verdicts=question.verdicts | {step: reason or KEPT}), reason)
+            for question, reason in zip(self.left, reasons, strict=True)
+        ]
+        self.left = [question for question, reason in judged if not reason]
+        self.dropped += [question for question, reason in judged if reason]
+        # Without the model's answer or the confidence: these differ from row to row.
+        counts = Counter(re.split(r' [("]', reason)[0] for _, reason in judged if reason)
+        self.steps.append(
+            {"step": step, "dropped": counts.total(), "left": len(self.left), "reasons": dict(counts.most_common())}
+        )
 
-    def record(self, step: str, kept: list[Question], dropped: list[tuple[Question, str]]) -> None:
-        """What one filter has made of the questions left, verdicts added."""
-        self.left, self.dropped = kept, self.dropped + [question for question, _ in dropped]
-        # Without what was answered, or how sure it was: these differ from row to row.
-        reasons = dict(Counter(re.split(r' [("]', reason)[0] for _, reason in dropped).most_common())
-        self.steps.append({"step": step, "dropped": len(dropped), "left": len(kept), "reasons": reasons})
+    def drop(self, step: str, reasons: Mapping[int, str]) -> None:
+        """Apply a filter that has named the places of the questions to drop, each with its reason."""
+        self.pass_through(step, [reasons.get(place) for place in range(len(self.left))])
 
 
 def summarize(kept: Sequence[Question], sides: dict[int, str], funnel: Funnel, about: dict) -> dict:
-    """What the card and the screen show: plain JSON types; see `reporting.data_card`."""
+    """Count what the card and the screen show, in plain JSON types, and add it to `about`; keys: `report.data_card`."""
     types: dict[str, Counter] = {}
     for question in kept:
         types.setdefault(question.question_type, Counter())[question.answer] += 1
     pictures = {question.item.image_name: question.item for question in kept}
-    splits = {}
-    for split in ("train", "val", "test"):
-        rows = [question for question in kept if sides[question.item.group] == split]
-        splits[split] = {
-            "questions": len(rows),
-            "pictures": len({row.item.image_name for row in rows}),
-            "products": len({row.item.item_id for row in rows}),
-        }
+    by_split = {
+        split: [question for question in kept if sides[question.item.group] == split]
+        for split in ("train", "val", "test")
+    }
+    counts = _counts(kept)
     return about | {
-        "counts": {
-            "pictures": len(pictures), "questions": len(kept),
-            "products": len({item.item_id for item in pictures.values()}),
-        },
-        "splits": splits,
+        "counts": {name: counts[name] for name in ("pictures", "questions", "products")},
+        "splits": {split: _counts(questions) for split, questions in by_split.items()},
         "question_types": {
             name: {"n": answers.total(), "answers": dict(answers.most_common())}
             for name, answers in sorted(types.items(), key=lambda pair: -pair[1].total())
         },
         "product_types": dict(Counter(item.product_type for item in pictures.values()).most_common()),
         "funnel": funnel.steps,
-    }  # fmt: skip
+    }
+
+
+def _counts(questions: Sequence[Question]) -> dict[str, int]:
+    return {
+        "questions": len(questions),
+        "pictures": len({question.item.image_name for question in questions}),
+        "products": len({question.item.item_id for question in questions}),
+    }

@@ -1,4 +1,4 @@
-"""Pictures with the questions asked about them on one HTML page, for a person to look through and tick what is wrong."""
+"""Write pictures with their questions to one HTML page, for a person to look through and tick what is wrong."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,98 +13,65 @@ from blip2vqa.utils.files import write_text_atomic
 
 THUMBNAIL = 384  # pixels, the longer side: a card's width, on screens of up to two pixels a point
 LONGEST = {"name": 120, "question": 240, "answer": 60, "source": 60}  # characters shown
-UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
-)  # HTML has no form for the first two, UTF-8 none for the last
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and halves of surrogate pairs
 
 # The page counts its ticks with no script: CSS counters follow the document, so the footer comes last.
-STYLE = """body { counter-reset: ticked; max-width: 120rem; }
-main { align-items: start; display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-article { border: 1px solid #8888; border-radius: 6px; padding: .8rem; }
-h2 { font-size: 1.1rem; margin: 0 0 .5rem; }
-h2 small { font-weight: 400; }
-figure, article p { margin: 0 0 .5rem; }
-img { background: #fff; border-radius: 4px; display: block; height: auto; margin: 0 auto; max-height: 16rem; max-width: 100%;
-  width: auto; }
-article p { font-size: .85rem; line-height: 1.35; }
-small { opacity: .75; }
-small, code { font-size: .8rem; }
-ol { list-style: lower-alpha; margin: 0; padding-left: 1.4rem; }
-li { border-top: 1px solid #8883; line-height: 1.35; padding: .25rem 0; }
-label { align-items: baseline; cursor: pointer; display: flex; gap: .5rem; }
-label span { flex: 1; }
-input { accent-color: #c33; flex: none; margin: 0; }
-input:checked { counter-increment: ticked; }
-input:checked + span { text-decoration: line-through; text-decoration-color: #c33; }
-footer { background: Canvas; border-top: 1px solid #8888; bottom: 0; padding: .4rem 0; position: sticky; }
-footer b::before { content: counter(ticked); }
-@media print {
-  html { font-size: 66%; }
-  body { max-width: none; padding: 0; }
-  main { columns: 2; display: block; }
-  article { break-inside: avoid; display: flow-root; margin-bottom: .8rem; }
-  figure { float: left; margin-right: .6rem; width: 33%; }
-  ol { display: flow-root; }
-  footer { position: static; }
-}"""
+STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").rstrip("\n")
 ADVICE = "Tick what is wrong. Ticks are counted below and saved nowhere: note them by number and letter, as 3b."
 
 
 def write_contact_sheet(
-    path: str | Path,
-    shown: Iterable[tuple[Item | str, Image.Image | None, Sequence[Question]]],
-    title: str = "Questions",
-    summary: str = "",
+    path: str | Path, pictures: Iterable[tuple[Item, Image.Image | None, Sequence[Question]]], title: str, summary: str
 ) -> None:
-    """Write the pictures, embedded as thumbnails, with their questions and answers: a file that needs no other, no script.
+    """Write one HTML file that needs no other file and no script.
 
-    Pictures are numbered from 1 and their questions lettered from a, each with a box to tick.
+    Pictures are embedded as thumbnails and numbered from 1; their questions are lettered from a, each with a box to tick.
 
     Args:
-        shown: (item, or the name of a picture alone; picture, or None where it cannot be shown; its questions). They are
-            taken one by one, so a generator holds one picture at a time.
+        pictures: (item; its picture, or None where it cannot be shown; its questions). They are taken one by one, so a
+            generator holds one picture at a time.
         summary: a sentence or two above the pictures, plain text.
 
     Written whole or not at all. Raises OSError when the folder cannot be written to.
     """
     articles, questions = [], 0
-    for number, (item, image, asked) in enumerate(shown, start=1):
+    for number, (item, image, asked) in enumerate(pictures, start=1):
         articles.append(_article(number, item, image, asked))
         questions += len(asked)
     lines = [
-        f"<p>{_text(summary)}</p>" if summary else "",
+        f"<p>{_text(summary)}</p>",
         f"<p>{len(articles):,} pictures, {questions:,} questions. {ADVICE}</p>",
         "<main>", *articles, "</main>",
         f"<footer><b></b> of {questions:,} questions ticked</footer>",
     ]  # fmt: skip
-    write_text_atomic(path, page(_cleaned(title), STYLE, "\n".join(filter(None, lines))))
+    write_text_atomic(path, page(_cleaned(title), STYLE, "\n".join(lines)))
 
 
-def _article(number: int, item: Item | str, image: Image.Image | None, questions: Sequence[Question]) -> str:
-    file, kind, name = (item, "", "") if isinstance(item, str) else (item.image_name, item.product_type, item.name)
-    kind = f" <small>{_text(kind.replace('_', ' '), 'name')}</small>" if kind else ""
-    lines = [f"<article>\n<h2>{number}{kind}</h2>"]
+def _article(number: int, item: Item, image: Image.Image | None, questions: Sequence[Question]) -> str:
+    kind = item.product_type.replace("_", " ")
+    heading = f"{number} <small>{_text(kind, 'name')}</small>" if kind else str(number)
+    lines = [f"<article>\n<h2>{heading}</h2>"]
     if image is None:
         lines.append("<p>This picture cannot be shown.</p>")
     else:
         lines.append(f"<figure>{thumbnail(image, f'picture {number}', THUMBNAIL)}</figure>")
     # dir and bdi keep a name that runs from right to left from turning what stands beside it.
-    if name:
-        lines.append(f'<p dir="auto">{_text(name, "name")}</p>')
-    lines.append(f"<p><code>{_text(file, 'name')}</code></p>")
+    if item.name:
+        lines.append(f'<p dir="auto">{_text(item.name, "name")}</p>')
+    lines.append(f"<p><code>{_text(item.image_name, 'name')}</code></p>")
     lines += ["<ol>", *map(_question, questions), "</ol>"] if questions else ["<p>No questions.</p>"]
     return "\n".join([*lines, "</article>"])
 
 
 def _question(question: Question) -> str:
     asked, answer = _text(question.question, "question"), _text(question.answer, "answer")
-    origin = " · ".join(_text(text, "source") for text in (question.question_type, question.source) if text)
+    origin = " · ".join(_text(text, "source") for text in (question.question_type, question.source))
     words = f"<bdi>{asked}</bdi> <b><bdi>{answer}</bdi></b> <small><bdi>{origin}</bdi></small>"
     return f'<li><label><input type="checkbox"><span>{words}</span></label></li>'
 
 
 def _text(text: str, kind: str | None = None) -> str:
-    """A listing's words as HTML: on one line, what is too long for its `kind` cut at its end."""
+    """Escape a listing's words for HTML, on one line; what is too long for its `kind` is cut at its end."""
     text, longest = _cleaned(text), LONGEST.get(kind)
     return escape(text if longest is None or len(text) <= longest else text[: longest - 1].rstrip() + "…")
 

@@ -11,10 +11,10 @@ import pytest
 from transformers import Blip2VisionModel
 
 from blip2vqa import load
-from blip2vqa.config.generate import ApiArguments, CatalogueArguments, QuestionArguments, WriterArguments
-from blip2vqa.generate.ask import model_backend
-from blip2vqa.generate.ask.model_backend import as_question, ask_model, find_answerer
-from blip2vqa.generate.generating import generate
+from blip2vqa.config.generate import WriterArguments
+from blip2vqa.generate.ask import model_backend, respondent
+from blip2vqa.generate.ask.model_backend import as_question, ask_model
+from blip2vqa.generate.ask.respondent import find_answerer
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.inference.model_spec import ModelSpec
@@ -53,13 +53,13 @@ def ledger(tmp_path):
 @pytest.fixture
 def answered(monkeypatch) -> list[str]:
     """The questions that a model is really asked."""
-    calls, answer = [], model_backend.answer_examples
+    calls, answer = [], respondent.answer_examples
 
     def answer_and_note(loaded, features, examples, *args, **kwargs):
         calls.extend(example.question for example in examples)
         return answer(loaded, features, examples, *args, **kwargs)
 
-    monkeypatch.setattr(model_backend, "answer_examples", answer_and_note)
+    monkeypatch.setattr(respondent, "answer_examples", answer_and_note)
     return calls
 
 
@@ -79,7 +79,7 @@ def arguments(base=None, **more) -> WriterArguments:
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_answers_are_those_of_the_model_alone(kind, bases, questions, ledger):
-    rows = ask_model(questions, arguments(bases[kind]), ledger, progress=False)
+    rows = ask_model(questions, arguments(bases[kind]), ledger)
     model = load(bases[kind], dtype="float32", quantization="none")
     alone = [model.answer(row.item.path, row.question) for row in questions[::2]]
     assert [row.raw_answer for row in rows[::2]] == alone
@@ -106,7 +106,7 @@ def test_each_picture_is_looked_at_once(tiny_opt, questions, ledger, monkeypatch
         return look(self, pixel_values=pixel_values, **kwargs)
 
     monkeypatch.setattr(Blip2VisionModel, "forward", look_and_count)
-    ask_model(questions, arguments(tiny_opt), ledger, progress=False)
+    ask_model(questions, arguments(tiny_opt), ledger)
     assert calls == [3, 1]
 
 
@@ -114,19 +114,19 @@ def test_an_adapter_answers_as_it_was_trained_to_but_never_by_lot(tiny_opt, ques
     drawing = {"max_new_tokens": 4, "do_sample": True, "temperature": 5.0}
     adapter = random_adapter(tiny_opt, tmp_path / "mine", 1, prompt="{question}? Say:", decoding=drawing)
     args = arguments(lora_model_path=str(adapter))
-    rows = ask_model(questions, args, ledger, progress=False)
+    rows = ask_model(questions, args, ledger)
     decoding = find_answerer(args).request.decoding
     assert (decoding.do_sample, decoding.max_new_tokens) == (False, 4)
     greedy = random_adapter(tiny_opt, tmp_path / "greedy", 1, prompt="{question}? Say:", decoding={"max_new_tokens": 4})
     model = load(greedy, dtype="float32", quantization="none")
     assert [row.raw_answer for row in rows[:4]] == [model.answer(row.item.path, row.question) for row in questions[:4]]
     assert {row.source for row in rows} == {"model:mine"}
-    base = ask_model(questions, arguments(tiny_opt), ledger, progress=False)
+    base = ask_model(questions, arguments(tiny_opt), ledger)
     assert [row.raw_answer for row in base] != [row.raw_answer for row in rows]
 
 
 def test_a_question_asked_twice_is_answered_once(tiny_opt, questions, ledger, answered):
-    rows = ask_model(questions + questions, arguments(tiny_opt), ledger, progress=False)
+    rows = ask_model(questions + questions, arguments(tiny_opt), ledger)
     assert len(answered) == len(questions) == len(ledger)
     assert rows[: len(questions)] == rows[len(questions) :]
 
@@ -135,14 +135,14 @@ def test_a_question_too_long_for_the_model_is_not_answered(tiny_opt, questions, 
     long, spelt = "What color is it? " * 20, "Is this an <image>?"
     asked = [questions[0], replace(questions[0], question=long), replace(questions[1], question=spelt)]
     with caplog.at_level(logging.WARNING):
-        rows = ask_model(asked, arguments(tiny_opt), ledger, progress=False)
+        rows = ask_model(asked, arguments(tiny_opt), ledger)
     assert [row.raw_answer for row in rows][1:] == ["", ""]
     assert rows[0].raw_answer == load(tiny_opt, dtype="float32").answer(asked[0].item.path, asked[0].question) != ""
     assert "2 questions are longer than it can read" in caplog.text
 
 
 def test_nothing_asked(tiny_opt, ledger, no_weights):
-    assert ask_model([], arguments(tiny_opt), ledger, progress=False) == []
+    assert ask_model([], arguments(tiny_opt), ledger) == []
 
 
 def test_the_model_leaves_memory(tiny_opt, questions, ledger, monkeypatch):
@@ -156,7 +156,7 @@ def test_the_model_leaves_memory(tiny_opt, questions, ledger, monkeypatch):
     monkeypatch.setattr(ModelSpec, "load", load_and_note)
     gc.disable()
     try:
-        ask_model(questions, arguments(tiny_opt), ledger, progress=False)
+        ask_model(questions, arguments(tiny_opt), ledger)
         assert [model() for model in made] == [None]
     finally:
         gc.enable()
@@ -168,26 +168,26 @@ def test_the_model_leaves_memory(tiny_opt, questions, ledger, monkeypatch):
 def test_only_what_is_missing_is_computed(tiny_opt, questions, tmp_path, answered):
     args, half, whole = arguments(tiny_opt), tmp_path / "half.jsonl", tmp_path / "whole.jsonl"
     with Ledger(whole) as ledger:
-        expected = ask_model(questions, args, ledger, progress=False)
+        expected = ask_model(questions, args, ledger)
     lines = whole.read_text().splitlines(keepends=True)
     half.write_text("".join(lines[::2]))
     answered.clear()
     with Ledger(half) as ledger:
-        assert ask_model(questions, args, ledger, progress=False) == expected
+        assert ask_model(questions, args, ledger) == expected
     assert len(answered) == len(lines) // 2
 
 
 def test_with_nothing_missing_no_model_is_loaded(tiny_opt, questions, tmp_path, monkeypatch):
     path, args = tmp_path / "ledger.jsonl", arguments(tiny_opt)
     with Ledger(path) as ledger:
-        expected = ask_model(questions, args, ledger, progress=False)
+        expected = ask_model(questions, args, ledger)
     monkeypatch.setattr(ModelSpec, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
     with Ledger(path) as ledger:
-        assert ask_model(questions[::-1], args, ledger, progress=False) == expected[::-1]
+        assert ask_model(questions[::-1], args, ledger) == expected[::-1]
 
 
 def test_an_interrupted_run_goes_on(tiny_opt, questions, tmp_path, monkeypatch, answered):
-    monkeypatch.setattr(model_backend, "PICTURES_TOGETHER", 2)
+    monkeypatch.setattr(respondent, "PICTURES_TOGETHER", 2)
     path, args, add_all = tmp_path / "ledger.jsonl", arguments(tiny_opt), Ledger.add_all
 
     def add_or_stop(self, records):
@@ -198,15 +198,15 @@ def test_an_interrupted_run_goes_on(tiny_opt, questions, tmp_path, monkeypatch, 
     with monkeypatch.context() as patch, Ledger(path) as ledger:
         patch.setattr(Ledger, "add_all", add_or_stop)
         with pytest.raises(KeyboardInterrupt):
-            ask_model(questions, args, ledger, progress=False)
+            ask_model(questions, args, ledger)
         kept = len(ledger)
     answered.clear()
     assert 0 < kept < len(questions)
     with Ledger(path) as ledger:
-        rows = ask_model(questions, args, ledger, progress=False)
+        rows = ask_model(questions, args, ledger)
     assert len(answered) == len(questions) - kept
     with Ledger(tmp_path / "whole.jsonl") as ledger:
-        assert rows == ask_model(questions, args, ledger, progress=False)
+        assert rows == ask_model(questions, args, ledger)
 
 
 def test_what_decides_an_answer_decides_its_key(tiny_opt, questions, tmp_path):
@@ -236,7 +236,7 @@ def test_what_decides_an_answer_decides_its_key(tiny_opt, questions, tmp_path):
 
 @pytest.mark.parametrize("kind", ["opt", "t5", "instructblip-t5", "blip-caption"])
 def test_questions_are_those_of_the_model_alone(kind, bases, questions, ledger):
-    rows = ask_model(questions[:4], arguments(bases[kind], model_writes="questions"), ledger, progress=False)
+    rows = ask_model(questions[:4], arguments(bases[kind], model_writes="questions"), ledger)
     instructed = "Given the image, generate a question whose answer is: {question}. Question:"
     plain = 'Write a question about the picture whose answer is "{question}". Question:'
     prompt = instructed if kind.startswith("instruct") else plain
@@ -248,29 +248,6 @@ def test_questions_are_those_of_the_model_alone(kind, bases, questions, ledger):
         assert (row.question, row.answer, row.source) == (question, asked.answer, f"model:{kind}")
         assert row.about == "" != asked.about
         assert row.verdicts == ({"form": problem} if problem else {})
-
-
-def test_questions_are_written_for_open_answers_alone(drawn, tiny_opt, tmp_path, monkeypatch):
-    class Asked(Exception):
-        pass
-
-    def ask(wanted, *_):
-        raise Asked(wanted)
-
-    monkeypatch.setattr(model_backend, "ask_model", ask)
-    table = tmp_path / "catalogue.csv"
-    rows = [f"{number}.png,sofa,{list(COLORS)[number % len(COLORS)]},leather\n" for number in range(8)]
-    table.write_text("image_name,product_type,color,material\n" + "".join(rows))
-    wanted = {}
-    for writes in ("answers", "questions"):
-        catalogue = CatalogueArguments(csv_path=str(table), image_dir=str(drawn[0]), max_product_type_share=1.0)
-        asks = QuestionArguments(output_path=str(tmp_path / "vqa.csv"), backend="model")
-        with pytest.raises(Asked) as caught:
-            generate(catalogue, asks, arguments(tiny_opt, model_writes=writes), ApiArguments(), {})
-        wanted[writes] = caught.value.args[0]
-    assert {"yes/no", "color"} <= {row.question_type for row in wanted["answers"]}
-    assert "color" in {row.about for row in wanted["questions"]}
-    assert all(row.about == row.question_type and row.answer for row in wanted["questions"])
 
 
 @pytest.mark.parametrize(
@@ -333,7 +310,7 @@ def test_no_such_model(questions, ledger, tmp_path):
 def test_a_picture_that_changed_stops_the_run_and_keeps_what_was_said(
     data, message, tiny_opt, questions, ledger, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(model_backend, "PICTURES_TOGETHER", 2)
+    monkeypatch.setattr(respondent, "PICTURES_TOGETHER", 2)
     path = tmp_path / "picture.png"
     if data:
         path.write_bytes(data)
@@ -341,5 +318,5 @@ def test_a_picture_that_changed_stops_the_run_and_keeps_what_was_said(
         replace(row, item=replace(row.item, path=path)) if row.item.item_id == "item3" else row for row in questions
     ]
     with pytest.raises(InputError, match=message):
-        ask_model(moved, arguments(tiny_opt), ledger, progress=False)
+        ask_model(moved, arguments(tiny_opt), ledger)
     assert len(ledger) == 6

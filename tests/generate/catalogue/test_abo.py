@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from blip2vqa.generate.catalogue import abo
+from blip2vqa.generate.catalogue import abo, abo_files
 from blip2vqa.generate.catalogue.abo import read_products
 from blip2vqa.generate.catalogue.abo_layout import find_archive
 from blip2vqa.generate.rows import Product
@@ -101,7 +101,8 @@ def test_a_listing_that_is_not_parsed_counts_as_one_that_is(tmp_path, monkeypatc
         made.append(listing(f"B{number}", "m", **{field: texts(tags) for field in fields}))
     folder = write_archive(tmp_path, [made], drawn(["m"]))
     parsed = []
-    monkeypatch.setattr(abo, "_parse", lambda *args, parse=abo._parse: parsed.append(args[1]) or parse(*args))
+    real = abo.parse_listing
+    monkeypatch.setattr(abo, "parse_listing", lambda *args: parsed.append(args[1]) or real(*args))
     short = read(folder)
     assert 300 < len(parsed) < 580 and 100 < short[1]["read"] < 500
     parsed.clear()
@@ -206,7 +207,7 @@ def test_blank_lines_byte_order_marks_and_windows_line_ends(tmp_path):
 
 
 def test_lines_longer_than_a_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr(abo, "CHUNK", 7)
+    monkeypatch.setattr(abo_files, "CHUNK", 7)
     for packed in (True, False):
         assert read(write_archive(tmp_path / str(packed), FILES, drawn(), packed=packed)) == (PRODUCTS, COUNTS)
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from blip2vqa.data.images import BadImage
-from blip2vqa.generate.catalogue.pictures import look
+from blip2vqa.generate.catalogue.pictures import measure_picture
 from blip2vqa.generate.catalogue.selecting import LOOK_ALIKE
 from blip2vqa.generate.catalogue.vocabulary import vocabulary
 from helpers.drawn_catalogue import PAINTS, WHITE, photograph, unlike
@@ -16,7 +16,7 @@ from helpers.drawn_catalogue import PAINTS, WHITE, photograph, unlike
 def seen(tmp_path):
     def seen(image: Image.Image, name: str = "picture.png", **options):
         image.save(tmp_path / name, **options)
-        return look(tmp_path / name)
+        return measure_picture(tmp_path / name)
 
     return seen
 
@@ -146,7 +146,7 @@ def test_what_is_no_picture_is_refused(tmp_path, content, reason):
     if content is not None:
         (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(BadImage, match=reason or "."):
-        look(tmp_path / "a.png")
+        measure_picture(tmp_path / "a.png")
 
 
 def test_transparent_ground_and_gray_pictures(seen):

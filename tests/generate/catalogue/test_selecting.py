@@ -26,7 +26,7 @@ def choose(products, folder, num_images: int = 0, share: float = 1.0, seed: int 
     """(names of the items' pictures, items, counts without zeros)"""
     args = CatalogueArguments(num_images=num_images, max_product_type_share=share, all_pictures=all_pictures)
     counts = Counter()
-    items = choose_items(products, folder, args, seed, counts, progress=False)
+    items = choose_items(products, folder, args, seed, counts)
     return [item.image_name for item in items], items, dict(+counts)
 
 
@@ -147,11 +147,11 @@ def test_no_picture_is_read_outside_the_folder(tmp_path):
 
 
 def test_pictures_are_looked_at_in_batches_only_as_long_as_more_are_wanted(pictures, monkeypatch):
-    looked, real = [], selecting.look
+    measured, real = [], selecting.measure_picture
     monkeypatch.setattr(selecting, "AT_ONCE", 4)
-    monkeypatch.setattr(selecting, "look", lambda path: looked.append(path) or real(path))
+    monkeypatch.setattr(selecting, "measure_picture", lambda path: measured.append(path) or real(path))
     assert len(choose(of_types(boot=20, lamp=8), pictures, 6)[0]) == 6
-    assert len(looked) == 8
+    assert len(measured) == 8
 
 
 def test_the_main_picture_or_all(pictures):

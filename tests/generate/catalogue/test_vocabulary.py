@@ -23,7 +23,7 @@ HIDDEN = {"other"}  # no phrase
 
 def finder(table: str) -> Phrases:
     known = vocabulary()
-    return known.styles[table.split()[-1]] if table.startswith("styles") else getattr(known, table)
+    return known.styles[table.split()[-1]] if table.startswith("styles") else known.phrases[table.removesuffix("s")]
 
 
 def test_words_are_in_lower_case_and_parted_by_marks():
@@ -67,7 +67,9 @@ def test_what_the_file_refers_to_exists():
     assert set(named["clear"]) | set(named["around"]) | set(RAW["styles"]) <= set(RAW["objects"])
     assert set().union(*RAW["material_groups"]["groups"]) <= set(RAW["materials"])
     assert set(RAW["seen_as"]) == set(RAW["colors"]) - {"clear"}  # what is clear has the colour of what is behind it
-    assert [text for text in RAW["product_types"].values() if text and len(known.objects.meanings(text)) != 1] == []
+    assert [
+        text for text in RAW["product_types"].values() if text and len(known.phrases["object"].meanings(text)) != 1
+    ] == []
 
 
 # What could both be right

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from blip2vqa.evaluation.question_only import blind_score
 from blip2vqa.generate.filter import blind_filter
-from blip2vqa.generate.filter.blind_filter import FILTER, Thinned, thin
+from blip2vqa.generate.filter.blind_filter import FILTER, Guessed, thin
+from blip2vqa.generate.filter.funnel import Funnel
 from blip2vqa.generate.rows import Item, Question
 
 THINGS = [f"thing{number}" for number in range(20)]
@@ -80,8 +82,21 @@ def products(questions: list[Question]) -> list[str]:
     return [question.item.item_id for question in questions]
 
 
-def thin_products(questions: list[Question], limit: float, seed: int = 0) -> Thinned:
-    return thin(questions, limit, seed, products(questions))
+class Found(NamedTuple):
+    """What the filter has made of a list of questions."""
+
+    kept: list[Question]
+    dropped: list[tuple[Question, str]]
+    """With the reason."""
+    after: float | None
+
+
+def thin_products(questions: list[Question], limit: float, seed: int = 0) -> Found:
+    thinned, funnel = thin(questions, limit, seed, products(questions)), Funnel(questions)
+    funnel.drop(FILTER, thinned.dropped)
+    dropped = [(question, question.verdicts[FILTER]) for question in funnel.dropped]
+    assert [reason for _, reason in dropped] == [thinned.dropped[place] for place in sorted(thinned.dropped)]
+    return Found(funnel.left, dropped, thinned.after)
 
 
 def score(questions: list[Question], seed: int = 0) -> float:
@@ -95,7 +110,7 @@ def questions() -> list[Question]:
 
 
 @pytest.fixture(scope="module")
-def thinned(questions) -> Thinned:
+def thinned(questions) -> Found:
     return thin_products(questions, 0.35)
 
 
@@ -194,7 +209,7 @@ def test_what_cannot_be_reached_ends_and_keeps_what_is_left(questions):
     found = thin_products(alone, 0.2)
     assert found.after > 0.2 and len(found.kept) > 0.2 * len(alone)
     one = [replace(question, answer="same") for question in questions[:50]]
-    assert thin_products(one, 0.35) == Thinned(thin_products(one, 1).kept, [], 1.0)
+    assert thin_products(one, 0.35) == Found(thin_products(one, 1).kept, [], 1.0)
     few = catalogue(30)
     found = thin_products(few, 0.0)
     assert found.kept and found.after < score(few)
@@ -216,7 +231,7 @@ def of_type(kind: str, answers: str, first: int = 0) -> list[Question]:
 def test_at_or_below_the_limit_nothing_is_dropped():
     """Each answer is of one product alone, so that none is guessed; that a single one has its type to itself says nothing."""
     few = of_type("color", "a") + of_type("shape", "bc") + of_type("object", "defg")
-    assert score(few) == blind_filter._look(few, products(few), 0).score == 0
+    assert score(few) == Guessed(few, products(few), 0).score == 0
     for limit in (0.0, 0.35):
         assert not thin_products(few, limit).dropped
     # Of the commonest answer there is more than the limit allows, but it is not the one guessed.

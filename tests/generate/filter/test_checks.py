@@ -13,7 +13,14 @@ from PIL import Image
 from blip2vqa import load
 from blip2vqa.config.generate import WriterArguments
 from blip2vqa.generate.ask.model_backend import ask_model
-from blip2vqa.generate.filter.checks import Checked, check_questions, draw_others, holds_for, verdicts
+from blip2vqa.generate.filter.checks import (
+    CheckAnswers,
+    check_questions,
+    draw_others,
+    holds_for,
+    picture_swap_problem,
+    round_trip_problem,
+)
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.inference.model_spec import ModelSpec
@@ -86,23 +93,24 @@ def test_what_the_other_picture_may_show_as_well_is_right_there():
 @pytest.mark.parametrize(
     "said, swapped, facts, round_trip, swap",
     [
-        ("black", "gray", GRAY, "kept", "kept"),
-        ("Black.", "", GRAY, "kept", "kept"),
-        ("dark", "gray", GRAY, 'answered "dark"', "kept"),
-        ("", "gray", GRAY, 'answered ""', "kept"),
-        ("black", "black", GRAY, "kept", SAME),
-        ("black", "onyx", BARE, "kept", SAME),
+        ("black", "gray", GRAY, None, None),
+        ("Black.", "", GRAY, None, None),
+        ("dark", "gray", GRAY, 'answered "dark"', None),
+        ("", "gray", GRAY, 'answered ""', None),
+        ("black", "black", GRAY, None, SAME),
+        ("black", "onyx", BARE, None, SAME),
         ("dark", "black", GRAY, 'answered "dark"', SAME),
-        ("black", "black", BLACK, "kept", "kept"),
+        ("black", "black", BLACK, None, None),
     ],
 )
-def test_verdicts(said, swapped, facts, round_trip, swap):
-    found = verdicts(question(*OPEN), Checked(said, swapped, item(1, facts=facts)))
-    assert found == {"round trip": round_trip, "picture swap": swap}
+def test_what_speaks_against_a_question(said, swapped, facts, round_trip, swap):
+    answers = CheckAnswers(said, swapped, item(1, facts=facts))
+    assert round_trip_problem(question(*OPEN), answers) == round_trip
+    assert picture_swap_problem(question(*OPEN), answers) == swap
 
 
 def test_without_another_picture_nothing_is_swapped():
-    assert verdicts(question(*OPEN), Checked("black", "black", None))["picture swap"] == "kept"
+    assert picture_swap_problem(question(*OPEN), CheckAnswers("black", "black", None)) is None
 
 
 # The other picture
@@ -161,31 +169,31 @@ def arguments(model, **more) -> WriterArguments:
 def test_the_model_answers_from_both_pictures(adapter, tiny_opt, questions, tmp_path):
     model = random_adapter(tiny_opt, tmp_path / "a", 1, prompt="{question} Say:") if adapter else tiny_opt
     with Ledger(tmp_path / "ledger.jsonl") as ledger:
-        checked = check_questions(questions, arguments(model, lora_model_path="not/asked"), ledger, 3, progress=False)
+        checked = check_questions(questions, arguments(model, lora_model_path="not/asked"), ledger, 3)
         asked = len(ledger)
     alone, others = load(model, dtype="float32", quantization="none"), draw_others([row.item for row in questions], 3)
     for row, one in zip(questions, checked, strict=True):
         assert one.other == others[row.item.digest] and one.other.item_id != row.item.item_id
-        assert one.round_trip == alone.answer(row.item.path, row.question)
+        assert one.own == alone.answer(row.item.path, row.question)
         assert one.swapped == alone.answer(one.other.path, row.question)
-    assert len({one.round_trip for one in checked}) > 1
+    assert len({one.own for one in checked}) > 1
     assert asked <= 2 * len(questions)
 
 
 def test_what_was_checked_is_not_asked_again(tiny_opt, questions, tmp_path, monkeypatch):
     with Ledger(tmp_path / "ledger.jsonl") as ledger:
-        ask_model(questions, arguments("", base_model_id=str(tiny_opt)), ledger, progress=False)
+        ask_model(questions, arguments("", base_model_id=str(tiny_opt)), ledger)
         assert len(ledger) == len(questions)  # the same model has answered from the questions' own pictures by now
-        first = check_questions(questions, arguments(tiny_opt), ledger, 0, progress=False)
+        first = check_questions(questions, arguments(tiny_opt), ledger, 0)
         monkeypatch.setattr(ModelSpec, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
-        assert check_questions(questions, arguments(tiny_opt), ledger, 0, progress=False) == first
+        assert check_questions(questions, arguments(tiny_opt), ledger, 0) == first
 
 
 def test_a_single_picture_is_not_swapped(tiny_opt, questions, tmp_path):
     with Ledger(tmp_path / "ledger.jsonl") as ledger:
-        checked = check_questions(questions[:2], arguments(tiny_opt), ledger, 0, progress=False)
+        checked = check_questions(questions[:2], arguments(tiny_opt), ledger, 0)
     assert [(one.swapped, one.other) for one in checked] == [("", None)] * 2
-    assert all(one.round_trip for one in checked)
+    assert all(one.own for one in checked)
 
 
 def test_no_such_model(questions, tmp_path):
@@ -193,6 +201,6 @@ def test_no_such_model(questions, tmp_path):
         check_questions(questions, arguments("nowhere/model"), ledger, 0)
 
 
-def test_verdicts_need_no_torch():
+def test_the_checks_need_no_torch_by_themselves():
     code = "import sys, blip2vqa.generate.filter.checks; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -51,9 +51,9 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def sheet(tmp_path):
-    def sheet(shown, **more) -> tuple[str, Page]:
+    def sheet(pictures, title: str = "Questions", summary: str = "A look.") -> tuple[str, Page]:
         path = tmp_path / "new" / "vqa.html"
-        write_contact_sheet(path, shown, **more)
+        write_contact_sheet(path, pictures, title, summary)
         text = path.read_text(encoding="utf-8")
         assert [item.name for item in path.parent.iterdir()] == ["vqa.html"]
         return text, Page(text)
@@ -73,7 +73,11 @@ def test_pictures_are_numbered_and_stand_with_their_questions(sheet):
     first = [question("What color is it?", "red"), question("Is it round?", "no", "yes/no", "model:tiny")]
     shown = [
         (item(), Image.new("RGB", (900, 300), (200, 10, 10)), first),
-        ("plain.jpg", Image.new("RGBA", (20, 10), (0, 0, 0, 0)), [question("What is it?", "box", "object")]),
+        (
+            item("", "plain.jpg", ""),
+            Image.new("RGBA", (20, 10), (0, 0, 0, 0)),
+            [question("What is it?", "box", "object")],
+        ),
         (item("a lamp", "00/3.jpg", ""), None, []),
     ]
     _, page = sheet(iter(shown), title="Chairs", summary="Drawn with seed 3.")
@@ -92,7 +96,7 @@ def test_pictures_are_numbered_and_stand_with_their_questions(sheet):
 
 def test_pictures_are_embedded_as_thumbnails(sheet):
     large, small = Image.new("RGB", (900, 300), (200, 10, 10)), Image.new("RGBA", (20, 10), (0, 0, 0, 0))
-    _, page = sheet([("a", large, []), ("b", small, [])])
+    _, page = sheet([(item(image_name="a"), large, []), (item(image_name="b"), small, [])])
     decoded = []
     for attributes in page.all("img"):
         kind, data = attributes["src"].split(",")
@@ -141,7 +145,7 @@ def test_one_picture_is_held_at_a_time(sheet):
         for number in range(60):
             image = Image.new("RGB", (8, 8), (number, 0, 0))
             seen.append(weakref.ref(image))
-            yield f"{number}.png", image, [question("What color?", "red")] * 30
+            yield item(image_name=f"{number}.png", product_type=""), image, [question("What color?", "red")] * 30
             assert not any(reference() for reference in seen[:-1])
 
     text, page = sheet(shown())
@@ -151,7 +155,7 @@ def test_one_picture_is_held_at_a_time(sheet):
 
 def test_no_pictures_are_a_page_too(sheet):
     _, page = sheet([], title="Nothing")
-    assert page.inside("p")[0].startswith("0 pictures, 0 questions.") and page.all("article") == []
+    assert page.inside("p")[1].startswith("0 pictures, 0 questions.") and page.all("article") == []
 
 
 def test_a_page_that_fails_leaves_the_old_one(tmp_path):
@@ -159,9 +163,9 @@ def test_a_page_that_fails_leaves_the_old_one(tmp_path):
     path.write_text("old")
 
     def shown():
-        yield "a.png", None, []
+        yield item(image_name="a.png"), None, []
         raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
-        write_contact_sheet(path, shown())
+        write_contact_sheet(path, shown(), "Questions", "A look.")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("vqa.html", "old")]

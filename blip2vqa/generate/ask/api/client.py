@@ -1,16 +1,15 @@
-"""The `openai` client as this package uses it, and what its failures mean."""
+"""Open the `openai` client, send requests through it, and say what its failures mean."""
 
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
+from blip2vqa.config.generate import ApiArguments
 from blip2vqa.generate.ask.api.endpoint import KEY_VARIABLE, NO_KEY, api_key, endpoint_url
 from blip2vqa.generate.ask.api.limits import Pace
 from blip2vqa.utils.errors import InputError
 
 if TYPE_CHECKING:
     import openai
-
-    from blip2vqa.config.generate import ApiArguments
 
 CONNECT_SECONDS = 10.0
 SHOWN = 200  # characters of an endpoint's message
@@ -24,9 +23,11 @@ class NotAnAnswer(Exception):
     """The endpoint answered, but not as a chat endpoint does; its text says how."""
 
 
-def open_client(args: "ApiArguments", pace: Pace, stop: threading.Event) -> "openai.OpenAI":
-    """A client with the key of the environment. It tries again by itself, and every try waits for its turn in `pace`; once
-    `stop` is set, each raises `Stopped` instead."""
+def open_client(args: ApiArguments, pace: Pace, stop: threading.Event) -> "openai.OpenAI":
+    """Open a client with the key of the environment.
+
+    It retries by itself, and every try waits for its turn in `pace`; once `stop` is set, each raises `Stopped` instead.
+    """
     import openai
 
     def begin(request) -> None:
@@ -34,7 +35,7 @@ def open_client(args: "ApiArguments", pace: Pace, stop: threading.Event) -> "ope
             raise Stopped
 
     def end(response) -> None:
-        # A spent quota answers 429 as a rush does, but no waiting helps.
+        # A spent quota answers 429 as too many requests do, but waiting does not help.
         if response.status_code == 429 and b"insufficient_quota" in response.read():
             response.headers["x-should-retry"] = "false"
 
@@ -49,8 +50,10 @@ def open_client(args: "ApiArguments", pace: Pace, stop: threading.Event) -> "ope
 
 
 def complete(client: "openai.OpenAI", **body):
-    """What the endpoint makes of a request: a chat completion, or any text. Raises the client's errors, and `NotAnAnswer` for
-    a body that cannot be read."""
+    """Send a request; returns a chat completion, or whatever text came.
+
+    Raises the client's errors, and `NotAnAnswer` for a body that cannot be read.
+    """
     response = client.chat.completions.with_raw_response.create(**body)
     try:
         return response.parse()
@@ -59,7 +62,7 @@ def complete(client: "openai.OpenAI", **body):
 
 
 def first_choice(completion):
-    """The choice of a chat completion. Raises `NotAnAnswer` where there is none: proxies and error pages answer 200 too."""
+    """Take the choice of a chat completion. Raises `NotAnAnswer` where there is none: error pages may come with status 200."""
     try:
         choice = completion.choices[0]
         choice.message.content  # noqa: B018
@@ -72,18 +75,20 @@ def first_choice(completion):
 
 
 def refuses_field(error: Exception, name: str) -> bool:
-    """Whether the endpoint says that it does not take a field of the request."""
+    """Tell whether the endpoint says that it does not take a field of the request."""
     return getattr(error, "status_code", 0) in (400, 422) and name in str(error)
 
 
-def give_up(args: "ApiArguments", what: str) -> NoReturn:
+def give_up(args: ApiArguments, what: str) -> NoReturn:
     """Raise the `InputError` that ends a run."""
     raise InputError(f"{endpoint_url(args)}: {what}; what came is kept: run the same command again to go on")
 
 
-def explain(error: Exception, args: "ApiArguments") -> str:
-    """Why a picture got no answer. Raises `InputError` where no other picture would get one either, and `error` itself
-    where it does not come from the endpoint."""
+def explain(error: Exception, args: ApiArguments) -> str:
+    """Say why a picture got no answer.
+
+    Raises `InputError` where no other picture would get one either, and `error` itself where it is not the endpoint's.
+    """
     import openai
 
     if isinstance(error, NotAnAnswer):
@@ -100,7 +105,7 @@ def explain(error: Exception, args: "ApiArguments") -> str:
     raise error
 
 
-def _explain_status(error: "openai.APIStatusError", args: "ApiArguments") -> str:
+def _explain_status(error: "openai.APIStatusError", args: ApiArguments) -> str:
     status, body = error.status_code, error.body
     said = body.get("message") or body.get("detail") if isinstance(body, dict) else body
     said = _line(str(said or error.message))
@@ -119,7 +124,7 @@ def _explain_status(error: "openai.APIStatusError", args: "ApiArguments") -> str
 
 
 def _line(text: str) -> str:
-    """The first line, cut, without the key."""
+    """Cut a message to its first line, with the key replaced."""
     key = api_key()
     if key != NO_KEY:
         text = text.replace(key, f"[{KEY_VARIABLE}]")

@@ -1,36 +1,32 @@
 """The endpoint of --backend api: its address, its key, and what is wrong with them before anything is sent.
 
-No client is imported for it.
+Imports no client.
 """
 
 import ipaddress
 import os
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from blip2vqa.utils.errors import raise_all
-
-if TYPE_CHECKING:
-    from blip2vqa.config.generate import ApiArguments
+from blip2vqa.config.generate import ApiArguments
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 URL_VARIABLE = "OPENAI_BASE_URL"
 OPENAI_URL = "https://api.openai.com/v1"
-NO_KEY = "none"  # sent to a local server, which asks for none; the client insists on something
+NO_KEY = "none"  # sent to a local server, which needs none, because the client insists on a key
 
 
-def endpoint_url(args: "ApiArguments") -> str:
-    """The endpoint's address: the flag's, the environment's, or OpenAI's."""
+def endpoint_url(args: ApiArguments) -> str:
+    """Return the address given by the flag, else by the environment, else OpenAI's."""
     return args.api_base_url or os.environ.get(URL_VARIABLE, "").strip() or OPENAI_URL
 
 
 def api_key() -> str:
-    """The key of the environment; `NO_KEY` without one."""
+    """Return the key given by the environment, else `NO_KEY`."""
     return os.environ.get(KEY_VARIABLE, "").strip() or NO_KEY
 
 
 def is_local(url: str) -> bool:
-    """Whether an address leads to this machine or a private network: such a server may do without key and encryption."""
+    """Tell whether an address leads to this machine or a private network, where a server may do without key and encryption."""
     host = urlsplit(url).hostname or ""
     try:
         address = ipaddress.ip_address(host)
@@ -39,8 +35,8 @@ def is_local(url: str) -> bool:
     return address.is_loopback or address.is_private
 
 
-def endpoint_problems(args: "ApiArguments") -> list[str]:
-    """What keeps the endpoint from being asked, one line each; ranges are `ApiArguments.check`'s. A dry run needs no key."""
+def endpoint_problems(args: ApiArguments) -> list[str]:
+    """Check what `ApiArguments` cannot check by itself; returns one line a problem. A dry run needs no key."""
     problems = []
     limit = args.spending_limit_usd
     if limit is not None and not (args.usd_per_million_input_tokens or args.usd_per_million_output_tokens):
@@ -74,8 +70,3 @@ def endpoint_problems(args: "ApiArguments") -> list[str]:
     elif key != NO_KEY and parts.scheme == "http" and not is_local(url):
         problems.append(f"{flag} {url}: would send the key unencrypted; use https://")
     return problems
-
-
-def check_api(args: "ApiArguments") -> None:
-    """Raise `InputError` with all that is wrong with the arguments, or return."""
-    raise_all(args.check() + endpoint_problems(args))

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from blip2vqa.generate.ask.api import backend
 from blip2vqa.generate.ask.api.backend import ask_api
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.utils.errors import InputError
 from helpers import chat_server
 from helpers.api_runs import KEY, kept, make_args
-from helpers.chat_server import ChatServer, Reply, make_items, told
+from helpers.chat_server import ChatServer, Reply, make_items, question_fields
 from helpers.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("endpoint")
@@ -28,7 +27,7 @@ import json, signal, sys
 sys.path[:0] = sys.argv[4:]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are started without
 from pathlib import Path
-from helpers.chat_server import make_items, told
+from helpers.chat_server import make_items, question_fields
 from blip2vqa.utils.console import run_script
 from blip2vqa.config.generate import ApiArguments
 from blip2vqa.generate.ask.api.backend import ask_api
@@ -37,7 +36,7 @@ def main():
     folder = Path(sys.argv[1])
     with Ledger(folder / "ledger.jsonl") as ledger:
         asked = ask_api(make_items(folder, 40), ApiArguments(**json.loads(sys.argv[2])), ledger, 5, seed=1)
-    Path(sys.argv[3]).write_text(json.dumps([told(asked), asked.counts]))
+    Path(sys.argv[3]).write_text(json.dumps([question_fields(asked), asked.counts]))
 run_script(main)
 """
 
@@ -62,7 +61,7 @@ def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch, ChatServer() as server, Ledger(folder / "ledger.jsonl") as ledger:
         patch.setenv("OPENAI_API_KEY", KEY)
-        return ask_api(make_items(folder, 40), make_args(server), ledger, 5, seed=1, progress=False)
+        return ask_api(make_items(folder, 40), make_args(server), ledger, 5, seed=1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
@@ -88,7 +87,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, uninterrupted, how):
         assert second.returncode == 0 and "asking: 100%" in said and "$0.0480" in said, said
         pictures = server.pictures()
     rows, counts = json.loads((tmp_path / "second.json").read_text())
-    assert [tuple(row) for row in rows] == told(uninterrupted)
+    assert [tuple(row) for row in rows] == question_fields(uninterrupted)
     assert counts["from_ledger"] == len(paid) and counts["requests"] == 40 - len(paid)
     assert counts == uninterrupted.counts | {name: counts[name] for name in ("requests", "from_ledger")}
     assert len(pictures) == len(before) + 40 - len(paid) and len(set(pictures)) == 40, "nothing is paid for twice"
@@ -107,14 +106,13 @@ def test_ctrl_c_twice_leaves_what_is_under_way(tmp_path):
     assert process.returncode == 1 and "Ctrl-C again leaves them" in said and "Traceback" not in said
 
 
-def test_a_full_disk_stops_with_one_line(ask, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+def full(*_):
+    raise OSError(28, "No space left on device")
 
+
+def test_a_full_disk_stops_with_one_line(ask, tmp_path, monkeypatch):
     with ChatServer() as server:
         ask(server, 2)
-        judge = backend._judge
-        monkeypatch.setattr(backend, "_judge", lambda *args: (time.sleep(0.2), judge(*args)))
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(InputError, match=r"ledger\.jsonl: cannot be written: No space left on device"):
             ask(server, 9)

@@ -8,13 +8,11 @@ from dataclasses import replace
 import pytest
 
 from blip2vqa.config.generate import ApiArguments
-from blip2vqa.generate.ask.api.backend import ask_api, dry_run
-from blip2vqa.generate.ask.api.endpoint import check_api, endpoint_problems, is_local
-from blip2vqa.generate.ledger import Ledger
+from blip2vqa.generate.ask.api.endpoint import endpoint_problems, is_local
 from blip2vqa.utils.errors import InputError
 from helpers import chat_server
-from helpers.api_runs import KEY, make_args
-from helpers.chat_server import ChatServer, make_items
+from helpers.api_runs import KEY
+from helpers.chat_server import ChatServer
 from helpers.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("endpoint")
@@ -47,42 +45,13 @@ def test_the_address_may_come_from_the_environment(ask, monkeypatch):
         assert ask(server, api_base_url=None).counts["answered"] == 1
 
 
-def test_a_dry_run_sends_nothing(tmp_path, monkeypatch):
-    items = make_items(tmp_path, 3)
-    with ChatServer() as server, Ledger(tmp_path / "ledger.jsonl") as ledger:
-        args = make_args(server)
-        ask_api(items[:1], args, ledger, 5, progress=False)
-        sent = server.requests[0]
-        monkeypatch.delenv("OPENAI_API_KEY")
-        monkeypatch.setattr("openai.OpenAI", None)
-        text = dry_run(items, replace(args, dry_run=True), 5, ledger=ledger)
-        assert len(server.requests) == 1
-    assert sent["messages"][0]["content"] in text and sent["messages"][1]["content"][0]["text"] in text
-    assert items[0].digest in text and "8×6 pixels" in text and "base64" not in text
-    assert (
-        "requests: 2" in text
-        and "1 are in the ledger" in text
-        and "at most 2,000" in text
-        and "cost: about $0.0" in text
-    )
-    # 2 requests of (picture 400 to 10,000) tokens and a text of about 800
-    args = replace(
-        args, dry_run=True, api_base_url=None, usd_per_million_input_tokens=0, usd_per_million_output_tokens=0
-    )
-    assert "unknown" in dry_run(items, args, 5)
-    with pytest.raises(InputError, match="no picture to ask about"):
-        dry_run([], args, 5)
-
-
 def test_arguments_are_checked_together(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     wrong = ApiArguments(
         requests_per_minute=0, parallel_requests=0, request_seconds=float("nan"), max_retries=-1, max_output_tokens=0,
         usd_per_million_input_tokens=-1, usd_per_million_output_tokens=float("inf"), spending_limit_usd=0,
     )  # fmt: skip
-    with pytest.raises(InputError) as caught:
-        check_api(wrong)
-    found = caught.value.problems
+    found = wrong.check() + endpoint_problems(wrong)
     flags = ["requests_per_minute", "parallel_requests", "request_seconds", "max_retries", "max_output_tokens"]
     flags += ["usd_per_million_input_tokens", "usd_per_million_output_tokens", "spending_limit_usd", "api_model"]
     assert len(found) == 10 and all(any(f"--{flag}" in line for line in found) for flag in flags)
@@ -133,7 +102,7 @@ GOOD = ApiArguments(api_model="seer")
 )
 def test_each_wrong_argument_is_one_line(monkeypatch, changes, key, why):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    check_api(GOOD)
+    assert GOOD.check() + endpoint_problems(GOOD) == []
     monkeypatch.setenv("OPENAI_API_KEY", key)
     wrong = replace(GOOD, **changes)
     (line,) = wrong.check() + endpoint_problems(wrong)

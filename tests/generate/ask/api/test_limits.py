@@ -9,7 +9,7 @@ import pytest
 from blip2vqa.generate.ask.api.limits import Budget, Pace
 from helpers import chat_server
 from helpers.api_runs import kept
-from helpers.chat_server import ChatServer, told
+from helpers.chat_server import ChatServer, question_fields
 
 pytestmark = pytest.mark.usefixtures("endpoint")
 
@@ -52,7 +52,7 @@ def test_the_spending_limit_is_never_exceeded(ask, tmp_path, caplog, parallel):
         assert len(asked.questions) == 2 * asked_about
         again = ask(server, 60, spending_limit_usd=limit, parallel_requests=parallel)
         assert len(server.requests) == asked_about, "earlier runs count"
-        assert told(again) == told(asked)
+        assert question_fields(again) == question_fields(asked)
         more = ask(server, 60, spending_limit_usd=1.0)
         assert len(server.requests) == 60 and more.counts["stopped"] is None
 

@@ -10,7 +10,7 @@ from blip2vqa.generate.ledger import Ledger
 from blip2vqa.utils.errors import InputError
 from helpers import chat_server
 from helpers.api_runs import KEY, PRICE, kept, make_args
-from helpers.chat_server import ChatServer, Reply, make_items, told
+from helpers.chat_server import ChatServer, Reply, make_items, question_fields
 
 pytestmark = pytest.mark.usefixtures("endpoint")
 
@@ -64,7 +64,7 @@ def test_a_picture_without_an_answer_is_asked_about_again(ask, tmp_path, caplog,
     assert asked.counts["no_answer"] == 0 and asked.counts["answered"] == 3 and asked.counts["requests"] == 1
     (tmp_path / "ledger.jsonl").unlink()
     with ChatServer(reply=chat_server.seen) as server:
-        assert told(ask(server, 3)) == told(asked), "as if nothing had happened"
+        assert question_fields(ask(server, 3)) == question_fields(asked), "as if nothing had happened"
 
 
 @pytest.mark.parametrize(("reply", "why"), FAULTS.values(), ids=FAULTS)
@@ -108,7 +108,7 @@ def test_a_picture_that_cannot_be_sent_does_not_end_a_row_of_failures(tmp_path):
         items[place] = replace(items[place], digest=hashlib.sha256(b"no picture").hexdigest())
     with ChatServer(reply=chat_server.error(400)) as server, Ledger(tmp_path / "ledger.jsonl") as ledger:
         with pytest.raises(InputError, match="failed for 5 pictures in a row"):
-            ask_api(items, make_args(server), ledger, 5, progress=False)
+            ask_api(items, make_args(server), ledger, 5)
         assert len(server.requests) <= 6
 
 
@@ -183,7 +183,7 @@ def test_a_picture_that_changed_is_not_sent(tmp_path, data, message):
     path.write_bytes(data) if data else path.unlink()
     with ChatServer() as server, Ledger(tmp_path / "ledger.jsonl") as ledger:
         with pytest.raises(InputError, match=rf"image .*2\.png: .*{message}") as caught:
-            ask_api(items, make_args(server), ledger, 5, progress=False)
+            ask_api(items, make_args(server), ledger, 5)
         assert len(caught.value.problems) == 1
         assert len(server.requests) == len(ledger) == 2, "and what came is kept"
 
@@ -194,6 +194,6 @@ def test_a_picture_that_cannot_be_decoded_is_not_the_endpoints_fault(tmp_path, c
         item.path.write_bytes(b"no picture")
         items[place] = replace(item, digest=hashlib.sha256(b"no picture").hexdigest())
     with ChatServer() as server, Ledger(tmp_path / "ledger.jsonl") as ledger:
-        asked = ask_api(items, make_args(server), ledger, 5, progress=False)
+        asked = ask_api(items, make_args(server), ledger, 5)
     assert asked.counts["no_answer"] == 6 and asked.counts["answered"] == 2
     assert "5.png: not an image" in caplog.text

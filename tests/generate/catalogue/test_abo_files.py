@@ -6,8 +6,8 @@ import zlib
 
 import pytest
 
-from blip2vqa.generate.catalogue import abo
-from blip2vqa.generate.catalogue.abo import read_images_table
+from blip2vqa.generate.catalogue import abo_files
+from blip2vqa.generate.catalogue.abo_files import read_images_table
 from blip2vqa.utils.errors import InputError
 from helpers.abo_archive import image_path, images_table, lines, listing, text, write_archive, write_packed
 from helpers.abo_listings import as_shipped, drawn, problem
@@ -52,9 +52,9 @@ def test_a_broken_line_is_named(tmp_path, line, what):
 
 
 def test_a_file_without_line_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(abo, "MAX_LINE", 10_000)
+    monkeypatch.setattr(abo_files, "MAX_LINE", 10_000)
     folder = write_archive(tmp_path, [[listing("B1", "m"), "x" * 300_000]], drawn(["m"]))
-    assert "line 2: no end in sight" in problem(folder)
+    assert "line 2: longer than 10,000 bytes; one listing a line is expected" in problem(folder)
 
 
 @pytest.mark.parametrize("name", ["listings/metadata/listings_0.json.gz", "images/metadata/images.csv.gz"])
@@ -80,7 +80,7 @@ def test_no_permission(tmp_path, monkeypatch):
     def denied(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(abo.igzip, "open", denied)
+    monkeypatch.setattr(abo_files.igzip, "open", denied)
     assert problem(folder) == f"{folder}/images/metadata/images.csv.gz: cannot be read (Permission denied)"
 
 
