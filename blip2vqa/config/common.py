@@ -6,8 +6,8 @@ from pathlib import Path
 
 from blip2vqa.config.base import DEFAULT_BASE
 from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, check_range, option
+from blip2vqa.config.roles import ROLES, parse_roles, parse_scopes
 from blip2vqa.data.answers import parse_question_types
-from blip2vqa.models.families import ROLES, parse_roles, parse_scopes
 from blip2vqa.utils.errors import collect_errors
 
 # Those that an adapter can be loaded with again: PEFT's others draw anew (pissa_niter_…) or need data (eva, loftq).

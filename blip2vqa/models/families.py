@@ -10,25 +10,16 @@ from dataclasses import dataclass
 
 from transformers import Blip2Processor, BlipProcessor, InstructBlipProcessor, ViltProcessor
 
+from blip2vqa.config.roles import ROLE_ALIASES, ROLES, SCOPES, parse_roles, parse_scopes  # noqa: F401
 from blip2vqa.models.blip import BlipCaption, BlipVqa
 from blip2vqa.models.blip2 import Blip2, InstructBlip
 from blip2vqa.models.vilt import Vilt
 from blip2vqa.utils.errors import InputError
 
-SCOPES = ("language_model", "projection", "qformer", "vision")
-"""What an adapter may be put on."""
 STAGES = ("query_output", "image_embeds", "pixel_values")
 """What a batch may start from, by its name in it."""
 
-ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 DEFAULT_PROMPT = "Question: {question} Answer in one word:"
-
-# What other projects call these layers; a list of LLaMA's names works for every language model this way.
-ROLE_ALIASES = {
-    "q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "out_proj": "o",
-    "gate_proj": "gate", "wi_0": "gate", "up_proj": "up", "fc1": "up", "wi_1": "up",
-    "down_proj": "down", "fc2": "down", "wo": "down",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -179,27 +170,6 @@ def family_of(config) -> Family:
         found = f"{config.model_type}/{kind}" if kind else config.model_type
         raise InputError(f"base model: its architecture is {found}, which is not supported; known are {known}")
     return family
-
-
-def parse_roles(text: str) -> tuple[str, ...]:
-    """`"q,k,v"` or `"q_proj,v_proj"` → roles in the house's order. Raises `InputError` for an unknown one."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    roles = {ROLE_ALIASES.get(name, name) for name in names}
-    unknown = [name for name in names if ROLE_ALIASES.get(name, name) not in ROLES]
-    if unknown or not roles:
-        shown = ", ".join(unknown) or "an empty list"
-        raise InputError(f"--lora_roles: {shown} is not a role; choose from {', '.join(ROLES)}")
-    return tuple(role for role in ROLES if role in roles)
-
-
-def parse_scopes(text: str) -> tuple[str, ...]:
-    """`"qformer,language_model"` → scopes in the house's order. Raises `InputError` for an unknown one."""
-    names = {name.strip() for name in text.split(",") if name.strip()}
-    unknown = sorted(names - set(SCOPES))
-    if unknown or not names:
-        shown = ", ".join(unknown) or "an empty list"
-        raise InputError(f"--lora_scope: {shown} is no part of the model; choose from {', '.join(SCOPES)}")
-    return tuple(scope for scope in SCOPES if scope in names)
 
 
 def stage_shape(config, stage: str) -> tuple[int, ...]:
