@@ -2,7 +2,7 @@
 
 import logging
 
-__version__ = "0.1.0"
+from blip2vqa.utils.version import __version__ as __version__
 
 # bitsandbytes announces at import that an optional CPU kernel package is absent; nobody here needs it.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

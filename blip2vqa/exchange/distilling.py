@@ -1,6 +1,5 @@
 """Distillation: the source answers questions about pictures, and a fresh adapter of the target learns its confident answers."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +7,7 @@ import pandas as pd
 from blip2vqa.adapters.base.checkpoints import Checkpoint
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.config.exchange import TransferArguments
+from blip2vqa.config.files import read_config
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.data.examples import Example
@@ -54,11 +54,7 @@ def distil(
     folder.mkdir(parents=True)
     _write(folder / LEARNED_TABLE, kept)
     words = [args.finetune] if args.finetune else []
-    flags = (
-        _manner(source, base)
-        if not args.finetune
-        else _manner(source, base, json.loads(Path(args.finetune).read_text()))
-    )
+    flags = _manner(source, base, read_config(args.finetune) if args.finetune else None)
     if held_out:
         _write(folder / HELD_OUT, [(example, example.answer) for example in held_out])
         flags |= {"eval_csv_path": folder / HELD_OUT}

@@ -10,8 +10,7 @@ import torch
 from blip2vqa.adapters.algebra import Deltas, derive, read_deltas, whole_modules, write_adapter
 from blip2vqa.adapters.base.fingerprints import compare_parts
 from blip2vqa.adapters.files.adapter import Adapter, check_output, open_adapter
-from blip2vqa.config.exchange import MERGES
-from blip2vqa.config.fields import check_range
+from blip2vqa.config.exchange import MergeArguments, ResizeArguments
 from blip2vqa.exchange.inspecting import family_named, scopes_and_roles
 from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, reduce_rank, ties
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
@@ -49,7 +48,7 @@ def merge(
 
     Raises `InputError` for adapters of different bases, ones that are more than a sum of ΔW, and arguments out of range.
     """
-    _check_arguments(method, rank, energy, density, drop)
+    _check_merge(method=method, rank=rank, energy=energy, density=density, drop=drop)
     for adapter, weight in adapters:
         if not math.isfinite(weight) or weight == 0:
             raise InputError(f"merge: {adapter.name} has the weight {weight:g}; take a number other than 0")
@@ -107,7 +106,7 @@ def merge_adapters(named: Mapping[str, float], output: str | Path, **options) ->
     """
     output, problems = Path(output), []
     collect_errors(problems, check_output, output)
-    collect_errors(problems, partial(_check_arguments, **options))
+    collect_errors(problems, partial(_check_merge, **options))
     opened = [collect_errors(problems, open_adapter, name) for name in named]
     if len(named) < 2:
         problems.append("merge: takes two adapters at least, as A=0.7 B=0.3")
@@ -143,33 +142,11 @@ def _write(output: Path, made: Deltas, first: Adapter, origin: dict, whole: dict
 
 
 def _check_size(rank: int | None, energy: float | None) -> None:
-    if (rank is None) == (energy is None):
-        raise InputError("--rank, --energy: give one of the two")
-    _check_arguments("linear", rank, energy)
+    raise_all(ResizeArguments(rank=rank, energy=energy).check())
 
 
-def _check_arguments(
-    method: str = "linear",
-    rank: int | None = None,
-    energy: float | None = None,
-    density: float = 0.2,
-    drop: float = 0.9,
-    seed: int = 0,
-) -> None:
-    problems = []
-    if method not in MERGES:
-        problems.append(f"--method {method}: unknown; choose from {', '.join(MERGES)}")
-    check_range(problems, rank is None or rank >= 1, "rank", rank, "at least 1")
-    check_range(problems, energy is None or 0 < energy <= 1, "energy", energy, "above 0, at most 1")
-    check_range(problems, 0 < density <= 1, "density", density, "above 0, at most 1")
-    check_range(problems, 0 <= drop < 1, "drop", drop, "from 0 to below 1")
-    if rank is not None and energy is not None:
-        problems.append("--rank and --energy: give one of them")
-    if method == "cat" and (rank is not None or energy is not None):
-        problems.append("--method cat: keeps the sum of the ranks; for a smaller one use linear")
-    if method in ("ties", "dare") and energy is not None:
-        problems.append(f"--energy {energy}: goes with linear; {method} takes --rank")
-    raise_all(problems)
+def _check_merge(**options) -> None:
+    raise_all(MergeArguments(**options).check())
 
 
 def check_together(adapters: Sequence[Adapter]) -> list[str]:

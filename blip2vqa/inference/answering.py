@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
-from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions, missing_types, of_types
-from blip2vqa.data.prediction_table import PredictionsTable, partial_path, read_predictions
+from blip2vqa.data.examples import BadRow, Example, check_examples, missing_types, of_types
+from blip2vqa.data.prediction_table import PredictionsTable, partial_path
 from blip2vqa.data.tables import Table, load_table
 from blip2vqa.evaluation.metrics import bertscore_scorer
 from blip2vqa.evaluation.scores import score
@@ -109,27 +109,9 @@ def _run_key(args: InferenceArguments, job: Job) -> dict:
     }
 
 
-def score_table(args: InferenceArguments) -> dict:
-    """Score predictions of any system against the table's answers; no model and no image is loaded."""
-    raise_all(args.check())
-    examples = load_questions(args.csv_path, args.annotations_path, question_type_column=args.question_type_column)
-    said = dict(zip(map(id, examples), read_predictions(args.score, examples), strict=True))
-    types = parse_question_types(args.question_types)
-    examples = of_types(examples, types, args.csv_path) if types else examples
-    scorer = bertscore_scorer(args.bertscore_model)
-    metrics = {"predictions": score(examples, [said[id(example)] for example in examples], bertscore=scorer)}
-    write_json_atomic(score_path(args.score), metrics)
-    return metrics
-
-
 def metrics_path(output_path: str) -> Path:
     """`RESULTS.csv` → `RESULTS.metrics.json`."""
     return Path(output_path).with_suffix(".metrics.json")
-
-
-def score_path(predictions: str) -> Path:
-    """`PREDICTIONS.csv` → `PREDICTIONS.score.json`."""
-    return Path(predictions).with_suffix(".score.json")
 
 
 def _check(args: InferenceArguments, features: FeatureArguments) -> Job:

@@ -1,7 +1,6 @@
 """Several systems over one table: bases, adapters, precisions and prompts; those of one base share its weights and features."""
 
 import gc
-import json
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from accelerate import PartialState
 from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.fields import QUANTIZATIONS
+from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
@@ -55,10 +55,7 @@ class Group:
 
 def read_systems(path: str) -> list[System]:
     """Raises `InputError` with every problem found: unreadable, no list of objects, unknown keys, names missing or twice."""
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"--systems {path}: not readable as JSON: {error}") from error
+    entries = read_file(path, "--systems")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(
             f'--systems {path}: must hold a list of objects, like [{{"name": "base", "base_model_id": …}}]'
