@@ -29,7 +29,8 @@ def _run(module, argv: list[str]) -> None:
     elif argv[0] == "--version":
         print(f"blip2vqa {__version__}")
     elif module is None:
-        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        begun = [name for name in COMMANDS if name.startswith(argv[0])]
+        near = begun or difflib.get_close_matches(argv[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
         raise InputError(f"command {argv[0]!r}: not known; {hint}")
     elif argv[0] in LAUNCHABLE:

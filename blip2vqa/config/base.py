@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, option
+from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, Arguments, option
 
 DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 
@@ -32,12 +32,12 @@ QUESTION_TYPE_COLUMN = option(None, "Column that names a question's type. Defaul
 
 
 @dataclass
-class ServedBaseArguments:
+class ServedBaseArguments(Arguments):
     """The base model that answers, captions or writes; its adapters name it unless the user does."""
 
     base_model_id: str | None = option(
         None,
-        f"Base model: Hub id or local folder. Default: the adapter's own, else {DEFAULT_BASE}.",
+        f"Base model: Hub id or local folder. Default: the adapter's own. Without an adapter it is {DEFAULT_BASE}.",
         *BASE_ALIASES,
         group="Model",
     )

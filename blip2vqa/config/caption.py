@@ -5,7 +5,7 @@ from pathlib import Path
 
 from blip2vqa.config.base import ServedBaseArguments
 from blip2vqa.config.common import check_caption_prompt
-from blip2vqa.config.fields import check_ranges, option
+from blip2vqa.config.fields import option
 
 
 @dataclass
@@ -22,21 +22,19 @@ class CaptionArguments(ServedBaseArguments):
     download_mb: float = option(50.0, "Largest picture to fetch, in MB.", above=0)
     styles: list[str] | None = option(
         None,
-        "STYLE=ADAPTER, a folder or Hub id; or STYLE by its prompt alone. A style is detailed, concise, creative, or a JSON "
-        "or YAML file of your own. Default: these three, or with --prompt none.",
+        "STYLE=ADAPTER, or STYLE by its prompt alone. A style is detailed, concise, creative, or a JSON or YAML file of your "
+        "own. Default: the three styles. With --prompt: none.",
         nargs="+",
         group="Captions",
     )
-    prompt: str | None = option(None, "One more style: an instruction or a caption's beginning. It is called prompt.")
+    prompt: str | None = option(None, "One more style: an instruction or a caption's beginning.")
     batch_size: int = option(8, "Captions written at once.", at_least=1)
-    output_path: str = option(
-        "captions.csv", "Table: image, style, caption, confidence, adapter, status.", group="Output"
-    )
+    output_path: str = option("captions.csv", "Table: image, style, caption, confidence, status.", group="Output")
     compare: str | None = option(None, "HTML page: each picture with its captions. It is one self-contained file.")
     overwrite: bool = option(False, "Replace the output if it exists.")
 
     def check(self) -> list[str]:
-        problems = check_ranges(self)
+        problems = super().check()
         if not self.images:
             problems.append("--images: missing; name the pictures to caption")
         problems += check_caption_prompt(self.prompt)

@@ -16,7 +16,7 @@ from blip2vqa.config.base import (
     REVISION,
     TABLE_ALIAS,
 )
-from blip2vqa.config.fields import check_ranges, option
+from blip2vqa.config.fields import Arguments, option
 from blip2vqa.config.roles import ROLES, parse_roles, parse_scopes
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.utils.errors import collect_errors
@@ -41,12 +41,12 @@ def check_caption_prompt(prompt: str | None) -> list[str]:
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(Arguments):
     """The base model and how its weights are held."""
 
     base_model_id: str = option(
         DEFAULT_BASE,
-        "Base model: Hub id or local folder. The folder has the Hub's layout.",
+        "Base model: Hub id or local folder.",
         *BASE_ALIASES,
         group="Model",
     )
@@ -56,59 +56,54 @@ class ModelArguments:
     # A str to the parser, which would ask for at least one of a list.
     estimate: str | None = option(
         None,
-        "Print what the run would need, and stop. Parameters, peak memory and time on these bases (none named: on "
-        "--base_model_id) are also written; no weight is loaded.",
+        "Print what a run on these bases would take, and stop. No base named: --base_model_id; no weight is loaded.",
         nargs="*",
     )
 
 
 @dataclass
-class DataArguments:
+class DataArguments(Arguments):
     """The table of images, questions and answers, or of images and captions."""
 
     task: str = option("vqa", "What the table teaches: vqa or caption.", choices=["vqa", "caption"], group="Data")
     csv_path: str | None = option(
         None,
         "Table: CSV, JSONL, VQA's JSON, `datasets` folder or Hub id. Its columns are image_name, question, answer; of "
-        "captions: image_name, caption, and style where there is one. VQA's JSON is the official questions file.",
+        "captions: image_name, caption and, where there is one, style.",
         TABLE_ALIAS,
     )
     image_dir: str | None = IMAGE_DIR
     annotations_path: str | None = ANNOTATIONS
-    eval_csv_path: str | None = option(None, "Validation table. Without one, --val_split of the images is held out.")
+    eval_csv_path: str | None = option(None, "Validation table. Default: --val_split of the images.")
     eval_annotations_path: str | None = option(None, "Official VQA annotations JSON of --eval_csv_path.")
     val_split: float = option(0.2, "Share of the images (not rows) held out for validation.", above=0, below=1)
     question_types: str | None = QUESTION_TYPES
     question_type_column: str | None = QUESTION_TYPE_COLUMN
     answers: str | None = option(
         None,
-        "Answers to choose among: a text file, or table. The file has one answer a line, and rows with others are refused; "
-        "table takes the answers of the training table. No other answer is given then.",
+        "Answers to choose among: a text file, one a line, or table. table takes those of the training table; with a file, "
+        "rows with other answers are refused.",
     )
-    min_answer_count: int = option(
-        1, "Least count of an answer with --answers table. Rarer ones are no answers to choose among.", at_least=1
-    )
+    min_answer_count: int = option(1, "With --answers table: how often an answer must occur.", at_least=1)
     on_bad_image: str = option(
         "error", "An unusable image: stop (error) or skip its rows (skip).", choices=["error", "skip"]
     )
     prompt: str | None = option(
         None,
-        "Prompt, for questions with {question} in it. It is kept in the adapter and used by inference. Default: the base's "
-        "own.",
+        "Prompt, for questions with {question} in it. Default: the base's own. The adapter keeps it for inference.",
     )
     style: str | None = option(
         None,
-        "Style of captions: detailed, concise, creative, or your file. The options in its JSON or YAML lie below all others.",
+        "Style of captions: detailed, concise, creative, or your file. Its options lie below all others.",
     )
     captions: str = option(
         "all",
-        "Captions to learn: all, style, shortest or longest. style: those whose column style names the --style; shortest and "
-        "longest: one of each image.",
+        "Captions to learn: all, style, shortest or longest. style: those whose column style names --style.",
         choices=["all", "style", "shortest", "longest"],
     )
 
     def check(self) -> list[str]:
-        problems = check_ranges(self)
+        problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table to learn from")
         problems += self._check_questions() if self.task == "vqa" else self._check_captions()
@@ -142,12 +137,12 @@ class DataArguments:
 
 
 @dataclass
-class LoraArguments:
+class LoraArguments(Arguments):
     """The adapter: Hu et al. 2021, https://arxiv.org/abs/2106.09685."""
 
     lora_r: int = option(16, "Rank of the adapter.", "--lora_rank", group="Adapter", at_least=1)
     lora_alpha: int = option(
-        32, "Scale of the adapter. What it adds counts alpha / r times (alpha / sqrt(r) with --use_rslora).", at_least=1
+        32, "Scale: what the adapter adds counts alpha / r times. With --use_rslora, alpha / sqrt(r).", at_least=1
     )
     lora_dropout: float = option(0.05, "Dropout on the adapter's input.", at_least=0, below=1)
     lora_roles: str = option(
@@ -155,21 +150,18 @@ class LoraArguments:
     )
     lora_scope: str = option(
         "language_model",
-        "Parts to adapt, with commas between. Of language_model, projection, qformer and vision; decides which features can "
-        "be kept.",
+        "Parts to adapt, with commas between. They are language_model, projection, qformer and vision.",
     )
     use_rslora: bool = option(False, "Rank-stabilised scale, https://arxiv.org/abs/2312.03732.")
     use_dora: bool = option(False, "Weight-decomposed adapter, https://arxiv.org/abs/2402.09353.")
     init_lora_weights: str = option(
         "default",
-        "First values: default, gaussian, orthogonal, olora, pissa. They are PEFT's; with default the adapter adds nothing at "
-        "first.",
+        "First values: default, gaussian, orthogonal, olora, pissa. default: the adapter adds nothing at first.",
         choices=INITIALISATIONS,
     )
     start_from: str | None = option(
         None,
-        "Adapter to start from: folder, name in the store or Hub id. It takes the place of a fresh one, and must have this "
-        "rank and these layers.",
+        "Adapter to start from: folder, name in the store or Hub id. It must have this rank and these layers.",
         "--adapter_name_or_path",
     )
 
@@ -178,34 +170,33 @@ class LoraArguments:
         return True if self.init_lora_weights == "default" else self.init_lora_weights
 
     def check(self) -> list[str]:
-        problems = check_ranges(self)
+        problems = super().check()
         collect_errors(problems, parse_roles, self.lora_roles)
         collect_errors(problems, parse_scopes, self.lora_scope)
         return problems
 
 
 @dataclass
-class GenerationArguments:
+class GenerationArguments(Arguments):
     """How answers are decoded and scored."""
 
     num_beams: int = option(1, "Beams; 1 is greedy decoding.", group="Answers and scores", at_least=1)
     max_new_tokens: int | None = option(
-        None, "Longest answer in tokens. The end token is included. Default: 10, for captions 50.", at_least=1
+        None, "Longest answer in tokens, with its end token. Default: 10, captions 50.", at_least=1
     )
     min_new_tokens: int = option(0, "Shortest answer in tokens.", at_least=0)
     do_sample: bool = option(False, "Draw the words at random instead of taking the likeliest.")
     temperature: float = option(1.0, "With --do_sample: below 1 keeps to likely words.", above=0)
     top_p: float = option(1.0, "With --do_sample: share of probability to draw among.", above=0, at_most=1)
-    sampling_seed: int = option(0, "With --do_sample: seed. The same seed and the same batches give the same words.")
+    sampling_seed: int = option(0, "With --do_sample: the same seed and batches give the same words.")
     bertscore_model: str = option(
         "auto",
-        "BERTScore's encoder: auto, minilm, none, Hub id or folder. auto is roberta-large, or minilm where that is not to be "
-        "had.",
+        "BERTScore's encoder: auto, minilm, none, Hub id or folder. auto: roberta-large where it is to be had, else minilm.",
     )
 
     def check(self) -> list[str]:
         """Name what is wrong; None stands for a default."""
-        problems = check_ranges(self)
+        problems = super().check()
         shortest, longest = self.min_new_tokens or 0, self.max_new_tokens
         if shortest > (longest or shortest):
             problems.append(
@@ -225,17 +216,16 @@ class KeptFeatures:
 
 
 @dataclass
-class FeatureArguments:
+class FeatureArguments(Arguments):
     """Where the outputs of the frozen towers are kept, so that every image is encoded once."""
 
     feature_cache: str | None = option(
         None,
-        "Folder that keeps the frozen towers' outputs, or none. With none they run again in every step. Default: "
-        "~/.cache/blip2vqa/features.",
+        "Folder of kept features, or none. Default: ~/.cache/blip2vqa/features. With none the towers run in every step.",
         group="Features of the images",
     )
     feature_cache_limit: float = option(
-        20.0, "Most that the folder may hold, in GB. What was not used for longest is dropped first.", above=0
+        20.0, "Most that the folder may hold, in GB. The least recently used goes first.", above=0
     )
 
     def kept(self) -> KeptFeatures | None:
@@ -246,7 +236,7 @@ class FeatureArguments:
         return KeptFeatures(Path(self.feature_cache or default).expanduser(), self.feature_cache_limit)
 
     def check(self) -> list[str]:
-        problems, kept = check_ranges(self), self.kept()
+        problems, kept = super().check(), self.kept()
         if kept and kept.folder.exists() and not kept.folder.is_dir():
             problems.append(f"--feature_cache {kept.folder}: is a file; name a folder, or none")
         return problems

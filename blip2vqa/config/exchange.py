@@ -1,11 +1,11 @@
 """What exchange.py takes, command by command."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
 from blip2vqa.config.base import BASE_ALIASES, DTYPE, IMAGE_DIR, QUANTIZATION, TABLE_ALIAS
-from blip2vqa.config.fields import check_ranges, option
+from blip2vqa.config.fields import Arguments, option
 
 METHODS = ("auto", "exact", "copy", "subspace", "distil")
 MERGES = ("linear", "cat", "ties", "dare")
@@ -14,16 +14,17 @@ _ADAPTER = "Adapter: folder, name in the store, or Hub id. USER/NAME or USER/NAM
 
 
 @dataclass
-class _Command:
+class _Command(Arguments):
     WORDS: ClassVar[tuple[str, ...]] = ()
     """Fields that a command line gives by their place, without their names; the last may be a list."""
-    NEEDED: ClassVar[tuple[str, ...]] = ()
 
     json: bool = option(False, "Print the result as JSON and nothing else.")
 
-    def check(self) -> list[str]:
-        """Name what is wrong with the values, one line each."""
-        return check_ranges(self)
+    @classmethod
+    def needed(cls) -> list[str]:
+        """Return the fields that a command line must give, words first: those that are empty by default."""
+        empty = [one.name for one in fields(cls) if one.default == "" or one.default_factory is not MISSING]
+        return sorted(empty, key=lambda name: cls.WORDS.index(name) if name in cls.WORDS else len(cls.WORDS))
 
 
 @dataclass
@@ -40,7 +41,6 @@ class InspectArguments(_Command):
     """Show what an adapter is, and how much it adds where."""
 
     WORDS: ClassVar = ("adapter",)
-    NEEDED: ClassVar = ("adapter",)
 
     adapter: str = option("", _ADAPTER)
     plot: str | None = option(None, "PNG to draw: the norm of what it adds, by layer and role.")
@@ -51,7 +51,6 @@ class CheckArguments(_Command):
     """Check whether an adapter fits a base: exit code 0 ok, 3 convertible, 1 incompatible."""
 
     WORDS: ClassVar = ("adapter", "base_model_id")
-    NEEDED: ClassVar = ("adapter", "base_model_id")
 
     adapter: str = option("", _ADAPTER)
     base_model_id: str = option("", "Base model: Hub id or local folder.", *BASE_ALIASES)
@@ -64,7 +63,6 @@ class AddArguments(_Command):
     """Copy an adapter into the store."""
 
     WORDS: ClassVar = ("adapter",)
-    NEEDED: ClassVar = ("adapter",)
 
     adapter: str = option("", _ADAPTER)
     name: str | None = option(None, "Name in the store. Default: that of its folder.")
@@ -77,7 +75,6 @@ class RemoveArguments(_Command):
     """Delete an adapter from the store."""
 
     WORDS: ClassVar = ("name",)
-    NEEDED: ClassVar = ("name",)
 
     name: str = option("", "Name in the store.")
     store: str | None = option(None, _STORE)
@@ -88,7 +85,6 @@ class ExportArguments(_Command):
     """Write an adapter as one file with checksums."""
 
     WORDS: ClassVar = ("adapter",)
-    NEEDED: ClassVar = ("adapter",)
 
     adapter: str = option("", _ADAPTER)
     output: str | None = option(None, "ZIP file to write. Default: NAME.zip.")
@@ -99,7 +95,6 @@ class ImportArguments(_Command):
     """Put an adapter that `export` wrote into the store."""
 
     WORDS: ClassVar = ("archive",)
-    NEEDED: ClassVar = ("archive",)
 
     archive: str = option("", "ZIP file that `export` wrote.")
     name: str | None = option(None, "Name in the store. Default: the one in the archive.")
@@ -111,14 +106,12 @@ class MergeArguments(_Command):
     """Merge adapters of one base into one: a sum of what they add, each with its weight."""
 
     WORDS: ClassVar = ("adapters",)
-    NEEDED: ClassVar = ("adapters", "output")
 
     adapters: list[str] = option([], "Adapters with their weights: A=0.7 B=0.3. Without =WEIGHT it is 1.", nargs="+")
     output: str = option("", "Folder to write.")
     method: str = option(
         "linear",
-        "linear, cat, ties or dare. linear: the weighted sum; ties, dare: the sum of its larger, or of random, entries; cat: "
-        "the sum, its factors as they are.",
+        "linear, cat, ties or dare. ties, dare: the sum of the larger, or of random, entries; cat: factors as they are.",
         choices=MERGES,
     )
     rank: int | None = option(None, "Rank of the result. Default: the least that keeps --energy.", at_least=1)
@@ -147,7 +140,6 @@ class ResizeArguments(_Command):
     """Write the best adapter of another rank."""
 
     WORDS: ClassVar = ("adapter",)
-    NEEDED: ClassVar = ("adapter", "output")
 
     adapter: str = option("", _ADAPTER)
     output: str = option("", "Folder to write.")
@@ -166,7 +158,6 @@ class ExtractArguments(_Command):
     """Write an adapter from the difference of two checkpoints."""
 
     WORDS: ClassVar = ("base", "tuned")
-    NEEDED: ClassVar = ("base", "tuned", "output")
 
     base: str = option("", "Base model: Hub id or local folder.")
     tuned: str = option("", "The same model, fine-tuned as a whole.")
@@ -181,7 +172,6 @@ class FuseArguments(_Command):
     """Write a base with the adapter in its weights, in the Hub's layout."""
 
     WORDS: ClassVar = ("adapter",)
-    NEEDED: ClassVar = ("adapter", "output")
 
     adapter: str = option("", _ADAPTER)
     output: str = option("", "Folder to write.")
@@ -197,14 +187,13 @@ class MovingArguments(_Command):
     output: str = option("", "Folder to write.")
     method: str = option(
         "auto",
-        "auto, exact, copy, subspace or distil. exact: for the same weights, by fingerprint; copy, subspace: for the same "
-        "shapes; distil: learns from the source's answers to --csv_path; auto: the first of exact, distil (with --csv_path), "
-        "copy that applies.",
+        "auto, exact, copy, subspace or distil. exact: for the same weights; copy, subspace: for the same shapes; distil: "
+        "learns from the source's answers to --csv_path; auto: the first of exact, distil and copy that applies.",
         choices=METHODS,
     )
     csv_path: str | None = option(
         None,
-        "Table of images and questions. Those to learn from by distil, and, held out, to measure on.",
+        "Table of images and questions, to learn from by distil and to measure on.",
         TABLE_ALIAS,
     )
     image_dir: str | None = IMAGE_DIR
@@ -217,7 +206,7 @@ class MovingArguments(_Command):
     )
     subspace: float = option(
         0.99,
-        "With subspace: share of squared singular values. The target's subspaces hold that share of them.",
+        "With subspace: share of squared singular values that it holds.",
         above=0,
         at_most=1,
     )
@@ -244,7 +233,6 @@ class TransferArguments(MovingArguments):
     """Move an adapter to another base."""
 
     WORDS: ClassVar = ("adapter", "target")
-    NEEDED: ClassVar = ("adapter", "target", "output")
 
     adapter: str = option("", _ADAPTER)
     target: str = option("", "The other base: Hub id or local folder.")
@@ -263,7 +251,6 @@ class SwapArguments(MovingArguments):
     """Try each of two adapters on the other's base."""
 
     WORDS: ClassVar = ("first", "second")
-    NEEDED: ClassVar = ("first", "second", "output")
 
     first: str = option("", _ADAPTER)
     second: str = option("", _ADAPTER)
@@ -274,7 +261,6 @@ class PushArguments(_Command):
     """Publish an adapter on the Hub."""
 
     WORDS: ClassVar = ("adapter", "hub_model_id")
-    NEEDED: ClassVar = ("adapter", "hub_model_id")
 
     adapter: str = option("", _ADAPTER)
     hub_model_id: str = option("", "Repository: USER/NAME.")
@@ -290,7 +276,6 @@ class PullArguments(_Command):
     """Fetch an adapter from the Hub into the store."""
 
     WORDS: ClassVar = ("adapter",)
-    NEEDED: ClassVar = ("adapter",)
 
     adapter: str = option("", "USER/NAME or USER/NAME@REVISION.")
     name: str | None = option(None, "Name in the store. Default: the repository's.")

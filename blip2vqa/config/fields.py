@@ -71,11 +71,14 @@ def option(
     return Option(plain, group, Range(**limits))
 
 
-def check_ranges(args) -> list[str]:
-    """Name every value of the dataclass `args` that lies outside its range, one line each."""
-    problems = []
-    for declared in fields(args):
-        value = getattr(args, declared.name)
-        if isinstance(declared, Option) and value is not None:
-            problems += declared.range.problem(declared.name, value)
-    return problems
+class Arguments:
+    """What the dataclasses of arguments have in common."""
+
+    def check(self) -> list[str]:
+        """Name every value that is wrong, one line each; here those outside their range."""
+        problems = []
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            if isinstance(declared, Option) and value is not None:
+                problems += declared.range.problem(declared.name, value)
+        return problems

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.config.base import ADAPTER_ALIAS, IMAGES_ALIAS, TABLE_ALIAS, ServedBaseArguments
-from blip2vqa.config.fields import Range, check_ranges, option
+from blip2vqa.config.fields import Arguments, Range, option
 
 
 @dataclass
-class CatalogueArguments:
+class CatalogueArguments(Arguments):
     """The catalogue, and how much of it is asked about."""
 
     abo_dir: str | None = option(
@@ -17,25 +17,23 @@ class CatalogueArguments:
     )
     csv_path: str | None = option(
         None,
-        "Table of another catalogue. Its columns are image_name, and others such as name, product_type, color.",
+        "Table of another catalogue: image_name, name, color, …",
         TABLE_ALIAS,
     )
     image_dir: str | None = option(
         None, "Folder of the pictures. Default: the archive's own small images.", IMAGES_ALIAS
     )
     num_images: int = option(5000, "Pictures to ask about, evenly over product types; 0: all.", at_least=0)
-    all_pictures: bool = option(
-        False, "Ask about every picture of a product. Else about its main one; others may show details or size charts."
-    )
+    all_pictures: bool = option(False, "Ask about all pictures of a product, not its main one.")
     max_product_type_share: float = option(
         0.1,
-        "Most pictures of one product type, as a share. Of those asked for; where types are few, each one's even part.",
+        "Most pictures of one product type, as a share. Of few types: an even part.",
         above=0,
         at_most=1,
     )
 
     def check(self) -> list[str]:
-        problems = check_ranges(self)
+        problems = super().check()
         if bool(self.abo_dir) == bool(self.csv_path):
             problems.append(
                 "--abo_dir: name the archive's folder, or another catalogue's table by --csv_path; one of them"
@@ -46,21 +44,19 @@ class CatalogueArguments:
 
 
 @dataclass
-class QuestionArguments:
+class QuestionArguments(Arguments):
     """The questions, how they are filtered, and what is written."""
 
     backend: str = option(
         "templates",
-        "Who asks: templates, model or api. templates: the catalogue's own words, no model; model: a base of this package; "
-        "api: a chat endpoint.",
+        "Who asks: templates, model (a base) or api (endpoint).",
         choices=["templates", "model", "api"],
         group="Questions and filters",
     )
     num_questions: int = option(10, "Most questions a picture.", at_least=1)
     max_blind_accuracy: float = option(
         0.35,
-        "Most that questions may give away of their answers. It is the accuracy, 0 to 1, of a classifier that sees the "
-        "question alone; questions are dropped until it is not higher.",
+        "Most accuracy from questions alone. Questions are dropped until a classifier that sees no picture scores no more.",
         at_least=0,
         at_most=1,
     )
@@ -79,7 +75,7 @@ class QuestionArguments:
     overwrite: bool = option(False, "Replace the output. Paid answers are kept in any case.")
 
     def check(self) -> list[str]:
-        problems = check_ranges(self)
+        problems = super().check()
         problems += Range(below=1).problem("val_split + test_split", self.val_split + self.test_split)
         if Path(self.output_path).suffix.lower() != ".csv":
             problems.append(f"--output_path {self.output_path}: a table of another kind; name a .csv")
@@ -93,23 +89,19 @@ class WriterArguments(ServedBaseArguments):
     lora_model_path: str | None = option(None, "Adapter for the base: local folder or Hub id.", ADAPTER_ALIAS)
     model_writes: str = option(
         "answers",
-        "With --backend model: answers or questions. answers to questions worded by the templates, or questions for answers "
-        "of the catalogue.",
+        "What --backend model writes: answers or questions. Questions are for answers of the catalogue.",
         choices=["answers", "questions"],
     )
     check_model: str | None = option(
         None,
-        "Base or adapter that answers every question to check it. From its picture (kept where it agrees) and from another "
-        "(dropped where that gives the same answer).",
+        "Base or adapter that answers every question to check it. A question is kept where the answer agrees, and differs "
+        "from the one that another picture gives.",
     )
     batch_size: int = option(16, "Questions answered or written at once.", at_least=1)
 
-    def check(self) -> list[str]:
-        return check_ranges(self)
-
 
 @dataclass
-class ApiArguments:
+class ApiArguments(Arguments):
     """The endpoint of --backend api. Its key comes from the environment (OPENAI_API_KEY), never from a flag."""
 
     api_model: str | None = option(None, "Model that the endpoint serves.", group="Endpoint of --backend api")
@@ -121,7 +113,7 @@ class ApiArguments:
     )
     max_retries: int = option(
         5,
-        "Further tries after 429, 5xx or a timeout. Each waits longer; what timed out may be billed unseen.",
+        "Further tries after 429, 5xx or a timeout. What timed out may be billed.",
         at_least=0,
         at_most=20,
     )
@@ -135,10 +127,7 @@ class ApiArguments:
     spending_limit_usd: float | None = option(
         None, "Most to spend on this output, earlier runs included. In US dollars.", above=0, below=math.inf
     )
-    dry_run: bool = option(False, "Print the first prompt and what the job would send, and stop.")
-
-    def check(self) -> list[str]:
-        return check_ranges(self)
+    dry_run: bool = option(False, "Print the first prompt and what would be sent, and stop.")
 
 
 VQA_ARGUMENTS = [CatalogueArguments, QuestionArguments, WriterArguments, ApiArguments]

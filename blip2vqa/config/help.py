@@ -1,5 +1,6 @@
 """The text of --help: options under headings, one line each, the default in brackets."""
 
+import re
 import textwrap
 from dataclasses import MISSING, Field, fields, is_dataclass
 
@@ -17,7 +18,8 @@ def option_groups(dataclasses: list[type]) -> dict[str, list[Field]]:
         names = {one.name for one in fields(own)}
         others += [one for one in fields(arguments) if one.init and one.name not in names]
         heading = "Options"
-        for one in fields(own):
+        words = getattr(arguments, "WORDS", ())
+        for one in sorted(fields(own), key=lambda one: one.name not in words):
             heading = one.group or heading
             groups.setdefault(heading, []).append(one)
     return groups | ({"Trainer": others} if others else {})
@@ -32,8 +34,9 @@ def format_help(usage: str, description: str, dataclasses: list[type], everythin
         lines += ["", f"{heading}:"]
         for one in group:
             text = one.metadata.get("help", "").replace("%%", "%")
+            default = _shown_default(one, text)
             text = " ".join(text.split()) if everything else text.partition(". ")[0].removesuffix(".")
-            text += "".join(f" [{default}]" for default in _shown_default(one))
+            text += f" [{default}]" if default else ""
             start = f"  --{one.name:<{column - 4}}"
             lines += textwrap.wrap(start + text, WIDTH, subsequent_indent=" " * column, break_on_hyphens=False)
     return "\n".join(lines)
@@ -43,10 +46,13 @@ def _declared_here(cls: type) -> bool:
     return all(isinstance(one, Option) for one in fields(cls))
 
 
-def _shown_default(one: Field) -> list[str]:
+def _shown_default(one: Field, text: str) -> str:
+    told = re.search(r"Default: (.+?)\.(?: |$)", text)  # one that depends on something is told in words
+    if told:
+        return told[1]
     default = one.default if one.default_factory is MISSING else one.default_factory()
-    if default is None or default is MISSING or default in ("", []):
-        return []
+    if default is None or default is MISSING:
+        return ""
     if isinstance(default, bool):
-        return [str(default).lower()]
-    return [" ".join(map(str, default)) if isinstance(default, list) else str(default)]
+        return str(default).lower()
+    return " ".join(map(str, default)) if isinstance(default, list) else str(default)

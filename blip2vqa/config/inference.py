@@ -13,7 +13,7 @@ from blip2vqa.config.base import (
     ServedBaseArguments,
 )
 from blip2vqa.config.common import check_question_prompt
-from blip2vqa.config.fields import check_ranges, option
+from blip2vqa.config.fields import option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.utils.errors import collect_errors
 
@@ -24,8 +24,8 @@ class InferenceArguments(ServedBaseArguments):
 
     lora_model_path: list[str] | None = option(
         None,
-        "Adapter: folder, store's name or Hub id; else the base alone. Several: TYPE=ADAPTER for types of questions, "
-        "default=ADAPTER for the others.",
+        "Adapter: folder, name in the store or Hub id. Several: TYPE=ADAPTER for types of questions, default=ADAPTER for the "
+        "others. None: the base answers alone.",
         ADAPTER_ALIAS,
         nargs="+",
         group="Adapter",
@@ -33,7 +33,7 @@ class InferenceArguments(ServedBaseArguments):
     lora_revision: str | None = option(None, "Branch, tag or commit of the adapter on the Hub.")
     csv_path: str | None = option(
         None,
-        "Table of questions: CSV, JSONL, VQA's JSON, `datasets` folder or Hub id. VQA's JSON is the official questions file.",
+        "Table of questions: CSV, JSONL, VQA's JSON, `datasets` folder or Hub id.",
         TABLE_ALIAS,
         group="Questions",
     )
@@ -61,20 +61,17 @@ class InferenceArguments(ServedBaseArguments):
     bertscore_model: str = option("auto", "BERTScore's encoder: auto, minilm, none, Hub id or folder.")
     score: str | None = option(
         None,
-        "Score these predictions, and stop; no model is loaded. A CSV with generated_answer, or official results JSON.",
+        "Predictions to score: CSV or official JSON; no model is loaded. The CSV has a column generated_answer.",
     )
     systems: str | None = option(
         None,
-        "JSON or YAML list of systems to compare on the table. Each has name, base_model_id, lora_model_path, quantization, "
-        "prompt.",
+        "JSON or YAML list of systems to compare. Each has name, base_model_id, lora_model_path, quantization, prompt.",
     )
-    output_path: str = option(
-        "results.csv", "Table written: the input's columns, answers, confidence, status.", group="Output"
-    )
+    output_path: str = option("results.csv", "Table: the input's columns, answers, confidence, status.", group="Output")
     overwrite: bool = option(False, "Start anew even if the output exists, whole or in part.")
 
     def check(self) -> list[str]:
-        problems = check_ranges(self)
+        problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
         problems += check_question_prompt(self.prompt)

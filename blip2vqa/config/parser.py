@@ -194,7 +194,7 @@ def parse_command(name: str, arguments: type, argv: list[str], program: str = "e
     if words:
         raise InputError(not_expected(words[0]))
     namespace = parser.parse_args(flags)
-    missing = [option for option in arguments.NEEDED if getattr(namespace, option) in (None, "", [])]
+    missing = [option for option in arguments.needed() if getattr(namespace, option) in (None, "", [])]
     if missing:
         shown = [f"--{option}" if option not in arguments.WORDS else option.upper() for option in missing]
         raise InputError(f"{', '.join(shown)}: missing (--help lists the options)")
@@ -202,9 +202,10 @@ def parse_command(name: str, arguments: type, argv: list[str], program: str = "e
 
 
 def _usage(program: str, arguments: type) -> str:
-    words = [word.upper() if word in arguments.NEEDED else f"[{word.upper()}]" for word in arguments.WORDS]
-    needed = [f"--{one} {one.upper()}" for one in arguments.NEEDED if one not in arguments.WORDS]
-    return " ".join([program, *words, *needed, "[--option VALUE …]"])
+    needed = arguments.needed()
+    words = [word.upper() if word in needed else f"[{word.upper()}]" for word in arguments.WORDS]
+    flags = [f"--{name} {name.upper()}" for name in needed if name not in arguments.WORDS]
+    return " ".join([program, *words, *flags, "[--option VALUE …]"])
 
 
 def _words_and_flags(argv: list[str], options: dict[str, Action]) -> tuple[list[str], list[str]]:

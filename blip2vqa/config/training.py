@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.config.common import DataArguments, FeatureArguments, GenerationArguments, LoraArguments, ModelArguments
-from blip2vqa.config.fields import check_ranges, option
+from blip2vqa.config.fields import Arguments, option
 
 
 @dataclass
-class TrainingOptions:
+class TrainingOptions(Arguments):
     """Trainer's options that have this task's defaults, under both common spellings, and the run's own."""
 
     per_device_train_batch_size: int = option(
@@ -25,13 +25,12 @@ class TrainingOptions:
     seed: int = option(42, "Seed of split, adapter, order of rows and dropout.", at_least=0, at_most=2**32 - 1)
     tokens_per_row: int = option(
         512,
-        "Longest row that questions of one image share; 0: none shared. In tokens; only causal models can share a row.",
+        "Longest row that questions of an image share; 0: none. In tokens; only causal models can share one.",
         at_least=0,
     )
     tokens_per_batch: int = option(
         0,
-        "Most tokens that a device computes at once; 0: no limit. Padding counts. A larger batch is split, like lengths "
-        "together, and its gradients are added up.",
+        "Most tokens that a device computes at once; 0: any. Larger batches are split, and their gradients added.",
         at_least=0,
     )
     per_device_eval_batch_size: int = option(
@@ -40,13 +39,13 @@ class TrainingOptions:
     eval_strategy: str = option("epoch", "When to answer the validation questions: epoch, steps or no.")
     load_best_model_at_end: bool = option(True, "Save the best on validation, not the last.")
     metric_for_best_model: str = option(
-        "accuracy", "Score that chooses the best: accuracy or loss. accuracy is exact match; of captions it is cider."
+        "accuracy", "Score that chooses the best: accuracy or loss. Of captions, accuracy stands for cider."
     )
     early_stopping_patience: int | None = option(
         None, "Stop after so many evaluations without a better score.", at_least=1
     )
     output_dir: str = option(
-        "./lora_finetuned", "Folder: adapter, metrics, predictions, checkpoints.", group="Output and log"
+        "./lora_finetuned", "Folder: adapter, metrics, predictions and more.", group="Output and log"
     )
     save_strategy: str | None = option(None, "Checkpoints: epoch, steps, best, no. Default: as --eval_strategy.")
     save_total_limit: int = option(1, "Checkpoints kept, besides the best.")
@@ -59,9 +58,6 @@ class TrainingOptions:
     label_names: list[str] = option(["labels"], "Must stay labels.")
     # Every adapter weight takes part in every step, so looking for idle ones would only cost time.
     ddp_find_unused_parameters: bool = option(False, "As in torch's DistributedDataParallel.")
-
-    def check(self) -> list[str]:
-        return check_ranges(self)
 
 
 FINETUNE_OPTIONS = [

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 from torch import nn
-from tqdm.auto import tqdm
 
 from blip2vqa.adapters.algebra import Deltas, Factors, derive, write_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
@@ -17,6 +16,7 @@ from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.exchange.inspecting import scopes_and_roles
 from blip2vqa.models.families import ROLES
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.progress import show_progress
 
 _EXACT = 1024  # up to this many rows or columns, all singular vectors cost less than the product that finds them
 _OVERSAMPLED, _POWERS = 16, 4
@@ -142,7 +142,7 @@ def _linear_layers(base: Checkpoint) -> set[str]:
 def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> _Difference:
     found, linear = _Difference(), {f"{name}.weight" for name in _linear_layers(base)}
     own = base.family.trained_whole if base.family else ()
-    for name in tqdm(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
+    for name in show_progress(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
         if name not in base.names or base.shape(name) != tuned.shape(name):
             if name in linear:
                 shapes = f"{list(tuned.shape(name))} and {list(base.shape(name))}"

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
@@ -25,6 +24,7 @@ from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import run_on_main_rank, start
 from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.progress import show_progress
 
 DEFAULT = "default"
 """The adapter for types of questions that have none of their own."""
@@ -247,7 +247,7 @@ def _answer(
         print(_start_block(args, job, loaded, kept, pending), flush=True)
     requests = [job.requests[job.name_for(example)] for example in pending]
     batches = answer_by_batch(loaded, found, pending, requests, batch_size=args.batch_size)
-    with tqdm(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
+    with show_progress(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
         for batch in batches:
             if table:
                 table.add(_result(job, pending[index], answer) for index, answer in batch)

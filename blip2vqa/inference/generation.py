@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from blip2vqa.data.examples import Example
@@ -16,6 +15,7 @@ from blip2vqa.models.answer_lists import RANKED, AnswerTree
 from blip2vqa.models.classes import class_scores
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
+from blip2vqa.utils.progress import show_progress
 
 # Questions are sorted by length among so many batches, or among those of as many images as a batch has questions: the keys
 # and values of these images are in memory together.
@@ -287,7 +287,7 @@ def answer_examples(
     loaded.model.eval()
     answers: list[Answer] = [None] * len(examples)
     requests = [requests] * len(examples) if isinstance(requests, AnswerRequest) else requests
-    with tqdm(total=len(examples), desc=progress, unit="row", disable=hidden, leave=False) as bar:
+    with show_progress(total=len(examples), desc=progress, unit="row", disable=hidden, leave=False) as bar:
         for batch in answer_by_batch(loaded, features, examples, requests, batch_size=batch_size):
             for index, answer in batch:
                 answers[index] = answer

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.tasks import VQA, Task
@@ -12,6 +12,7 @@ from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.training.micro_batches import split_by_tokens
+from blip2vqa.training.progress_callback import TrainingProgress
 
 
 class AnsweredQuestions(Dataset):
@@ -122,6 +123,8 @@ class VQATrainer(Trainer):
         self.said: dict[int, list[Answer]] = {}  # answers to the validation questions, by step
         self.sampler = row_sampler(train, text, args, tokens_per_row)
         self.add_callback(_EpochCallback(dataset, self.sampler))
+        if self.pop_callback(ProgressCallback):  # upstream's is there unless --disable_tqdm
+            self.add_callback(TrainingProgress())
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
         """Upstream's loop for the loss, then answers from prompts: the training ids would show a causal model the answer."""

@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.models.loading import IMAGE_TOKEN, load_processor
 from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.progress import show_progress
 
 FORMAT = 1  # another number for another way to compute any of it: results of two formats are not compared
 
@@ -155,7 +155,7 @@ def _fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: boo
     # Hashing and reading both leave the interpreter to others.
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         results = pool.map(examine, jobs)
-        for part, short, digest, part_sketch in tqdm(
+        for part, short, digest, part_sketch in show_progress(
             results, "fingerprint", len(jobs), unit="weight", disable=not progress, leave=False
         ):
             lines.setdefault(part, []).append([short, digest])

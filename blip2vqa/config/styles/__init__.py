@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from blip2vqa.config.common import GenerationArguments
-from blip2vqa.config.files import is_config_file, read_config
+from blip2vqa.config.files import is_config_file, read_file
 from blip2vqa.config.training import FINETUNE_OPTIONS, trainer_flags
 from blip2vqa.utils.errors import InputError, raise_all
 
@@ -31,8 +31,8 @@ def style_file(name: str) -> Path:
 def read_style(name: str) -> dict:
     """Read a style's options. Raises `InputError` for an unknown one, or a file that is not readable or has no prompt."""
     file = style_file(name)
-    style = read_config(file, "style")
-    if not isinstance(style.get("prompt"), str):
+    style = read_file(file, "style")
+    if not isinstance(style, dict) or not isinstance(style.get("prompt"), str):
         raise InputError(f'style {file}: must hold one JSON object with a "prompt"')
     raise_all([f"style {file}: {problem}" for problem in check_style(style)])
     return style

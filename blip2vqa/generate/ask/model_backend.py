@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 
 from blip2vqa.api import is_adapter
 from blip2vqa.config.generate import WriterArguments
@@ -31,6 +30,7 @@ from blip2vqa.inference.model_spec import ONLY, ModelSpec, check_asks, find_mode
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import remembered
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def _compute(
         logger.warning(
             "%s: %d questions are longer than it can read, and count as not answered", model.name, len(too_long)
         )
-    with tqdm(total=sum(map(len, missing)), desc=progress, unit="question", disable=progress is None) as bar:
+    with show_progress(total=sum(map(len, missing)), desc=progress, unit="question", disable=progress is None) as bar:
         for start in range(0, len(missing), PICTURES_TOGETHER):
             rows = {key: row for one in missing[start : start + PICTURES_TOGETHER] for key, row in one.items()}
             items = {item.digest: item for item, _ in rows.values()}

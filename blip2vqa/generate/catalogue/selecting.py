@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from blip2vqa.config.generate import CatalogueArguments
 from blip2vqa.data.images import BadImage
@@ -17,6 +16,7 @@ from blip2vqa.generate.catalogue.facts import facts_of, named_in
 from blip2vqa.generate.catalogue.pictures import Seen, look
 from blip2vqa.generate.catalogue.vocabulary import vocabulary
 from blip2vqa.generate.rows import Item, Product
+from blip2vqa.utils.progress import show_progress
 
 AT_ONCE = 256  # pictures looked at between two looks at how many are still needed
 NAME = 200  # characters of a name that are kept
@@ -65,7 +65,7 @@ def choose_items(
 
     with (
         ThreadPool() as pool,
-        tqdm(total=wanted, desc="looking at pictures", unit="image", disable=not progress) as bar,
+        show_progress(total=wanted, desc="looking at pictures", unit="image", disable=not progress) as bar,
     ):
         for item, seen in _looked_at(turns(), pool, wanted, taken):
             if len(taken) == wanted:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
 from blip2vqa.data.images import BadImage
 from blip2vqa.generate.ask import prompts
 from blip2vqa.generate.ask.api.asking import RESPONSE_FORMAT, Asker, Outcome, Prompts
@@ -20,6 +18,7 @@ from blip2vqa.generate.ask.api.limits import likely_input_tokens, most_input_tok
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.progress import show_progress
 
 if TYPE_CHECKING:
     from blip2vqa.config.generate import ApiArguments
@@ -105,7 +104,9 @@ def _lead(asker: Asker, waiting: dict[str, Item], outcomes: dict[str, Outcome | 
     ]
     initial = len(outcomes) - len(waiting)
     requests = failures = nonsense = 0
-    with tqdm(total=len(outcomes), initial=initial, desc="asking", unit="picture", disable=not progress) as bar:
+    with show_progress(
+        total=len(outcomes), initial=initial, desc="asking", unit="picture", disable=not progress
+    ) as bar:
         try:
             for thread in threads:
                 thread.start()
