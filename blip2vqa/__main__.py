@@ -1,7 +1,7 @@
 """The command `blip2vqa`, and `python -m blip2vqa`: one front door to all scripts.
 
-blip2vqa finetune|infer|caption|generate|exchange …       COMMAND --help lists a command's options
-blip2vqa finetune --num_processes 2 …                     in two processes, started by accelerate's launcher
+blip2vqa COMMAND …                      COMMAND --help lists a command's options
+blip2vqa finetune --num_processes 2 …   in two processes, started by accelerate's launcher
 """
 
 import difflib

@@ -14,7 +14,12 @@ _SCRIPTS = {
     "generate": "python generate_vqa.py",
     "exchange": "python exchange.py",
 }
-_TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".json")
+_TABLES = ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score")
+_ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".json")  # a table of another name may be a data set of the Hub
+_FOLDERS = {
+    **dict.fromkeys(("base_model_id", "base", "tuned", "target"), "base model"),
+    **dict.fromkeys(("lora_model_path", "start_from", "adapter", "adapters", "first", "second", "direct"), "adapter"),
+}
 
 
 def called(command: str) -> str:
@@ -51,17 +56,19 @@ def check_paths(parts: Iterable) -> None:
 
 
 def _missing(part) -> list[str]:
-    values = vars(part)
-    problems = []
-    for name in ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score"):
-        path = values.get(name)
-        if path and Path(path.removesuffix(".gz")).suffix.lower() in _TABLES and not Path(path).exists():
-            problems.append(f"--{name} {path}: no such file")
-    if values.get("image_dir") and not Path(values["image_dir"]).is_dir():
-        problems.append(f"--image_dir {values['image_dir']}: no such folder")
-    adapters = values.get("lora_model_path") or []
-    adapters = [adapters] if isinstance(adapters, str) else [adapter.rpartition("=")[2] for adapter in adapters]
-    for what, path in (("base model", values.get("base_model_id")), *(("adapter", adapter) for adapter in adapters)):
-        if path and path.startswith(("/", "./", "../", "~")) and not Path(path).exists():
-            problems.append(f"{what} {path}: no such folder")
+    given = {name: value for name, value in vars(part).items() if value}
+    problems = [
+        f"--{name} {given[name]}: no such file"
+        for name in _TABLES
+        if name in given
+        and Path(given[name].removesuffix(".gz")).suffix.lower() in _ENDINGS
+        and not Path(given[name]).exists()
+    ]
+    if "image_dir" in given and not Path(given["image_dir"]).is_dir():
+        problems.append(f"--image_dir {given['image_dir']}: no such folder")
+    for name, what in _FOLDERS.items():
+        several = given.get(name, [])
+        for path in [several] if isinstance(several, str) else [one.rpartition("=")[2] for one in several]:
+            if path.startswith(("/", "./", "../", "~")) and not Path(path).expanduser().exists():
+                problems.append(f"{what} {path}: no such folder")
     return problems

@@ -1,10 +1,12 @@
 """Caption pictures in several styles, each by its adapter, or by prompt and decoding alone.
 
-    blip2vqa caption --images PICTURES/ photo.jpg https://example.org/cat.jpg --output_path CAPTIONS.csv \\
-        --styles detailed=ADAPTER concise=ADAPTER creative --compare SHEET.html
+    blip2vqa caption --images PICTURES/ photo.jpg https://example.org/cat.jpg \\
+        --output_path CAPTIONS.csv --styles detailed=ADAPTER concise=ADAPTER creative \\
+        --compare SHEET.html
 
-Writes one row for each picture and style; with --compare also a page with pictures and captions side by side. Each picture is
-encoded once, whatever the number of styles. Pictures that cannot be used are named in their rows.
+Writes one row for each picture and style; with --compare also a page with pictures and captions
+side by side. Each picture is encoded once, whatever the number of styles. Pictures that cannot be
+used are named in their rows.
 """
 
 from blip2vqa.cli.arguments import check_paths, parse_arguments

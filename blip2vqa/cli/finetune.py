@@ -1,16 +1,15 @@
-"""Fine-tune BLIP-2 or one of its relatives with LoRA on a table of images with questions and answers, or with captions.
+"""Fine-tune a BLIP-2 model with LoRA on a table of images with questions or captions.
 
-    blip2vqa finetune configs/quickstart.json
     blip2vqa finetune --image_dir IMAGES --csv_path TRAIN.csv --output_dir OUT \\
         --base_model_id Salesforce/blip2-opt-2.7b --batch_size 4 --epochs 3 --learning_rate 1e-4
-    blip2vqa finetune CONFIG.yaml --learning_rate 2e-4       # YAML or JSON, with flags on top
-    blip2vqa finetune OUT/run.json --output_dir AGAIN        # the same run again
-    blip2vqa finetune … --estimate [BASE …]                  # what it would take, before any weight is loaded
+    blip2vqa finetune CONFIG.yaml --learning_rate 2e-4     # YAML or JSON, flags on top
+    blip2vqa finetune OUT/run.json --output_dir AGAIN      # the same run again
+    blip2vqa finetune … --estimate [BASE …]                # what it would take
 
-Writes into --output_dir: the adapter (plain PEFT), blip2vqa.json (prompt, decoding, data, scores), metrics.json,
-predictions.csv, run.json, split.json, README.md (model card) and checkpoints/.
---help all lists Trainer's options, too, such as --max_steps, --gradient_accumulation_steps, --lr_scheduler_type,
---weight_decay, --resume_from_checkpoint, --push_to_hub, --bf16 and --use_cpu.
+Writes into --output_dir: the adapter (plain PEFT), blip2vqa.json (prompt, decoding, data, scores),
+metrics.json, predictions.csv, run.json, split.json, README.md (model card) and checkpoints/.
+`--help all` also lists Trainer's options, such as --max_steps, --gradient_accumulation_steps,
+--lr_scheduler_type, --weight_decay, --resume_from_checkpoint, --push_to_hub, --bf16, --use_cpu.
 """
 
 from itertools import pairwise

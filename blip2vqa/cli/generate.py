@@ -1,14 +1,15 @@
-"""Make a VQA data set from a product catalogue: the Amazon Berkeley Objects archive, or a table and a folder of pictures.
+"""Make a VQA data set from a product catalogue: the ABO archive, or a table and pictures.
 
-    blip2vqa generate --abo_dir ABO --output_path vqa.csv [--num_images 5000] [--num_questions 10] [--preview 50]
+    blip2vqa generate --abo_dir ABO --output_path vqa.csv [--num_images 5000] [--preview 50]
     blip2vqa generate --csv_path CATALOGUE.csv --image_dir IMAGES --output_path vqa.csv
-    blip2vqa generate … --check_model Salesforce/blip2-flan-t5-xl        # a model answers every question, too
-    blip2vqa generate … --backend model --base_model_id BASE             # a model answers, or writes the questions
-    blip2vqa generate … --backend api --api_model MODEL [--dry_run]      # a chat endpoint; its key in OPENAI_API_KEY
-    blip2vqa generate vqa.run.json --output_path again.csv               # the same again
+    blip2vqa generate … --check_model BASE                 # a model answers every question, too
+    blip2vqa generate … --backend model --base_model_id BASE        # a model answers, or asks
+    blip2vqa generate … --backend api --api_model MODEL [--dry_run] # key in OPENAI_API_KEY
+    blip2vqa generate vqa.run.json --output_path again.csv          # the same again
 
-Writes vqa.csv, vqa.train.csv, vqa.val.csv, vqa.test.csv (split by product), vqa.jsonl (every question that was asked, with what
-the filters said), vqa.md and vqa.png (data card), and with --preview vqa.html. Interrupted and started again, it goes on, and
+ABO is the Amazon Berkeley Objects archive. Writes vqa.csv, vqa.train.csv, vqa.val.csv, vqa.test.csv
+(split by product), vqa.jsonl (every question that was asked, with what the filters said), vqa.md
+and vqa.png (data card), and with --preview vqa.html. Interrupted and started again, it goes on, and
 asks nothing twice.
 """
 

@@ -2,12 +2,13 @@
 
     blip2vqa infer --image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv \\
         --lora_model_path OUT-or-Hub-id --batch_size 16
-    blip2vqa infer … --lora_model_path count=A color=B default=C       # each question to the adapter of its type
-    blip2vqa infer --systems SYSTEMS.json --image_dir … --csv_path … --output_path COMPARISON.csv
-    blip2vqa infer --score RESULTS.csv --csv_path QUESTIONS.csv        # score any system's predictions
+    blip2vqa infer … --lora_model_path count=A color=B default=C    # by the question's type
+    blip2vqa infer --systems SYSTEMS.json --image_dir … --csv_path … --output_path COMPARED.csv
+    blip2vqa infer --score RESULTS.csv --csv_path QUESTIONS.csv     # scores of any predictions
 
-Writes the input's columns with generated_answer, confidence and status (with --answers FILE also ranked_answers); with an
-answer column also the metrics, to RESULTS.metrics.json. Interrupted and started again, it goes on where it was.
+Writes the input's columns with generated_answer, confidence and status (with --answers FILE also
+ranked_answers); with an answer column also the metrics, to RESULTS.metrics.json. Interrupted and
+started again, it goes on where it was.
 """
 
 from blip2vqa.cli.arguments import check_paths, parse_arguments

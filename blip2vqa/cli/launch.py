@@ -1,7 +1,6 @@
 """Several processes for one command, started by accelerate's launcher, whose exit code is that of the command."""
 
 import logging
-import os
 import subprocess
 import sys
 
@@ -41,13 +40,12 @@ def launch(command: str, flags: list[str], argv: list[str]) -> None:
 
     Processes of a machine without accelerator meet over gloo. Raises `InputError` for flags that the launcher refuses.
     """
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torch's launcher logs what the failed process has said itself
     import torch
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # lists the defaults that it takes
+    logging.disable(logging.ERROR)  # of this process, which only waits: what failed, the others have said themselves
     if not torch.accelerator.is_available():
         if not any(flag.startswith("--config_file=") for flag in flags):
             flags = ["--multi_gpu", *flags]  # accelerate's --cpu would start one process
@@ -57,7 +55,7 @@ def launch(command: str, flags: list[str], argv: list[str]) -> None:
     parser.error = _refuse
     try:
         launch_command(parser.parse_args([*flags, "--module", "blip2vqa", command, *argv]))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise InputError(" ".join(str(error).split())) from error
     except SignalException as error:
         raise KeyboardInterrupt from error

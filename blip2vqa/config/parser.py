@@ -18,8 +18,8 @@ from blip2vqa.utils.console import LEVELS, set_log_level
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.version import __version__
 
-# Going on with a run, publishing it, or how much it prints is not part of what it is; and a token is for nobody's eyes.
-_ONCE = ("resume_from_checkpoint", "push_to_hub", "hub_token", "log_level")
+# How a run is launched, gone on with, published or printed is not part of what it is; and a token is for nobody's eyes.
+_ONCE = ("resume_from_checkpoint", "push_to_hub", "hub_token", "log_level", "ddp_backend")
 _SWITCH = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 """What `HfArgumentParser` reads as a truth value."""
 

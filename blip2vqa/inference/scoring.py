@@ -6,7 +6,6 @@ from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.data.examples import load_questions, of_types
 from blip2vqa.data.prediction_table import read_predictions
-from blip2vqa.evaluation.metrics import bertscore_scorer
 from blip2vqa.evaluation.scores import score
 from blip2vqa.utils.errors import raise_all
 from blip2vqa.utils.files import write_json_atomic
@@ -19,7 +18,11 @@ def score_table(args: InferenceArguments) -> dict:
     said = dict(zip(map(id, examples), read_predictions(args.score, examples), strict=True))
     types = parse_question_types(args.question_types)
     examples = of_types(examples, types, args.csv_path) if types else examples
-    scorer = bertscore_scorer(args.bertscore_model)
+    scorer = None
+    if args.bertscore_model != "none":
+        from blip2vqa.evaluation.metrics import bertscore_scorer  # which brings in torch
+
+        scorer = bertscore_scorer(args.bertscore_model)
     metrics = {"predictions": score(examples, [said[id(example)] for example in examples], bertscore=scorer)}
     write_json_atomic(score_path(args.score), metrics)
     return metrics
