@@ -1,4 +1,4 @@
-"""Fine-tune a BLIP-2 model with LoRA on a table of images with questions or captions.
+"""Fine-tune a BLIP-2 model with LoRA on a table of images and questions, or captions.
 
     blip2vqa finetune --image_dir IMAGES --csv_path TRAIN.csv --output_dir OUT \\
         --base_model_id Salesforce/blip2-opt-2.7b --batch_size 4 --epochs 3 --learning_rate 1e-4

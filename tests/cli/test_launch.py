@@ -56,7 +56,15 @@ def test_two_processes_answer_one_table(tuned, arguments, drawn, tmp_path):
     out, _ = tuned
     results = tmp_path / "results.csv"
     done = front_door(
-        "infer", *arguments, "--lora_model_path", out, "--output_path", results, "--num-processes=2", "--batch_size", "4"
+        "infer",
+        *arguments,
+        "--lora_model_path",
+        out,
+        "--output_path",
+        results,
+        "--num-processes=2",
+        "--batch_size",
+        "4",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Answers:") == 1 and len(results.read_text().splitlines()) == 37
