@@ -4,18 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.config.base import (
-    ANNOTATIONS,
-    BASE_ALIASES,
-    DEFAULT_BASE,
-    DTYPE,
-    IMAGE_DIR,
-    QUANTIZATION,
-    QUESTION_TYPE_COLUMN,
-    QUESTION_TYPES,
-    REVISION,
-    TABLE_ALIAS,
-)
+from blip2vqa.config import base
+from blip2vqa.config.base import DEFAULT_BASE as DEFAULT_BASE
 from blip2vqa.config.fields import Arguments, option
 from blip2vqa.config.roles import ROLES, parse_roles, parse_scopes
 from blip2vqa.data.answers import parse_question_types
@@ -47,12 +37,12 @@ class ModelArguments(Arguments):
     base_model_id: str = option(
         DEFAULT_BASE,
         "Base model: Hub id or local folder.",
-        *BASE_ALIASES,
+        *base.BASE_ALIASES,
         group="Model",
     )
-    base_model_revision: str | None = REVISION
-    quantization: str = QUANTIZATION
-    dtype: str = DTYPE
+    base_model_revision: str | None = base.REVISION
+    quantization: str = base.QUANTIZATION
+    dtype: str = base.DTYPE
     # A str to the parser, which would ask for at least one of a list.
     estimate: str | None = option(
         None,
@@ -70,15 +60,15 @@ class DataArguments(Arguments):
         None,
         "Table: CSV, JSONL, VQA's JSON, `datasets` folder or Hub id. Its columns are image_name, question, answer; of "
         "captions: image_name, caption and, where there is one, style.",
-        TABLE_ALIAS,
+        base.TABLE_ALIAS,
     )
-    image_dir: str | None = IMAGE_DIR
-    annotations_path: str | None = ANNOTATIONS
+    image_dir: str | None = base.IMAGE_DIR
+    annotations_path: str | None = base.ANNOTATIONS
     eval_csv_path: str | None = option(None, "Validation table. Default: --val_split of the images.")
     eval_annotations_path: str | None = option(None, "Official VQA annotations JSON of --eval_csv_path.")
     val_split: float = option(0.2, "Share of the images (not rows) held out for validation.", above=0, below=1)
-    question_types: str | None = QUESTION_TYPES
-    question_type_column: str | None = QUESTION_TYPE_COLUMN
+    question_types: str | None = base.QUESTION_TYPES
+    question_type_column: str | None = base.QUESTION_TYPE_COLUMN
     answers: str | None = option(
         None,
         "Answers to choose among: a text file, one a line, or table. table takes those of the training table; with a file, "

@@ -5,6 +5,7 @@ import textwrap
 from dataclasses import MISSING, Field, fields, is_dataclass
 
 from blip2vqa.config.fields import Option
+from blip2vqa.utils.console import LEVELS
 
 WIDTH = 100
 
@@ -39,7 +40,7 @@ def format_help(usage: str, description: str, dataclasses: list[type], everythin
             text += f" [{default}]" if default else ""
             start = f"  --{one.name:<{column - 4}}"
             lines += textwrap.wrap(start + text, WIDTH, subsequent_indent=" " * column, break_on_hyphens=False)
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"Also: --log_level {'|'.join(LEVELS)}, --version, --help all"])
 
 
 def _declared_here(cls: type) -> bool:

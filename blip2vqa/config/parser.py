@@ -27,12 +27,12 @@ _SWITCH = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 class Parser(HfArgumentParser):
     """`HfArgumentParser` with this project's --help, --version and --log_level, whose errors are `InputError`."""
 
-    def __init__(self, dataclasses: list[type], usage: str, description: str, known: Iterable[str] = ()):
+    def __init__(self, dataclasses: list[type], usage: str, description: str, known: Sequence[str] = ()):
         """`known`: further options, whose values are taken and not looked at."""
         super().__init__(dataclasses, usage=usage, description=description, allow_abbrev=False, add_help=False)
         self.add_argument("-h", "--help", nargs="?", const="", action=_Help)
         self.add_argument("--version", action="version", version=f"blip2vqa {__version__}")
-        if "log_level" not in self.options:
+        if "log_level" not in (*self.options, *known):
             self.add_argument("--log_level", "--log-level", choices=LEVELS)
         for name in known:
             if name not in self.options:
@@ -90,10 +90,10 @@ def parse(
         raise InputError(f"argument {argv[0]!r}: expected a CONFIG.json first or a --flag")
     raise_all(_spelt_twice((item for item in argv if item.startswith("--")), options))
     argv = in_file + argv
-    style = _last_value(argv, "--style") if "style" in options else None
+    _allow_bare_resume(argv)
+    style = getattr(parser.parse_known_args(argv)[0], "style", None)
     if style:
         argv = _flags_of_file(str(style_file(style)), options) + argv  # beneath all others
-    _allow_bare_resume(argv)
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
         problems = [unknown_option(item, options, "argument") for item in unknown if item.startswith("-")]
@@ -114,7 +114,8 @@ def _flags_of_file(path: str, options: dict[str, Action]) -> list[str]:
     if not Path(path).is_file():
         raise InputError(f"configuration {path}: no such file; the first argument is a JSON or YAML file or a --flag")
     values, where = read_config(path), f"configuration {path}: "
-    raise_all([unknown_option(key, options, f"{where}key") for key in values if key not in options])
+    known = options.keys() - {"h", "help", "version"}
+    raise_all([unknown_option(key, options, f"{where}key") for key in values if key not in known])
     raise_all([where + problem for problem in _spelt_twice(values, options)])
     flags = []
     for key, value in values.items():
@@ -141,17 +142,6 @@ def _spelt_twice(names: Iterable[str], options: dict[str, Action]) -> list[str]:
         if other != name:
             problems.append(f"{other} and {name} are the same option; keep one")
     return problems
-
-
-def _last_value(argv: list[str], flag: str) -> str | None:
-    """Return what a flag is given last, as `--flag value` or `--flag=value`; None without it."""
-    value = None
-    for position, item in enumerate(argv):
-        if item == flag:
-            value = argv[position + 1] if position + 1 < len(argv) else None
-        elif item.startswith(f"{flag}="):
-            value = item[len(flag) + 1 :]
-    return value
 
 
 def unknown_option(name: str, options: dict[str, Action], what: str) -> str:
