@@ -1,21 +1,46 @@
-"""Which base answers, captions or asks. Imports no model, so that a command that needs none starts at once."""
+"""Options that several scripts share, and the base that answers, captions or writes questions."""
 
 from dataclasses import dataclass
 
-from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, option
+from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, Arguments, option
 
 DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 
+# What other projects call these options.
+BASE_ALIASES = ("--model_id", "--model_name_or_path")
+ADAPTER_ALIAS, TABLE_ALIAS, IMAGES_ALIAS = "--adapter_name_or_path", "--dataset_name", "--image_folder"
+
+# Options that several dataclasses have.
+REVISION = option(None, "Branch, tag or commit of the base on the Hub.")
+QUANTIZATION = option(
+    "auto",
+    "Bits of the base's weights: auto, none, 8bit or 4bit. auto quantizes only what would not fit the device (bitsandbytes).",
+    choices=QUANTIZATIONS,
+)
+DTYPE = option(
+    "auto",
+    "Precision of the base: auto, bfloat16, float16, float32. auto takes bfloat16 where the device computes in it, else "
+    "float16 (OPT on a GPU) or float32.",
+    choices=DTYPES,
+)
+IMAGE_DIR = option(
+    None, "Folder of the images. It may be left out when the table holds the images itself.", IMAGES_ALIAS
+)
+ANNOTATIONS = option(None, "Official VQA annotations JSON that belongs to --csv_path.")
+QUESTION_TYPES = option(None, "Only questions of these types, as in count,yes/no. Default: all.")
+QUESTION_TYPE_COLUMN = option(None, "Column that names a question's type. Default: by rule.")
+
 
 @dataclass
-class ServedBaseArguments:
-    """The base that answers or captions, found by its adapters unless named."""
+class ServedBaseArguments(Arguments):
+    """The base model that answers, captions or writes; its adapters name it unless the user does."""
 
-    base_model_id: str = option(
+    base_model_id: str | None = option(
         None,
-        "Base model: Hub id or local folder; default: the adapter's own, else " + DEFAULT_BASE + ".",
-        "--model_id",
+        f"Base model: Hub id or local folder. Default: the adapter's own. Without an adapter it is {DEFAULT_BASE}.",
+        *BASE_ALIASES,
+        group="Model",
     )
-    base_model_revision: str = option(None, "Branch, tag or commit of the base on the Hub.")
-    quantization: str = option("auto", "As in finetune.py.", choices=list(QUANTIZATIONS))
-    dtype: str = option("auto", "As in finetune.py.", choices=list(DTYPES))
+    base_model_revision: str | None = REVISION
+    quantization: str = QUANTIZATION
+    dtype: str = DTYPE

@@ -1,13 +1,13 @@
-"""Every argument: a line of help and the unit under each field, checked before any weight is loaded."""
+"""Arguments that several scripts share, and those of a fine-tuning run except Trainer's; no model code is imported."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 
-from blip2vqa.config.base import DEFAULT_BASE
-from blip2vqa.config.decoding import DECODING, find_out_of_range
-from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, check_range, option
+from blip2vqa.config import base
+from blip2vqa.config.base import DEFAULT_BASE as DEFAULT_BASE
+from blip2vqa.config.decoding import DECODING, check_decoding
+from blip2vqa.config.fields import Arguments, option
 from blip2vqa.config.roles import ROLES, parse_roles, parse_scopes
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.utils.errors import collect_errors
@@ -17,163 +17,164 @@ INITIALISATIONS = ("default", "gaussian", "orthogonal", "olora", "pissa")
 CHANGE_THE_BASE = ("olora", "pissa")
 
 
-def check_prompt(prompt: str | None) -> list[str]:
-    """A prompt for questions has a place for one."""
+def check_question_prompt(prompt: str | None) -> list[str]:
+    """Return the problem of a prompt for questions that has no place for one."""
     if prompt is None or "{question}" in prompt:
         return []
     return [f"--prompt: {prompt!r} does not contain {{question}}; write it where the question goes"]
 
 
-def check_decoding(options: Mapping) -> list[str]:
-    """Find what is out of range among the options of decoding, None standing for a default; others may stand there."""
-    found = find_out_of_range(options)
-    return [f"--{name}: {value!r} is out of range; it must be {must}" for name, value, must in found]
+def check_caption_prompt(prompt: str | None) -> list[str]:
+    """Return the problem of a prompt for captions that has a place for a question."""
+    if prompt is None or "{question}" not in prompt:
+        return []
+    return [f"--prompt: {prompt!r} contains {{question}}, and captions have none; leave it out"]
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(Arguments):
     """The base model and how its weights are held."""
 
-    base_model_id: str = option(DEFAULT_BASE, "Base model: Hub id or local folder in the Hub's layout.", "--model_id")
-    base_model_revision: str = option(None, "Branch, tag or commit of the base on the Hub.")
-    quantization: str = option(
-        "auto",
-        "Weights of the base in 8 or 4 bits (bitsandbytes); auto: only when they would not fit the device.",
-        choices=list(QUANTIZATIONS),
+    base_model_id: str = option(
+        DEFAULT_BASE,
+        "Base model: Hub id or local folder.",
+        *base.BASE_ALIASES,
+        group="Model",
     )
-    dtype: str = option(
-        "auto",
-        "Precision of the base; auto: bfloat16 where the device computes in it, else float16 (OPT on a GPU) or float32.",
-        choices=list(DTYPES),
-    )
+    base_model_revision: str | None = base.REVISION
+    quantization: str = base.QUANTIZATION
+    dtype: str = base.DTYPE
     # A str to the parser, which would ask for at least one of a list.
-    estimate: str = option(
+    estimate: str | None = option(
         None,
-        "Print and write what the run would take on these bases (none given: --base_model_id), and stop: parameters, peak "
-        "memory, time; no weight is loaded.",
+        "Print what a run on these bases would take, and stop. No base named: --base_model_id; no weight is loaded.",
         nargs="*",
     )
 
 
 @dataclass
-class DataArguments:
+class DataArguments(Arguments):
     """The table of images, questions and answers, or of images and captions."""
 
-    task: str = option("vqa", "What the table teaches: answers to questions, or captions.", choices=["vqa", "caption"])
-    csv_path: str = option(
+    task: str = option("vqa", "What the table teaches: vqa or caption.", choices=["vqa", "caption"], group="Data")
+    csv_path: str | None = option(
         None,
-        "Table: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id (image_name, question, answer; of "
-        "captions: image_name, caption, style where there is one).",
+        "Table: CSV, JSONL, VQA's JSON, `datasets` folder or Hub id. Its columns are image_name, question, answer; of "
+        "captions: image_name, caption and, where there is one, style.",
+        base.TABLE_ALIAS,
     )
-    image_dir: str = option(None, "Folder of the images; may be left out when the table holds the images itself.")
-    annotations_path: str = option(None, "Official VQA annotations JSON that belongs to --csv_path.")
-    eval_csv_path: str = option(None, "Validation table; without one, --val_split of the images is held out.")
-    eval_annotations_path: str = option(None, "Official VQA annotations JSON that belongs to --eval_csv_path.")
-    val_split: float = option(0.2, "Share of the images (not rows) held out for validation, between 0 and 1.")
-    question_type_column: str = option(None, "Column that names the type of each question; default: by rule.")
-    question_types: str = option(None, "Questions of these types alone, as in count,yes/no; default: all.")
-    answers: str = option(
+    image_dir: str | None = base.IMAGE_DIR
+    annotations_path: str | None = base.ANNOTATIONS
+    eval_csv_path: str | None = option(None, "Validation table. Default: --val_split of the images.")
+    eval_annotations_path: str | None = option(None, "Official VQA annotations JSON of --eval_csv_path.")
+    val_split: float = option(0.2, "Share of the images (not rows) held out for validation.", above=0, below=1)
+    question_types: str | None = base.QUESTION_TYPES
+    question_type_column: str | None = base.QUESTION_TYPE_COLUMN
+    answers: str | None = option(
         None,
-        "The only answers there are: a text file, one a line, others in the table being refused; or table, those of the "
-        "training table. No other is given.",
+        "Answers to choose among: a text file, one a line, or table. table takes those of the training table; with a file, "
+        "rows with other answers are refused.",
     )
-    min_answer_count: int = option(
-        1,
-        "Least number of times that an answer must be given to be one of the training table's.",
+    min_answer_count: int = option(1, "With --answers table: how often an answer must occur.", at_least=1)
+    on_bad_image: str = option(
+        "error", "An unusable image: stop (error) or skip its rows (skip).", choices=["error", "skip"]
     )
-    style: str = option(
+    prompt: str | None = option(
         None,
-        "Captions in a style: detailed, concise, creative, or a JSON of your own; its options lie below all others.",
+        "Prompt, for questions with {question} in it. Default: the base's own. The adapter keeps it for inference.",
+    )
+    style: str | None = option(
+        None,
+        "Style of captions: detailed, concise, creative, or your file. Its options lie below all others.",
     )
     captions: str = option(
         "all",
-        "Captions to learn: all, those whose column style names the --style, or of each image the shortest or longest.",
+        "Captions to learn: all, style, shortest or longest. style: those whose column style names --style.",
         choices=["all", "style", "shortest", "longest"],
-    )
-    on_bad_image: str = option(
-        "error", "A missing or unreadable image: stop and name it, or skip its rows.", choices=["error", "skip"]
-    )
-    prompt: str = option(
-        None,
-        "Prompt, for questions with {question} in it; kept in the adapter and used by inference; default: the base's own.",
     )
 
     def check(self) -> list[str]:
-        problems = []
+        problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table to learn from")
-        if self.task == "vqa":
-            problems += check_prompt(self.prompt)
-            for name in ("style", "captions"):
-                if getattr(self, name) != ("all" if name == "captions" else None):
-                    problems.append(f"--{name}: goes with --task caption alone")
-        else:
-            if self.prompt and "{question}" in self.prompt:
-                problems.append(
-                    f"--prompt: {self.prompt!r} contains {{question}}, and captions have none; leave it out"
-                )
-            for name in (
-                "answers",
-                "annotations_path",
-                "eval_annotations_path",
-                "question_types",
-                "question_type_column",
-            ):
-                if getattr(self, name):
-                    problems.append(f"--{name}: does not go with --task caption, which has no questions")
-            if self.captions == "style" and not self.style:
-                problems.append("--captions style: needs --style, the name to look for in the column style")
+        problems += self._check_questions() if self.task == "vqa" else self._check_captions()
         collect_errors(problems, parse_question_types, self.question_types)
-        check_range(problems, self.min_answer_count >= 1, "min_answer_count", self.min_answer_count, "at least 1")
-        check_range(problems, 0 < self.val_split < 1, "val_split", self.val_split, "between 0 and 1, both excluded")
         if self.eval_annotations_path and not self.eval_csv_path:
             problems.append("--eval_annotations_path: given without --eval_csv_path; name the questions it belongs to")
         return problems
 
+    def _check_questions(self) -> list[str]:
+        problems = check_question_prompt(self.prompt)
+        given = {"style": self.style is not None, "captions": self.captions != "all"}
+        return problems + [f"--{name}: goes with --task caption alone" for name, used in given.items() if used]
+
+    def _check_captions(self) -> list[str]:
+        problems = check_caption_prompt(self.prompt)
+        of_questions = (
+            "answers",
+            "annotations_path",
+            "eval_annotations_path",
+            "question_types",
+            "question_type_column",
+        )
+        problems += [
+            f"--{name}: does not go with --task caption, which has no questions"
+            for name in of_questions
+            if getattr(self, name)
+        ]
+        if self.captions == "style" and not self.style:
+            problems.append("--captions style: needs --style, the name to look for in the column style")
+        return problems
+
 
 @dataclass
-class LoraArguments:
+class LoraArguments(Arguments):
     """The adapter: Hu et al. 2021, https://arxiv.org/abs/2106.09685."""
 
-    lora_r: int = option(16, "Rank of the adapter.", "--lora_rank")
-    lora_alpha: int = option(32, "Scale: the update counts alpha / r times (alpha / sqrt(r) with --use_rslora).")
-    lora_dropout: float = option(0.05, "Dropout on the adapter's input, from 0 to below 1.")
-    lora_roles: str = option(",".join(ROLES), "Layers to adapt: q,k,v,o,gate,up,down (q_proj-style names work too).")
+    lora_r: int = option(16, "Rank of the adapter.", "--lora_rank", group="Adapter", at_least=1)
+    lora_alpha: int = option(
+        32, "Scale: what the adapter adds counts alpha / r times. With --use_rslora, alpha / sqrt(r).", at_least=1
+    )
+    lora_dropout: float = option(0.05, "Dropout on the adapter's input.", at_least=0, below=1)
+    lora_roles: str = option(
+        ",".join(ROLES), "Linear layers to adapt, by role. Names like q_proj work too, for every architecture."
+    )
     lora_scope: str = option(
-        "language_model", "Parts to adapt, of language_model,projection,qformer,vision; decides what features are kept."
+        "language_model",
+        "Parts to adapt, with commas between. They are language_model, projection, qformer and vision.",
     )
     use_rslora: bool = option(False, "Rank-stabilised scale, https://arxiv.org/abs/2312.03732.")
     use_dora: bool = option(False, "Weight-decomposed adapter, https://arxiv.org/abs/2402.09353.")
     init_lora_weights: str = option(
-        "default", "First values of the adapter, as PEFT names them; default: B = 0.", choices=list(INITIALISATIONS)
+        "default",
+        "First values: default, gaussian, orthogonal, olora, pissa. default: the adapter adds nothing at first.",
+        choices=INITIALISATIONS,
     )
-
-    start_from: str = option(
+    start_from: str | None = option(
         None,
-        "Adapter to start from, in place of a fresh one: folder, name in the store or Hub id; of this rank and these layers.",
+        "Adapter to start from: folder, name in the store or Hub id. It must have this rank and these layers.",
+        "--adapter_name_or_path",
     )
 
     def lora_init(self) -> bool | str:
-        """`init_lora_weights` as PEFT's configuration takes it."""
+        """Return `init_lora_weights` as PEFT's configuration takes it."""
         return True if self.init_lora_weights == "default" else self.init_lora_weights
 
     def check(self) -> list[str]:
-        problems = []
-        check_range(problems, self.lora_r > 0, "lora_r", self.lora_r, "at least 1")
-        check_range(problems, self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "at least 1")
-        check_range(problems, 0 <= self.lora_dropout < 1, "lora_dropout", self.lora_dropout, "from 0 to below 1")
+        problems = super().check()
         collect_errors(problems, parse_roles, self.lora_roles)
         collect_errors(problems, parse_scopes, self.lora_scope)
         return problems
 
 
-# Fields for the parser, of `Decoding`'s own names, types and help. An answer is as long as its task has it by default.
+# Fields for the parser, of `Decoding`'s own names and ranges. An answer is as long as its task has it by default.
 _DecodingArguments = make_dataclass(
     "_DecodingArguments",
     [
-        (name, setting.type, option(None if name == "max_new_tokens" else setting.default, setting.metadata["help"]))
+        (name, int | None, setting.with_default(None)) if name == "max_new_tokens" else (name, setting.type, setting)
         for name, setting in DECODING.items()
     ],
+    bases=(Arguments,),
 )
 
 
@@ -182,10 +183,12 @@ class GenerationArguments(_DecodingArguments):
     """How answers are decoded, by the options of `Decoding`, and scored."""
 
     bertscore_model: str = option(
-        "auto", "BERTScore's encoder: auto (roberta-large, else minilm), minilm, none, a Hub id or a local folder."
+        "auto",
+        "BERTScore's encoder: auto, minilm, none, Hub id or folder. auto: roberta-large where it is to be had, else minilm.",
     )
 
     def check(self) -> list[str]:
+        """Name what is wrong; None stands for a default."""
         return check_decoding(vars(self))
 
 
@@ -198,27 +201,27 @@ class KeptFeatures:
 
 
 @dataclass
-class FeatureArguments:
-    """Where the outputs of the frozen towers are kept, so that an image is looked at once and for all."""
+class FeatureArguments(Arguments):
+    """Where the outputs of the frozen towers are kept, so that every image is encoded once."""
 
-    feature_cache: str = option(
+    feature_cache: str | None = option(
         None,
-        "Folder that keeps the frozen towers' outputs; none: run them in every step; default: ~/.cache/blip2vqa/features.",
+        "Folder of kept features, or none. Default: ~/.cache/blip2vqa/features. With none the towers run in every step.",
+        group="Features of the images",
     )
     feature_cache_limit: float = option(
-        20.0, "Most that the folder may hold, in GB; what was not used for longest is dropped first."
+        20.0, "Most that the folder may hold, in GB. The least recently used goes first.", above=0
     )
 
     def kept(self) -> KeptFeatures | None:
-        """Where they are kept; None: nowhere."""
+        """Return where features are kept; None: nowhere."""
         if self.feature_cache == "none":
             return None
         default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blip2vqa" / "features"
         return KeptFeatures(Path(self.feature_cache or default).expanduser(), self.feature_cache_limit)
 
     def check(self) -> list[str]:
-        problems, kept = [], self.kept()
-        check_range(problems, self.feature_cache_limit > 0, "feature_cache_limit", self.feature_cache_limit, "above 0")
+        problems, kept = super().check(), self.kept()
         if kept and kept.folder.exists() and not kept.folder.is_dir():
             problems.append(f"--feature_cache {kept.folder}: is a file; name a folder, or none")
         return problems

@@ -1,19 +1,86 @@
-"""How an argument is written down: a field with its help line, and what may be wrong with its value."""
+"""How an argument is declared: its default, its line of help, its group in --help, and the range of its values."""
 
-from dataclasses import field
+import math
+from dataclasses import MISSING, Field, dataclass, field, fields
 
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
-def option(default, help: str, *aliases: str, **metadata):
-    """A field with its help line, other spellings, and argparse's own keywords such as `choices`."""
-    # argparse formats help with %, so a literal one would break --help.
-    metadata |= {"help": help.replace("%", "%%"), "aliases": list(aliases)}
-    return field(default=default, metadata=metadata)
+@dataclass(frozen=True)
+class Range:
+    """The interval that a number must lie in; None leaves a side open. NaN lies in no range."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.at_least is not None and self.at_most is not None:
+            return f"from {self.at_least:,} to {self.at_most:,}"
+        if self.above is not None and self.below not in (None, math.inf):
+            return f"between {self.above} and {self.below}, both excluded"
+        words = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
+        return ", ".join(f"{word} {limit:,}" for word, limit in words.items() if limit not in (None, math.inf))
 
 
-def check_range(problems: list[str], ok: bool, flag: str, value, must: str) -> None:
-    """Add a problem, unless a value is in its range."""
-    if not ok:
-        problems.append(f"--{flag}: {value!r} is out of range; it must be {must}")
+class Option(Field):
+    """A dataclass field with the range of its values and its group in --help.
+
+    They are attributes and no metadata, because `HfArgumentParser` hands all metadata to argparse.
+    """
+
+    __slots__ = ("group", "range")
+
+    def __init__(self, plain: Field, group: str | None, range: Range):
+        for name in Field.__slots__:
+            setattr(self, name, getattr(plain, name))
+        self.group, self.range = group, range
+
+    def with_default(self, default) -> "Option":
+        """Return the same option with another default."""
+        return Option(field(default=default, metadata=self.metadata), self.group, self.range)
+
+
+def option(
+    default, help: str, *aliases: str, group: str | None = None, choices=None, nargs: str | None = None, **limits: float
+) -> Option:
+    """Declare an argument of a dataclass that a script reads.
+
+    `help`: its first sentence is the line of --help, the whole text stands in `--help all`. `aliases`: other spellings of
+    the flag. `group`: the heading of --help that this option and those after it stand under. `choices` and `nargs` are
+    argparse's. `limits`: `at_least`, `above`, `at_most`, `below`, as in `Range`; None is always in range.
+    """
+    # argparse formats help with %, so a literal one would break it.
+    metadata = {"help": help.replace("%", "%%"), "aliases": list(aliases)}
+    metadata |= {"choices": list(choices)} if choices else {}
+    metadata |= {"nargs": nargs} if nargs else {}
+    shared = isinstance(default, list)  # a list may not be a default itself: every instance gets a copy
+    plain = field(
+        default=MISSING if shared else default,
+        default_factory=default.copy if shared else MISSING,
+        metadata=metadata,
+    )
+    return Option(plain, group, Range(**limits))
+
+
+class Arguments:
+    """What the dataclasses of arguments have in common."""
+
+    def check(self) -> list[str]:
+        """Name every value that is wrong, one line each; here those outside their range."""
+        problems = []
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            if isinstance(declared, Option) and value is not None and value not in declared.range:
+                problems.append(f"--{declared.name}: {value!r} is out of range; it must be {declared.range}")
+        return problems

@@ -1,52 +1,18 @@
-"""What finetune.py takes: the arguments of base, table, adapter, decoding and features, and Trainer's own."""
+"""What finetune.py takes: its own arguments and Trainer's; the import of these takes seconds."""
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass
 
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from blip2vqa.config.common import DataArguments, FeatureArguments, GenerationArguments, LoraArguments, ModelArguments
-from blip2vqa.config.fields import check_range, option
+from blip2vqa.config.fields import Range
+from blip2vqa.config.training import FINETUNE_OPTIONS, TrainingOptions
 
 
 @dataclass
-class FinetuneArguments(TrainingArguments):
-    """Everything of `transformers.TrainingArguments`, with this task's defaults and both common spellings."""
-
-    output_dir: str = option("./lora_finetuned", "Folder of the run: adapter, metrics, predictions, checkpoints.")
-    per_device_train_batch_size: int = option(4, "Questions in one step on one device.", "--batch_size")
-    per_device_eval_batch_size: int = option(16, "Questions answered at once on one device.")
-    num_train_epochs: float = option(3.0, "Passes over the training rows.", "--epochs")
-    learning_rate: float = option(1e-4, "Peak learning rate.")
-    warmup_steps: float = option(50, "Steps of rising learning rate; below 1: a share of all steps.")
-    seed: int = option(42, "Seed of the split, the adapter, the order of rows and dropout.")
-    eval_strategy: str = option("epoch", "When to answer the validation questions: epoch, steps or no.")
-    save_strategy: str = option(
-        None, "When to write a checkpoint: epoch, steps, best or no; default: as --eval_strategy."
-    )
-    save_total_limit: int = option(1, "Checkpoints kept, besides the best.")
-    load_best_model_at_end: bool = option(True, "Save the best on validation, not the last.")
-    metric_for_best_model: str = option(
-        "accuracy", "accuracy (exact match on validation; of captions: cider), or loss."
-    )
-    early_stopping_patience: int = option(None, "Stop after so many evaluations without a better score.")
-    logging_steps: float = option(10, "Optimizer steps between two lines of the log; below 1: a share of all steps.")
-    tokens_per_row: int = option(
-        512, "Longest row, in tokens, that questions of one image share (causal models); 0: one row a question."
-    )
-    tokens_per_batch: int = option(
-        0,
-        "Most tokens, padding included, that a device computes at once: a larger batch is split, like lengths together, and "
-        "its gradients are added up; 0: a batch is never split.",
-    )
-    report_to: list[str] = field(
-        default_factory=lambda: ["none"], metadata={"help": "Loggers: none, tensorboard, wandb, mlflow, all, …"}
-    )
-    remove_unused_columns: bool = option(False, "Must stay false: the collator needs every column.")
-    prediction_loss_only: bool = option(True, "Must stay true: answers are generated, not read off the logits.")
-    label_names: list[str] = field(default_factory=lambda: ["labels"], metadata={"help": "Must stay: labels."})
-    # Every adapter weight takes part in every step, so looking for idle ones would only cost time.
-    ddp_find_unused_parameters: bool = option(False, "As in torch's DistributedDataParallel.")
+class FinetuneArguments(TrainingOptions, TrainingArguments):
+    """Everything of `transformers.TrainingArguments`, with this task's defaults."""
 
     def __post_init__(self):
         if self.save_strategy is None:
@@ -55,17 +21,17 @@ class FinetuneArguments(TrainingArguments):
                 self.save_steps = self.eval_steps
         if "no" in (self.eval_strategy, self.save_strategy):
             self.load_best_model_at_end = False
+        if self.dataloader_num_workers:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warns of every worker's fork
         super().__post_init__()
 
     def check(self) -> list[str]:
-        problems = []
-        for flag in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            check_range(problems, getattr(self, flag) >= 1, flag, getattr(self, flag), "at least 1")
+        problems = super().check()
+        problems += Range(at_least=1).problem("gradient_accumulation_steps", self.gradient_accumulation_steps)
         if self.max_steps <= 0:
-            check_range(problems, 0 < self.num_train_epochs < 1e6, "num_train_epochs", self.num_train_epochs, "above 0")
-        check_range(problems, 0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+            problems += Range(above=0, below=1e6).problem("num_train_epochs", self.num_train_epochs)
         for flag in ("weight_decay", "max_grad_norm"):
-            check_range(problems, getattr(self, flag) >= 0, flag, getattr(self, flag), "at least 0")
+            problems += Range(at_least=0).problem(flag, getattr(self, flag))
         zero = getattr(self, "hf_deepspeed_config", None)
         if self.fsdp or (zero is not None and zero.is_zero3()):
             problems.append(
@@ -82,13 +48,7 @@ class FinetuneArguments(TrainingArguments):
                 problems.append(
                     f"--report_to {name}: not installed, or no logger that transformers knows; install it first"
                 )
-        check_range(problems, self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        check_range(problems, self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
-        for flag in ("tokens_per_row", "tokens_per_batch"):
-            check_range(problems, getattr(self, flag) >= 0, flag, getattr(self, flag), "at least 0")
-        patience = self.early_stopping_patience
-        check_range(problems, patience is None or patience >= 1, "early_stopping_patience", patience, "at least 1")
-        if patience is not None and not self.load_best_model_at_end:
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             problems.append("--early_stopping_patience: needs --load_best_model_at_end true")
         if self.remove_unused_columns or not self.prediction_loss_only or self.label_names != ["labels"]:
             problems.append(
@@ -97,7 +57,5 @@ class FinetuneArguments(TrainingArguments):
         return problems
 
 
-FINETUNE_ARGUMENTS = [
-    ModelArguments, DataArguments, LoraArguments, GenerationArguments, FeatureArguments, FinetuneArguments,
-]  # fmt: skip
+FINETUNE_ARGUMENTS = [*FINETUNE_OPTIONS[:-1], FinetuneArguments]
 """What finetune.py takes, in the order of `Run`'s fields."""

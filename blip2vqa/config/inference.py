@@ -1,11 +1,19 @@
 """What inference.py takes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.config.base import ServedBaseArguments
-from blip2vqa.config.common import check_decoding, check_prompt
-from blip2vqa.config.fields import check_range, option
+from blip2vqa.config.base import (
+    ADAPTER_ALIAS,
+    ANNOTATIONS,
+    IMAGE_DIR,
+    QUESTION_TYPE_COLUMN,
+    QUESTION_TYPES,
+    TABLE_ALIAS,
+    ServedBaseArguments,
+)
+from blip2vqa.config.common import check_question_prompt
+from blip2vqa.config.fields import option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.utils.errors import collect_errors
 
@@ -14,53 +22,60 @@ from blip2vqa.utils.errors import collect_errors
 class InferenceArguments(ServedBaseArguments):
     """What to answer and where to write it."""
 
-    csv_path: str = option(
-        None, "Table of questions: CSV, JSONL, official VQA questions JSON, `datasets` folder or Hub id."
-    )
-    image_dir: str = option(None, "Folder of the images; may be left out when the table holds the images itself.")
-    annotations_path: str = option(None, "Official VQA annotations JSON that belongs to --csv_path, for the metrics.")
-    output_path: str = option(
-        "results.csv", "Table written: the input's columns, generated_answer, confidence, status."
-    )
-    lora_model_path: list[str] = field(
-        default=None,
-        metadata={
-            "help": "Adapter: local folder or Hub id; without one the base answers alone. Several: TYPE=ADAPTER for types of "
-            "questions, default=ADAPTER for the others.",
-            "nargs": "+",
-        },
-    )
-    lora_revision: str = option(None, "Branch, tag or commit of the adapter on the Hub.")
-    prompt: str = option(None, "Prompt with {question} in it; default: the adapter's own.")
-    batch_size: int = option(1, "Questions answered at once; 16 or more is several times faster where there is memory.")
-    answers: str = option(
+    lora_model_path: list[str] | None = option(
         None,
-        "Text file of the answers allowed, one a line; each question gets the likeliest that five beams find, ranked.",
+        "Adapter: folder, name in the store or Hub id. Several: TYPE=ADAPTER for types of questions, default=ADAPTER for the "
+        "others. None: the base answers alone.",
+        ADAPTER_ALIAS,
+        nargs="+",
+        group="Adapter",
     )
-    num_beams: int = option(None, "Beams; 1 is greedy decoding; default: the adapter's own, else 1.")
-    max_new_tokens: int = option(None, "Longest answer, in tokens; default: the adapter's own, else 10.")
-    question_types: str = option(None, "Questions of these types alone, as in count,yes/no; default: all.")
-    question_type_column: str = option(None, "Column that names the type of each question; default: by rule.")
+    lora_revision: str | None = option(None, "Branch, tag or commit of the adapter on the Hub.")
+    csv_path: str | None = option(
+        None,
+        "Table of questions: CSV, JSONL, VQA's JSON, `datasets` folder or Hub id.",
+        TABLE_ALIAS,
+        group="Questions",
+    )
+    image_dir: str | None = IMAGE_DIR
+    annotations_path: str | None = ANNOTATIONS
+    question_types: str | None = QUESTION_TYPES
+    question_type_column: str | None = QUESTION_TYPE_COLUMN
     on_bad_image: str = option(
-        "error", "A missing or unreadable image: stop and name it, or say so in its row.", choices=["error", "skip"]
+        "error", "An unusable image: stop (error) or say so in its row (skip).", choices=["error", "skip"]
     )
-    bertscore_model: str = option("auto", "As in finetune.py.")
-    overwrite: bool = option(False, "Start anew even if the output exists, whole or in part.")
-    systems: str = option(
+    prompt: str | None = option(
+        None, "Prompt with {question} in it. Default: the adapter's own.", group="Answers and scores"
+    )
+    batch_size: int = option(
+        1, "Questions answered at once. 16 or more is several times faster where there is memory.", at_least=1
+    )
+    answers: str | None = option(
         None,
-        "JSON list of systems ({name, base_model_id, lora_model_path, quantization, prompt}) to compare on the table.",
+        "Text file of the answers allowed, one a line. Each question gets the likeliest that five beams find, ranked.",
     )
-    score: str = option(
-        None, "Score these predictions (CSV with generated_answer, or official results JSON); loads no model."
+    num_beams: int | None = option(None, "Beams; 1 is greedy decoding. Default: the adapter's own, else 1.", at_least=1)
+    max_new_tokens: int | None = option(
+        None, "Longest answer in tokens. Default: the adapter's own, else 10.", at_least=1
     )
+    bertscore_model: str = option("auto", "BERTScore's encoder: auto, minilm, none, Hub id or folder.")
+    score: str | None = option(
+        None,
+        "Predictions to score: CSV or official JSON; no model is loaded. The CSV has a column generated_answer.",
+    )
+    systems: str | None = option(
+        None,
+        "JSON or YAML list of systems to compare. Each has name, base_model_id, lora_model_path, quantization, prompt.",
+    )
+    output_path: str = option("results.csv", "Table: the input's columns, answers, confidence, status.", group="Output")
+    overwrite: bool = option(False, "Start anew even if the output exists, whole or in part.")
 
     def check(self) -> list[str]:
-        problems = []
+        problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
-        problems += check_prompt(self.prompt)
+        problems += check_question_prompt(self.prompt)
         collect_errors(problems, parse_question_types, self.question_types)
         if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
             problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")
-        check_range(problems, self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        return problems + check_decoding(vars(self))
+        return problems

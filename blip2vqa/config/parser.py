@@ -1,88 +1,122 @@
-"""Command lines: a JSON configuration first, flags on top, every mistake said in one line."""
+"""Command lines and configuration files as dataclasses: a file first, flags on top, every mistake said in one line."""
 
 import difflib
 import json
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter
+from argparse import Action
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArgumentParser
 
+from blip2vqa.config.fields import Option
+from blip2vqa.config.files import read_config
+from blip2vqa.config.help import format_help
 from blip2vqa.config.styles import style_file
+from blip2vqa.utils.console import LEVELS, set_log_level
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.version import __version__
 
-# Going on with a run, or publishing it, is not part of what it is; and a token is for nobody's eyes.
-_ONCE = ("resume_from_checkpoint", "push_to_hub", "hub_token")
+# How a run is launched, gone on with, published or printed is not part of what it is; and a token is for nobody's eyes.
+_ONCE = ("resume_from_checkpoint", "push_to_hub", "hub_token", "log_level", "ddp_backend")
 _SWITCH = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 """What `HfArgumentParser` reads as a truth value."""
 
 
-class _Parser(HfArgumentParser):
+class Parser(HfArgumentParser):
+    """`HfArgumentParser` with this project's --help, --version and --log_level, whose errors are `InputError`."""
+
+    def __init__(self, dataclasses: list[type], usage: str, description: str, known: Sequence[str] = ()):
+        """`known`: further options, whose values are taken and not looked at."""
+        super().__init__(dataclasses, usage=usage, description=description, allow_abbrev=False, add_help=False)
+        self.add_argument("-h", "--help", nargs="?", const="", action=_Help)
+        self.add_argument("--version", action="version", version=f"blip2vqa {__version__}")
+        if "log_level" not in (*self.options, *known):
+            self.add_argument("--log_level", "--log-level", choices=LEVELS)
+        for name in known:
+            if name not in self.options:
+                self.add_argument(f"--{name}", f"--{name.replace('_', '-')}", nargs="*", dest=name)
+
+    @property
+    def options(self) -> dict[str, Action]:
+        """Every spelling of an option, without its dashes."""
+        return {text.lstrip("-"): action for action in self._actions for text in action.option_strings}
+
+    def instances(self, namespace) -> tuple:
+        """Make the dataclasses of what was parsed. Raises `InputError` for what they refuse themselves."""
+        set_log_level(namespace.log_level)
+        values = vars(namespace)
+        try:
+            return tuple(
+                cls(**{one.name: values[one.name] for one in fields(cls) if one.init}) for cls in self.dataclass_types
+            )
+        except (ValueError, ImportError) as error:  # of __post_init__
+            raise InputError(" ".join(str(error).split())) from error
+
     def error(self, message: str):
         # argparse would print the usage of over a hundred options first, and hide the one line that matters.
         raise InputError(f"{message} (--help lists the options)")
 
 
-def parse(dataclasses: list[type], description: str, argv: list[str] | None = None) -> tuple[tuple, dict]:
-    """Parse `[CONFIG.json] [--flag value …]` into `dataclasses`; the options of a `--style` lie beneath both.
+class _Help(Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        if values not in ("", "all"):
+            raise InputError(f"--help {values}: takes nothing, or all")
+        print(format_help(parser.usage, parser.description, parser.dataclass_types, everything=values == "all"))
+        parser.exit()
 
-    Returns the instances, and the resolved values as a flat dict that repeats the run when read as CONFIG.json.
-    Raises `InputError` for whatever does not parse.
+
+def parse(
+    dataclasses: list[type],
+    description: str,
+    argv: list[str] | None = None,
+    *,
+    usage: str = "",
+    known: Sequence[str] = (),
+) -> tuple[tuple, dict]:
+    """Parse `[CONFIG.json|yaml] [--flag value …]` into `dataclasses`; the options of a `--style` lie beneath both.
+
+    Returns the instances, and the resolved values as a flat dict that repeats the run when read as a configuration.
+    `known`: further options, that are taken and not read. Raises `InputError` for whatever does not parse.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(dataclasses, description=description, allow_abbrev=False, add_help=True)
-    options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
-    flags = []
+    parser = Parser(dataclasses, usage, description, known)
+    options = parser.options
+    in_file = []
     if argv and not argv[0].startswith("-"):
-        flags = _flags_of_json(argv.pop(0), options)
-    argv = flags + argv
-    style = _last_value(argv, "--style") if "style" in options else None
-    if style:
-        argv = _flags_of_json(str(style_file(style)), options) + argv  # beneath all others
+        in_file = _flags_of_file(argv.pop(0), options)
     if argv and not argv[0].startswith("-"):
         raise InputError(f"argument {argv[0]!r}: expected a CONFIG.json first or a --flag")
+    raise_all(_spelt_twice((item for item in argv if item.startswith("--")), options))
+    argv = in_file + argv
     _allow_bare_resume(argv)
+    style = getattr(parser.parse_known_args(argv)[0], "style", None)
+    if style:
+        argv = _flags_of_file(str(style_file(style)), options) + argv  # beneath all others
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
-        problems = [_unknown(item, options, "argument") for item in unknown if item.startswith("-")]
-        raise InputError(
-            *problems or [f"argument {unknown[0]!r}: not expected here; text with blanks needs quotation marks"]
-        )
-    resolved = _resolved(dataclasses, vars(namespace), vars(parser.parse_known_args([])[0]))
-    try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False), resolved
-    except (ValueError, ImportError) as error:  # what the dataclasses check by themselves in __post_init__
-        raise InputError(" ".join(str(error).split())) from error
+        problems = [unknown_option(item, options, "argument") for item in unknown if item.startswith("-")]
+        raise InputError(*problems or [not_expected(unknown[0])])
+    defaults = vars(parser.parse_known_args([])[0])
+    return parser.instances(namespace), _resolved(dataclasses, vars(namespace), defaults)
 
 
 def _resolved(dataclasses: list[type], values: dict, defaults: dict) -> dict:
-    """All of the options declared by the project itself, whose defaults may change, and what differs of the others."""
-    own = {name for cls in dataclasses for name in cls.__annotations__}
+    """Return all of the options declared by the project itself, whose defaults may change, and what differs of the others."""
+    own = {one.name for cls in dataclasses for one in fields(cls) if isinstance(one, Option)}
     chosen = {name: value for name, value in values.items() if name in own or value != defaults[name]}
     return {name: value for name, value in chosen.items() if value is not None and name not in _ONCE}
 
 
-def _flags_of_json(path: str, options: dict) -> list[str]:
-    """A JSON object as flags, so that one parser checks and converts both."""
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"configuration {path}: no such file; the first argument is a JSON file or a --flag")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"configuration {path}: not readable as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"configuration {path}: must hold one JSON object of option: value")
-    problems = [_unknown(key, options, f"configuration {path}: key") for key in values if key not in options]
-    if problems:
-        raise InputError(*problems)
-    spelt: dict[str, str] = {}
-    for key in values:
-        other = spelt.setdefault(options[key].dest, key)
-        if other != key:
-            problems.append(f"configuration {path}: {other} and {key} are the same option; keep one")
-    if problems:
-        raise InputError(*problems)
+def _flags_of_file(path: str, options: dict[str, Action]) -> list[str]:
+    """Return a configuration file as flags, so that one parser checks and converts both."""
+    if not Path(path).is_file():
+        raise InputError(f"configuration {path}: no such file; the first argument is a JSON or YAML file or a --flag")
+    values, where = read_config(path), f"configuration {path}: "
+    known = options.keys() - {"h", "help", "version"}
+    raise_all([unknown_option(key, options, f"{where}key") for key in values if key not in known])
+    raise_all([where + problem for problem in _spelt_twice(values, options)])
     flags = []
     for key, value in values.items():
         if value is None:
@@ -97,39 +131,47 @@ def _flags_of_json(path: str, options: dict) -> list[str]:
     return flags
 
 
-def _last_value(argv: list[str], flag: str) -> str | None:
-    """What a flag is given last, in either spelling; None without it."""
-    value = None
-    for item, following in zip(argv, [*argv[1:], None], strict=True):
-        value = following if item == flag else item[len(flag) + 1 :] if item.startswith(f"{flag}=") else value
-    return value
+def _spelt_twice(names: Iterable[str], options: dict[str, Action]) -> list[str]:
+    """Name every two spellings of one option; a flag may be repeated in one spelling, the last counts."""
+    first: dict[str, str] = {}
+    problems = []
+    for given in names:
+        name = given.partition("=")[0]
+        action = options.get(name.lstrip("-"))
+        other = first.setdefault(action.dest, name) if action else name
+        if other != name:
+            problems.append(f"{other} and {name} are the same option; keep one")
+    return problems
 
 
-def _unknown(name: str, options: dict, what: str) -> str:
+def unknown_option(name: str, options: dict[str, Action], what: str) -> str:
+    """Say that an option is not known, with the one that is spelt most like it."""
     name = name.split("=")[0]
     near = difflib.get_close_matches(name.lstrip("-"), options, n=1)
     hint = f"did you mean {'--' if name.startswith('-') else ''}{near[0]}?" if near else "--help lists the options"
     return f"{what} {name}: unknown; {hint}"
 
 
+def not_expected(word: str) -> str:
+    """Say that a word stands where none may stand."""
+    return f"argument {word!r}: not expected here; text with blanks needs quotation marks"
+
+
 def _allow_bare_resume(argv: list[str]) -> None:
-    """`--resume_from_checkpoint` with no value means the last checkpoint, as in Trainer's own `True`."""
+    """Let `--resume_from_checkpoint` with no value mean the last checkpoint, as Trainer's own `True`."""
     name = "--resume_from_checkpoint"
     for position, item in enumerate(argv):
         if item == name and (position + 1 == len(argv) or argv[position + 1].startswith("--")):
             argv[position] = f"{name}=true"
 
 
-def parse_command(name: str, arguments: type, argv: list[str]):
-    """Parse `WORD … [--flag value …]` of the command `name` into its dataclass; see `exchange_arguments`.
+def parse_command(name: str, arguments: type, argv: list[str], program: str = "exchange.py"):
+    """Parse `WORD … [--flag value …]` of the command `name` into its dataclass, one of `blip2vqa.config.exchange`.
 
-    Words and flags may stand in any order; a word is the first of `WORDS` that no flag gives. Raises `InputError`.
+    A word is the value of the first of `WORDS` that no flag gives. Raises `InputError`.
     """
-    words = [word.upper() if word in arguments.NEEDED else f"[{word.upper()}]" for word in arguments.WORDS]
-    needed = [f"--{one} {one.upper()}" for one in arguments.NEEDED if one not in arguments.WORDS]
-    shown = {"usage": " ".join(["%(prog)s", name, *words, *needed, "[--option VALUE …]"]), "formatter_class": _Help}
-    parser = _Parser([arguments], description=arguments.__doc__, allow_abbrev=False, **shown)
-    options = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
+    parser = Parser([arguments], _usage(f"{program} {name}", arguments), arguments.__doc__)
+    options = parser.options
     words, flags = _words_and_flags(argv, options)
     names = [flag.partition("=")[0].lstrip("-") for flag in flags if flag.startswith("-")]
     given = {options[name].dest for name in names if name in options}
@@ -140,22 +182,27 @@ def parse_command(name: str, arguments: type, argv: list[str]):
         flags += [f"--{option}", *words[:count]]
         words = words[count:]
     if words:
-        raise InputError(f"argument {words[0]!r}: not expected here; text with blanks needs quotation marks")
+        raise InputError(not_expected(words[0]))
     namespace = parser.parse_args(flags)
-    missing = [option for option in arguments.NEEDED if getattr(namespace, option) in (None, "", [])]
+    missing = [option for option in arguments.needed() if getattr(namespace, option) in (None, "", [])]
     if missing:
         shown = [f"--{option}" if option not in arguments.WORDS else option.upper() for option in missing]
         raise InputError(f"{', '.join(shown)}: missing (--help lists the options)")
-    return arguments(**vars(namespace))
+    return parser.instances(namespace)[0]
 
 
-class _Help(ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action: Action) -> str:
-        return action.help if action.default is None else super()._get_help_string(action)
+def _usage(program: str, arguments: type) -> str:
+    needed = arguments.needed()
+    words = [word.upper() if word in needed else f"[{word.upper()}]" for word in arguments.WORDS]
+    flags = [f"--{name} {name.upper()}" for name in needed if name not in arguments.WORDS]
+    return " ".join([program, *words, *flags, "[--option VALUE …]"])
 
 
-def _words_and_flags(argv: list[str], options: dict) -> tuple[list[str], list[str]]:
-    """Words that are no flag's value, and the rest; a switch takes none but yes or no, and what follows it stays a word."""
+def _words_and_flags(argv: list[str], options: dict[str, Action]) -> tuple[list[str], list[str]]:
+    """Split a command line into words that are no flag's value, and the rest.
+
+    A switch takes yes or no as its value and nothing else: what follows it stays a word.
+    """
     words, flags, problems, rest = [], [], [], list(argv)
     while rest:
         item = rest.pop(0)
@@ -166,11 +213,12 @@ def _words_and_flags(argv: list[str], options: dict) -> tuple[list[str], list[st
         flag, sign, _ = item.partition("=")
         action = options.get(flag.lstrip("-"))
         if action is None:
-            problems.append(_unknown(item, options, "argument"))
+            problems.append(unknown_option(item, options, "argument"))
         if action is None or sign or action.nargs == 0:
             continue
         most = len(rest) if action.nargs == "+" else 1
-        while rest and most and not rest[0].startswith("--") and (action.nargs != "?" or rest[0].lower() in _SWITCH):
+        values = (*_SWITCH, "all") if action.dest == "help" else _SWITCH
+        while rest and most and not rest[0].startswith("--") and (action.nargs != "?" or rest[0].lower() in values):
             flags.append(rest.pop(0))
             most -= 1
     raise_all(problems)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from blip2vqa.data.downloading import ADDRESS, download
 from blip2vqa.data.images import BadImage, ImageSource, check_images, picture_extensions
+from blip2vqa.utils.progress import show_progress
 
 MAX_SHOWN = 200  # characters of a place in a message; a data: address may have millions
 AT_ONCE = 8  # downloads
@@ -79,7 +78,7 @@ def gather_images(
     hidden = not progress or len(addresses) < 2
     with ThreadPool(AT_ONCE) as pool:
         fetched = pool.imap_unordered(fetch, addresses.items())
-        for name, result in tqdm(fetched, "fetching", len(addresses), unit="image", disable=hidden):
+        for name, result in show_progress(fetched, "fetching", len(addresses), unit="image", disable=hidden):
             if isinstance(result, BadImage):
                 bad[name] = result.reason
             else:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
+
+from blip2vqa.utils.progress import show_progress
 
 if TYPE_CHECKING:
     import datasets
@@ -209,7 +210,7 @@ def check_images(
     digests, bad = {}, {}
     hidden = not progress or len(sources) < MIN_IMAGES_FOR_BAR
     with ThreadPool(num_workers) as pool:
-        results = tqdm(
+        results = show_progress(
             pool.imap(check, sources, chunksize=8), "checking images", len(sources), unit="image", disable=hidden
         )
         for source, (digest, reason) in zip(sources, results, strict=True):

@@ -1,6 +1,5 @@
 """Distil an adapter: it answers questions about pictures, and a fresh adapter of another base learns its confident answers."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +8,7 @@ from blip2vqa.adapters.base.checkpoints import Checkpoint
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.ref import CURRENT
 from blip2vqa.config.exchange import TransferArguments
+from blip2vqa.config.files import read_config
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.data.examples import Example
@@ -61,7 +61,7 @@ def distil(
         )
     folder.mkdir(parents=True)
     _write(folder / LEARNED_TABLE, kept)
-    given = json.loads(Path(args.finetune).read_text()) if args.finetune else {}
+    given = read_config(args.finetune) if args.finetune else {}
     flags = {name: value for name, value in _taken_over(source, base).items() if name not in given}
     if held_out:
         _write(folder / HELD_OUT, [(example, example.answer) for example in held_out])

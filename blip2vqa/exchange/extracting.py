@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 from torch import nn
-from tqdm.auto import tqdm
 
 from blip2vqa.adapters.algebra import Deltas, Factors, derive, largest_rank, write_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
@@ -18,6 +17,7 @@ from blip2vqa.config.roles import ROLES
 from blip2vqa.models.classes import head_answers
 from blip2vqa.models.places import scopes_and_roles
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.progress import show_progress
 
 EXACT_SIDE = 1024
 """Up to this many rows or columns, all singular vectors cost less than the product that finds them."""
@@ -150,7 +150,7 @@ def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> 
     """Compare two checkpoints weight by weight; linear layers are brought to `rank` at once."""
     found, linear = _Difference(), {f"{name}.weight" for name in _linear_layers(base)}
     own = base.trained_whole
-    for name in tqdm(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
+    for name in show_progress(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
         if name not in base.names or base.shape(name) != tuned.shape(name):
             if name in linear:
                 shapes = f"{list(tuned.shape(name))} and {list(base.shape(name))}"

@@ -14,7 +14,6 @@ from huggingface_hub import snapshot_download
 from peft import PeftModel
 from peft.utils import set_peft_model_state_dict
 from torch import nn
-from tqdm.auto import tqdm
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from blip2vqa.adapters.algebra import split_weights
@@ -26,6 +25,7 @@ from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.models.loading import first_line
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic, write_text_atomic
+from blip2vqa.utils.progress import show_progress
 
 COPIED = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*", "vocab*",
@@ -160,7 +160,7 @@ def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
     added = {name: tensor for name, tensor in plan.whole.items() if name not in base.places}
     weight_map, size = {}, 0
     total = sum(len(reader.stored) for reader in base.readers)
-    with tqdm(total=total, desc="merging", unit="weight", disable=not progress, leave=False) as bar:
+    with show_progress(total=total, desc="merging", unit="weight", disable=not progress, leave=False) as bar:
         for number, reader in enumerate(base.readers, 1):
             stored = {}
             for key, entry in reader.stored.items():

@@ -18,7 +18,6 @@ import PIL.Image
 import torch
 import transformers
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
 from blip2vqa.config.common import KeptFeatures
 from blip2vqa.data.images import BadImage, ImageSource, open_image
@@ -29,6 +28,7 @@ from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.distributed import run_on_all_ranks
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.memory import free_memory
+from blip2vqa.utils.progress import show_progress
 
 DECODING_THREADS = 4
 
@@ -255,7 +255,7 @@ def _encode(
     batches = [digests[start : start + batch_size] for start in range(0, len(digests), batch_size)]
     hidden = not progress or not PartialState().is_main_process
     with (
-        tqdm(total=len(digests), desc="encoding images", unit="image", disable=hidden) as bar,
+        show_progress(total=len(digests), desc="encoding images", unit="image", disable=hidden) as bar,
         ThreadPoolExecutor(DECODING_THREADS) as pool,
         store.writer() as writer,
         torch.inference_mode(),

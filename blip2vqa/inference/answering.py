@@ -7,17 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
 from blip2vqa.adapters.ref import CURRENT, AdapterRef
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
-from blip2vqa.data.examples import BadRow, Example, check_examples, load_questions, missing_types, of_types
+from blip2vqa.data.examples import BadRow, Example, check_examples, missing_types, of_types
 from blip2vqa.data.prediction_table import PredictionsTable, partial_path
-from blip2vqa.data.predictions import read_predictions
 from blip2vqa.data.tables import Table, load_table
-from blip2vqa.evaluation.bertscore import bertscore_scorer
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import ANSWERS_WITH, Answer, answer_by_batch
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec, parse_adapters
@@ -29,6 +26,7 @@ from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import run_on_main_rank, start
 from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.progress import show_progress
 
 DEFAULT = AdapterRef.named("default")
 """The adapter for types of questions that have none of their own."""
@@ -114,27 +112,9 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def score_table(args: InferenceArguments) -> dict:
-    """Score predictions of any system against the table's answers; no model and no image is loaded."""
-    raise_all(args.check())
-    examples = load_questions(args.csv_path, args.annotations_path, question_type_column=args.question_type_column)
-    said = dict(zip(map(id, examples), read_predictions(args.score, examples), strict=True))
-    types = parse_question_types(args.question_types)
-    examples = of_types(examples, types, args.csv_path) if types else examples
-    scorer = bertscore_scorer(args.bertscore_model)
-    metrics = {"predictions": score(examples, [said[id(example)] for example in examples], bertscore=scorer)}
-    write_json_atomic(score_path(args.score), metrics)
-    return metrics
-
-
 def metrics_path(output_path: str) -> Path:
     """Name the file of the metrics: `RESULTS.metrics.json` for `RESULTS.csv`."""
     return Path(output_path).with_suffix(".metrics.json")
-
-
-def score_path(predictions: str) -> Path:
-    """Name the file of the scores: `PREDICTIONS.score.json` for `PREDICTIONS.csv`."""
-    return Path(predictions).with_suffix(".score.json")
 
 
 def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
@@ -241,7 +221,7 @@ def _answer(
         print(_start_block(args, job, loaded, kept, pending), flush=True)
     requests = [job.requests[job.ref_for(example)] for example in pending]
     batches = answer_by_batch(loaded, found, pending, requests, batch_size=args.batch_size)
-    with tqdm(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
+    with show_progress(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
         for batch in batches:
             if table:
                 table.add(_result(job, pending[index], answer) for index, answer in batch)

@@ -9,7 +9,6 @@ from dataclasses import asdict
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from blip2vqa.data.examples import Example
@@ -19,6 +18,7 @@ from blip2vqa.inference.request import Answer, AnswerRequest, Decoding, use_adap
 from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
+from blip2vqa.utils.progress import show_progress
 
 BATCHES_TOGETHER = 4
 """Most batches among whose questions like lengths are put together; fewer where they would have more images than a batch has
@@ -305,7 +305,7 @@ def answer_examples(
     loaded.model.eval()
     answers: list[Answer] = [None] * len(examples)
     requests = [requests] * len(examples) if isinstance(requests, AnswerRequest) else requests
-    with tqdm(total=len(examples), desc=progress, unit="row", disable=hidden, leave=False) as bar:
+    with show_progress(total=len(examples), desc=progress, unit="row", disable=hidden, leave=False) as bar:
         for batch in answer_by_batch(loaded, features, examples, requests, batch_size=batch_size):
             for index, answer in batch:
                 answers[index] = answer

@@ -3,7 +3,6 @@
 Systems of one base share its weights and the features of the images.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,6 +15,7 @@ from accelerate import PartialState
 from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.fields import QUANTIZATIONS
+from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
@@ -64,10 +64,7 @@ class Group:
 
 def read_systems(path: str) -> list[System]:
     """Read and check the list of systems. Raises `InputError` with every problem found."""
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"--systems {path}: not readable as JSON: {error}") from error
+    entries = read_file(path, "--systems")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(
             f'--systems {path}: must hold a list of objects, like [{{"name": "base", "base_model_id": …}}]'

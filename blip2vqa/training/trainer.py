@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback
 
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.data.examples import Example
@@ -17,6 +17,7 @@ from blip2vqa.models.text import PromptEncoder
 from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.data import RunData
 from blip2vqa.training.micro_batches import split_by_tokens
+from blip2vqa.training.progress_callback import TrainingProgress
 from blip2vqa.training.run import Run
 
 Answering = Callable[[list[Example], str], list[Answer]]
@@ -156,6 +157,8 @@ class VQATrainer(Trainer):
         self.answers_by_step: dict[int, list[Answer]] = {}  # to the validation questions
         self.sampler = row_sampler(data.train, text, args, tokens_per_row)
         self.add_callback(_EpochCallback(dataset, self.sampler))
+        if self.pop_callback(ProgressCallback):  # upstream's is there unless --disable_tqdm
+            self.add_callback(TrainingProgress())
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
         """Compute the loss as upstream does, then generate answers from prompts alone.

@@ -1,4 +1,4 @@
-"""How a script ends: 0 done, 1 failed on the way, 2 wrong input, with one line for each problem and no traceback."""
+"""How a script ends, and what it prints: exit code 0 done, 1 failed on the way, 2 wrong input with a line for each problem."""
 
 import logging
 import os
@@ -8,15 +8,14 @@ from collections.abc import Callable
 
 from blip2vqa.utils.errors import InputError
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
 
 def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:
-    """Run a script's `main` and exit with the house's codes. `go_on` tells what to do after Ctrl-C."""
+    """Run a script's `main` and exit with its code. `go_on` tells what to do after Ctrl-C."""
     is_main = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
-    # Of an unreachable Hub it reports every retry, twice; what follows from it is said in one line here.
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    # Raised by upstream for its own deprecations; a user of these scripts can do nothing about them.
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    _quiet_libraries()
     try:
         main()
     except InputError as error:
@@ -28,10 +27,36 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
         if is_main:
             print(f"interrupted; files that were finished are kept; {go_on}", file=sys.stderr)
         sys.exit(1)
-    _leave_the_others()
+    _leave_process_group()
 
 
-def _leave_the_others() -> None:
+def set_log_level(name: str | None) -> None:
+    """Set the least level of log lines that are printed; None, or a word of Trainer's that is no level, changes nothing.
+
+    Warnings of Python follow: `debug` shows those that are hidden by default, `error` and above hide all.
+    """
+    if name not in LEVELS:
+        return
+    level = logging.getLevelNamesMapping()[name.upper()]
+    logging.getLogger().setLevel(level)
+    if level >= logging.ERROR:
+        warnings.filterwarnings("ignore")
+    elif level == logging.DEBUG:
+        warnings.resetwarnings()
+
+
+def _quiet_libraries() -> None:
+    """Hide what libraries print and a user of the scripts can do nothing about; the environment may say otherwise."""
+    # Of an unreachable Hub it reports every retry, twice; what follows from it is said in one line here.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    # Raised by upstream for its own deprecations.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    if not sys.stderr.isatty():  # bars of transformers, huggingface_hub and datasets
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+def _leave_process_group() -> None:
     """End this process's part in a launch of several, after all its work is done.
 
     Without it gloo's threads may still be letting go of tensors while the interpreter shuts down, which aborts the process

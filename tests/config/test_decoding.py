@@ -4,14 +4,14 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from blip2vqa.config.common import GenerationArguments, check_decoding
-from blip2vqa.config.decoding import DECODING, Decoding, describe_range, find_out_of_range
+from blip2vqa.config.common import GenerationArguments
+from blip2vqa.config.decoding import DECODING, Decoding, check_decoding, find_out_of_range
 
 
 def test_the_arguments_have_its_options_defaults_and_help():
     arguments = {field.name: field for field in fields(GenerationArguments)}
     for name, setting in DECODING.items():
-        assert arguments[name].type is setting.type
+        assert arguments[name].type in (setting.type, setting.type | None)
         assert arguments[name].default == (None if name == "max_new_tokens" else setting.default)
         assert arguments[name].metadata["help"] == setting.metadata["help"]
     assert list(arguments) == [*DECODING, "bertscore_model"]
@@ -40,8 +40,7 @@ def test_ranges(options, found):
     assert find_out_of_range(options) == found
 
 
-def test_a_range_is_described():
-    assert describe_range({"at_least": 1}) == "at least 1"
+def test_a_problem_is_one_line():
     assert check_decoding({"num_beams": 0, "style": "other"}) == [
         "--num_beams: 0 is out of range; it must be from 1 to 1,048,576"
     ]

@@ -198,7 +198,7 @@ def test_a_switch_is_off_where_it_is_said_and_numbers_may_be_negative():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_a_command_needs(name):
-    needed = COMMANDS[name].arguments.NEEDED
+    needed = COMMANDS[name].arguments.needed()
     if not needed:
         assert command(name).store is None
         return

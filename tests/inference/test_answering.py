@@ -9,7 +9,8 @@ from PIL import Image
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.inference import answering, generation, model_spec
-from blip2vqa.inference.answering import metrics_path, score_table
+from blip2vqa.inference.answering import metrics_path
+from blip2vqa.inference.scoring import score_table
 from blip2vqa.utils.errors import InputError
 
 

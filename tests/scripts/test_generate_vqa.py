@@ -125,7 +125,7 @@ def test_a_table_is_a_catalogue_too(archive, tmp_path):
     (["--abo_dir", "ABO", "--val_split", "0.5", "--test_split", "0.5"],
      "--val_split + test_split: 1.0 is out of range; it must be below 1"),
     (["--abo_dir", "ABO", "--output_path", "vqa.json"], "--output_path vqa.json: a table of another kind; name a .csv"),
-    (["--abo_dir", "ABO", "--max_answer_share", "0"], "--max_answer_share: 0.0 is out of range; it must be above 0 to 1"),
+    (["--abo_dir", "ABO", "--max_answer_share", "0"], "--max_answer_share: 0.0 is out of range; it must be above 0, at most 1"),
     (["--abo_dir", "ABO", "--output_path", "/dev/null/x/vqa.csv"],
      "--output_path /dev/null/x/vqa.csv: its folder cannot be written to: Not a directory"),
 ])  # fmt: skip

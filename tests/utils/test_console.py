@@ -1,8 +1,15 @@
-"""How a script ends."""
+"""How a script ends, and what it prints."""
 
+import logging
+import warnings
+
+import pytest
 import torch.distributed as dist
 
-from blip2vqa.utils.console import run_script
+from blip2vqa.config.inference import InferenceArguments
+from blip2vqa.config.parser import parse
+from blip2vqa.utils.console import run_script, set_log_level
+from helpers.launching import run_script as run_process
 
 
 def test_a_script_that_is_done_has_left_its_process_group(tmp_path):
@@ -15,3 +22,43 @@ def test_a_script_that_is_done_has_left_its_process_group(tmp_path):
     run_script(main)
     assert seen == [True]
     assert not dist.is_initialized()
+
+
+@pytest.fixture
+def levels(monkeypatch):
+    """The root logger, whose level, like the filters of warnings, is put back afterwards."""
+    root = logging.getLogger()
+    before = root.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        yield root
+    root.setLevel(before)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("debug", True), ("warning", True), ("error", False), ("critical", False)])
+def test_one_switch_for_log_lines_and_warnings(levels, name, shown):
+    parse([InferenceArguments], "", ["--log_level", name])
+    assert logging.getLogger("blip2vqa.anything").getEffectiveLevel() == getattr(logging, name.upper())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.warn("a warning", UserWarning, stacklevel=1)
+    assert bool(caught) == shown
+
+
+def test_without_the_switch_nothing_changes(levels):
+    before = levels.level
+    for name in (None, "passive"):
+        set_log_level(name)
+    assert levels.level == before
+
+
+def test_a_script_at_log_level_error_prints_errors_alone(drawn, tiny_opt, tmp_path):
+    images, table = drawn
+    rows = table.read_text().splitlines()
+    (tmp_path / "t.csv").write_text("\n".join(rows[:7]))
+    argv = ["finetune.py", "--csv_path", tmp_path / "t.csv", "--eval_csv_path", tmp_path / "t.csv"]
+    argv += ["--image_dir", images, "--base_model_id", tiny_opt, "--output_dir", tmp_path / "run", "--bertscore_model"]
+    argv += ["none", "--epochs", "1", "--use_cpu"]
+    done = run_process(*argv, "--log_level", "error")
+    assert (done.returncode, done.stderr) == (0, "")
+    warned = run_process(*argv, "--output_dir", tmp_path / "again")
+    assert "WARNING " in warned.stderr and "\r" not in warned.stderr

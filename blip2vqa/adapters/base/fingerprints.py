@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
@@ -20,6 +19,7 @@ from blip2vqa.models.loading import load_processor, remembered
 from blip2vqa.models.places import part_of
 from blip2vqa.models.text import IMAGE_TOKEN
 from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.progress import show_progress
 
 FORMAT = 1  # another number for another way to compute any of it: results of two formats are not compared
 
@@ -156,7 +156,7 @@ def fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: bool
     # Hashing and reading both leave the interpreter to others.
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         results = pool.map(examine, jobs)
-        for part, short, digest, part_sketch in tqdm(
+        for part, short, digest, part_sketch in show_progress(
             results, "fingerprint", len(jobs), unit="weight", disable=not progress, leave=False
         ):
             lines.setdefault(part, []).append([short, digest])

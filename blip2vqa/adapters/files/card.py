@@ -6,7 +6,6 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from blip2vqa.config.decoding import DECODING
 from blip2vqa.evaluation.metric import Metric, Needs
 from blip2vqa.evaluation.metrics import main_metric, metrics_shown, scorers_of
 from blip2vqa.evaluation.verdict import ROWS, present_rows, verdict
@@ -190,11 +189,8 @@ def _training(manifest: dict) -> str:
         "rank": manifest.get("rank"),
         "alpha": manifest.get("alpha"),
         "end of an answer": manifest.get("end_token") and f"`{manifest['end_token']!r}`",
-        **{
-            setting.metadata["card"]: decoding.get(name)
-            for name, setting in DECODING.items()
-            if "card" in setting.metadata
-        },
+        "beams": decoding.get("num_beams"),
+        "longest answer (tokens)": decoding.get("max_new_tokens"),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()) if versions else None,
     }
     listed = "\n".join(f"- {name}: {value}" for name, value in lines.items() if value not in (None, ""))

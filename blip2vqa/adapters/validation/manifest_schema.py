@@ -4,7 +4,6 @@ Checks, what `inspect` shows, what an adapter made from another takes over, and 
 are all drawn from here. Keys that nobody knows may stay.
 """
 
-from dataclasses import Field as DataclassField
 from dataclasses import dataclass
 from math import isfinite
 from typing import Annotated, Literal
@@ -25,6 +24,7 @@ from blip2vqa.adapters.validation.schema import (
     problems_of,
 )
 from blip2vqa.config.decoding import DECODING, find_out_of_range
+from blip2vqa.config.fields import Option
 from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.utils.strict_json import shown
 
@@ -89,10 +89,9 @@ class _Decoding(Schema):
         return self
 
 
-def _option(setting: DataclassField) -> tuple:
-    limits, kind = setting.metadata, Number if setting.type is float else setting.type
-    bounds = {"ge": limits.get("at_least"), "gt": limits.get("above"), "le": limits.get("at_most")}
-    return Annotated[kind, Field(**bounds)], setting.default
+def _option(setting: Option) -> tuple:
+    limits, kind = setting.range, Number if setting.type is float else setting.type
+    return Annotated[kind, Field(ge=limits.at_least, gt=limits.above, le=limits.at_most)], setting.default
 
 
 DecodingOptions = create_model(

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from blip2vqa.adapters.ref import CURRENT
 from blip2vqa.adapters.resolve import is_adapter
 from blip2vqa.config.generate import WriterArguments
@@ -26,6 +24,7 @@ from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import remembered
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.memory import free_memory
+from blip2vqa.utils.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def _compute(model: Respondent, missing: list[dict[str, tuple[Item, str]]], ledg
         logger.warning(
             "%s: %d questions are longer than it can read, and count as not answered", model.name, len(too_long)
         )
-    with tqdm(total=sum(map(len, missing)), desc=progress, unit="question") as bar:
+    with show_progress(total=sum(map(len, missing)), desc=progress, unit="question") as bar:
         for start in range(0, len(missing), PICTURES_TOGETHER):
             rows = {key: row for one in missing[start : start + PICTURES_TOGETHER] for key, row in one.items()}
             items = {item.digest: item for item, _ in rows.values()}

@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from blip2vqa.config.generate import CatalogueArguments
 from blip2vqa.data.images import BadImage
@@ -17,6 +16,7 @@ from blip2vqa.generate.catalogue.facts import facts_of, named_in
 from blip2vqa.generate.catalogue.pictures import PictureStats, measure_picture
 from blip2vqa.generate.catalogue.vocabulary import vocabulary
 from blip2vqa.generate.rows import Item, Product
+from blip2vqa.utils.progress import show_progress
 
 AT_ONCE = 256  # pictures measured before it is checked again how many are still needed
 NAME = 200  # characters of a name that are kept
@@ -58,7 +58,7 @@ def choose_items(
                 else:
                     counts[ABOVE_SHARE] += 1
 
-    with ThreadPool() as pool, tqdm(total=wanted, desc="measuring pictures", unit="image") as bar:
+    with ThreadPool() as pool, show_progress(total=wanted, desc="measuring pictures", unit="image") as bar:
         for item, stats in _measured(turns(), pool, wanted, taken):
             if len(taken) == wanted:
                 break  # the rest was measured in one batch with the last that was wanted

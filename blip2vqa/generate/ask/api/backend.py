@@ -7,8 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tqdm.auto import tqdm
-
 from blip2vqa.config.generate import ApiArguments
 from blip2vqa.generate.ask import prompts
 from blip2vqa.generate.ask.api.client import explain, give_up
@@ -17,6 +15,7 @@ from blip2vqa.generate.ask.api.requester import Requester
 from blip2vqa.generate.ask.api.responses import Outcome, Responses
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Item, Question
+from blip2vqa.utils.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[
     ]
     initial = len(outcomes) - len(waiting)
     failures = nonsense = 0
-    with tqdm(total=len(outcomes), initial=initial, desc="asking", unit="picture") as bar:
+    with show_progress(total=len(outcomes), initial=initial, desc="asking", unit="picture") as bar:
         try:
             for thread in threads:
                 thread.start()

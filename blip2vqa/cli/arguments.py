@@ -1,0 +1,74 @@
+"""What the commands do alike with their arguments: how they are called, and what is refused before torch is imported."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from blip2vqa.config.parser import parse
+from blip2vqa.utils.errors import InputError, raise_all
+
+_SCRIPTS = {
+    "finetune": "accelerate launch finetune.py",
+    "infer": "python inference.py",
+    "caption": "python caption.py",
+    "generate": "python generate_vqa.py",
+    "exchange": "python exchange.py",
+}
+_TABLES = ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score")
+_ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".json")  # a table of another name may be a data set of the Hub
+_FOLDERS = {
+    **dict.fromkeys(("base_model_id", "base", "tuned", "target"), "base model"),
+    **dict.fromkeys(("lora_model_path", "start_from", "adapter", "adapters", "first", "second", "direct"), "adapter"),
+}
+
+
+def called(command: str) -> str:
+    """Return how the user called `command`: as `blip2vqa COMMAND`, or by the script of the same purpose."""
+    script = _SCRIPTS[command]
+    return script if Path(sys.argv[0]).name == script.split()[-1] else f"blip2vqa {command}"
+
+
+def described(command: str, text: str) -> str:
+    """Return a command's description with its examples as the user calls it."""
+    return text.replace(f"blip2vqa {command}", called(command))
+
+
+def parse_arguments(
+    command: str, dataclasses: list[type], description: str, argv: list[str], *, needs: str, known: Sequence[str] = ()
+) -> tuple[tuple, dict]:
+    """Parse the command line `argv` as `blip2vqa.config.parser.parse`; `needs`: arguments that it cannot do without."""
+    program = called(command)
+    if not argv:
+        raise InputError(f"no arguments are given; try {program} {needs} (--help lists the options)")
+    usage = f"{program} [CONFIG.json or .yaml] [--option VALUE …]"
+    return parse(dataclasses, described(command, description), argv, usage=usage, known=known)
+
+
+def check_paths(parts: Iterable) -> None:
+    """Raise `InputError` if a path among the arguments leads nowhere, with all that is wrong with them otherwise.
+
+    Found here, it takes no second; later, it would have to wait for the import of torch.
+    """
+    parts = list(parts)
+    missing = [problem for part in parts for problem in _missing(part)]
+    if missing:
+        raise_all([*(problem for part in parts if hasattr(part, "check") for problem in part.check()), *missing])
+
+
+def _missing(part) -> list[str]:
+    given = {name: value for name, value in vars(part).items() if value}
+    problems = [
+        f"--{name} {given[name]}: no such file"
+        for name in _TABLES
+        if name in given
+        and Path(given[name].removesuffix(".gz")).suffix.lower() in _ENDINGS
+        and not Path(given[name]).exists()
+    ]
+    if "image_dir" in given and not Path(given["image_dir"]).is_dir():
+        problems.append(f"--image_dir {given['image_dir']}: no such folder")
+    for name, what in _FOLDERS.items():
+        several = given.get(name, [])
+        for path in [several] if isinstance(several, str) else [one.rpartition("=")[2] for one in several]:
+            if path.startswith(("/", "./", "../", "~")) and not Path(path).expanduser().exists():
+                problems.append(f"{what} {path}: no such folder")
+    return problems

@@ -1,0 +1,42 @@
+"""Keep, check, merge, move and publish adapters.
+
+    blip2vqa exchange COMMAND …
+
+ADAPTER is a folder, a name in the store, or a Hub id. `blip2vqa exchange COMMAND --help` lists a
+command's options; --json prints its result as JSON. The exit code of check is 0 for an adapter that
+fits, 3 for one that can be converted, 1 for one that cannot. Commands:
+"""
+
+import json
+import sys
+
+from blip2vqa.cli.arguments import called, check_paths, described
+from blip2vqa.exchange.commands import COMMANDS, overview
+from blip2vqa.utils.errors import InputError, raise_all
+
+GO_ON = "run the same command again"
+
+
+def main(argv: list[str]) -> None:
+    """Carry out one command, and print its result."""
+    name, *argv = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print(described("exchange", __doc__), overview(), sep="\n")
+        return
+    if name not in COMMANDS:
+        raise InputError(f"command {name!r}: not known; choose from {', '.join(COMMANDS)}")
+    from blip2vqa.config.parser import parse_command
+
+    command = COMMANDS[name]
+    args = parse_command(name, command.arguments, argv, called("exchange"))
+    check_paths([args])
+    raise_all(args.check())
+    result = command.run(args)
+    if args.json:
+        # A score may be NaN, which JSON has not.
+        result = json.loads(json.dumps(result, default=str), parse_constant=lambda name: None)
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        command.show(result)
+    if code := command.exit_code(result):
+        sys.exit(code)

@@ -1,0 +1,68 @@
+"""Configuration files: JSON or YAML, by the ending of the name, with the same values, checks and messages."""
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import yaml
+
+from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.strict_json import parse_json, shown
+
+ENDINGS = (".json", ".yaml", ".yml")
+
+
+def is_config_file(name: str) -> bool:
+    """Whether a name is that of a configuration file."""
+    return name.lower().endswith(ENDINGS)
+
+
+def read_file(path: str | Path, what: str) -> object:
+    """Read the value that a JSON or YAML file holds. Raises `InputError` naming it as `what`, for an unreadable file.
+
+    A key that stands twice in one object is refused.
+    """
+    kind = "YAML" if str(path).lower().endswith((".yaml", ".yml")) else "JSON"
+    try:
+        data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return yaml.load(data.decode("utf-8"), _Loader) if kind == "YAML" else parse_json(data, finite=False)
+    except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{what} {path}: not readable as {kind}: {reason}") from error
+
+
+def read_config(path: str | Path, what: str = "configuration") -> dict:
+    """Read a JSON or YAML file of options and their values. Raises `InputError` as `read_file`, or where it holds no such."""
+    if not Path(path).is_file():
+        raise InputError(f"{what} {path}: no such file")
+    values = read_file(path, what)
+    if not isinstance(values, dict):
+        raise InputError(f"{what} {path}: must hold one JSON object (YAML mapping) of option: value")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads unquoted words as JSON would: numbers, true, false and null; any other word is text.
+
+    YAML 1.1 takes `no` for false, `1e-4` for text and `2026-01-01` for a date, none of which an option means.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if not isinstance(key, str):
+                raise ValueError(f"the key {shown(key)} is no text")
+            if key in keys[:number]:
+                raise ValueError(f"the key {shown(key)} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern in (
+    ("null", r"null|~|"),
+    ("bool", r"true|false"),
+    ("int", r"-?(0|[1-9][0-9]*)"),
+    ("float", r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), None)

@@ -1,0 +1,33 @@
+"""Scores of predictions that are there, by any system; no model and no image is loaded, nor their code."""
+
+from pathlib import Path
+
+from blip2vqa.config.inference import InferenceArguments
+from blip2vqa.data.answers import parse_question_types
+from blip2vqa.data.examples import load_questions, of_types
+from blip2vqa.data.predictions import read_predictions
+from blip2vqa.evaluation.scores import score
+from blip2vqa.utils.errors import raise_all
+from blip2vqa.utils.files import write_json_atomic
+
+
+def score_table(args: InferenceArguments) -> dict:
+    """Score the predictions of `args.score` against the answers of the table, and write the scores beside them."""
+    raise_all(args.check())
+    examples = load_questions(args.csv_path, args.annotations_path, question_type_column=args.question_type_column)
+    said = dict(zip(map(id, examples), read_predictions(args.score, examples), strict=True))
+    types = parse_question_types(args.question_types)
+    examples = of_types(examples, types, args.csv_path) if types else examples
+    scorer = None
+    if args.bertscore_model != "none":
+        from blip2vqa.evaluation.bertscore import bertscore_scorer  # which brings in torch
+
+        scorer = bertscore_scorer(args.bertscore_model)
+    metrics = {"predictions": score(examples, [said[id(example)] for example in examples], bertscore=scorer)}
+    write_json_atomic(score_path(args.score), metrics)
+    return metrics
+
+
+def score_path(predictions: str) -> Path:
+    """`PREDICTIONS.csv` → `PREDICTIONS.score.json`."""
+    return Path(predictions).with_suffix(".score.json")
