@@ -24,6 +24,10 @@ class Range:
             and (self.below is None or value < self.below)
         )
 
+    def problem(self, name: str, value: float) -> list[str]:
+        """Return a line that names the value and the range, where the value lies outside; else nothing."""
+        return [] if value in self else [f"--{name}: {value!r} is out of range; it must be {self}"]
+
     def __str__(self) -> str:
         if self.at_least is not None and self.at_most is not None:
             return f"from {self.at_least:,} to {self.at_most:,}"
@@ -81,6 +85,6 @@ class Arguments:
         problems = []
         for declared in fields(self):
             value = getattr(self, declared.name)
-            if isinstance(declared, Option) and value is not None and value not in declared.range:
-                problems.append(f"--{declared.name}: {value!r} is out of range; it must be {declared.range}")
+            if isinstance(declared, Option) and value is not None:
+                problems += declared.range.problem(declared.name, value)
         return problems

@@ -28,10 +28,9 @@ from blip2vqa.exchange.commands import COMMANDS
     ],
 )
 def test_a_range_names_what_lies_outside(limits, inside, outside, text):
-    limits = Range(**limits)
-    assert all(value in limits for value in inside) and str(limits) == text
+    assert [Range(**limits).problem("x", value) for value in inside] == [[]] * len(inside)
     for value in outside:
-        assert value not in limits
+        assert Range(**limits).problem("x", value) == [f"--x: {value!r} is out of range; it must be {text}"]
 
 
 def test_ranges_of_a_dataclass():
