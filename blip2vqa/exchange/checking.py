@@ -1,6 +1,5 @@
 """Whether an adapter fits a base: names, shapes, values, fingerprints, and a run of the model with and without it."""
 
-import copy
 import gc
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -90,9 +89,11 @@ def compare(adapter: Adapter, base: Checkpoint) -> Check:
         return found
     found.names = names
     if found.renamed:
-        misfit = _gaps(adapter, base, names) or misfit_of(adapter.renamed(names), partial(_model, adapter, base))
+        misfit = _gaps(adapter, base, names) or misfit_of(
+            adapter.renamed(names), partial(base.outline, adapter.answers)
+        )
     else:
-        misfit = misfit_of(adapter, partial(_model, adapter, base))
+        misfit = misfit_of(adapter, partial(base.outline, adapter.answers))
     if misfit:
         found.lower(INCOMPATIBLE, misfit)
         return found
@@ -134,11 +135,6 @@ def _gaps(adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> str | No
     meant = {name for name in layers if part_of(name, base.family) == LANGUAGE_MODEL and f".{name}".endswith(ends)}
     missing = meant - {*names.values()} if adapter.config.layers_to_transform is None else set()
     return f"{len(missing)} places have no weight, such as {min(missing)}" if missing else None
-
-
-def _model(adapter: Adapter, base: Checkpoint):
-    """Build the base without contents, with the adapter's own answers where it brings a head for them."""
-    return base.family.outline(base.config, answers=adapter.answers) if base.family else copy.deepcopy(base.model)
 
 
 def _check_values(found: Check, adapter: Adapter) -> None:

@@ -178,18 +178,13 @@ def _misshapen(
         elif (sides["B"].shape[0], sides["A"].shape[1]) != shape:
             made = [sides["B"].shape[0], sides["A"].shape[1]]
             problems.append(f"{misfit}: {name} is {list(shape)} there, and the adapter was made for {made}")
-    expected = _with_answers(base, answers)
+    expected = base.outline(answers)
     for name, parameter in expected.named_parameters():
         if name in whole and whole[name].shape != parameter.shape:
             problems.append(f"{misfit}: {name} is {list(whole[name].shape)}, and {list(parameter.shape)} is needed")
         elif name.startswith(base.trained_whole) and name not in whole and whole:
             problems.append(f"{misfit}: it brings a part of a head, without {name}")
     return problems
-
-
-def _with_answers(base: Checkpoint, answers: tuple[str, ...] | None) -> nn.Module:
-    """Build the base without contents, its head for these answers; None: for its own."""
-    return base.family.outline(base.config, answers=answers) if base.family else base.model
 
 
 def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:

@@ -1,5 +1,6 @@
 """A base's weights on disk, read tensor by tensor in bounded memory, under the names that its model has."""
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -131,6 +132,10 @@ class Checkpoint:
     def trained_whole(self) -> tuple[str, ...]:
         """Modules that a run may put in place of the base's own, which need not have them."""
         return () if self.family is None else self.family.trained_whole
+
+    def outline(self, answers: tuple[str, ...] | None = None) -> nn.Module:
+        """Build the model without contents, its head (if it has one) for `answers`."""
+        return self.family.outline(self.config, answers=answers) if self.family else copy.deepcopy(self.model)
 
     @cached_property
     def stored_dtype(self) -> torch.dtype:
