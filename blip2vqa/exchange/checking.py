@@ -89,11 +89,12 @@ def compare(adapter: Adapter, base: Checkpoint) -> Check:
         )
         return found
     found.names = names
-    build = partial(base.empty_model, adapter.answers)
     if found.renamed:
-        misfit = _gaps(adapter, base, names) or misfit_of(adapter.renamed(names), build)
+        misfit = _gaps(adapter, base, names) or misfit_of(
+            adapter.renamed(names), partial(base.outline, adapter.answers)
+        )
     else:
-        misfit = misfit_of(adapter, build)
+        misfit = misfit_of(adapter, partial(base.outline, adapter.answers))
     if misfit:
         found.lower(INCOMPATIBLE, misfit)
         return found

@@ -140,7 +140,7 @@ def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
     """Sort an adapter's weights by what they change. Raises `InputError`, with every problem found, where they do not fit."""
     misfit = f"adapter {adapter.name}: does not fit base model {base.base_model_id}"
     layers, whole = split_weights(adapter)
-    reason = misfit_of(adapter, partial(base.empty_model, adapter.answers))
+    reason = misfit_of(adapter, partial(base.outline, adapter.answers))
     problems = [f"{misfit}: {reason}"] if reason else []
     tied = [name for name in layers if f"{name}.weight" in base.model.all_tied_weights_keys.keys() - set(base.names)]
     if tied:

@@ -18,7 +18,7 @@ def adapter(tiny_opt, tmp_path):
 
 
 def test_what_does_not_fit_is_counted_and_the_first_is_named(adapter, tiny_opt):
-    build = partial(open_checkpoint(tiny_opt).empty_model, None)
+    build = partial(open_checkpoint(tiny_opt).outline, None)
     assert misfit_of(adapter, build) is None
     key = min(adapter.weights)
     name = key.removeprefix("base_model.model.")

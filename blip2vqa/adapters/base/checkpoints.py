@@ -134,6 +134,10 @@ class Checkpoint:
         """Modules that a run may put in place of the base's own, which need not have them."""
         return () if self.family is None else self.family.trained_whole
 
+    def outline(self, answers: tuple[str, ...] | None = None) -> nn.Module:
+        """Build the model without contents, its head (if it has one) for `answers`."""
+        return self.family.outline(self.config, answers=answers) if self.family else copy.deepcopy(self.model)
+
     @cached_property
     def stored_dtype(self) -> torch.dtype:
         """Data type of most of the numbers; in a quantized checkpoint, of most of those that are not quantized."""
@@ -143,10 +147,6 @@ class Checkpoint:
             if stored.dtype.is_floating_point:
                 sizes[stored.dtype] += torch.Size(stored.shape).numel()
         return sizes.most_common(1)[0][0]
-
-    def empty_model(self, answers: tuple[str, ...] | None = None) -> nn.Module:
-        """Make the model without content, on the device `meta`; where it has a head for answers, for these if any are given."""
-        return self.family.outline(self.config, answers=answers) if self.family else copy.deepcopy(self.model)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a parameter's shape as the model has it, also where it is stored in 4 bits."""
