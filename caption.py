@@ -3,10 +3,8 @@
 python caption.py --images PICTURES/ --output_path CAPTIONS.csv --styles detailed=ADAPTER concise=ADAPTER
 """
 
-import sys
-
 from blip2vqa.cli.caption import GO_ON, main
 from blip2vqa.utils.console import run_script
 
 if __name__ == "__main__":
-    run_script(lambda: main(sys.argv[1:]), GO_ON)
+    run_script(main, GO_ON)

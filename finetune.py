@@ -4,10 +4,8 @@ accelerate launch finetune.py configs/quickstart.json
 accelerate launch finetune.py --image_dir IMAGES --csv_path TRAIN.csv --output_dir OUT
 """
 
-import sys
-
 from blip2vqa.cli.finetune import GO_ON, main
 from blip2vqa.utils.console import run_script
 
 if __name__ == "__main__":
-    run_script(lambda: main(sys.argv[1:]), GO_ON)
+    run_script(main, GO_ON)

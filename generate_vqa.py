@@ -3,10 +3,8 @@
 python generate_vqa.py --csv_path CATALOGUE.csv --image_dir IMAGES --output_path vqa.csv
 """
 
-import sys
-
 from blip2vqa.cli.generate import GO_ON, main
 from blip2vqa.utils.console import run_script
 
 if __name__ == "__main__":
-    run_script(lambda: main(sys.argv[1:]), GO_ON)
+    run_script(main, GO_ON)

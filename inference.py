@@ -3,10 +3,8 @@
 python inference.py --image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv --lora_model_path ADAPTER
 """
 
-import sys
-
 from blip2vqa.cli.infer import GO_ON, main
 from blip2vqa.utils.console import run_script
 
 if __name__ == "__main__":
-    run_script(lambda: main(sys.argv[1:]), GO_ON)
+    run_script(main, GO_ON)

@@ -17,8 +17,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from blip2vqa.utils.files import write_json_atomic
-
 ROOT = Path(__file__).parents[1]
 # Runs a script as `python SCRIPT` does, and tells at its end whether torch is there.
 PROBE = """
@@ -94,10 +92,9 @@ def main() -> None:
             rows.append({"command": shown, **found})
             table.add_row(shown, *(f"{one['seconds']:.2f}{' torch' * one['torch']}" for one in found.values()))
     Console().print(table)
-    write_json_atomic(
-        args.output, {"unit": "processor seconds, least of the runs", "repeat": args.repeat, "rows": rows}
-    )
-    print(json.dumps({"written": str(args.output)}))
+    result = {"unit": "processor seconds, least of the runs", "repeat": args.repeat, "rows": rows}
+    args.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"Written: {args.output}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ side by side. Each picture is encoded once, whatever the number of styles. Pictu
 used are named in their rows.
 """
 
+import sys
+
 from blip2vqa.cli.arguments import check_paths, parse_arguments
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
@@ -24,8 +26,9 @@ def check(argv: list[str]) -> tuple[CaptionArguments, FeatureArguments]:
     return parts
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Caption the pictures, and print the first captions."""
+    argv = sys.argv[1:] if argv is None else argv
     args, features = check(argv)
     from blip2vqa.inference.captioning import caption_images
 

@@ -17,8 +17,9 @@ from blip2vqa.utils.errors import InputError, raise_all
 GO_ON = "run the same command again"
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Carry out one command, and print its result."""
+    argv = sys.argv[1:] if argv is None else argv
     name, *argv = argv or ["--help"]
     if name in ("-h", "--help"):
         print(described("exchange", __doc__), overview(), sep="\n")

@@ -12,6 +12,7 @@ metrics.json, predictions.csv, run.json, split.json, README.md (model card) and 
 --lr_scheduler_type, --weight_decay, --resume_from_checkpoint, --push_to_hub, --bf16, --use_cpu.
 """
 
+import sys
 from itertools import pairwise
 
 from blip2vqa.cli.arguments import check_paths, parse_arguments
@@ -28,8 +29,9 @@ def check(argv: list[str]) -> None:
     check_paths(parts)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Fine-tune, or with --estimate print what it would take."""
+    argv = sys.argv[1:] if argv is None else argv
     if not any(flag in ("-h", "--help") and word == "all" for flag, word in pairwise(argv)):
         check(argv)  # or print the help without Trainer's options, and end
     from blip2vqa.config.finetune import FINETUNE_ARGUMENTS

@@ -11,6 +11,8 @@ ranked_answers); with an answer column also the metrics, to RESULTS.metrics.json
 started again, it goes on where it was.
 """
 
+import sys
+
 from blip2vqa.cli.arguments import check_paths, parse_arguments
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
@@ -26,8 +28,9 @@ def check(argv: list[str]) -> tuple[InferenceArguments, FeatureArguments]:
     return parts
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Answer the table; or compare systems on it, or score predictions that are there."""
+    argv = sys.argv[1:] if argv is None else argv
     args, features = check(argv)
     if args.score:
         from blip2vqa.inference.scoring import score_path, score_table

@@ -1,5 +1,6 @@
 """What generate_vqa.py takes."""
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,8 @@ class QuestionArguments(Arguments):
         problems += Range(below=1).problem("val_split + test_split", self.val_split + self.test_split)
         if Path(self.output_path).suffix.lower() != ".csv":
             problems.append(f"--output_path {self.output_path}: a table of another kind; name a .csv")
+        if self.backend == "api" and importlib.util.find_spec("openai") is None:
+            problems.append("--backend api: needs the package openai; pip install 'blip2vqa[api]' brings it in")
         return problems
 
 

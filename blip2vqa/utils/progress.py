@@ -44,8 +44,8 @@ class ProgressLines:
             self.printed = time.monotonic()
             print(self.line(), file=sys.stderr, flush=True)
 
-    def set_postfix_str(self, text: str) -> None:
-        """Set what stands at the end of each line."""
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        """Set what stands at the end of each line. `refresh` is tqdm's: a line waits for its time in any case."""
         self.note = text
 
     def line(self) -> str:

@@ -1,10 +1,12 @@
 """Flags, JSON, both seeds' spellings, and mistakes in each."""
 
 import json
+import sys
 
 import pytest
 
 from blip2vqa.config import common, finetune
+from blip2vqa.config.generate import QuestionArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.config.parser import parse, parse_command
 from blip2vqa.exchange.commands import COMMANDS
@@ -140,6 +142,56 @@ def test_every_argument_has_a_line_of_help():
     for part in [*PARTS, InferenceArguments, *(command.arguments for command in COMMANDS.values())]:
         for field in fields(part):
             assert field.metadata.get("help"), f"{part.__name__}.{field.name}"
+
+
+def test_the_api_back_end_needs_its_package(monkeypatch):
+    assert QuestionArguments(backend="api").check() == []
+    monkeypatch.setitem(sys.modules, "openai", None)
+    (problem,) = QuestionArguments(backend="api").check()
+    assert problem == "--backend api: needs the package openai; pip install 'blip2vqa[api]' brings it in"
+    assert QuestionArguments().check() == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        (["--model_name_or_path", "m", "--dataset_name", "t", "--image_folder", "i"], ("m", "t", "i", None)),
+        (["--model_id=m", "--csv-path", "t", "--adapter_name_or_path", "a"], ("m", "t", None, "a")),
+    ],
+)
+def test_spellings_of_other_projects(argv, found):
+    (model, data, lora, *_), _ = parsed(*argv, "--use_cpu")
+    assert (model.base_model_id, data.csv_path, data.image_dir, lora.start_from) == found
+    aliases = ["--model_name_or_path", "m", "--adapter_name_or_path", "a", "b", "--image_folder", "i"]
+    (args,), _ = parse([InferenceArguments], "", aliases)
+    assert (args.base_model_id, args.lora_model_path, args.image_dir) == ("m", ["a", "b"], "i")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--model_name_or_path", "m", "--base_model_id", "n"],
+        ["--batch_size=4", "--per_device_train_batch_size", "8"],
+        ["--dataset_name", "a", "--epochs", "3", "--csv_path=b"],
+        ["--load_best_model_at_end", "--no_load_best_model_at_end"],
+    ],
+)
+def test_two_spellings_of_one_option_are_refused(argv):
+    with pytest.raises(InputError, match=r"--\w+ and --\w+ are the same option; keep one"):
+        parsed(*argv, "--use_cpu")
+
+
+def test_one_spelling_twice_is_no_mistake_and_the_last_counts(tmp_path):
+    (_, *_, training), _ = parsed("--epochs", "3", "--epochs", "4", "--use_cpu")
+    assert training.num_train_epochs == 4
+    config = config_file(tmp_path, epochs=5, use_cpu=True)
+    assert parsed(config, "--num_train_epochs", "6")[0][-1].num_train_epochs == 6  # above the file in any spelling
+
+
+@pytest.mark.parametrize("key", ["help", "h", "version"])
+def test_a_configuration_asks_for_no_help(tmp_path, key):
+    with pytest.raises(InputError, match=f"key {key}: unknown"):
+        parsed(config_file(tmp_path, **{key: "all"}))
 
 
 def test_sharding_is_refused_plainly():
