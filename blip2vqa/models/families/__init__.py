@@ -1,4 +1,7 @@
-"""The supported families of models: each module of this folder registers its own, and nothing else lists them."""
+"""The supported families of models: each module of this folder registers its own, and nothing else lists them.
+
+To add one, write a module here with a subclass of `Family` under `@register`, and a test of it.
+"""
 
 import importlib
 import pkgutil
