@@ -239,7 +239,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
         }
     return {
         "base_model_id": plan.base_model_id,
-        "parameters": sum(weight.numel() for weight in plan.outline(plan.family.part_names).model.parameters()),
+        "parameters": sum(weight.numel() for weight in plan.outline(None).model.parameters()),
         "trainable": lora.trainable,
         "dtype": str(plan.dtype).removeprefix("torch."),
         "starts_from": plan.stage,
