@@ -53,7 +53,8 @@ def load_captions(
     examples = [replace(example, answers=(text,)) for example, text in captions if text]
     if choose in ("shortest", "longest"):
         pick = min if choose == "shortest" else max  # both take the first of equals
-        examples = [pick(group, key=_length) for group in _by_image(examples)]
+        groups = _by_image(examples)
+        examples = [pick(group, key=lambda one: (len(one.answer.split()), len(one.answer))) for group in groups]
     return examples, bad_rows
 
 
@@ -122,10 +123,6 @@ def _of_style(raw: RawTable, path: str, column: str | None, style: str) -> RawTa
         raw.answers and [raw.answers[position] for position in chosen],
         raw.images and raw.images.select(chosen),
     )
-
-
-def _length(example: Example) -> tuple[int, int]:
-    return len(example.answer.split()), len(example.answer)
 
 
 def _by_image(examples: Sequence[Example]) -> list[list[Example]]:

@@ -137,27 +137,22 @@ def check_public(address: str) -> None:
         raise BadImage(f"a private address ({ip}); --allow_private_addresses lets it in")
 
 
-class _Guarded:
-    """A connection that refuses a private address, judged by the other end of the socket.
+def _guarded(pool: type[urllib3.HTTPConnectionPool]) -> type[urllib3.HTTPConnectionPool]:
+    """Derive a pool whose connections refuse a private address, judged by the other end of the socket.
 
     A name may resolve differently from one time to the next (DNS rebinding), so its look-up before does not suffice.
     """
 
-    def connect(self) -> None:
-        super().connect()
-        try:
-            check_public(self.sock.getpeername()[0])
-        except BaseException:
-            self.close()
-            raise
+    class Connection(pool.ConnectionCls):
+        def connect(self) -> None:
+            super().connect()
+            try:
+                check_public(self.sock.getpeername()[0])
+            except BaseException:
+                self.close()
+                raise
 
-
-class _GuardedHTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = type("_GuardedHTTP", (_Guarded, urllib3.connection.HTTPConnection), {})
-
-
-class _GuardedHTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = type("_GuardedHTTPS", (_Guarded, urllib3.connection.HTTPSConnection), {})
+    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
 class _GuardedAdapter(HTTPAdapter):
@@ -169,4 +164,5 @@ class _GuardedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args, **options) -> None:
         super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
+        pools = (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool)
+        self.poolmanager.pool_classes_by_scheme = {pool.scheme: _guarded(pool) for pool in pools}

@@ -12,8 +12,8 @@ import pandas as pd
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
 from blip2vqa.data.readers import name_rows, to_csv
-from blip2vqa.data.tables import Table, load_table, most_common, read_table
-from blip2vqa.utils.errors import InputError
+from blip2vqa.data.tables import Table, load_table, most_common
+from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class BadRow(NamedTuple):
 def load_examples(
     path: str, image_dir: str | None, annotations_path: str | None = None, *, require_answers: bool = True, **options
 ) -> tuple[list[Example], list[BadRow]]:
-    """Read a table (as `read_table`), find and decode every picture once, and check it all.
+    """Read a table (as `load_table`), find and decode every picture once, and check it all.
 
     `image_dir` is the folder of the pictures, None when the table holds them itself. `options` are those of
     `check_examples`, which says what is returned and raised.
@@ -104,8 +104,7 @@ def check_examples(
         problems.append(
             f"{path}: no column {question_type_column} for question types; its columns are {', '.join(columns)}"
         )
-    if problems:
-        raise InputError(*problems)
+    raise_all(problems)
     return _build(table, found, question_type_column), bad_rows
 
 
@@ -138,9 +137,10 @@ def load_questions(
 ) -> list[Example]:
     """Read questions with their answers, for scoring: no picture is looked for, and `image` and `digest` stay empty.
 
-    Raises InputError as `read_table` does.
+    Raises InputError with every problem that `load_table` finds.
     """
-    table = read_table(path, annotations_path, require_answers=True)
+    table, problems = load_table(path, annotations_path, require_answers=True)
+    raise_all(problems)
     keys = [str(row) for row in table.frame.index]
     return _build(table, _Pictures(keys, dict.fromkeys(keys), dict.fromkeys(keys, "")), question_type_column)
 

@@ -45,20 +45,12 @@ class Table:
         return replace(self, frame=self.frame[kept], answers=answers)
 
 
-def read_table(path: str, annotations_path: str | None = None, *, require_answers: bool) -> Table:
+def load_table(path: str, annotations_path: str | None, *, require_answers: bool) -> tuple[Table | None, list[str]]:
     """Read a CSV, JSONL or JSON table, the official VQA JSON pair, a `datasets` folder or a Hub id `user/name[:split]`.
 
-    Raises InputError with every problem found: no such file, unreadable, missing columns, no rows, empty questions or
-    (with `require_answers`) empty answers.
+    Returns as much of the table as could be read, and every problem found: no such file, unreadable, missing columns,
+    no rows, empty questions or (with `require_answers`) empty answers.
     """
-    table, problems = load_table(path, annotations_path, require_answers=require_answers)
-    if problems:
-        raise InputError(*problems)
-    return table
-
-
-def load_table(path: str, annotations_path: str | None, *, require_answers: bool) -> tuple[Table | None, list[str]]:
-    """Read as `read_table` does, but return the problems beside as much of the table as could be read."""
     try:
         raw = read_raw(str(path), annotations_path)
     except InputError as error:
@@ -90,11 +82,10 @@ def check_table(
         if column not in frame:
             problems.append(_missing_column(path, column, list(frame)))
         elif (empty := frame[column].str.strip() == "").any():
-            rows = frame.index[empty]
-            if len(rows) == len(frame):
-                problems.append(f"{path}: column {column} is empty in all {len(rows)} rows")
+            if empty.all():
+                problems.append(f"{path}: column {column} is empty in all {len(frame)} rows")
             else:
-                problems.append(f"{path}: empty {column} in {name_rows(rows)}; fill in or delete")
+                problems.append(f"{path}: empty {column} in {name_rows(frame.index[empty])}; fill in or delete")
     return Table(frame, answers, raw.images, question, answer), problems
 
 
@@ -112,7 +103,9 @@ def read_raw(path: str, annotations_path: str | None = None) -> RawTable:
             f"annotations_path {annotations_path}: only goes with official VQA questions .json, not {path}"
         )
     if file.is_dir() or (suffix not in FORMATS and not file.exists()):
-        return _read_dataset(path)
+        from blip2vqa.data.dataset_reader import read_dataset  # datasets takes seconds to import
+
+        return read_dataset(path)
     if not file.exists():
         raise InputError(f"{path}: no such file")
     if suffix not in FORMATS:
@@ -123,15 +116,6 @@ def read_raw(path: str, annotations_path: str | None = None) -> RawTable:
     if not Path(annotations_path).is_file():
         raise InputError(f"annotations_path {annotations_path}: no such file")
     return read_json(file, Path(annotations_path))
-
-
-def _read_dataset(path: str) -> RawTable:
-    from blip2vqa.data.dataset_reader import HUB_ID, read_dataset, split_name  # datasets takes seconds to import
-
-    location, _ = split_name(path)
-    if not Path(location).is_dir() and not HUB_ID.fullmatch(location):
-        raise InputError(f"{path}: no such file or folder, nor the form of a Hub id (user/name or user/name:split)")
-    return read_dataset(path)
 
 
 def _annotators(values: list) -> tuple[list[tuple[str, ...]], list[int]]:

