@@ -158,14 +158,13 @@ def _read(asked: Sequence[str]) -> Iterator:
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
     runs = TfidfVectorizer(analyzer=_runs, max_features=MOST_WORDS, sublinear_tf=True)
-    words = CountVectorizer(
-        analyzer=lambda text: ["^", *text.split()], max_features=MOST_WORDS, binary=True, dtype=float
-    )
+    words = CountVectorizer(analyzer=lambda text: ["^", *text.split()], max_features=MOST_WORDS, binary=True)
     for vectorizer in (runs, words):
         if len(asked) <= MOST_READ:
-            yield vectorizer.fit_transform(asked).tocsr()
+            counts = vectorizer.fit_transform(asked)
         else:
-            yield vectorizer.fit(asked[:: -(-len(asked) // MOST_READ)]).transform(asked).tocsr()
+            counts = vectorizer.fit(asked[:: -(-len(asked) // MOST_READ)]).transform(asked)
+        yield counts.tocsr().astype(float)
 
 
 def _runs(text: str) -> list[str]:
