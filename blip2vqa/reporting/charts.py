@@ -3,8 +3,10 @@
 import io
 import warnings
 
+import numpy as np
+
 from blip2vqa.evaluation.compare import BLIND
-from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, in_seconds, labels, types_of
+from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, accuracy_of, in_seconds, labels, types_of
 from blip2vqa.utils.formatting import MISSING, percent
 
 TYPES_DRAWN = 8
@@ -32,6 +34,11 @@ def draw_systems(result: dict) -> bytes:
         axes.set_yticks(range(len(systems)), names if number == 0 else [""] * len(names), fontsize=9)
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right"]].set_visible(False)
+    return to_png(figure)
+
+
+def to_png(figure) -> bytes:
+    """Draw a matplotlib figure as a PNG at 150 dpi."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):  # of letters that the font does not have, drawn as boxes
         figure.savefig(buffer, format="png", dpi=150)
@@ -78,7 +85,7 @@ def _draw_types(axes, systems: list[dict], result: dict) -> None:
     shown = sorted(sorted(kinds, key=kinds.get, reverse=True)[:TYPES_DRAWN], key=list(kinds).index)
     axes.set_title(f"Accuracy by question type, %{', the commonest' * (len(shown) < len(kinds))}", fontsize=10, loc="left",
                    pad=20)  # fmt: skip
-    cells = [[row["by_question_type"].get(kind, {}).get("accuracy") for kind in shown] for row in systems]
+    cells = [[accuracy_of(row, kind) for kind in shown] for row in systems]
     names = [f"{label}\nn = {kinds[kind]}" for kind, label in zip(shown, labels(shown, 10), strict=True)]
     _draw_cells(axes, cells, names)
 
@@ -91,8 +98,7 @@ def _draw_agreement(axes, systems: list[dict], result: dict) -> None:
 
 def _draw_cells(axes, cells: list[list[float | None]], names: list[str]) -> None:
     """Draw shares as shades and as numbers."""
-    axes.imshow([[float("nan") if cell is None else cell for cell in row] for row in cells], vmin=0, vmax=1,
-                cmap="Blues", aspect="auto")  # fmt: skip
+    axes.imshow(np.array(cells, dtype=float), vmin=0, vmax=1, cmap="Blues", aspect="auto")  # None becomes nan
     for y, row in enumerate(cells):
         for x, cell in enumerate(row):
             text = MISSING if cell is None else f"{100 * cell:.0f}"
