@@ -12,46 +12,11 @@ from PIL import Image
 from blip2vqa.data.images import as_seen
 from blip2vqa.utils.files import write_text_atomic
 
-THUMBNAIL = 512  # pixels, the longer side; STYLE has it too
+THUMBNAIL = 512  # pixels, the longer side; sheet.css has it too
 QUALITY = 85  # of the JPEG, 0 to 95
 
-FRAME = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; }
-body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.4rem; }
-$style
-</style>
-</head>
-<body>
-<h1>$title</h1>
-$body
-</body>
-</html>
-""")
-STYLE = """dl, dd, figure, article p { margin: 0; }
-small, figcaption, .none { opacity: .75; }
-article { border-top: 1px solid #8888; display: flex; flex-wrap: wrap; gap: 1rem; padding: 1rem 0; }
-figure { flex: 1 1 14rem; max-width: 512px; }
-img { border-radius: 4px; display: block; height: auto; max-height: 24rem; max-width: 100%; width: auto; }
-figcaption { font-size: .85rem; }
-dl, article p { flex: 3 1 18rem; }
-dl { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); align-content: start; }
-dt { font-weight: 600; }
-dt small { display: block; font-weight: 400; margin-bottom: .3rem; }
-.failed { border-left: 4px solid #c33; padding-left: .7rem; }
-@media print {
-  body { max-width: none; padding: 0; }
-  article { break-inside: avoid; flex-wrap: nowrap; }
-  figure { flex: 0 0 30%; }
-  dl { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
-}"""
+FRAME = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").rstrip("\n")
 
 
 def write_sheet(
