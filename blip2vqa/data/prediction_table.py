@@ -15,9 +15,7 @@ from blip2vqa.utils.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
 
-RESULT_COLUMNS = ("generated_answer", "confidence", "status")
-RANKED_COLUMN = "ranked_answers"
-ADAPTER_COLUMN = "adapter"
+RESULT_COLUMNS = ("generated_answer", "confidence", "status", "ranked_answers", "adapter")
 
 
 def partial_path(output_path: str | Path) -> Path:
@@ -49,8 +47,7 @@ class PredictionsTable:
         # Through JSON, so that a tuple equals the list it comes back as.
         self._run = json.loads(json.dumps(run_key | {"input_table": _table_hash(table)}))
         self._results: dict[int, dict] = {}
-        ours = (*RESULT_COLUMNS, RANKED_COLUMN, ADAPTER_COLUMN)
-        renamed = {name: f"input_{name}" for name in table.columns if name in ours}
+        renamed = {name: f"input_{name}" for name in table.columns if name in RESULT_COLUMNS}
         clash = sorted(set(renamed.values()) & set(table.columns))
         if clash:
             raise InputError(f"table: columns {clash} are in the way of the results' own; rename them")
@@ -134,13 +131,14 @@ class PredictionsTable:
         entries = [self._results[row] for row in rows]
         output = self._table.set_axis(self._columns, axis="columns").reset_index(drop=True)
         output["generated_answer"] = [entry["answer"] for entry in entries]
-        confidences = [entry["confidence"] for entry in entries]
-        output["confidence"] = ["" if value is None else f"{value:.6f}" for value in confidences]
+        output["confidence"] = [
+            "" if entry["confidence"] is None else f"{entry['confidence']:.6f}" for entry in entries
+        ]
         output["status"] = [entry["status"] for entry in entries]
         if any("adapter" in entry for entry in entries):
-            output[ADAPTER_COLUMN] = [entry.get("adapter", "") for entry in entries]
+            output["adapter"] = [entry.get("adapter", "") for entry in entries]
         if any("ranked" in entry for entry in entries):
-            output[RANKED_COLUMN] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
+            output["ranked_answers"] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
         self._keep_what_is_finished()  # written by another process in the meantime
         write_text_atomic(self.output_path, to_csv(output))
         self.close()

@@ -36,10 +36,11 @@ JSON_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=s
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as its file holds it, not checked yet."""
+    """A table as its file holds it."""
 
     frame: pd.DataFrame
-    """Text cells; its index is the row as the user sees it: a spreadsheet's row, a line, or an item from 1."""
+    """Text cells in the file's order; its index is the row as the user sees it: a spreadsheet's row, the header being row 1; a
+    line of a JSONL file; else the item, from 1."""
     answers: list | None = None
     """One value a row as the file had it: a list of texts or of {"answer": text}."""
     images: "datasets.Dataset | None" = None
@@ -120,9 +121,7 @@ def read_csv(path: Path) -> RawTable:
     frame.columns = headers[delimiter]
     frame = frame.iloc[1:]
     _refuse_duplicates(path, frame.columns)
-    blank = pd.Series(True, index=frame.index)
-    for column in frame.columns:
-        blank &= frame[column].str.strip() == ""
+    blank = (frame.map(str.strip) == "").all(axis="columns")
     return RawTable(frame[~blank])
 
 

@@ -3,15 +3,9 @@
 import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from blip2vqa.data.readers import RawTable, name_rows, read_csv, read_json, read_jsonl
 from blip2vqa.utils.errors import InputError
-
-if TYPE_CHECKING:
-    import datasets
 
 FORMATS = {
     ".csv": read_csv,
@@ -23,16 +17,12 @@ FORMATS = {
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows in the file's order, every cell the text that it was there."""
+class Table(RawTable):
+    """A table that was checked: image_name, question, answer where there is one, and the user's own columns.
 
-    frame: pd.DataFrame
-    """Columns image_name, question, answer where there is one, and the user's own; its index is the row as the user sees
-    it (a spreadsheet's row, the header being row 1; a line of a JSONL file; else the item, from 1)."""
-    answers: list[tuple[str, ...]]
-    """All annotators' answers, one tuple a row, () where there is none."""
-    images: "datasets.Dataset | None" = None
-    """The pictures, row for row, where the table holds them; the column `image` is not decoded."""
+    Its `answers` are those of all annotators, one tuple a row, () where there is none.
+    """
+
     question: str | None = "question"
     """Name of the column of questions; None in a table of captions."""
     answer: str = "answer"

@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import tempfile
-import threading
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import datasets
 import evaluate
 
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.threads import call_within
 
 logger = logging.getLogger(__name__)
 
@@ -140,18 +140,10 @@ def hub_knows(repo_id: str) -> bool:
     """Ask whether the Hub answers for `repo_id` within `HUB_SECONDS`."""
     from huggingface_hub import HfApi
 
-    answered = threading.Event()
-
-    def ask():
-        with contextlib.suppress(Exception):
-            HfApi().model_info(repo_id, timeout=HUB_SECONDS)
-            answered.set()
-
-    # In a thread, because the timeout of a request does not cover the look-up of the host's name.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return answered.is_set()
+    with contextlib.suppress(Exception):
+        call_within(HUB_SECONDS, HfApi().model_info, repo_id)
+        return True
+    return False
 
 
 def encoder_settings(folder: Path, name: str) -> tuple[int, Path | None, str]:
