@@ -97,15 +97,14 @@ def check_examples(
     elif in_folder and image_dir is None and table is not None:
         problems.append(f"image_dir is not given, and {path} holds no pictures itself; give the folder of the pictures")
     elif table is not None:
-        found, bad_rows = _check_pictures(table, image_dir, progress)
-        problems += _report(path, bad_rows, len(found.digests), on_bad_image, bad_images_path)
-    columns = [] if table is None else list(table.frame)
-    if table is not None and question_type_column not in (None, *columns):
-        problems.append(
-            f"{path}: no column {question_type_column} for question types; its columns are {', '.join(columns)}"
-        )
+        pictures, bad_rows = _check_pictures(table, image_dir, progress)
+        good = len({picture[0].name for picture in pictures if picture})
+        problems += _report(path, bad_rows, good, on_bad_image, bad_images_path)
+    if table is not None and question_type_column not in (None, *table.frame):
+        columns = ", ".join(table.frame)
+        problems.append(f"{path}: no column {question_type_column} for question types; its columns are {columns}")
     raise_all(problems)
-    return _build(table, found, question_type_column), bad_rows
+    return _build(table, pictures, question_type_column), bad_rows
 
 
 def of_types(examples: list[Example], types: tuple[str, ...], path: str) -> list[Example]:
@@ -141,22 +140,13 @@ def load_questions(
     """
     table, problems = load_table(path, annotations_path, require_answers=True)
     raise_all(problems)
-    keys = [str(row) for row in table.frame.index]
-    return _build(table, _Pictures(keys, dict.fromkeys(keys), dict.fromkeys(keys, "")), question_type_column)
+    return _build(table, [(None, "")] * len(table.frame), question_type_column)
 
 
-class _Pictures(NamedTuple):
-    """A table's pictures."""
-
-    keys: list[str]
-    """Of each row, the key of its picture in the next two."""
-    sources: dict[str, ImageSource | None]
-    digests: dict[str, str]
-    """Of the usable ones alone."""
-
-
-def _check_pictures(table: Table, image_dir: str | None, progress: bool) -> tuple[_Pictures, list[BadRow]]:
-    """Find the pictures of all rows and decode each once; beside them the rows whose picture cannot be used."""
+def _check_pictures(
+    table: Table, image_dir: str | None, progress: bool
+) -> tuple[list[tuple[ImageSource, str] | None], list[BadRow]]:
+    """Find the picture of each row, with its digest, and decode each once; None, and a bad row, where it cannot be used."""
     bad: dict[str, str] = {}  # reasons, by key
     names = table.frame["image_name"].tolist() if "image_name" in table.frame else [""] * len(table.frame)
     if table.images is not None:
@@ -172,7 +162,8 @@ def _check_pictures(table: Table, image_dir: str | None, progress: bool) -> tupl
     digests, undecodable = check_images(sources.values(), progress=progress)
     bad |= undecodable
     rows = zip(table.frame.index.tolist(), names, keys, strict=True)
-    return _Pictures(keys, sources, digests), [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
+    pictures = [(sources[key], digests[key]) if key in digests else None for key in keys]
+    return pictures, [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
 
 
 def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad_images_path: str | None) -> list[str]:
@@ -200,7 +191,9 @@ def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad
     return problems
 
 
-def _build(table: Table, pictures: _Pictures, type_column: str | None) -> list[Example]:
+def _build(
+    table: Table, pictures: list[tuple[ImageSource | None, str] | None], type_column: str | None
+) -> list[Example]:
     """Make an example of each row whose picture is usable."""
     frame = table.frame
 
@@ -213,19 +206,13 @@ def _build(table: Table, pictures: _Pictures, type_column: str | None) -> list[E
     else:
         by_rule = {question: question_type(question) for question in dict.fromkeys(questions)}
         type_column = type_column or "question_type"
-    names = column("image_name") if "image_name" in frame else pictures.keys
     extra = frame.drop(columns=["image_name", table.question, table.answer], errors="ignore").to_dict("records")
     # Of several equally common answers the table's own comes first, so that it is `Example.answer`.
     answers = [
         several if most_common(several) == one else tuple(sorted(several, key=lambda answer, one=one: answer != one))
         for several, one in zip(table.answers, column(table.answer), strict=True)
     ]
-    kinds = [text.strip() for text in column(type_column)]
-    rows = zip(frame.index.tolist(), pictures.keys, names, questions, answers, kinds, extra, strict=True)
-    return [
-        Example(
-            row, pictures.sources[key], name, pictures.digests[key], question, several, kind or by_rule[question], more
-        )
-        for row, key, name, question, several, kind, more in rows
-        if key in pictures.digests
-    ]
+    kinds = [text.strip() or by_rule[question] for text, question in zip(column(type_column), questions, strict=True)]
+    names = column("image_name")
+    rows = zip(frame.index.tolist(), pictures, names, questions, answers, kinds, extra, strict=True)
+    return [Example(row, picture[0], name, picture[1], *rest) for row, picture, name, *rest in rows if picture]

@@ -185,31 +185,30 @@ def _chunks(draws: int, images: int) -> Iterator[int]:
 
 
 def _interval(values: np.ndarray | None, column: int) -> list[float] | None:
-    if values is None:
-        return None
-    return np.quantile(values[:, column], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+    bounds = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    return None if values is None else np.quantile(values[:, column], bounds).tolist()
 
 
 def _differences(
     rows: list[dict], accuracies: np.ndarray | None, sums: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> list[dict]:
     pairs = list(combinations(range(len(rows)), 2))
-    result = [
-        {"a": rows[a]["name"], "b": rows[b]["name"], "difference": None, "interval": None, "p_value": None,
-         "more_than_noise": False}
-        for a, b in pairs
-    ]  # fmt: skip
-    for row, (a, b) in zip(result, pairs, strict=True):
-        if rows[a]["accuracy"] is not None:
-            row["difference"] = rows[a]["accuracy"] - rows[b]["accuracy"]
-    if accuracies is None or not pairs:
-        return result
-    first, second = np.array(pairs).T
-    p_values = _randomisation(sums[:, first] - sums[:, second], resamples, rng)
-    for place, (row, (a, b)) in enumerate(zip(result, pairs, strict=True)):
-        low, high = row["interval"] = _interval(accuracies[:, [a]] - accuracies[:, [b]], 0)
-        row["p_value"] = float(p_values[place])
-        row["more_than_noise"] = bool((low > 0 or high < 0) and p_values[place] < 1 - CONFIDENCE)
+    p_values = [None] * len(pairs)
+    if accuracies is not None and pairs:
+        first, second = np.array(pairs).T
+        p_values = _randomisation(sums[:, first] - sums[:, second], resamples, rng).tolist()
+    result = []
+    for (a, b), p_value in zip(pairs, p_values, strict=True):
+        known = rows[a]["accuracy"] is not None
+        difference = rows[a]["accuracy"] - rows[b]["accuracy"] if known else None
+        interval, clear = None, False
+        if p_value is not None:
+            low, high = interval = _interval(accuracies[:, [a]] - accuracies[:, [b]], 0)
+            clear = (low > 0 or high < 0) and p_value < 1 - CONFIDENCE
+        result.append(
+            {"a": rows[a]["name"], "b": rows[b]["name"], "difference": difference, "interval": interval,
+             "p_value": p_value, "more_than_noise": clear}
+        )  # fmt: skip
     return result
 
 
