@@ -5,8 +5,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from blip2vqa.data.images import as_seen
@@ -15,7 +15,9 @@ from blip2vqa.utils.files import write_text_atomic
 THUMBNAIL = 512  # pixels, the longer side; sheet.css has it too
 QUALITY = 85  # of the JPEG, 0 to 95
 
-FRAME = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, undefined=StrictUndefined
+)
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").rstrip("\n")
 
 
@@ -34,43 +36,19 @@ def write_sheet(
 
     Written whole or not at all. Raises OSError when the folder cannot be written to.
     """
-    articles, failed = [], 0
+    articles = []
     for name, image, captions, reason in rows:
-        articles.append(_article(name, image, captions, reason, styles))
-        failed += reason is not None
-    summary = f"{len(articles)} pictures" + (f", {failed} of them failed" if failed else "")
-    write_text_atomic(path, page(title, STYLE, "\n".join([f"<p>{summary}</p>", *articles])))
+        shown = next((caption for style, _ in styles if (caption := captions.get(style))), None)
+        picture = image and thumbnail(image, f"{name}: {shown}" if shown else name)
+        articles.append({"name": name, "picture": picture, "captions": captions, "shown": shown, "reason": reason})
+    failed = sum(article["reason"] is not None for article in articles)
+    body = TEMPLATES.get_template("sheet.html").render(articles=articles, styles=styles, failed=failed)
+    write_text_atomic(path, page(title, STYLE, body))
 
 
 def page(title: str, style: str, body: str) -> str:
     """Make a page that needs no other file and may load none; `style` and `body` are CSS and HTML, the title plain text."""
-    return FRAME.substitute(title=escape(title), style=style, body=body)
-
-
-def _article(
-    name: str,
-    image: Image.Image | None,
-    captions: Mapping[str, str | None],
-    reason: str | None,
-    styles: Sequence[tuple[str, str]],
-) -> str:
-    shown = next((caption for style, _ in styles if (caption := captions.get(style))), None)
-    lines = ["<article>", "<figure>"]
-    if image is not None:
-        lines.append(thumbnail(image, f"{name}: {shown}" if shown else name))
-    lines += [f"<figcaption>{escape(name)}</figcaption>", "</figure>"]
-    if reason is not None:
-        lines[0] = '<article class="failed">'
-        lines.append(f"<p>{escape(reason)}</p>")
-    if reason is None or shown:
-        lines.append("<dl>")
-        for style, subtitle in styles:
-            caption = captions.get(style)
-            said = f"<dd>{escape(caption)}</dd>" if caption else '<dd class="none">no caption</dd>'
-            below = f"<small>{escape(subtitle)}</small>" if subtitle else ""
-            lines.append(f"<div><dt>{escape(style)}{below}</dt>{said}</div>")
-        lines.append("</dl>")
-    return "\n".join([*lines, "</article>"])
+    return TEMPLATES.get_template("page.html").render(title=title, style=style, body=body) + "\n"
 
 
 def thumbnail(image: Image.Image, alt: str, size: int = THUMBNAIL) -> str:
