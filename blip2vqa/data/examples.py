@@ -27,7 +27,6 @@ class Example:
     """The row as the user sees it in the table (see `Table.frame`), not a position in a list."""
     image: ImageSource
     image_name: str
-    """As the table has it."""
     digest: str
     """SHA-256 of the picture's bytes, hexadecimal: the same picture under two names has one digest."""
     question: str
@@ -59,11 +58,7 @@ class BadRow(NamedTuple):
 def load_examples(
     path: str, image_dir: str | None, annotations_path: str | None = None, *, require_answers: bool = True, **options
 ) -> tuple[list[Example], list[BadRow]]:
-    """Read a table (as `load_table`), find and decode every picture once, and check it all.
-
-    `image_dir` is the folder of the pictures, None when the table holds them itself. `options` are those of
-    `check_examples`, which says what is returned and raised.
-    """
+    """Read a table (as `load_table`), find and decode every picture once, and check it all (as `check_examples`)."""
     table, problems = load_table(path, annotations_path, require_answers=require_answers)
     return check_examples(table, problems, path, image_dir, **options)
 
@@ -82,6 +77,7 @@ def check_examples(
     """Make examples of a table that `load_table` has read, with the problems that it found.
 
     Args:
+        image_dir: the folder of the pictures; None when the table holds them itself.
         question_type_column: a column that gives the question types; else the column question_type where there is
             one; else, and for empty cells, the rule `question_type`. In a table without questions every question is "",
             and its type by rule is the name of the answers' column.

@@ -29,9 +29,7 @@ MIN_IMAGES_FOR_BAR = 200
 class BadImage(Exception):
     """A picture that cannot be used; its text is the reason, in a few words."""
 
-    def __init__(self, reason: str):
-        self.reason = reason
-        super().__init__(reason)
+    reason = property(str)
 
 
 @dataclass(frozen=True)

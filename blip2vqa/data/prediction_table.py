@@ -104,11 +104,12 @@ class PredictionsTable:
         If given, also `adapter`, the name of the one that answered, and `ranked`, the likeliest answers of a list with
         their probabilities. Results survive a kill once this returns. A row given twice keeps the later result.
         """
-        entries = [
-            {"answer": "", **result, "row": int(result["row"]), "confidence": _finite(result.get("confidence"))}
-            | ({"ranked": [(name, round(value, 6)) for name, value in result["ranked"]]} if "ranked" in result else {})
-            for result in results
-        ]
+        entries = [{"answer": "", "confidence": None, **result, "row": int(result["row"])} for result in results]
+        for entry in entries:
+            if entry["confidence"] is not None:
+                entry["confidence"] = float(entry["confidence"]) if math.isfinite(entry["confidence"]) else None
+            if "ranked" in entry:
+                entry["ranked"] = [(name, round(value, 6)) for name, value in entry["ranked"]]
         self._append(entries)
         self._results |= {entry["row"]: entry for entry in entries}
 
@@ -153,10 +154,6 @@ class PredictionsTable:
 def _table_hash(table: pd.DataFrame) -> str:
     cells = [list(map(str, table.columns)), table.index.tolist(), table.astype(str).to_numpy().tolist()]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
-
-
-def _finite(confidence: float | None) -> float | None:
-    return None if confidence is None or not math.isfinite(confidence) else float(confidence)
 
 
 def _read_journal(path: Path) -> tuple[dict | None, list[dict], int]:

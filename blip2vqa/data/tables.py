@@ -5,15 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blip2vqa.data.readers import RawTable, name_rows, read_csv, read_json, read_jsonl
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, collect_errors
 
-FORMATS = {
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".txt": read_csv,
-    ".jsonl": read_jsonl,
-    ".json": read_json,
-}  # each also with .gz after it
+# Each also with .gz after it.
+FORMATS = {**dict.fromkeys((".csv", ".tsv", ".txt"), read_csv), ".jsonl": read_jsonl, ".json": read_json}
 
 
 @dataclass(frozen=True)
@@ -41,11 +36,9 @@ def load_table(path: str, annotations_path: str | None, *, require_answers: bool
     Returns as much of the table as could be read, and every problem found: no such file, unreadable, missing columns,
     no rows, empty questions or (with `require_answers`) empty answers.
     """
-    try:
-        raw = read_raw(str(path), annotations_path)
-    except InputError as error:
-        return None, error.problems
-    return check_table(raw, path, require_answers=require_answers)
+    problems: list[str] = []
+    raw = collect_errors(problems, read_raw, str(path), annotations_path)
+    return (None, problems) if raw is None else check_table(raw, path, require_answers=require_answers)
 
 
 def check_table(
@@ -113,11 +106,10 @@ def _annotators(values: list) -> tuple[list[tuple[str, ...]], list[int]]:
     answers, malformed = [], []
     for position, value in enumerate(values):
         items = [item.get("answer") if isinstance(item, dict) else item for item in value or []]
-        if isinstance(value or [], list) and all(isinstance(item, str) for item in items):
-            answers.append(tuple(items) if any(item.strip() for item in items) else ())
-        else:
-            answers.append(())
+        if not isinstance(value or [], list) or not all(isinstance(item, str) for item in items):
             malformed.append(position)
+            items = []
+        answers.append(tuple(items) if any(item.strip() for item in items) else ())
     return answers, malformed
 
 

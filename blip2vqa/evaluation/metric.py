@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Needs(StrEnum):
-    """What a metric cannot be computed without, which also says for which task it is computed."""
+    """What a metric cannot be computed without, which also says for which task it is computed (`metrics_of`)."""
 
     ANSWERS = "answers"
     """An answer to each question; computed for questions."""
@@ -22,14 +22,6 @@ class Needs(StrEnum):
     """Captions of each picture; computed for captions."""
     ENCODER = "encoder"
     """A text encoder, handed to `compute` as its second argument; computed for both tasks where there is one."""
-
-
-TASKS_OF = {
-    Needs.ANSWERS: ("vqa",),
-    Needs.ANNOTATORS: ("vqa",),
-    Needs.CAPTIONS: ("caption",),
-    Needs.ENCODER: ("vqa", "caption"),
-}
 
 
 @dataclass(frozen=True)

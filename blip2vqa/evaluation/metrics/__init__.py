@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Collection, Mapping
 from importlib import import_module
 
-from blip2vqa.evaluation.metric import TASKS_OF, Metric
+from blip2vqa.evaluation.metric import Metric, Needs
 
 LEAST_DIFFERENCE = 0.01
 """By which two metrics, one of which often repeats the other, must differ somewhere for a table to show both."""
@@ -25,7 +25,8 @@ METRICS: dict[str, Metric] = discover()
 
 def metrics_of(task: str) -> list[Metric]:
     """List the metrics of a task, "vqa" or "caption"; the first is its main one."""
-    return [metric for metric in METRICS.values() if task in TASKS_OF[metric.needs]]
+    there = {"vqa": (Needs.ANSWERS, Needs.ANNOTATORS, Needs.ENCODER), "caption": (Needs.CAPTIONS, Needs.ENCODER)}
+    return [metric for metric in METRICS.values() if metric.needs in there[task]]
 
 
 MAIN_METRICS: tuple[str, ...] = tuple(metrics_of(task)[0].name for task in ("vqa", "caption"))
