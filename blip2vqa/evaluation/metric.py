@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from blip2vqa.utils.formatting import MISSING, percent
+from blip2vqa.utils.formatting import as_text, percent
 
 if TYPE_CHECKING:
     from blip2vqa.data.examples import Example
@@ -83,9 +83,7 @@ class Metric:
 
     def show(self, value: float | None) -> str:
         """Write one value for a table."""
-        if self.is_share:
-            return percent(value)
-        return MISSING if value is None else f"{value:.{self.digits}f}"
+        return percent(value) if self.is_share else as_text(value, f"{{:.{self.digits}f}}")
 
     def rows_of(self, rows: Sequence[Row]) -> list[Row]:
         """Pick the rows that it can be computed on."""

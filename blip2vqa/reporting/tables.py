@@ -14,13 +14,7 @@ LOG_WIDTH = 100  # columns, at least, where the output is no terminal and has no
 
 
 def print_score_table(metrics: dict, title: str) -> None:
-    """Print the scores of the keys of `ROWS`, as many as there are, then by question type.
-
-    Args:
-        metrics: {"base": …, "adapter": …, "blind": …, "swapped": …}, or {"predictions": …}, each as
-            `blip2vqa.evaluation.scores.score` returns it.
-        title: stands above the table.
-    """
+    """Print what `blip2vqa.evaluation.scores.score` returned for the keys of `ROWS`, as many as there are, then by type."""
     present = present_rows(metrics)
     shown, scorers = metrics_shown(present.values()), scorers_of(present.values())
     rows = [
