@@ -37,12 +37,10 @@ def gather_images(
     max_bytes: int = 50_000_000,
     progress: bool = True,
 ) -> tuple[list[Picture], list[tuple[str, str]]]:
-    """Find the pictures at `places`, in that order and each file or address once, and decode each once.
+    """Find the pictures at files, folders (with all below), globs and web addresses, in that order, and decode each once.
 
-    Args:
-        places: files, folders (with all folders below them), globs, http and https addresses.
-        allow_private: whether addresses outside the public internet may be asked.
-        seconds, max_bytes: limits of each download; what was downloaded stays in memory.
+    `allow_private` lets in addresses outside the public internet; `seconds` and `max_bytes` limit each download, which
+    stays in memory.
 
     Returns the pictures, and (name, reason) of what is no picture: places, or single files of a folder or glob. Names
     in both lists hold no credentials.

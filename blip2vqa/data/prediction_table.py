@@ -30,7 +30,6 @@ class PredictionsTable:
     flushed with every batch, so that a killed run goes on where it was.
 
     Args:
-        output_path: the CSV to write.
         table: the input table; its columns and cells stand in the output as they are, its index names the rows as
             `Example.row` does. A column named like one of `RESULT_COLUMNS` is written as `input_<name>`, with a warning.
         run_key: what the results depend on (model, adapter, prompt, decoding, …), in JSON's types. A hash of `table`

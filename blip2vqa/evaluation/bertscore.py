@@ -38,7 +38,7 @@ class BERTScore(evaluate.Metric):
             baseline to rescale with. An encoder they do not know is read at its last layer, unrescaled.
 
     `compute(predictions=list[str], references=list[str])` returns the means `precision`, `recall` and `f1` (None for no
-    rows), `n`, `empty_predictions`, `scorer`, and `scores`, one F1 a row. An empty prediction or reference scores 0:
+    rows), `scorer`, and `scores`, one F1 a row. An empty prediction or reference scores 0:
     bert-score 0.3.13 crashes on it with transformers 5. Weights are loaded at the first `compute`, once a process.
     Raises `InputError` when they cannot be.
     """
@@ -73,8 +73,6 @@ class BERTScore(evaluate.Metric):
         rows = [values.get(pair, (0.0, 0.0, 0.0)) for pair in pairs]
         means = [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else [None, None, None]
         return dict(zip(("precision", "recall", "f1"), means, strict=True)) | {
-            "n": len(rows),
-            "empty_predictions": sum(not text.strip() for text in predictions),
             "scores": [f1 for _, _, f1 in rows],
             "scorer": self.scorer,
         }

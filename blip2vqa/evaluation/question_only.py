@@ -99,23 +99,20 @@ def blind_guesses(questions: Sequence[str], answers: Sequence[str], groups: Sequ
     known, answer = _number(_normalized(answers))
     tried = []
     for words, (smoothing, prior) in zip(_read(asked), ((SMOOTHING, PRIOR), (1.0, np.inf)), strict=True):
-        guess, first, second = np.empty(len(fold), dtype=int), np.empty(len(fold)), np.empty(len(fold))
+        found = np.empty((3, len(fold)))  # the answers' numbers, their probabilities, the next best's
         for held_out in np.unique(fold):
             rows, learnt = fold == held_out, fold != held_out
             distinct, place = np.unique(question[rows], return_inverse=True)
             pairs = (question[learnt], answer[learnt])
             counts = sparse.csr_array((np.ones(learnt.sum()), pairs), shape=(len(asked), len(known)))
-            found = _guess(words, distinct, counts, smoothing, prior)
-            guess[rows], first[rows], second[rows] = (column[place] for column in found)
-        tried.append((np.mean(guess == answer), guess, first, second))
-    _, guess, first, second = max(tried, key=lambda one: one[0])
-    return Guesses([known[place] for place in guess], first, second)
+            found[:, rows] = _guess(words, distinct, counts, smoothing, prior)[:, place]
+        tried.append(found)
+    guess, first, second = max(tried, key=lambda found: np.mean(found[0] == answer))
+    return Guesses([known[place] for place in guess.astype(int)], first, second)
 
 
-def _guess(
-    words, asked: np.ndarray, counts, smoothing: float, prior: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the best answer to each question `asked`, its probability, and the next best's.
+def _guess(words, asked: np.ndarray, counts, smoothing: float, prior: float) -> np.ndarray:
+    """Find the number of the best answer to each question `asked`, its probability, and the next best's: (3, questions).
 
     `words` is (questions × words), `counts` (questions × answers), both sparse; `asked` are rows of them.
     """
@@ -139,8 +136,8 @@ def _guess(
         best, place = found.argmax(axis=1), np.arange(len(rows))
         first = found[place, best]
         found[place, best] = 0
-        guessed.append((common[best], first, found.max(axis=1)))
-    return tuple(map(np.concatenate, zip(*guessed, strict=True)))
+        guessed.append(np.stack([common[best], first, found.max(axis=1)]))
+    return np.hstack(guessed)
 
 
 def _number(texts: list[str]) -> tuple[list[str], np.ndarray]:

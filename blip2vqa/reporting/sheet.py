@@ -29,12 +29,8 @@ def write_sheet(
 ) -> None:
     """Write the pictures, embedded as thumbnails, with one caption a style: a file that needs no other, and no script.
 
-    Args:
-        rows: (name, picture, {style: caption}, reason), the reason for a picture that failed. They are taken one by
-            one, so a generator holds one picture at a time.
-        styles: (name, subtitle) in the order shown.
-
-    Written whole or not at all. Raises OSError when the folder cannot be written to.
+    `rows` are (name, picture, {style: caption}, why the picture failed), taken one by one, so that a generator holds one
+    picture at a time; `styles` are (name, subtitle) in the order shown. Raises OSError when the folder cannot be written to.
     """
     articles = []
     for name, image, captions, reason in rows:
