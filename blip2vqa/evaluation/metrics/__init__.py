@@ -9,9 +9,6 @@ from importlib import import_module
 
 from blip2vqa.evaluation.metric import Metric, Needs
 
-LEAST_DIFFERENCE = 0.01
-"""By which two metrics, one of which often repeats the other, must differ somewhere for a table to show both."""
-
 
 def discover() -> dict[str, Metric]:
     """Import all modules of this folder and collect their metrics by name, in the order of tables."""
@@ -46,7 +43,7 @@ def metrics_shown(several: Collection[Mapping]) -> list[Metric]:
 
 def _differ(scores: Mapping, metric: Metric) -> bool:
     value, other = scores.get(metric.name), scores.get(metric.repeats)
-    return value is not None and (other is None or abs(value - other) >= LEAST_DIFFERENCE)
+    return value is not None and (other is None or abs(value - other) >= 0.01)
 
 
 def scorers_of(several: Collection[Mapping]) -> list[str]:
