@@ -64,10 +64,7 @@ def process_punctuation(text: str) -> str:
 
 
 def process_digit_article(text: str) -> str:
-    """Write words in lower case, number words up to ten as digits, and contractions with their apostrophes; drop articles.
-
-    Words are separated by one space.
-    """
+    """Write words in lower case, numbers up to ten as digits, and contractions with apostrophes; drop articles and blanks."""
     words = (NUMBER_WORDS.get(word, word) for word in text.lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 

@@ -15,12 +15,7 @@ CHOICES = ("all", "style", "shortest", "longest")
 
 
 def load_captions(
-    path: str,
-    image_dir: str | None,
-    *,
-    choose: str = "all",
-    style: str | None = None,
-    **options,
+    path: str, image_dir: str | None, *, choose: str = "all", style: str | None = None, **options
 ) -> tuple[list[Example], list[BadRow]]:
     """Read a table of image_name, caption and, if there is one, style; check it and its pictures as `load_examples` does.
 
@@ -32,12 +27,11 @@ def load_captions(
             words, then by characters; of equals the first in the table).
         style: with choose "style", the rows whose column style says so, whatever the capitals; no other row and none of
             its pictures is looked at.
-        options: on_bad_image, bad_images_path and progress, as in `check_examples`.
+        options: on_bad_image, bad_images_path and progress, as in `check_examples`, which also says what is raised.
 
     Returns one example a caption: question "", `answers` the one caption with single spaces between its words,
     `question_type` the row's style, else "caption"; in the table's order, with "shortest" and "longest" in that of the
-    pictures' first rows. Beside it the rows left out, as `check_examples` does.
-    Raises InputError with everything that is wrong, table, style and pictures, in one go.
+    pictures' first rows. Beside it the rows left out.
     """
     problems = _check_choice(choose, style)
     raw, table, style_column = collect_errors(problems, read_raw, path), None, None
@@ -53,7 +47,8 @@ def load_captions(
     examples = [replace(example, answers=(text,)) for example, text in captions if text]
     if choose in ("shortest", "longest"):
         pick = min if choose == "shortest" else max  # both take the first of equals
-        examples = [pick(group, key=_length) for group in _by_image(examples)]
+        groups = _by_image(examples)
+        examples = [pick(group, key=lambda one: (len(one.answer.split()), len(one.answer))) for group in groups]
     return examples, bad_rows
 
 
@@ -122,10 +117,6 @@ def _of_style(raw: RawTable, path: str, column: str | None, style: str) -> RawTa
         raw.answers and [raw.answers[position] for position in chosen],
         raw.images and raw.images.select(chosen),
     )
-
-
-def _length(example: Example) -> tuple[int, int]:
-    return len(example.answer.split()), len(example.answer)
 
 
 def _by_image(examples: Sequence[Example]) -> list[list[Example]]:

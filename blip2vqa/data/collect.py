@@ -4,9 +4,9 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import NamedTuple
 
 from blip2vqa.data.downloading import ADDRESS, download
 from blip2vqa.data.images import BadImage, ImageSource, check_images, picture_extensions
@@ -22,8 +22,7 @@ _CREDENTIALS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture that can be decoded, and the SHA-256 of its bytes."""
 
     source: ImageSource
@@ -38,39 +37,33 @@ def gather_images(
     max_bytes: int = 50_000_000,
     progress: bool = True,
 ) -> tuple[list[Picture], list[tuple[str, str]]]:
-    """Find the pictures at `places`, in that order and each file or address once, and decode each once.
+    """Find the pictures at files, folders (with all below), globs and web addresses, in that order, and decode each once.
 
-    Args:
-        places: files, folders (with all folders below them), globs, http and https addresses.
-        allow_private: whether addresses outside the public internet may be asked.
-        seconds, max_bytes: limits of each download; what was downloaded stays in memory.
+    `allow_private` lets in addresses outside the public internet; `seconds` and `max_bytes` limit each download, which
+    stays in memory.
 
     Returns the pictures, and (name, reason) of what is no picture: places, or single files of a folder or glob. Names
     in both lists hold no credentials.
     """
-    sources: dict[str, ImageSource] = {}  # by name, in order, like the next two
+    found: dict[str, ImageSource | str | None] = {}  # by name, in order; a text is the reason against it
     addresses: dict[str, str] = {}
-    bad: dict[str, str] = {}
-    order: dict[str, None] = {}
     seen: set[str] = set()  # files, links resolved
     for place in places:
         name = shown_place(place)
+        if ADDRESS.match(place):
+            name = name.partition("#")[0]
+            addresses.setdefault(name, place)
+            found.setdefault(name)
+            continue
         try:
-            if ADDRESS.match(place):
-                name = name.partition("#")[0]
-                addresses.setdefault(name, place)
-                order.setdefault(name)
-                continue
             paths, unread = _files_at(place)
         except BadImage as error:
             paths, unread = [], {name: error.reason}
-        bad |= unread
-        order |= dict.fromkeys(unread)
+        found |= unread
         for path in paths:
             if (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
-                sources[str(path)] = ImageSource(str(path), path=path)
-                order.setdefault(str(path))
+                found[str(path)] = ImageSource(str(path), path=path)
 
     def fetch(item: tuple[str, str]) -> tuple[str, bytes | BadImage]:
         return item[0], download(item[1], allow_private, seconds, max_bytes)
@@ -79,14 +72,12 @@ def gather_images(
     with ThreadPool(AT_ONCE) as pool:
         fetched = pool.imap_unordered(fetch, addresses.items())
         for name, result in show_progress(fetched, "fetching", len(addresses), unit="image", disable=hidden):
-            if isinstance(result, BadImage):
-                bad[name] = result.reason
-            else:
-                sources[name] = ImageSource(name, data=result)
-    digests, undecoded = check_images(sources.values(), progress=progress)
-    bad |= undecoded
-    pictures = [Picture(sources[name], digests[name]) for name in order if name in digests]
-    return pictures, [(name, bad[name]) for name in order if name in bad]
+            found[name] = result.reason if isinstance(result, BadImage) else ImageSource(name, data=result)
+    sources = [one for one in found.values() if isinstance(one, ImageSource)]
+    digests, undecoded = check_images(sources, progress=progress)
+    pictures = [Picture(source, digests[source.name]) for source in sources if source.name in digests]
+    found |= undecoded
+    return pictures, [(name, reason) for name, reason in found.items() if isinstance(reason, str)]
 
 
 def shown_place(place: str) -> str:

@@ -12,24 +12,20 @@ from blip2vqa.utils.errors import InputError
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def split_name(path: str) -> tuple[str, str | None]:
-    """Split "user/name:validation" into ("user/name", "validation"); the split is None where none is named.
-
-    A folder whose own name has a colon names no split.
-    """
-    location, colon, split = path.rpartition(":")
-    return (location, split) if colon and not Path(path).exists() else (path, None)
-
-
 def read_dataset(path: str) -> RawTable:
     """Read all columns as text, and keep the column `image` beside them, not decoded.
 
-    Raises InputError in one line when nothing is there or nothing can be reached.
+    `path` is a folder or a Hub id, with ":SPLIT" after it where there are several; a folder whose own name has a colon
+    names no split. Raises InputError in one line when nothing is there or nothing can be reached.
 
     Note that `datasets` itself takes the words None, NA and null in an image folder's metadata.csv for nothing;
     metadata.jsonl keeps them.
     """
-    location, split = split_name(path)
+    location, colon, split = path.rpartition(":")
+    if not colon or Path(path).exists():
+        location, split = path, None
+    if not Path(location).is_dir() and not HUB_ID.fullmatch(location):
+        raise InputError(f"{path}: no such file or folder, nor the form of a Hub id (user/name or user/name:split)")
     try:
         dataset = _load(location, split)
     except InputError:
@@ -47,7 +43,8 @@ def read_dataset(path: str) -> RawTable:
     names = clean_names(dataset.column_names)
     cells = {name: _values(dataset, column) for name, column in zip(names, dataset.column_names, strict=True)}
     if images is not None and "image_name" not in cells:
-        cells["image_name"] = _file_names(images)
+        paths = images.flatten()["image.path"][:]
+        cells["image_name"] = [Path(path).name if path else f"image {row}" for row, path in enumerate(paths, 1)]
     rows = range(1, (len(dataset) if images is None else len(images)) + 1)
     frame = pd.DataFrame({name: map(as_text, values) for name, values in cells.items()}, index=rows, dtype=object)
     return RawTable(frame, cells.get("answers"), images)
@@ -67,11 +64,9 @@ def _load(location: str, split: str | None) -> datasets.Dataset:
     # Left alone, these read 01 as 1 and take a whole column of numbers and words for whatever comes first.
     streams = builder.as_streaming_dataset()
     stream = streams[_choose(location, split, list(streams))]
-    features = stream.features or dict.fromkeys(next(iter(stream)), datasets.Value("string"))
-    as_written = {
-        column: datasets.Value("string") if isinstance(feature, datasets.Value) else feature
-        for column, feature in features.items()
-    }
+    text = datasets.Value("string")
+    features = stream.features or dict.fromkeys(next(iter(stream)), text)
+    as_written = {name: text if isinstance(kind, datasets.Value) else kind for name, kind in features.items()}
     options = {"keep_default_na": False} if builder.name == "csv" else {}
     return datasets.load_dataset(location, split=stream.split, features=datasets.Features(as_written), **options)
 
@@ -87,14 +82,8 @@ def _choose(location: str, split: str | None, splits: list[str]) -> str:
 
 
 def _values(dataset: datasets.Dataset, column: str) -> list:
-    values = dataset[column][:]
-    feature = dataset.features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
-    return values
-
-
-def _file_names(images: datasets.Dataset) -> list[str]:
-    """Name each picture by its file where it has kept that name, else by its row."""
-    paths = images.flatten()["image.path"][:]
-    return [Path(path).name if path else f"image {row}" for row, path in enumerate(paths, 1)]
+    """Read a column's values; class labels, of which -1 is none, by their names."""
+    values, feature = dataset[column][:], dataset.features[column]
+    if not isinstance(feature, datasets.ClassLabel):
+        return values
+    return [None if value is None or value < 0 else feature.int2str(value) for value in values]

@@ -5,7 +5,6 @@ import ipaddress
 import os
 import re
 import socket
-import threading
 import time
 from urllib.parse import urljoin, urlsplit
 
@@ -17,6 +16,7 @@ from requests.sessions import SessionRedirectMixin
 from requests.utils import get_environ_proxies, select_proxy
 
 from blip2vqa.data.images import BadImage
+from blip2vqa.utils.threads import call_within
 
 ADDRESS = re.compile(r"https?:", re.IGNORECASE)
 MAX_REDIRECTS = 5
@@ -28,25 +28,14 @@ BYTES_OF_ANY_KIND = ("application/octet-stream", "binary/octet-stream")  # what 
 
 def download(address: str, allow_private: bool, seconds: float, max_bytes: int) -> bytes | BadImage:
     """Fetch the bytes at an http(s) address, or the reason why there are none, in no more than `seconds`."""
-    late = BadImage(f"not there within {seconds:g} seconds")
-    result: list[bytes | BadImage] = []
-
-    def run() -> None:
-        try:
-            result.append(_follow(address, allow_private, time.monotonic() + seconds, max_bytes))
-        except BadImage as error:
-            result.append(error)
-        except (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError):
-            result.append(late)
-        except Exception as error:  # one address never costs the others, whatever a server makes libraries raise
-            result.append(BadImage(_reason(error)))
-
-    # Limits on sockets count from byte to byte and leave looking up the name unlimited. So the thread is left behind
-    # when time is up: it ends with the server's patience or with the process.
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return result[0] if result else late
+    try:
+        return call_within(seconds, _follow, address, allow_private, time.monotonic() + seconds, max_bytes)
+    except BadImage as error:
+        return error
+    except (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError):
+        return BadImage(f"not there within {seconds:g} seconds")
+    except Exception as error:  # one address never costs the others, whatever a server makes libraries raise
+        return BadImage(_reason(error))
 
 
 def _follow(address: str, allow_private: bool, deadline: float, max_bytes: int) -> bytes:
@@ -137,27 +126,22 @@ def check_public(address: str) -> None:
         raise BadImage(f"a private address ({ip}); --allow_private_addresses lets it in")
 
 
-class _Guarded:
-    """A connection that refuses a private address, judged by the other end of the socket.
+def _guarded(pool: type[urllib3.HTTPConnectionPool]) -> type[urllib3.HTTPConnectionPool]:
+    """Derive a pool whose connections refuse a private address, judged by the other end of the socket.
 
     A name may resolve differently from one time to the next (DNS rebinding), so its look-up before does not suffice.
     """
 
-    def connect(self) -> None:
-        super().connect()
-        try:
-            check_public(self.sock.getpeername()[0])
-        except BaseException:
-            self.close()
-            raise
+    class Connection(pool.ConnectionCls):
+        def connect(self) -> None:
+            super().connect()
+            try:
+                check_public(self.sock.getpeername()[0])
+            except BaseException:
+                self.close()
+                raise
 
-
-class _GuardedHTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = type("_GuardedHTTP", (_Guarded, urllib3.connection.HTTPConnection), {})
-
-
-class _GuardedHTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = type("_GuardedHTTPS", (_Guarded, urllib3.connection.HTTPSConnection), {})
+    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
 class _GuardedAdapter(HTTPAdapter):
@@ -169,4 +153,5 @@ class _GuardedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args, **options) -> None:
         super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
+        pools = (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool)
+        self.poolmanager.pool_classes_by_scheme = {pool.scheme: _guarded(pool) for pool in pools}

@@ -12,8 +12,8 @@ import pandas as pd
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
 from blip2vqa.data.readers import name_rows, to_csv
-from blip2vqa.data.tables import Table, load_table, most_common, read_table
-from blip2vqa.utils.errors import InputError
+from blip2vqa.data.tables import Table, load_table, most_common
+from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ class Example:
     """The row as the user sees it in the table (see `Table.frame`), not a position in a list."""
     image: ImageSource
     image_name: str
-    """As the table has it."""
     digest: str
     """SHA-256 of the picture's bytes, hexadecimal: the same picture under two names has one digest."""
     question: str
@@ -59,11 +58,7 @@ class BadRow(NamedTuple):
 def load_examples(
     path: str, image_dir: str | None, annotations_path: str | None = None, *, require_answers: bool = True, **options
 ) -> tuple[list[Example], list[BadRow]]:
-    """Read a table (as `read_table`), find and decode every picture once, and check it all.
-
-    `image_dir` is the folder of the pictures, None when the table holds them itself. `options` are those of
-    `check_examples`, which says what is returned and raised.
-    """
+    """Read a table (as `load_table`), find and decode every picture once, and check it all (as `check_examples`)."""
     table, problems = load_table(path, annotations_path, require_answers=require_answers)
     return check_examples(table, problems, path, image_dir, **options)
 
@@ -82,6 +77,7 @@ def check_examples(
     """Make examples of a table that `load_table` has read, with the problems that it found.
 
     Args:
+        image_dir: the folder of the pictures; None when the table holds them itself.
         question_type_column: a column that gives the question types; else the column question_type where there is
             one; else, and for empty cells, the rule `question_type`. In a table without questions every question is "",
             and its type by rule is the name of the answers' column.
@@ -97,16 +93,14 @@ def check_examples(
     elif in_folder and image_dir is None and table is not None:
         problems.append(f"image_dir is not given, and {path} holds no pictures itself; give the folder of the pictures")
     elif table is not None:
-        found, bad_rows = _check_pictures(table, image_dir, progress)
-        problems += _report(path, bad_rows, len(found.digests), on_bad_image, bad_images_path)
-    columns = [] if table is None else list(table.frame)
-    if table is not None and question_type_column not in (None, *columns):
-        problems.append(
-            f"{path}: no column {question_type_column} for question types; its columns are {', '.join(columns)}"
-        )
-    if problems:
-        raise InputError(*problems)
-    return _build(table, found, question_type_column), bad_rows
+        pictures, bad_rows = _check_pictures(table, image_dir, progress)
+        good = len({picture[0].name for picture in pictures if picture})
+        problems += _report(path, bad_rows, good, on_bad_image, bad_images_path)
+    if table is not None and question_type_column not in (None, *table.frame):
+        columns = ", ".join(table.frame)
+        problems.append(f"{path}: no column {question_type_column} for question types; its columns are {columns}")
+    raise_all(problems)
+    return _build(table, pictures, question_type_column), bad_rows
 
 
 def of_types(examples: list[Example], types: tuple[str, ...], path: str) -> list[Example]:
@@ -138,25 +132,17 @@ def load_questions(
 ) -> list[Example]:
     """Read questions with their answers, for scoring: no picture is looked for, and `image` and `digest` stay empty.
 
-    Raises InputError as `read_table` does.
+    Raises InputError with every problem that `load_table` finds.
     """
-    table = read_table(path, annotations_path, require_answers=True)
-    keys = [str(row) for row in table.frame.index]
-    return _build(table, _Pictures(keys, dict.fromkeys(keys), dict.fromkeys(keys, "")), question_type_column)
+    table, problems = load_table(path, annotations_path, require_answers=True)
+    raise_all(problems)
+    return _build(table, [(None, "")] * len(table.frame), question_type_column)
 
 
-class _Pictures(NamedTuple):
-    """A table's pictures."""
-
-    keys: list[str]
-    """Of each row, the key of its picture in the next two."""
-    sources: dict[str, ImageSource | None]
-    digests: dict[str, str]
-    """Of the usable ones alone."""
-
-
-def _check_pictures(table: Table, image_dir: str | None, progress: bool) -> tuple[_Pictures, list[BadRow]]:
-    """Find the pictures of all rows and decode each once; beside them the rows whose picture cannot be used."""
+def _check_pictures(
+    table: Table, image_dir: str | None, progress: bool
+) -> tuple[list[tuple[ImageSource, str] | None], list[BadRow]]:
+    """Find the picture of each row, with its digest, and decode each once; None, and a bad row, where it cannot be used."""
     bad: dict[str, str] = {}  # reasons, by key
     names = table.frame["image_name"].tolist() if "image_name" in table.frame else [""] * len(table.frame)
     if table.images is not None:
@@ -172,7 +158,8 @@ def _check_pictures(table: Table, image_dir: str | None, progress: bool) -> tupl
     digests, undecodable = check_images(sources.values(), progress=progress)
     bad |= undecodable
     rows = zip(table.frame.index.tolist(), names, keys, strict=True)
-    return _Pictures(keys, sources, digests), [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
+    pictures = [(sources[key], digests[key]) if key in digests else None for key in keys]
+    return pictures, [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
 
 
 def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad_images_path: str | None) -> list[str]:
@@ -200,7 +187,9 @@ def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad
     return problems
 
 
-def _build(table: Table, pictures: _Pictures, type_column: str | None) -> list[Example]:
+def _build(
+    table: Table, pictures: list[tuple[ImageSource | None, str] | None], type_column: str | None
+) -> list[Example]:
     """Make an example of each row whose picture is usable."""
     frame = table.frame
 
@@ -213,19 +202,13 @@ def _build(table: Table, pictures: _Pictures, type_column: str | None) -> list[E
     else:
         by_rule = {question: question_type(question) for question in dict.fromkeys(questions)}
         type_column = type_column or "question_type"
-    names = column("image_name") if "image_name" in frame else pictures.keys
     extra = frame.drop(columns=["image_name", table.question, table.answer], errors="ignore").to_dict("records")
     # Of several equally common answers the table's own comes first, so that it is `Example.answer`.
     answers = [
         several if most_common(several) == one else tuple(sorted(several, key=lambda answer, one=one: answer != one))
         for several, one in zip(table.answers, column(table.answer), strict=True)
     ]
-    kinds = [text.strip() for text in column(type_column)]
-    rows = zip(frame.index.tolist(), pictures.keys, names, questions, answers, kinds, extra, strict=True)
-    return [
-        Example(
-            row, pictures.sources[key], name, pictures.digests[key], question, several, kind or by_rule[question], more
-        )
-        for row, key, name, question, several, kind, more in rows
-        if key in pictures.digests
-    ]
+    kinds = [text.strip() or by_rule[question] for text, question in zip(column(type_column), questions, strict=True)]
+    names = column("image_name")
+    rows = zip(frame.index.tolist(), pictures, names, questions, answers, kinds, extra, strict=True)
+    return [Example(row, picture[0], name, picture[1], *rest) for row, picture, name, *rest in rows if picture]

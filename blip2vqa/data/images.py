@@ -1,5 +1,6 @@
 """Finds pictures by name inside one folder, opens them safely, and checks each once before a model sees it."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -28,9 +29,7 @@ MIN_IMAGES_FOR_BAR = 200
 class BadImage(Exception):
     """A picture that cannot be used; its text is the reason, in a few words."""
 
-    def __init__(self, reason: str):
-        self.reason = reason
-        super().__init__(reason)
+    reason = property(str)
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,7 @@ class ImageIndex:
             raise BadImage(f"cannot be looked up: {error.strerror}") from error
         exact, by_stem = self._files
         found = exact[parts[-1]] if parts[-1] in exact else by_stem.get(parts[-1], [])
-        folders = parts[:-1]
-        found = [path for path in found if not folders or path.parts[:-1][-len(folders) :] == folders]
+        found = [path for path in found if path.parts[-len(parts) : -1] == parts[:-1]]
         if not found:
             raise BadImage("not found in the image folder")
         if len(found) > 1:
@@ -158,17 +156,10 @@ def open_image(source: ImageSource | bytes) -> Image.Image:
 def as_seen(image: Image.Image) -> Image.Image:
     """Convert an opened picture as `open_image` does."""
     image.load()
-    return _to_rgb(_upright(image))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block; the pixels are decoded by now, and every viewer shows them
-        return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+    with contextlib.suppress(
+        Exception
+    ):  # a broken EXIF block; the pixels are decoded by now, and every viewer shows them
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # I;16 in its byte orders; I is what 16-bit PGM files open as
         pixels = np.asarray(image)
         if pixels.min() < 0 or pixels.max() > 65535:
@@ -183,10 +174,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def check_images(
-    sources: Iterable[ImageSource], num_workers: int | None = None, progress: bool = True
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Read every source and decode every distinct picture once, in threads (`num_workers`, one a core by default).
+def check_images(sources: Iterable[ImageSource], progress: bool = True) -> tuple[dict[str, str], dict[str, str]]:
+    """Read every source and decode every distinct picture once, in threads.
 
     Returns the SHA-256 of the bytes of each good source, by name, and the reason against each bad one, by name.
     """
@@ -209,7 +198,7 @@ def check_images(
 
     digests, bad = {}, {}
     hidden = not progress or len(sources) < MIN_IMAGES_FOR_BAR
-    with ThreadPool(num_workers) as pool:
+    with ThreadPool() as pool:
         results = show_progress(
             pool.imap(check, sources, chunksize=8), "checking images", len(sources), unit="image", disable=hidden
         )

@@ -15,9 +15,7 @@ from blip2vqa.utils.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
 
-RESULT_COLUMNS = ("generated_answer", "confidence", "status")
-RANKED_COLUMN = "ranked_answers"
-ADAPTER_COLUMN = "adapter"
+RESULT_COLUMNS = ("generated_answer", "confidence", "status", "ranked_answers", "adapter")
 
 
 def partial_path(output_path: str | Path) -> Path:
@@ -32,7 +30,6 @@ class PredictionsTable:
     flushed with every batch, so that a killed run goes on where it was.
 
     Args:
-        output_path: the CSV to write.
         table: the input table; its columns and cells stand in the output as they are, its index names the rows as
             `Example.row` does. A column named like one of `RESULT_COLUMNS` is written as `input_<name>`, with a warning.
         run_key: what the results depend on (model, adapter, prompt, decoding, …), in JSON's types. A hash of `table`
@@ -49,8 +46,7 @@ class PredictionsTable:
         # Through JSON, so that a tuple equals the list it comes back as.
         self._run = json.loads(json.dumps(run_key | {"input_table": _table_hash(table)}))
         self._results: dict[int, dict] = {}
-        ours = (*RESULT_COLUMNS, RANKED_COLUMN, ADAPTER_COLUMN)
-        renamed = {name: f"input_{name}" for name in table.columns if name in ours}
+        renamed = {name: f"input_{name}" for name in table.columns if name in RESULT_COLUMNS}
         clash = sorted(set(renamed.values()) & set(table.columns))
         if clash:
             raise InputError(f"table: columns {clash} are in the way of the results' own; rename them")
@@ -107,11 +103,12 @@ class PredictionsTable:
         If given, also `adapter`, the name of the one that answered, and `ranked`, the likeliest answers of a list with
         their probabilities. Results survive a kill once this returns. A row given twice keeps the later result.
         """
-        entries = [
-            {"answer": "", **result, "row": int(result["row"]), "confidence": _finite(result.get("confidence"))}
-            | ({"ranked": [(name, round(value, 6)) for name, value in result["ranked"]]} if "ranked" in result else {})
-            for result in results
-        ]
+        entries = [{"answer": "", "confidence": None, **result, "row": int(result["row"])} for result in results]
+        for entry in entries:
+            if entry["confidence"] is not None:
+                entry["confidence"] = float(entry["confidence"]) if math.isfinite(entry["confidence"]) else None
+            if "ranked" in entry:
+                entry["ranked"] = [(name, round(value, 6)) for name, value in entry["ranked"]]
         self._append(entries)
         self._results |= {entry["row"]: entry for entry in entries}
 
@@ -134,13 +131,14 @@ class PredictionsTable:
         entries = [self._results[row] for row in rows]
         output = self._table.set_axis(self._columns, axis="columns").reset_index(drop=True)
         output["generated_answer"] = [entry["answer"] for entry in entries]
-        confidences = [entry["confidence"] for entry in entries]
-        output["confidence"] = ["" if value is None else f"{value:.6f}" for value in confidences]
+        output["confidence"] = [
+            "" if entry["confidence"] is None else f"{entry['confidence']:.6f}" for entry in entries
+        ]
         output["status"] = [entry["status"] for entry in entries]
         if any("adapter" in entry for entry in entries):
-            output[ADAPTER_COLUMN] = [entry.get("adapter", "") for entry in entries]
+            output["adapter"] = [entry.get("adapter", "") for entry in entries]
         if any("ranked" in entry for entry in entries):
-            output[RANKED_COLUMN] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
+            output["ranked_answers"] = [json.dumps(entry.get("ranked", []), ensure_ascii=False) for entry in entries]
         self._keep_what_is_finished()  # written by another process in the meantime
         write_text_atomic(self.output_path, to_csv(output))
         self.close()
@@ -155,10 +153,6 @@ class PredictionsTable:
 def _table_hash(table: pd.DataFrame) -> str:
     cells = [list(map(str, table.columns)), table.index.tolist(), table.astype(str).to_numpy().tolist()]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
-
-
-def _finite(confidence: float | None) -> float | None:
-    return None if confidence is None or not math.isfinite(confidence) else float(confidence)
 
 
 def _read_journal(path: Path) -> tuple[dict | None, list[dict], int]:

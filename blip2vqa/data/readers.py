@@ -36,10 +36,11 @@ JSON_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=s
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as its file holds it, not checked yet."""
+    """A table as its file holds it."""
 
     frame: pd.DataFrame
-    """Text cells; its index is the row as the user sees it: a spreadsheet's row, a line, or an item from 1."""
+    """Text cells in the file's order; its index is the row as the user sees it: a spreadsheet's row, the header being row 1; a
+    line of a JSONL file; else the item, from 1."""
     answers: list | None = None
     """One value a row as the file had it: a list of texts or of {"answer": text}."""
     images: "datasets.Dataset | None" = None
@@ -64,11 +65,9 @@ def read_text(path: Path) -> str:
             data = gzip.decompress(data)
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            text = data.decode("utf-16")
-        else:
-            text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
         if "\0" not in text:
@@ -119,10 +118,8 @@ def read_csv(path: Path) -> RawTable:
     frame.index += 1 + skipped
     frame.columns = headers[delimiter]
     frame = frame.iloc[1:]
-    _refuse_duplicates(path, frame.columns)
-    blank = pd.Series(True, index=frame.index)
-    for column in frame.columns:
-        blank &= frame[column].str.strip() == ""
+    _refuse_duplicates(path, headers[delimiter])
+    blank = (frame.map(str.strip) == "").all(axis="columns")
     return RawTable(frame[~blank])
 
 
@@ -147,7 +144,7 @@ def read_json(path: Path, annotations_path: Path | None = None) -> RawTable:
 
 def read_jsonl(path: Path) -> RawTable:
     """Read one JSON object a line; blank lines are skipped."""
-    records, lines, broken = [], [], []
+    records, broken = {}, []
     for number, line in enumerate(read_text(path).split("\n"), 1):  # splitlines would break at U+2028 within texts
         line = line.strip()
         if not line:
@@ -157,13 +154,12 @@ def read_jsonl(path: Path) -> RawTable:
         except (json.JSONDecodeError, RecursionError):
             record = None
         if isinstance(record, dict):
-            records.append(record)
-            lines.append(number)
+            records[number] = record
         else:
             broken.append(number)
     if broken:
         raise InputError(f"{path}: {name_rows(broken, 'line')}: not a JSON object; one whole object a line is expected")
-    return _from_records(path, records, lines)
+    return _from_records(path, list(records.values()), records)
 
 
 def as_text(value: object) -> str:
@@ -191,8 +187,7 @@ def _from_records(path: Path, records: list[dict], rows: Iterable[int]) -> RawTa
     return RawTable(frame, cells.get("answers"))
 
 
-def _refuse_duplicates(path: Path, names: Iterable[str]) -> None:
-    names = list(names)
+def _refuse_duplicates(path: Path, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{path}: column {', '.join(twice)} stands there more than once; rename or delete one")
@@ -224,9 +219,10 @@ def _read_vqa(path: Path, data: dict, annotations_path: Path | None) -> RawTable
     annotations = _parse_json(annotations_path)
     try:
         by_id = {str(item["question_id"]): item for item in annotations["annotations"]}
-        answers = [[as_text(answer["answer"]) for answer in by_id[id]["answers"]] if id in by_id else [] for id in ids]
+        found = [by_id.get(id, {"answers": []}) for id in ids]
+        answers = [[as_text(answer["answer"]) for answer in item["answers"]] for item in found]
         for column, key in VQA_COLUMNS.items():
-            frame[column] = [as_text(by_id[id].get(key)) if id in by_id else "" for id in ids]
+            frame[column] = [as_text(item.get(key)) for item in found]
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{annotations_path}: not an official VQA annotations file ({reason})") from error

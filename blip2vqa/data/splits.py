@@ -3,11 +3,9 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from blip2vqa.data.examples import Example
 from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.files import write_json_atomic
 
 
 def split_by_image(examples: Sequence[Example], val_split: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -45,11 +43,6 @@ def describe_split(train: Sequence[Example], val: Sequence[Example]) -> dict[str
             for (name, digest), count in sorted(counts.items())
         ]
     return sides
-
-
-def write_split(path: str | Path, train: Sequence[Example], val: Sequence[Example]) -> None:
-    """Write `describe_split` as JSON."""
-    write_json_atomic(path, describe_split(train, val))
 
 
 def check_disjoint(train: Sequence[Example], val: Sequence[Example]) -> int:

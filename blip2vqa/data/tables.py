@@ -3,36 +3,21 @@
 import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from blip2vqa.data.readers import RawTable, name_rows, read_csv, read_json, read_jsonl
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, collect_errors
 
-if TYPE_CHECKING:
-    import datasets
-
-FORMATS = {
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".txt": read_csv,
-    ".jsonl": read_jsonl,
-    ".json": read_json,
-}  # each also with .gz after it
+# Each also with .gz after it.
+FORMATS = {**dict.fromkeys((".csv", ".tsv", ".txt"), read_csv), ".jsonl": read_jsonl, ".json": read_json}
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows in the file's order, every cell the text that it was there."""
+class Table(RawTable):
+    """A table that was checked: image_name, question, answer where there is one, and the user's own columns.
 
-    frame: pd.DataFrame
-    """Columns image_name, question, answer where there is one, and the user's own; its index is the row as the user sees
-    it (a spreadsheet's row, the header being row 1; a line of a JSONL file; else the item, from 1)."""
-    answers: list[tuple[str, ...]]
-    """All annotators' answers, one tuple a row, () where there is none."""
-    images: "datasets.Dataset | None" = None
-    """The pictures, row for row, where the table holds them; the column `image` is not decoded."""
+    Its `answers` are those of all annotators, one tuple a row, () where there is none.
+    """
+
     question: str | None = "question"
     """Name of the column of questions; None in a table of captions."""
     answer: str = "answer"
@@ -45,25 +30,15 @@ class Table:
         return replace(self, frame=self.frame[kept], answers=answers)
 
 
-def read_table(path: str, annotations_path: str | None = None, *, require_answers: bool) -> Table:
+def load_table(path: str, annotations_path: str | None, *, require_answers: bool) -> tuple[Table | None, list[str]]:
     """Read a CSV, JSONL or JSON table, the official VQA JSON pair, a `datasets` folder or a Hub id `user/name[:split]`.
 
-    Raises InputError with every problem found: no such file, unreadable, missing columns, no rows, empty questions or
-    (with `require_answers`) empty answers.
+    Returns as much of the table as could be read, and every problem found: no such file, unreadable, missing columns,
+    no rows, empty questions or (with `require_answers`) empty answers.
     """
-    table, problems = load_table(path, annotations_path, require_answers=require_answers)
-    if problems:
-        raise InputError(*problems)
-    return table
-
-
-def load_table(path: str, annotations_path: str | None, *, require_answers: bool) -> tuple[Table | None, list[str]]:
-    """Read as `read_table` does, but return the problems beside as much of the table as could be read."""
-    try:
-        raw = read_raw(str(path), annotations_path)
-    except InputError as error:
-        return None, error.problems
-    return check_table(raw, path, require_answers=require_answers)
+    problems: list[str] = []
+    raw = collect_errors(problems, read_raw, str(path), annotations_path)
+    return (None, problems) if raw is None else check_table(raw, path, require_answers=require_answers)
 
 
 def check_table(
@@ -90,11 +65,10 @@ def check_table(
         if column not in frame:
             problems.append(_missing_column(path, column, list(frame)))
         elif (empty := frame[column].str.strip() == "").any():
-            rows = frame.index[empty]
-            if len(rows) == len(frame):
-                problems.append(f"{path}: column {column} is empty in all {len(rows)} rows")
+            if empty.all():
+                problems.append(f"{path}: column {column} is empty in all {len(frame)} rows")
             else:
-                problems.append(f"{path}: empty {column} in {name_rows(rows)}; fill in or delete")
+                problems.append(f"{path}: empty {column} in {name_rows(frame.index[empty])}; fill in or delete")
     return Table(frame, answers, raw.images, question, answer), problems
 
 
@@ -112,7 +86,9 @@ def read_raw(path: str, annotations_path: str | None = None) -> RawTable:
             f"annotations_path {annotations_path}: only goes with official VQA questions .json, not {path}"
         )
     if file.is_dir() or (suffix not in FORMATS and not file.exists()):
-        return _read_dataset(path)
+        from blip2vqa.data.dataset_reader import read_dataset  # datasets takes seconds to import
+
+        return read_dataset(path)
     if not file.exists():
         raise InputError(f"{path}: no such file")
     if suffix not in FORMATS:
@@ -125,25 +101,15 @@ def read_raw(path: str, annotations_path: str | None = None) -> RawTable:
     return read_json(file, Path(annotations_path))
 
 
-def _read_dataset(path: str) -> RawTable:
-    from blip2vqa.data.dataset_reader import HUB_ID, read_dataset, split_name  # datasets takes seconds to import
-
-    location, _ = split_name(path)
-    if not Path(location).is_dir() and not HUB_ID.fullmatch(location):
-        raise InputError(f"{path}: no such file or folder, nor the form of a Hub id (user/name or user/name:split)")
-    return read_dataset(path)
-
-
 def _annotators(values: list) -> tuple[list[tuple[str, ...]], list[int]]:
     """Read all annotators' answers, () for rows without, and list the positions of rows that hold something else."""
     answers, malformed = [], []
     for position, value in enumerate(values):
         items = [item.get("answer") if isinstance(item, dict) else item for item in value or []]
-        if isinstance(value or [], list) and all(isinstance(item, str) for item in items):
-            answers.append(tuple(items) if any(item.strip() for item in items) else ())
-        else:
-            answers.append(())
+        if not isinstance(value or [], list) or not all(isinstance(item, str) for item in items):
             malformed.append(position)
+            items = []
+        answers.append(tuple(items) if any(item.strip() for item in items) else ())
     return answers, malformed
 
 

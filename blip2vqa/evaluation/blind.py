@@ -1,17 +1,17 @@
 """Predictions without the picture: what a question alone gives away, and one caption for every picture."""
 
-import math
 import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+
+import numpy as np
 
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.words import spaced
 
 SAMPLE_IMAGES = 200  # of the training images, to find the caption most like the others
-SAMPLE_SEED = 0
 
 
 class BlindBaseline:
@@ -43,11 +43,8 @@ class BlindBaseline:
 
     def predict(self, examples: Sequence[Example]) -> list[str]:
         """Give one answer an example, in order."""
-        return [self._predict_one(example.question) for example in examples]
-
-    def _predict_one(self, question: str) -> str:
-        levels = zip(self._answers, _question_keys(question), strict=True)
-        return next(answers[key] for answers, key in levels if key in answers)
+        asked = [zip(self._answers, _question_keys(example.question), strict=True) for example in examples]
+        return [next(answers[key] for answers, key in levels if key in answers) for levels in asked]
 
 
 def _question_keys(question: str) -> tuple[tuple, tuple, tuple]:
@@ -76,7 +73,7 @@ class BlindCaption:
         images = sorted(digest for digest, captions in by_image.items() if captions)
         if not images:
             raise ValueError("the blind caption needs at least one training example with a caption")
-        drawn = random.Random(SAMPLE_SEED).sample(images, min(len(images), SAMPLE_IMAGES))
+        drawn = random.Random(0).sample(images, min(len(images), SAMPLE_IMAGES))
         self.caption = _most_like_the_others([sorted(by_image[digest]) for digest in drawn])
 
     def predict(self, examples: Sequence[Example]) -> list[str]:
@@ -87,34 +84,25 @@ class BlindCaption:
 def _most_like_the_others(images: list[list[str]]) -> str:
     """Find the caption nearest to the captions of the other images, where each image may have several."""
     from pycocoevalcap.cider.cider_scorer import precook
+    from scipy import sparse
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.preprocessing import normalize
 
-    counts = [[precook(spaced(caption)) for caption in captions] for captions in images]
-    frequency = Counter(ngram for image in counts for ngram in set().union(*image))
-    vectors = [[_unit_vector(caption, frequency, len(images)) for caption in image] for image in counts]
-    # The mean of cosines to many is one product with their sum: no need to compare each with each.
-    sums = [_sum(image) for image in vectors]
-    total = _sum(sums)
-    count, scored = sum(map(len, images)), []
-    for captions, image, own in zip(images, vectors, sums, strict=True):
-        others = max(count - len(captions), 1)  # of a single image there are none, and all captions score 0
-        for caption, vector in zip(captions, image, strict=True):
-            cosines = sum(weight * (total[ngram] - own[ngram]) for ngram, weight in vector.items())
-            scored.append((-round(cosines / others, 9), caption))
-    return min(scored)[1]
-
-
-def _unit_vector(counts: dict[tuple, int], frequency: Counter, images: int) -> dict[tuple, float]:
-    """Weigh n-grams by tf-idf, and scale those of each n to length 1."""
-    weights = {ngram: count * math.log(images / frequency[ngram]) for ngram, count in counts.items()}
-    squares = Counter()
-    for ngram, weight in weights.items():
-        squares[len(ngram)] += weight**2
-    return {ngram: weight / math.sqrt(squares[len(ngram)]) for ngram, weight in weights.items() if weight}
-
-
-def _sum(vectors: Sequence[dict[tuple, float]]) -> Counter:
-    total = Counter()
-    for vector in vectors:
-        for ngram, weight in vector.items():
-            total[ngram] += weight
-    return total
+    captions = [caption for image in images for caption in image]
+    image_of = np.repeat(np.arange(len(images)), [len(image) for image in images])
+    vectorizer = DictVectorizer(sort=False)
+    counts = sparse.csr_array(vectorizer.fit_transform([precook(spaced(caption)) for caption in captions]))
+    lengths = np.array([len(ngram) for ngram in vectorizer.feature_names_])
+    owned = sparse.csr_array((np.ones(len(captions)), (image_of, np.arange(len(captions)))))  # images × captions
+    frequency = (owned @ counts > 0).sum(axis=0)
+    weights = counts @ sparse.diags_array(np.log(len(images) / frequency))  # captions × n-grams
+    similar = np.zeros(len(captions))
+    for n in set(lengths):
+        vectors = normalize(weights[:, lengths == n])
+        # The sum of cosines to many is one product with their sum: no need to compare each with each.
+        sums = owned @ vectors
+        similar += vectors @ sums.sum(axis=0) - vectors.multiply(sums[image_of]).sum(axis=1)
+    others = np.maximum(
+        len(captions) - np.bincount(image_of)[image_of], 1
+    )  # 1: a single image, whose captions all score 0
+    return min(zip(-np.round(similar / others, 9), captions, strict=True))[1]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blip2vqa.evaluation.bertscore import BERTScore
 
 BLIND = "blind (no image)"
+FOLDS = 5
 CONFIDENCE = 0.95
 FEW_IMAGES = 30  # below about so many clusters, intervals are too narrow (Cameron, Gelbach & Miller 2008)
 CHUNK = 1 << 21  # numbers drawn at once: 16 MiB
@@ -123,10 +124,10 @@ def compare(
     }  # fmt: skip
 
 
-def blind_answers(examples: Sequence[Example], folds: int = 5, seed: int = 0) -> list[str] | None:
+def blind_answers(examples: Sequence[Example], seed: int = 0) -> list[str] | None:
     """Answer each example by a `BlindBaseline` that knows the other images' questions and answers.
 
-    The images are dealt out to `folds` by their content, drawn by `seed` and whatever the order of the rows, those with
+    The images are dealt out to `FOLDS` by their content, drawn by `seed` and whatever the order of the rows, those with
     answers evenly; each fold is answered from all the others. With fewer images than folds each is a fold of its own.
     On few images this is harder than with a training table: an answer left out is rarer among the rest.
     Returns None when fewer than two images have answers.
@@ -137,7 +138,7 @@ def blind_answers(examples: Sequence[Example], folds: int = 5, seed: int = 0) ->
     order = sorted({example.image_key for example in examples})
     random.Random(seed).shuffle(order)
     order.sort(key=lambda image: image not in answered)
-    fold_of = {image: place % folds for place, image in enumerate(order)}
+    fold_of = {image: place % FOLDS for place, image in enumerate(order)}
     # Sorted, since the baseline breaks ties by what comes first.
     known = sorted(examples, key=lambda example: (example.image_key, example.question, example.answers))
     said = [""] * len(examples)
@@ -184,31 +185,30 @@ def _chunks(draws: int, images: int) -> Iterator[int]:
 
 
 def _interval(values: np.ndarray | None, column: int) -> list[float] | None:
-    if values is None:
-        return None
-    return np.quantile(values[:, column], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+    bounds = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    return None if values is None else np.quantile(values[:, column], bounds).tolist()
 
 
 def _differences(
     rows: list[dict], accuracies: np.ndarray | None, sums: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> list[dict]:
     pairs = list(combinations(range(len(rows)), 2))
-    result = [
-        {"a": rows[a]["name"], "b": rows[b]["name"], "difference": None, "interval": None, "p_value": None,
-         "more_than_noise": False}
-        for a, b in pairs
-    ]  # fmt: skip
-    for row, (a, b) in zip(result, pairs, strict=True):
-        if rows[a]["accuracy"] is not None:
-            row["difference"] = rows[a]["accuracy"] - rows[b]["accuracy"]
-    if accuracies is None or not pairs:
-        return result
-    first, second = np.array(pairs).T
-    p_values = _randomisation(sums[:, first] - sums[:, second], resamples, rng)
-    for place, (row, (a, b)) in enumerate(zip(result, pairs, strict=True)):
-        low, high = row["interval"] = _interval(accuracies[:, [a]] - accuracies[:, [b]], 0)
-        row["p_value"] = float(p_values[place])
-        row["more_than_noise"] = bool((low > 0 or high < 0) and p_values[place] < 1 - CONFIDENCE)
+    p_values = [None] * len(pairs)
+    if accuracies is not None and pairs:
+        first, second = np.array(pairs).T
+        p_values = _randomisation(sums[:, first] - sums[:, second], resamples, rng).tolist()
+    result = []
+    for (a, b), p_value in zip(pairs, p_values, strict=True):
+        known = rows[a]["accuracy"] is not None
+        difference = rows[a]["accuracy"] - rows[b]["accuracy"] if known else None
+        interval, clear = None, False
+        if p_value is not None:
+            low, high = interval = _interval(accuracies[:, [a]] - accuracies[:, [b]], 0)
+            clear = (low > 0 or high < 0) and p_value < 1 - CONFIDENCE
+        result.append(
+            {"a": rows[a]["name"], "b": rows[b]["name"], "difference": difference, "interval": interval,
+             "p_value": p_value, "more_than_noise": clear}
+        )  # fmt: skip
     return result
 
 

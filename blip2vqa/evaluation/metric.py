@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from blip2vqa.utils.formatting import MISSING, percent
+from blip2vqa.utils.formatting import as_text, percent
 
 if TYPE_CHECKING:
     from blip2vqa.data.examples import Example
 
 
 class Needs(StrEnum):
-    """What a metric cannot be computed without, which also says for which task it is computed."""
+    """What a metric cannot be computed without, which also says for which task it is computed (`metrics_of`)."""
 
     ANSWERS = "answers"
     """An answer to each question; computed for questions."""
@@ -22,14 +22,6 @@ class Needs(StrEnum):
     """Captions of each picture; computed for captions."""
     ENCODER = "encoder"
     """A text encoder, handed to `compute` as its second argument; computed for both tasks where there is one."""
-
-
-TASKS_OF = {
-    Needs.ANSWERS: ("vqa",),
-    Needs.ANNOTATORS: ("vqa",),
-    Needs.CAPTIONS: ("caption",),
-    Needs.ENCODER: ("vqa", "caption"),
-}
 
 
 @dataclass(frozen=True)
@@ -91,9 +83,7 @@ class Metric:
 
     def show(self, value: float | None) -> str:
         """Write one value for a table."""
-        if self.is_share:
-            return percent(value)
-        return MISSING if value is None else f"{value:.{self.digits}f}"
+        return percent(value) if self.is_share else as_text(value, f"{{:.{self.digits}f}}")
 
     def rows_of(self, rows: Sequence[Row]) -> list[Row]:
         """Pick the rows that it can be computed on."""

@@ -18,9 +18,7 @@ FOLDS = 5
 MOST_ROWS = 100_000  # that are scored; of a larger table, a sample
 MOST_ANSWERS = 500  # that can be guessed; the rest of VQAv2's 5,500 hold 14% of its rows, and would cost minutes
 MOST_WORDS = 10_000  # and runs of words, that are told apart: more take longer and score no better
-MOST_READ = (
-    20_000  # distinct questions that are searched for these; of more, every so many: the runs of all would fill memory
-)
+MOST_READ = 20_000  # distinct questions searched for these; of more, every so many: the runs of all would fill memory
 AT_ONCE = 1_000_000  # probabilities computed at once, questions times answers: 8 MB, and as much for each step to them
 SMOOTHING = 0.03  # of the word counts; the best on questions about ABO and VQAv2 of 0.01, 0.03 and 0.1
 PRIOR = 5.0  # times that a question must have been asked for its own answers to count as much as its words
@@ -46,9 +44,7 @@ class BlindScore(NamedTuple):
     """Rows scored, fewer than were given where a sample was drawn."""
 
 
-def blind_score(
-    questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], folds: int = FOLDS, seed: int = 0
-) -> BlindScore:
+def blind_score(questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], seed: int = 0) -> BlindScore:
     """Compute the share of the answers that `blind_guesses` gets right after the official normalisation.
 
     Of more than `MOST_ROWS` rows a sample is scored, whole groups drawn by `seed`. A table with one answer scores 1.
@@ -65,7 +61,7 @@ def blind_score(
     asked, truth, grouped = ([column[place] for place in taken] for column in (questions, answers, groups))
     if len(set(grouped)) < 2:
         return BlindScore(None, 0)
-    guessed = blind_guesses(asked, truth, grouped, folds, seed).answers
+    guessed = blind_guesses(asked, truth, grouped, seed).answers
     return BlindScore(float(np.mean(right(guessed, truth))), len(truth))
 
 
@@ -74,9 +70,7 @@ def right(guessed: Sequence[str], answers: Sequence[str]) -> np.ndarray:
     return np.array([guess == answer for guess, answer in zip(guessed, _normalized(answers), strict=True)], dtype=bool)
 
 
-def blind_guesses(
-    questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], folds: int = FOLDS, seed: int = 0
-) -> Guesses:
+def blind_guesses(questions: Sequence[str], answers: Sequence[str], groups: Sequence[str], seed: int = 0) -> Guesses:
     """Guess every row's answer from its question, after learning from the other groups' rows.
 
     Two classifiers of text are tried, and the guesses are those of the one that is right more often on these rows:
@@ -95,30 +89,30 @@ def blind_guesses(
 
     With fewer than two groups there is nothing to learn from: the guesses are empty, their confidence 0.
     """
-    fold_of = {group: place % folds for place, group in enumerate(_shuffled(groups, seed))}
+    from scipy import sparse
+
+    fold_of = {group: place % FOLDS for place, group in enumerate(_shuffled(groups, seed))}
     if len(fold_of) < 2:
         return Guesses([""] * len(questions), np.zeros(len(questions)), np.zeros(len(questions)))
     fold = np.array([fold_of[group] for group in groups], dtype=int)
-    asked, question = _number([" ".join(_words(text)) for text in questions])
+    asked, question = _number([" ".join(re.findall(r"[\w']+", text.lower())) for text in questions])
     known, answer = _number(_normalized(answers))
     tried = []
-    for words, smoothing, prior in ((_runs_of(asked), SMOOTHING, PRIOR), (_words_of(asked), 1.0, np.inf)):
-        guess, first, second = np.empty(len(fold), dtype=int), np.empty(len(fold)), np.empty(len(fold))
+    for words, (smoothing, prior) in zip(_read(asked), ((SMOOTHING, PRIOR), (1.0, np.inf)), strict=True):
+        found = np.empty((3, len(fold)))  # the answers' numbers, their probabilities, the next best's
         for held_out in np.unique(fold):
             rows, learnt = fold == held_out, fold != held_out
             distinct, place = np.unique(question[rows], return_inverse=True)
-            counts = _count(question[learnt], answer[learnt], (len(asked), len(known)))
-            found = _guess(words, distinct, counts, smoothing, prior)
-            guess[rows], first[rows], second[rows] = (column[place] for column in found)
-        tried.append((np.mean(guess == answer), guess, first, second))
-    _, guess, first, second = max(tried, key=lambda one: one[0])
-    return Guesses([known[place] for place in guess], first, second)
+            pairs = (question[learnt], answer[learnt])
+            counts = sparse.csr_array((np.ones(learnt.sum()), pairs), shape=(len(asked), len(known)))
+            found[:, rows] = _guess(words, distinct, counts, smoothing, prior)[:, place]
+        tried.append(found)
+    guess, first, second = max(tried, key=lambda found: np.mean(found[0] == answer))
+    return Guesses([known[place] for place in guess.astype(int)], first, second)
 
 
-def _guess(
-    words, asked: np.ndarray, counts, smoothing: float, prior: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the best answer to each question `asked`, its probability, and the next best's.
+def _guess(words, asked: np.ndarray, counts, smoothing: float, prior: float) -> np.ndarray:
+    """Find the number of the best answer to each question `asked`, its probability, and the next best's: (3, questions).
 
     `words` is (questions × words), `counts` (questions × answers), both sparse; `asked` are rows of them.
     """
@@ -142,8 +136,8 @@ def _guess(
         best, place = found.argmax(axis=1), np.arange(len(rows))
         first = found[place, best]
         found[place, best] = 0
-        guessed.append((common[best], first, found.max(axis=1)))
-    return tuple(map(np.concatenate, zip(*guessed, strict=True)))
+        guessed.append(np.stack([common[best], first, found.max(axis=1)]))
+    return np.hstack(guessed)
 
 
 def _number(texts: list[str]) -> tuple[list[str], np.ndarray]:
@@ -153,47 +147,28 @@ def _number(texts: list[str]) -> tuple[list[str], np.ndarray]:
     return distinct, np.array([place[text] for text in texts], dtype=int)
 
 
-def _count(question: np.ndarray, answer: np.ndarray, shape: tuple[int, int]):
-    """Count how often each question has each answer, sparse."""
-    from scipy import sparse
+def _read(asked: Sequence[str]) -> Iterator:
+    """Yield two views of the questions, sparse, (questions × words): runs of words by TF-IDF, then which words there are.
 
-    return sparse.csr_array((np.ones(len(answer)), (question, answer)), shape=shape)
+    No answers are used, so no fold sees them. Of very many questions a part is searched for words.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-
-def _runs_of(asked: Sequence[str]):
-    """Weigh words and runs of words by TF-IDF: sparse, (questions × words); no answers are used, so no fold sees them."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(analyzer=lambda text: list(_runs(text)), max_features=MOST_WORDS, sublinear_tf=True)
-    return _read(asked, vectorizer)
-
-
-def _words_of(asked: Sequence[str]):
-    """Mark which single words there are: sparse, (questions × words)."""
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    vectorizer = CountVectorizer(analyzer=lambda text: ["^", *text.split()], max_features=MOST_WORDS, binary=True)
-    return _read(asked, vectorizer).astype(float)
+    runs = TfidfVectorizer(analyzer=_runs, max_features=MOST_WORDS, sublinear_tf=True)
+    words = CountVectorizer(analyzer=lambda text: ["^", *text.split()], max_features=MOST_WORDS, binary=True)
+    for vectorizer in (runs, words):
+        if len(asked) <= MOST_READ:
+            counts = vectorizer.fit_transform(asked)
+        else:
+            counts = vectorizer.fit(asked[:: -(-len(asked) // MOST_READ)]).transform(asked)
+        yield counts.tocsr().astype(float)
 
 
-def _read(asked: Sequence[str], vectorizer):
-    """Fit the vectorizer, on a part of very many texts, and transform them all: sparse, (questions × words)."""
-    if len(asked) <= MOST_READ:
-        return vectorizer.fit_transform(asked).tocsr()
-    return vectorizer.fit(asked[:: -(-len(asked) // MOST_READ)]).transform(asked).tocsr()
-
-
-def _runs(text: str) -> Iterator[str]:
-    """Yield runs of one, two and three words, with marks for begin and end, and the whole question."""
+def _runs(text: str) -> list[str]:
+    """List runs of one, two and three words, with marks for begin and end, and the whole question."""
     words = ["^", *text.split(), "$"]
-    for length in (1, 2, 3):
-        for start in range(len(words) - length + 1):
-            yield " ".join(words[start : start + length])
-    yield f"= {text}"
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[\w']+", text.lower())
+    runs = [words[start : start + length] for length in (1, 2, 3) for start in range(len(words) - length + 1)]
+    return [*map(" ".join, runs), f"= {text}"]
 
 
 def _normalized(answers: Sequence[str]) -> list[str]:

@@ -78,7 +78,9 @@ def score(
         if metric.by_question_type:
             _add_by_type(by_type, metric, scored, found)
     if task == "vqa":
-        result["by_question_type"] = {name: by_type[name] for name in _in_order(by_type)}
+        # The known types in their own order, then those of the user's column by the alphabet.
+        names = dict.fromkeys((*QUESTION_TYPES, *sorted(by_type)))
+        result["by_question_type"] = {name: by_type[name] for name in names if name in by_type}
     return {key: result[key] for key in FIRST_KEYS if key in result} | result
 
 
@@ -104,8 +106,3 @@ def _add_by_type(by_type: dict[str, dict], metric: Metric, rows: Sequence[Row], 
         entry = by_type.setdefault(name, {})
         entry[metric.name] = sum(values) / len(values)
         entry.setdefault("n", len(values))
-
-
-def _in_order(types: dict[str, dict]) -> list[str]:
-    """List the known types in their own order, then those of the user's column by the alphabet."""
-    return [name for name in QUESTION_TYPES if name in types] + sorted(types.keys() - set(QUESTION_TYPES))

@@ -3,8 +3,10 @@
 import io
 import warnings
 
+import numpy as np
+
 from blip2vqa.evaluation.compare import BLIND
-from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, in_seconds, labels, types_of
+from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, accuracy_of, in_seconds, labels, types_of
 from blip2vqa.utils.formatting import MISSING, percent
 
 TYPES_DRAWN = 8
@@ -27,11 +29,16 @@ def draw_systems(result: dict) -> bytes:
     names = [_plain(text) for text in labels([row["name"] for row in systems], 24)]
     figure = Figure(figsize=(1.5 + 4.5 * len(panels), 1.7 + 0.55 * max(2, len(systems))), layout="constrained")
     for number, (axes, draw) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)):
-        draw(axes, systems, result)
+        axes.set_title(draw(axes, systems, result), fontsize=10, loc="left", pad=20)
         axes.set_ylim(len(systems) - 0.5, -0.5)
         axes.set_yticks(range(len(systems)), names if number == 0 else [""] * len(names), fontsize=9)
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right"]].set_visible(False)
+    return to_png(figure)
+
+
+def to_png(figure) -> bytes:
+    """Draw a matplotlib figure as a PNG at 150 dpi."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):  # of letters that the font does not have, drawn as boxes
         figure.savefig(buffer, format="png", dpi=150)
@@ -42,10 +49,11 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")  # else what stands between two of them is set as a formula
 
 
-def _draw_accuracy(axes, systems: list[dict], result: dict) -> None:
+# Each draws one panel and returns its title.
+
+
+def _draw_accuracy(axes, systems: list[dict], result: dict) -> str:
     blind = next((row for row in result["systems"] if row["name"] == BLIND), None)
-    title = f"Accuracy, {result['n']} questions on {result['images']} images"
-    axes.set_title(title + (", 95% intervals" if systems[0]["interval"] else ""), fontsize=10, loc="left", pad=20)
     axes.barh(range(len(systems)), [row["accuracy"] for row in systems], 0.6, color=BLUE, zorder=2)
     for place, row in enumerate(systems):
         low, high = row["interval"] or (0, 0)
@@ -61,38 +69,38 @@ def _draw_accuracy(axes, systems: list[dict], result: dict) -> None:
     axes.set_xlim(0, 1.2)  # room for the percentages
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], ["0", "20", "40", "60", "80", "100%"], fontsize=8)
     axes.grid(axis="x", color=GREY, linewidth=0.6, zorder=0)
+    intervals = ", 95% intervals" if systems[0]["interval"] else ""
+    return f"Accuracy, {result['n']} questions on {result['images']} images{intervals}"
 
 
-def _draw_seconds(axes, systems: list[dict], result: dict) -> None:
-    axes.set_title("Seconds a question", fontsize=10, loc="left", pad=20)
+def _draw_seconds(axes, systems: list[dict], result: dict) -> str:
     values = [row["seconds_per_question"] for row in systems]
     drawn = axes.barh(range(len(systems)), [value or 0 for value in values], 0.6, color=ORANGE, zorder=2)
     axes.bar_label(drawn, [in_seconds(value) for value in values], fontsize=9, padding=4)
     axes.set_xlim(0, 1.17 * max(value or 0 for value in values) or 1)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", color=GREY, linewidth=0.6, zorder=0)
+    return "Seconds a question"
 
 
-def _draw_types(axes, systems: list[dict], result: dict) -> None:
+def _draw_types(axes, systems: list[dict], result: dict) -> str:
     kinds = types_of(systems)
     shown = sorted(sorted(kinds, key=kinds.get, reverse=True)[:TYPES_DRAWN], key=list(kinds).index)
-    axes.set_title(f"Accuracy by question type, %{', the commonest' * (len(shown) < len(kinds))}", fontsize=10, loc="left",
-                   pad=20)  # fmt: skip
-    cells = [[row["by_question_type"].get(kind, {}).get("accuracy") for kind in shown] for row in systems]
+    cells = [[accuracy_of(row, kind) for kind in shown] for row in systems]
     names = [f"{label}\nn = {kinds[kind]}" for kind, label in zip(shown, labels(shown, 10), strict=True)]
     _draw_cells(axes, cells, names)
+    return f"Accuracy by question type, %{', the commonest' * (len(shown) < len(kinds))}"
 
 
-def _draw_agreement(axes, systems: list[dict], result: dict) -> None:
+def _draw_agreement(axes, systems: list[dict], result: dict) -> str:
     names = [row["name"] for row in systems]
-    axes.set_title(f"The same answer to {result['n']} questions, %", fontsize=10, loc="left", pad=20)
     _draw_cells(axes, [[result["agreement"][a][b] for b in names] for a in names], labels(names, 10))
+    return f"The same answer to {result['n']} questions, %"
 
 
 def _draw_cells(axes, cells: list[list[float | None]], names: list[str]) -> None:
     """Draw shares as shades and as numbers."""
-    axes.imshow([[float("nan") if cell is None else cell for cell in row] for row in cells], vmin=0, vmax=1,
-                cmap="Blues", aspect="auto")  # fmt: skip
+    axes.imshow(np.array(cells, dtype=float), vmin=0, vmax=1, cmap="Blues", aspect="auto")  # None becomes nan
     for y, row in enumerate(cells):
         for x, cell in enumerate(row):
             text = MISSING if cell is None else f"{100 * cell:.0f}"

@@ -1,9 +1,8 @@
 """Prints the estimates of memory and time before a run."""
 
-from rich.table import Table
 from rich.text import Text
 
-from blip2vqa.reporting.tables import terminal
+from blip2vqa.reporting.tables import make_table, terminal
 
 
 def print_estimates(result: dict) -> None:
@@ -15,17 +14,16 @@ def print_estimates(result: dict) -> None:
             f"{base['base_model_id']}: {base['parameters']:,} parameters, {base['trainable']:,} train, {base['dtype']}\n"
             f"longest batch {longest['rows']} rows × {longest['tokens']} tokens, from {base['starts_from']}"
         )
-        columns = [*found["none"]["memory"], "peak", "encoding", "an epoch", "fits"]
-        table = Table(title=Text(title), padding=(0, 0), collapse_padding=True)
-        table.add_column("GiB")
-        for column in columns:
-            table.add_column(column, justify="right")
+        header = ["GiB", *found["none"]["memory"], "peak", "encoding", "an epoch", "fits"]
+        rows = []
         for kind, figures in found.items():
             sizes = [f"{size / 2**30:.2f}" for size in (*figures["memory"].values(), figures["peak"])]
             times = [_duration(figures[name]) for name in ("encode_seconds", "epoch_seconds")]
             cards = [card for card, fits in figures["fits"].items() if fits]
             fits = f"{', '.join(cards)} GB" if cards else "none"
-            table.add_row(f"{kind} *" if figures["chosen"] else kind, *sizes, *times, fits)
+            rows.append([f"{kind} *" if figures["chosen"] else kind, *sizes, *times, fits])
+        table = make_table(header, rows, title)
+        table.padding, table.collapse_padding = 0, True
         console.print(table)
     console.print(Text(f"* as this run would load it. Times are for this device: {result['device']}."))
     for line in result["assumed"]:

@@ -12,21 +12,14 @@ from blip2vqa.utils.formatting import MISSING, as_text, percent, points
 
 
 def print_written(report: dict) -> None:
-    """Print the report of a command that wrote an adapter or a model."""
-    print(format_block("Written", _flat(report)))
-
-
-def _flat(report: dict) -> list[tuple[str, str]]:
-    """Pick the entries of a report that fit on one line each, as (label, text)."""
+    """Print the report of a command that wrote an adapter or a model: its entries that fit on one line each."""
     pairs = []
     for key, value in report.items():
         if key == "notes":
             pairs += [("note", note) for note in value]
-        elif isinstance(value, float):
-            pairs.append((key.replace("_", " "), f"{value:.3g}"))
-        elif isinstance(value, str | int):
-            pairs.append((key.replace("_", " "), str(value)))
-    return pairs
+        elif isinstance(value, str | int | float):
+            pairs.append((key.replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value)))
+    print(format_block("Written", pairs))
 
 
 def print_store(adapters: list[dict]) -> None:

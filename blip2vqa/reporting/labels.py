@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 from blip2vqa.utils.formatting import as_text
-from blip2vqa.utils.formatting import percent as percent
 
 LABEL_LINES = 3
 BLUE, ORANGE, GREY = "#56B4E9", "#E69F00", "#d9d9d9"  # the first two of Okabe and Ito's colour-blind safe palette
@@ -40,6 +39,11 @@ def labels(names: Sequence[str], width: int) -> list[str]:
 def types_of(systems: list[dict]) -> dict[str, int]:
     """Count the questions of each type."""
     return {kind: cell["n"] for row in systems for kind, cell in row["by_question_type"].items()}
+
+
+def accuracy_of(system: dict, kind: str) -> float | None:
+    """Look up a system's accuracy on the questions of one type."""
+    return system["by_question_type"].get(kind, {}).get("accuracy")
 
 
 def in_seconds(value: float | None) -> str:

@@ -1,14 +1,14 @@
 """Show what an adapter holds, on the terminal and as a picture: how much it adds, by layer and role."""
 
-import io
-
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.evaluation.metrics import main_metric
+from blip2vqa.reporting.charts import to_png
 from blip2vqa.reporting.labels import wrap
-from blip2vqa.reporting.tables import format_block, terminal
+from blip2vqa.reporting.tables import format_block, make_table, terminal
 from blip2vqa.utils.formatting import MISSING
 
 
@@ -16,12 +16,15 @@ def print_inspection(report: dict) -> None:
     """Print what `blip2vqa.exchange.inspecting.inspect` found: facts, then a table of ‖ΔW‖ for each stack of layers."""
     console = terminal()
     console.print(Text(format_block(f"Adapter {report['name']}", _facts(report))))
+    pairs = []
     for stack, norms in report["norms"].items():
-        if norms["layers"] != [None]:
+        if norms["layers"] == [None]:
+            pairs.append((stack, f"‖ΔW‖ {_number(norms['by_layer'][0])}"))
+        else:
             console.print(_table(stack, norms))
-    single = {stack: norms for stack, norms in report["norms"].items() if norms["layers"] == [None]}
-    pairs = [(stack, f"‖ΔW‖ {_number(norms['by_layer'][0])}") for stack, norms in single.items()]
-    pairs += [(row["name"], f"held whole: {_shape(row)}, ‖W‖ {_number(row['norm'])}") for row in report["whole"]]
+    for row in report["whole"]:
+        shape = " × ".join(map(str, row["shape"]))
+        pairs.append((row["name"], f"held whole: {shape}, ‖W‖ {_number(row['norm'])}"))
     if pairs:
         console.print(Text(format_block("Beside the layers", pairs)))
     for note in report["notes"]:
@@ -75,14 +78,10 @@ def _several(modules: list[dict], key: str) -> str:
 
 
 def _table(stack: str, norms: dict) -> Table:
-    table = Table(title=Text(f"‖ΔW‖ in {stack}"))
-    table.add_column("layer", justify="right")
-    for role in (*norms["roles"], "all"):
-        table.add_column(Text(role), justify="right")
-    last = len(norms["layers"]) - 1
-    for place, (layer, cells) in enumerate(zip(norms["layers"], norms["cells"], strict=True)):
-        row = [_number(cell) for cell in (*cells, norms["by_layer"][place])]
-        table.add_row(str(layer), *row, end_section=place == last)
+    columns = zip(norms["layers"], norms["cells"], norms["by_layer"], strict=True)
+    rows = [[str(layer), *map(_number, (*cells, total))] for layer, cells, total in columns]
+    table = make_table(["layer", *norms["roles"], "all"], rows, f"‖ΔW‖ in {stack}", named=0)
+    table.add_section()
     whole = sum(value**2 for value in norms["by_role"]) ** 0.5
     table.add_row("all", *(_number(value) for value in (*norms["by_role"], whole)))
     return table
@@ -91,10 +90,6 @@ def _table(stack: str, norms: dict) -> Table:
 def _number(value: float | None) -> str:
     """Write a number with three digits; None as a dash."""
     return MISSING if value is None else f"{value:#.3g}".rstrip(".") if value else "0"
-
-
-def _shape(row: dict) -> str:
-    return " × ".join(map(str, row["shape"]))
 
 
 def draw_norms(report: dict) -> bytes:
@@ -114,18 +109,14 @@ def draw_norms(report: dict) -> bytes:
         shades = _draw_stack(axes, stack, norms, top)
     if stacks:
         figure.colorbar(shades, ax=panels, label="‖ΔW‖", shrink=0.8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _draw_stack(axes, stack: str, norms: dict, top: float):
-    values = [[float("nan") if cell is None else cell for cell in row] for row in norms["cells"]]
+    values = np.array(norms["cells"], dtype=float)  # None becomes nan
     shades = axes.imshow(values, vmin=0, vmax=top, cmap="viridis", aspect="auto")
-    for y, row in enumerate(values):
-        for x, cell in enumerate(row):
-            if cell == 0:
-                axes.text(x, y, "×", ha="center", va="center", fontsize=9, color="white")
+    for y, x in np.argwhere(values == 0):
+        axes.text(x, y, "×", ha="center", va="center", fontsize=9, color="white")
     axes.set_title(wrap(stack.replace(".", ". "), 24).replace(". ", "."), fontsize=8, loc="left")
     axes.set_xticks(range(len(norms["roles"])), [wrap(role, 6) for role in norms["roles"]], fontsize=8)
     step = 1 if len(values) <= 16 else 4

@@ -5,53 +5,20 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from blip2vqa.data.images import as_seen
 from blip2vqa.utils.files import write_text_atomic
 
-THUMBNAIL = 512  # pixels, the longer side; STYLE has it too
+THUMBNAIL = 512  # pixels, the longer side; sheet.css has it too
 QUALITY = 85  # of the JPEG, 0 to 95
 
-FRAME = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; }
-body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.4rem; }
-$style
-</style>
-</head>
-<body>
-<h1>$title</h1>
-$body
-</body>
-</html>
-""")
-STYLE = """dl, dd, figure, article p { margin: 0; }
-small, figcaption, .none { opacity: .75; }
-article { border-top: 1px solid #8888; display: flex; flex-wrap: wrap; gap: 1rem; padding: 1rem 0; }
-figure { flex: 1 1 14rem; max-width: 512px; }
-img { border-radius: 4px; display: block; height: auto; max-height: 24rem; max-width: 100%; width: auto; }
-figcaption { font-size: .85rem; }
-dl, article p { flex: 3 1 18rem; }
-dl { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); align-content: start; }
-dt { font-weight: 600; }
-dt small { display: block; font-weight: 400; margin-bottom: .3rem; }
-.failed { border-left: 4px solid #c33; padding-left: .7rem; }
-@media print {
-  body { max-width: none; padding: 0; }
-  article { break-inside: avoid; flex-wrap: nowrap; }
-  figure { flex: 0 0 30%; }
-  dl { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
-}"""
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, undefined=StrictUndefined
+)
+STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").rstrip("\n")
 
 
 def write_sheet(
@@ -62,50 +29,22 @@ def write_sheet(
 ) -> None:
     """Write the pictures, embedded as thumbnails, with one caption a style: a file that needs no other, and no script.
 
-    Args:
-        rows: (name, picture, {style: caption}, reason), the reason for a picture that failed. They are taken one by
-            one, so a generator holds one picture at a time.
-        styles: (name, subtitle) in the order shown.
-
-    Written whole or not at all. Raises OSError when the folder cannot be written to.
+    `rows` are (name, picture, {style: caption}, why the picture failed), taken one by one, so that a generator holds one
+    picture at a time; `styles` are (name, subtitle) in the order shown. Raises OSError when the folder cannot be written to.
     """
-    articles, failed = [], 0
+    articles = []
     for name, image, captions, reason in rows:
-        articles.append(_article(name, image, captions, reason, styles))
-        failed += reason is not None
-    summary = f"{len(articles)} pictures" + (f", {failed} of them failed" if failed else "")
-    write_text_atomic(path, page(title, STYLE, "\n".join([f"<p>{summary}</p>", *articles])))
+        shown = next((caption for style, _ in styles if (caption := captions.get(style))), None)
+        picture = image and thumbnail(image, f"{name}: {shown}" if shown else name)
+        articles.append({"name": name, "picture": picture, "captions": captions, "shown": shown, "reason": reason})
+    failed = sum(article["reason"] is not None for article in articles)
+    body = TEMPLATES.get_template("sheet.html").render(articles=articles, styles=styles, failed=failed)
+    write_text_atomic(path, page(title, STYLE, body))
 
 
 def page(title: str, style: str, body: str) -> str:
     """Make a page that needs no other file and may load none; `style` and `body` are CSS and HTML, the title plain text."""
-    return FRAME.substitute(title=escape(title), style=style, body=body)
-
-
-def _article(
-    name: str,
-    image: Image.Image | None,
-    captions: Mapping[str, str | None],
-    reason: str | None,
-    styles: Sequence[tuple[str, str]],
-) -> str:
-    shown = next((caption for style, _ in styles if (caption := captions.get(style))), None)
-    lines = ["<article>", "<figure>"]
-    if image is not None:
-        lines.append(thumbnail(image, f"{name}: {shown}" if shown else name))
-    lines += [f"<figcaption>{escape(name)}</figcaption>", "</figure>"]
-    if reason is not None:
-        lines[0] = '<article class="failed">'
-        lines.append(f"<p>{escape(reason)}</p>")
-    if reason is None or shown:
-        lines.append("<dl>")
-        for style, subtitle in styles:
-            caption = captions.get(style)
-            said = f"<dd>{escape(caption)}</dd>" if caption else '<dd class="none">no caption</dd>'
-            below = f"<small>{escape(subtitle)}</small>" if subtitle else ""
-            lines.append(f"<div><dt>{escape(style)}{below}</dt>{said}</div>")
-        lines.append("</dl>")
-    return "\n".join([*lines, "</article>"])
+    return TEMPLATES.get_template("page.html").render(title=title, style=style, body=body) + "\n"
 
 
 def thumbnail(image: Image.Image, alt: str, size: int = THUMBNAIL) -> str:

@@ -1,20 +1,18 @@
 """Prints a comparison of systems, and writes it as tables, JSON and a chart."""
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.compare import BLIND
 from blip2vqa.evaluation.metrics import metrics_shown, scorers_of
 from blip2vqa.reporting.charts import draw_systems
-from blip2vqa.reporting.labels import in_seconds, labels, types_of, wrap
-from blip2vqa.reporting.tables import terminal
+from blip2vqa.reporting.labels import accuracy_of, in_seconds, labels, types_of, wrap
+from blip2vqa.reporting.tables import make_table, terminal
 from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from blip2vqa.utils.formatting import MISSING, as_text, percent, points
 
@@ -28,12 +26,16 @@ def print_systems(result: dict) -> None:
     """Print what `blip2vqa.evaluation.compare.compare` returns: scores, question types, differences, agreement, notes."""
     console = terminal()
     _print_scores(console, result)
-    if any(row["by_question_type"] for row in result["systems"]):
-        _print_types(console, result)
+    kinds = types_of(result["systems"])
+    if kinds:
+        accuracies = [{row["name"]: accuracy_of(row, kind) for row in result["systems"]} for kind in kinds]
+        rows = [([kind, str(n)], shares) for (kind, n), shares in zip(kinds.items(), accuracies, strict=True)]
+        _print_shares(console, "Accuracy by question type", ["question type", "n"], rows)
     if any(pair["difference"] is not None for pair in result["differences"]):
         _print_differences(console, result)
     if len(result["agreement"]) > 1:
-        _print_agreement(console, result)
+        rows = [([name], shares) for name, shares in result["agreement"].items()]
+        _print_shares(console, "Agreement", ["the same answer"], rows)
     for note in result["notes"]:
         console.print(Text(note))
 
@@ -65,7 +67,7 @@ def _print_scores(console: Console, result: dict) -> None:
     columns = {name: cells for name, cells in columns.items() if set(cells) != {MISSING}}
     scorers = scorers_of(systems)
     title = f"Systems: {result['n']} questions, {result['images']} images with answers"
-    rows = zip([row["name"] for row in systems], *columns.values(), strict=True)
+    rows = [list(cells) for cells in zip([row["name"] for row in systems], *columns.values(), strict=True)]
     caption = f"BERTScore: {'; '.join(scorers)}" if scorers else ""
     _print_table(console, title, ["system", *columns], rows, caption=caption, full=True)
     empty = ", ".join(f"{row['name']} {row['empty_predictions']}" for row in systems if row["empty_predictions"])
@@ -73,47 +75,35 @@ def _print_scores(console: Console, result: dict) -> None:
         console.print(Text(f"Empty answers{', counted as wrong' if result['images'] else ''}: {empty}"))
 
 
-def _print_types(console: Console, result: dict) -> None:
-    kinds = types_of(result["systems"])
-    for group in _groups(result["systems"]):
-        header = ["question type", "n", *_headers(console, [row["name"] for row in group])]
-        cells = [[percent(row["by_question_type"].get(kind, {}).get("accuracy")) for row in group] for kind in kinds]
-        rows = [[kind, str(n), *values] for (kind, n), values in zip(kinds.items(), cells, strict=True)]
-        _print_table(console, "Accuracy by question type", header, rows)
+def _print_shares(console: Console, title: str, header: list[str], rows: list[tuple[list[str], dict]]) -> None:
+    """Print shares by system, a few systems abreast; `rows`: what stands under `header`, and {system: share}."""
+    names = list(rows[0][1])
+    size = math.ceil(len(names) / math.ceil(len(names) / ABREAST))  # equal groups: 4 and 4, not 6 and 2
+    for group in (names[start : start + size] for start in range(0, len(names), size)):
+        # Names stand above columns of percentages that take two thirds of the line.
+        short = labels(group, max(7, 2 * console.width // 3 // len(group) - 3))
+        cells = [[*first, *(percent(shares[name]) for name in group)] for first, shares in rows]
+        _print_table(console, title, [*header, *short], cells)
 
 
 def _print_differences(console: Console, result: dict) -> None:
     rows = []
     for pair in result["differences"]:
-        low, high = pair["interval"] or (None, None)
-        interval = MISSING if low is None else f"{points(low)} to {points(high)}"
-        p = pair["p_value"]
-        probability = MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
-        judged = "more than noise" if pair["more_than_noise"] else "within noise"
-        rows.append(
-            [
-                pair["a"],
-                pair["b"],
-                points(pair["difference"]),
-                interval,
-                probability,
-                judged if low is not None else MISSING,
+        judged = [MISSING, MISSING, MISSING]
+        if pair["interval"]:
+            judged = [
+                " to ".join(map(points, pair["interval"])),
+                "<0.001" if pair["p_value"] < 0.001 else f"{pair['p_value']:.3f}",
+                "more than noise" if pair["more_than_noise"] else "within noise",
             ]
-        )
+        rows.append([pair["a"], pair["b"], points(pair["difference"]), *judged])
     header = ["system", "less", "points", "95% interval", "p", "difference"]
     caption = "More than noise: the interval leaves out 0, and p, of a randomisation by image, is below 0.05"
     _print_table(console, "Differences in accuracy", header, rows, named=2, caption=caption)
 
 
-def _print_agreement(console: Console, result: dict) -> None:
-    for group in _groups(list(result["agreement"])):
-        rows = [[a, *(percent(shares[b]) for b in group)] for a, shares in result["agreement"].items()]
-        header = ["the same answer", *_headers(console, group)]
-        _print_table(console, "Agreement", header, rows)
-
-
 def _print_table(
-    console: Console, title: str, header: list[str], rows: Iterable, *, named: int = 1, caption: str = "", full=False
+    console: Console, title: str, header: list[str], rows: list[list], *, named: int = 1, caption: str = "", full=False
 ) -> None:
     """Print a table whose first `named` columns hold names, fitted into the room that the others leave.
 
@@ -122,26 +112,11 @@ def _print_table(
     columns = [list(cells) for cells in zip(header, *rows, strict=True)]
     widths = [max(len(line) for cell in cells for line in cell.splitlines() or [""]) for cells in columns]
     room = (console.width - 1 - 3 * len(header) - sum(widths[named:])) // named  # a column has two spaces and a line
-    names = list(dict.fromkeys(cell for cells in columns[:named] for cell in cells[1:]))
+    names = list(dict.fromkeys(name for cells in columns[:named] for name in cells[1:]))
     short = [wrap(name, max(8, room)) for name in names] if full else labels(names, max(8, room))
     shown = dict(zip(names, short, strict=True))
-    table = Table(title=Text(title), caption=Text(caption) if caption else None)
-    for place, name in enumerate(header):
-        table.add_column(Text(name), justify="left" if place < named else "right", no_wrap=True)
-    for cells in zip(*(cells[1:] for cells in columns), strict=True):
-        # Text, because a user's name may hold square brackets, which rich would read as markup.
-        table.add_row(*(Text(shown[cell] if i < named else cell) for i, cell in enumerate(cells)))
-    console.print(table)
-
-
-def _groups(items: list) -> list[list]:
-    size = math.ceil(len(items) / math.ceil(len(items) / ABREAST))  # equal ones: 4 and 4, not 6 and 2
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _headers(console: Console, names: list[str]) -> list[str]:
-    """Wrap and shorten names to stand above columns of percentages that take two thirds of the line."""
-    return labels(names, max(7, 2 * console.width // 3 // len(names) - 3))
+    fitted = [[*(shown[name] for name in cells[:named]), *cells[named:]] for cells in rows]
+    console.print(make_table(header, fitted, title, caption=caption, named=named, no_wrap=True))
 
 
 def _interval(row: dict) -> str:
@@ -192,7 +167,7 @@ def _systems_table(result: dict) -> pd.DataFrame:
             elif key != "by_question_type":
                 flat[key] = value
         for kind in kinds:
-            flat[f"accuracy {kind}"] = row["by_question_type"].get(kind, {}).get("accuracy")
+            flat[f"accuracy {kind}"] = accuracy_of(row, kind)
         records.append({key: _cell(value) for key, value in flat.items()})
     return pd.DataFrame(records).fillna("")
 

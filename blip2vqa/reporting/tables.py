@@ -14,16 +14,16 @@ LOG_WIDTH = 100  # columns, at least, where the output is no terminal and has no
 
 
 def print_score_table(metrics: dict, title: str) -> None:
-    """Print the scores of the keys of `ROWS`, as many as there are, then by question type.
-
-    Args:
-        metrics: {"base": …, "adapter": …, "blind": …, "swapped": …}, or {"predictions": …}, each as
-            `blip2vqa.evaluation.scores.score` returns it.
-        title: stands above the table.
-    """
+    """Print what `blip2vqa.evaluation.scores.score` returned for the keys of `ROWS`, as many as there are, then by type."""
     present = present_rows(metrics)
+    shown, scorers = metrics_shown(present.values()), scorers_of(present.values())
+    rows = [
+        [ROWS[key], *(metric.show(scores.get(metric.name)) for metric in shown), str(scores.get("n", MISSING))]
+        for key, scores in present.items()
+    ]
+    caption = f"BERTScore: {'; '.join(scorers)}" if scorers else ""
     console = terminal()
-    console.print(_scores(present, title))
+    console.print(make_table(["", *(metric.title for metric in shown), "n"], rows, title, caption=caption))
     empty = {ROWS[key]: scores.get("empty_predictions") for key, scores in present.items()}
     counts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
     if counts:
@@ -39,31 +39,30 @@ def terminal() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=max(LOG_WIDTH, console.width))
 
 
-def _scores(present: dict[str, dict], title: str) -> Table:
-    shown, scorers = metrics_shown(present.values()), scorers_of(present.values())
-    table = Table(title=Text(title), caption=Text(f"BERTScore: {'; '.join(scorers)}") if scorers else None)
-    table.add_column("")
-    for heading in (*(metric.title for metric in shown), "n"):
-        table.add_column(heading, justify="right")
-    for key, scores in present.items():
-        values = [metric.show(scores.get(metric.name)) for metric in shown]
-        table.add_row(ROWS[key], *values, str(scores.get("n", MISSING)))
+def make_table(
+    header: Iterable[str], rows: Iterable[Iterable[str]], title: str, *, caption: str = "", named: int = 1, **options
+) -> Table:
+    """Build a table whose first `named` columns are aligned left, the others right; `options` are those of each column.
+
+    All becomes Text, because a user's name may hold square brackets, which rich would read as markup.
+    """
+    table = Table(title=Text(title), caption=Text(caption) if caption else None)
+    for place, name in enumerate(header):
+        table.add_column(Text(name), justify="left" if place < named else "right", **options)
+    for cells in rows:
+        table.add_row(*map(Text, cells))
     return table
 
 
 def _by_question_type(present: dict[str, dict]) -> Table:
-    table = Table(title="Accuracy by question type")
-    table.add_column("question type")
-    for key in present:
-        table.add_column(ROWS[key], justify="right")
-    table.add_column("n", justify="right")
-    types = {key: scores.get("by_question_type", {}) for key, scores in present.items()}
-    for name in dict.fromkeys(name for scores in types.values() for name in scores):
-        row = [scores.get(name, {}) for scores in types.values()]
-        counts = dict.fromkeys(str(cell["n"]) for cell in row if "n" in cell)
-        # Text, because a user's type may hold square brackets, which rich would read as markup.
-        table.add_row(Text(name), *(percent(cell.get("accuracy")) for cell in row), " / ".join(counts))
-    return table
+    types = [scores.get("by_question_type", {}) for scores in present.values()]
+    rows = []
+    for name in dict.fromkeys(name for scores in types for name in scores):
+        cells = [scores.get(name, {}) for scores in types]
+        counts = dict.fromkeys(str(cell["n"]) for cell in cells if "n" in cell)
+        rows.append([name, *(percent(cell.get("accuracy")) for cell in cells), " / ".join(counts)])
+    header = ["question type", *(ROWS[key] for key in present), "n"]
+    return make_table(header, rows, "Accuracy by question type")
 
 
 def format_block(title: str, pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> str:

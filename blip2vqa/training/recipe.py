@@ -9,7 +9,7 @@ from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.examples import Example
-from blip2vqa.data.splits import write_split
+from blip2vqa.data.splits import describe_split
 from blip2vqa.evaluation.scores import swap_images
 from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.generation import Answer, answer_examples
@@ -41,7 +41,7 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_json_atomic(folder / "run.json", run.resolved)
-        write_split(folder / SPLIT, data.train, data.val)
+        write_json_atomic(folder / SPLIT, describe_split(data.train, data.val))
         write_json_atomic(folder / TRAINING_DATA, describe_training_data(data))
     state.wait_for_everyone()
 

@@ -1,6 +1,8 @@
-"""How many threads torch computes with."""
+"""How many threads torch computes with, and a thread that is left behind when its time is up."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 
@@ -15,3 +17,21 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def call_within(seconds: float, step: Callable, *args):
+    """Call `step(*args)` in a thread, and return or raise what it does; `TimeoutError` when it takes longer than `seconds`.
+
+    Limits of libraries on sockets count from byte to byte, and leave looking up a host's name unlimited. The thread goes on
+    when time is up, and ends with the server's patience or with the process.
+    """
+    result = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(step(*args))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return result.result(seconds)

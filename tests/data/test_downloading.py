@@ -12,6 +12,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from blip2vqa.data import collect, downloading
 from blip2vqa.data.collect import gather_images
 from blip2vqa.data.images import open_image
+from blip2vqa.utils import progress
 from helpers.pictures import png
 
 GOOD = png("red")
@@ -280,7 +281,8 @@ def test_credentials_are_sent_and_never_shown(server):
     assert collect.shown_place("http://[::1]/b:@a.png") == "http://[::1]/b:@a.png"
 
 
-def test_many_addresses_keep_their_order_and_come_once(server, capsys):
+def test_many_addresses_keep_their_order_and_come_once(server, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     paths = ["/page", "/untold", "/drip", "/good.png", "/octets", "/404.png", "/good.png#top", "/page"]
     pictures, bad = gather_images([server.url + path for path in paths], allow_private=True, seconds=1)
     assert [picture.source.name for picture in pictures] == [

@@ -12,6 +12,7 @@ from PIL import Image
 
 from blip2vqa.data import images
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images, open_image
+from blip2vqa.utils import progress
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -218,7 +219,7 @@ def test_check_decodes_each_distinct_picture_once(tmp_path, monkeypatch):
         return open_image(content)
 
     monkeypatch.setattr(images, "open_image", counting)
-    digests, bad = check_images(sources, num_workers=1)
+    digests, bad = check_images(sources)
     digest = hashlib.sha256(data["good.png"]).hexdigest()
     assert digests == {"good.png": digest, "copy.png": digest}
     assert set(bad) == {"broken.png", "twin.png", "gone.png"}
@@ -226,11 +227,12 @@ def test_check_decodes_each_distinct_picture_once(tmp_path, monkeypatch):
     assert decoded == [data["good.png"], data["broken.png"]]
 
 
-def test_the_bar_shows_for_many_pictures_only(tmp_path, capsys):
+def test_the_bar_shows_for_many_pictures_only(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     (tmp_path / "a.png").write_bytes(encode(noise(4)))
     sources = [ImageSource(str(number), path=tmp_path / "a.png") for number in range(images.MIN_IMAGES_FOR_BAR)]
     check_images(sources[1:])
     check_images(sources, progress=False)
     assert capsys.readouterr().err == ""
     check_images(sources)
-    assert "image/s" in capsys.readouterr().err
+    assert "images/s" in capsys.readouterr().err

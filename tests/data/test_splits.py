@@ -8,7 +8,7 @@ import pytest
 
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource
-from blip2vqa.data.splits import check_disjoint, split_by_image, write_split
+from blip2vqa.data.splits import check_disjoint, describe_split, split_by_image
 from blip2vqa.utils.errors import InputError
 
 
@@ -67,7 +67,7 @@ def test_shared_pictures_are_counted_by_content(examples):
 
 def test_the_split_is_written(examples, tmp_path):
     train, val = split_by_image(examples, 0.2, seed=42)
-    write_split(tmp_path / "split.json", train, val)
+    write_json_atomic(tmp_path / "split.json", describe_split(train, val))
     written = json.loads((tmp_path / "split.json").read_text())
     assert [len(written[side]) for side in ("train", "val")] == [16, 4]
     assert {entry["image_name"] for entry in written["val"]} == {example.image_name for example in val}

@@ -8,10 +8,16 @@ import pytest
 from PIL import Image
 
 from blip2vqa.data.examples import load_examples
-from blip2vqa.data.tables import read_table
-from blip2vqa.utils.errors import InputError
+from blip2vqa.data.tables import Table, load_table
+from blip2vqa.utils.errors import InputError, raise_all
 
 HEADER = "image_name,question,answer\n"
+
+
+def read_table(path: str, annotations: str | None = None, *, require_answers: bool) -> Table:
+    table, problems = load_table(path, annotations, require_answers=require_answers)
+    raise_all(problems)
+    return table
 
 
 def problems(path: str, annotations: str | None = None, require_answers: bool = True) -> list[str]:

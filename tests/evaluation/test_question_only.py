@@ -92,14 +92,15 @@ def test_questions_and_answers_are_compared_normalised():
 
 
 @pytest.mark.parametrize("folds", [2, 5])
-def test_where_nothing_can_be_learnt(folds):
-    assert blind_score([], [], [], folds) == BlindScore(None, 0)
-    assert blind_score(["a?", "b?"], ["x", "y"], ["same", "same"], folds) == BlindScore(None, 0)
-    guesses = blind_guesses(["a?", "b?"], ["x", "y"], ["same", "same"], folds)
+def test_where_nothing_can_be_learnt(folds, monkeypatch):
+    monkeypatch.setattr(question_only, "FOLDS", folds)
+    assert blind_score([], [], []) == BlindScore(None, 0)
+    assert blind_score(["a?", "b?"], ["x", "y"], ["same", "same"]) == BlindScore(None, 0)
+    guesses = blind_guesses(["a?", "b?"], ["x", "y"], ["same", "same"])
     assert guesses.answers == ["", ""] and not guesses.confidence.any()
-    assert blind_score(["a?", "b?", "c?"], ["x"] * 3, ["1", "2", "3"], folds) == BlindScore(1.0, 3)
+    assert blind_score(["a?", "b?", "c?"], ["x"] * 3, ["1", "2", "3"]) == BlindScore(1.0, 3)
     # Each answer stands on one side alone, so that neither is ever guessed right.
-    assert blind_score(["a?", "a?"], ["x", "y"], ["1", "2"], folds) == BlindScore(0.0, 2)
+    assert blind_score(["a?", "a?"], ["x", "y"], ["1", "2"]) == BlindScore(0.0, 2)
 
 
 def test_texts_without_words_or_of_other_scripts():

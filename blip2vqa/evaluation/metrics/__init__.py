@@ -7,10 +7,7 @@ import pkgutil
 from collections.abc import Collection, Mapping
 from importlib import import_module
 
-from blip2vqa.evaluation.metric import TASKS_OF, Metric
-
-LEAST_DIFFERENCE = 0.01
-"""By which two metrics, one of which often repeats the other, must differ somewhere for a table to show both."""
+from blip2vqa.evaluation.metric import Metric, Needs
 
 
 def discover() -> dict[str, Metric]:
@@ -25,7 +22,8 @@ METRICS: dict[str, Metric] = discover()
 
 def metrics_of(task: str) -> list[Metric]:
     """List the metrics of a task, "vqa" or "caption"; the first is its main one."""
-    return [metric for metric in METRICS.values() if task in TASKS_OF[metric.needs]]
+    there = {"vqa": (Needs.ANSWERS, Needs.ANNOTATORS, Needs.ENCODER), "caption": (Needs.CAPTIONS, Needs.ENCODER)}
+    return [metric for metric in METRICS.values() if metric.needs in there[task]]
 
 
 MAIN_METRICS: tuple[str, ...] = tuple(metrics_of(task)[0].name for task in ("vqa", "caption"))
@@ -45,7 +43,7 @@ def metrics_shown(several: Collection[Mapping]) -> list[Metric]:
 
 def _differ(scores: Mapping, metric: Metric) -> bool:
     value, other = scores.get(metric.name), scores.get(metric.repeats)
-    return value is not None and (other is None or abs(value - other) >= LEAST_DIFFERENCE)
+    return value is not None and (other is None or abs(value - other) >= 0.01)
 
 
 def scorers_of(several: Collection[Mapping]) -> list[str]:
