@@ -102,7 +102,7 @@ def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[
                 outcomes[digest] = outcome
                 if outcome.status == "unasked":
                     continue
-                bar.set_postfix_str(f"${requester.budget.spent:.4f}", refresh=False)
+                bar.set_postfix_str(f"${requester.budget.spent:.4f}")
                 bar.update()
                 # A picture that cannot be sent, and a failure between answers, end neither row.
                 if outcome.came:
