@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from blip2vqa.utils.errors import InputError
@@ -18,7 +19,7 @@ TRIES = 3  # at opening a file that another run may be removing
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
-class Ledger:
+class Ledger(AbstractContextManager):
     """A file of one JSON object a line, `{"key": ..., ...}`, that is added to and never rewritten.
 
     A record survives a kill and a power cut once `add` returns; half a last line that a kill left is cut off at the next
@@ -67,6 +68,8 @@ class Ledger:
     def _read(self) -> None:
         self._file.seek(0)
         *lines, rest = self._file.read().split(b"\n")
+        if lacks_its_end := _parse(rest) is not None:
+            lines.append(rest)
         for number, line in enumerate(lines, start=1):
             record = _parse(line)
             if record is None:
@@ -74,16 +77,10 @@ class Ledger:
                     f"{self.path}, line {number}: not a JSON object with a key; remove the line, and what it held is asked anew"
                 )
             self._records[record["key"]] = record
-        if rest:
-            last = _parse(rest)
-            try:
-                if last is None:
-                    self._file.truncate(self._size() - len(rest))
-                else:  # all of it but the line's end
-                    self._append(b"\n")
-                    self._records[last["key"]] = last
-            except OSError as error:
-                raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        if lacks_its_end:
+            self._write(self._size(), b"\n")
+        elif rest:
+            self._write(self._size() - len(rest), b"")
 
     def get(self, key: str) -> dict | None:
         """Return the record that was last added under `key`, with the key itself; None if there is none."""
@@ -103,25 +100,25 @@ class Ledger:
         # Escaped to ASCII, as an answer may hold half of a surrogate pair, which UTF-8 cannot encode.
         lines = b"".join(json.dumps(record).encode("ascii") + b"\n" for record in records.values())
         with self._lock:
-            try:
-                self._append(lines)
-            except OSError as error:
-                raise InputError(
-                    f"{self.path}: cannot be written: {error.strerror or error}; what it holds is kept: make room and run "
-                    "the same command again"
-                ) from error
+            self._write(self._size(), lines)
             self._records |= records
 
-    def _append(self, line: bytes) -> None:
-        size = self._size()
+    def _write(self, size: int, lines: bytes) -> None:
+        """Cut the file to `size` bytes, and append; where that fails, it is left with `size` bytes."""
         try:
-            rest = memoryview(line)
+            self._file.truncate(size)
+            rest = memoryview(lines)
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-        except BaseException:  # Ctrl-C too: half a line would spoil the next one
+        except BaseException as error:  # Ctrl-C too: half a line would spoil the next one
             self._file.truncate(size)
-            raise
+            if not isinstance(error, OSError):
+                raise
+            raise InputError(
+                f"{self.path}: cannot be written: {error.strerror or error}; what it holds is kept: make room and run "
+                "the same command again"
+            ) from error
 
     def _size(self) -> int:
         return os.fstat(self._file.fileno()).st_size
@@ -130,9 +127,6 @@ class Ledger:
         """Return all records, in the order added."""
         with self._lock:
             return list(self._records.values())
-
-    def __len__(self) -> int:
-        return len(self._records)
 
     def close(self) -> None:
         """Close the file and unlock it; an empty one is removed. May be called twice."""
@@ -155,9 +149,6 @@ class Ledger:
             return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
         except FileNotFoundError:
             return False
-
-    def __enter__(self) -> "Ledger":
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()

@@ -24,10 +24,10 @@ LINE = '{"key": "a", "usd": 1.5}\n'
 def test_what_was_added_is_found_again(tmp_path):
     path = tmp_path / "folder" / "ledger.jsonl"
     with Ledger(path) as ledger:
-        assert len(ledger) == 0 and ledger.get("a") is None
+        assert len(ledger.records()) == 0 and ledger.get("a") is None
         ledger.add("a", {"usd": 1.5})
         ledger.add("b", {"content": "café\n\u2028 \ud800"})  # half a surrogate pair too
-        assert len(ledger) == 2
+        assert len(ledger.records()) == 2
     assert path.read_text().startswith(LINE)
     with Ledger(path) as ledger:
         assert ledger.get("a") == {"key": "a", "usd": 1.5}
@@ -35,7 +35,7 @@ def test_what_was_added_is_found_again(tmp_path):
         assert [record["key"] for record in ledger.records()] == ["a", "b"]
         ledger.add("a", {"usd": 2.0})
     with Ledger(path) as ledger:
-        assert len(ledger) == 2 and ledger.get("a")["usd"] == 2.0
+        assert len(ledger.records()) == 2 and ledger.get("a")["usd"] == 2.0
     assert path.read_text().startswith(LINE), "earlier lines are never rewritten"
 
 
@@ -44,7 +44,7 @@ def test_half_a_line_is_cut_off(tmp_path, half):
     path = tmp_path / "ledger.jsonl"
     path.write_bytes((LINE + half).encode("utf-8", "surrogateescape"))
     with Ledger(path) as ledger:
-        assert len(ledger) == 1
+        assert len(ledger.records()) == 1
         assert path.read_text() == LINE
         ledger.add("c", {})
     assert path.read_text() == LINE + '{"key": "c"}\n'
@@ -83,7 +83,7 @@ def test_a_second_process_is_refused(tmp_path):
             Ledger(path)
         os.kill(other.pid, signal.SIGKILL)
     with Ledger(path) as ledger:
-        assert len(ledger) == 1
+        assert len(ledger.records()) == 1
 
 
 def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
@@ -205,4 +205,4 @@ def test_a_kill_in_the_middle_loses_no_line(tmp_path):
     with Ledger(path) as ledger:
         last = max([20, *said])
         assert all(ledger.get(str(number)) for number in range(last + 1))
-        assert len(ledger) <= last + 2
+        assert len(ledger.records()) <= last + 2

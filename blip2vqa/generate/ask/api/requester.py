@@ -39,7 +39,7 @@ class Requester:
             for name in ("input_tokens", "output_tokens")
         }
 
-    def ask(self, item: Item, digest: str) -> Outcome:
+    def ask(self, digest: str, item: Item) -> Outcome:
         """Ask until the ledger tells what became of the picture, or there is nothing more to do about it.
 
         A failure of any kind, also a picture that is gone or has changed, is returned as the outcome's `error`.
