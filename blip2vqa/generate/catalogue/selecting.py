@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from random import Random
@@ -154,26 +154,20 @@ def group_look_alikes(
     Together are pictures of one product, of products that share a picture (pairs of ids), and pictures whose hashes differ in
     at most `LOOK_ALIKE` bits, and whatever these lead to in turn.
     """
+    import pandas as pd
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     # Nodes are the distinct hashes, then the products. A picture links its hash and its product.
     bits, hash_of = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
-    nodes: dict[str, int] = {}
-
-    def product(item_id: str) -> int:
-        return len(bits) + nodes.setdefault(item_id, len(nodes))
-
-    links = [(int(node), product(item_id)) for node, item_id in zip(hash_of, item_ids, strict=True)]
-    links += [(product(one), product(other)) for one, other in shared]
+    numbers, ids = pd.factorize(np.array([*item_ids, *chain.from_iterable(shared)], dtype=object))
+    products = len(bits) + numbers
+    links = [*zip(hash_of, products, strict=False), *products[len(item_ids) :].reshape(-1, 2)]
     for place, own in enumerate(bits):
         near = np.flatnonzero(np.bitwise_count(bits[place + 1 :] ^ own) <= LOOK_ALIKE)
-        links += [(place, place + 1 + int(other)) for other in near]
+        links += [(place, place + 1 + other) for other in near]
     if not links:
         return []
-    rows, columns = np.array(links).T
-    size = len(bits) + len(nodes)
-    graph = coo_array((np.ones(len(links), dtype=bool), (rows, columns)), shape=(size, size))
-    numbers: dict[int, int] = {}
-    groups = connected_components(graph, directed=False)[1][hash_of].tolist()
-    return [numbers.setdefault(group, len(numbers)) for group in groups]
+    size = len(bits) + len(ids)
+    graph = coo_array((np.ones(len(links), dtype=bool), np.array(links).T), shape=(size, size))
+    return pd.factorize(connected_components(graph, directed=False)[1][hash_of])[0].tolist()

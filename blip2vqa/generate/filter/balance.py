@@ -51,7 +51,7 @@ class Balance:
 
         Questions that a back end worded go together by type, since few of them are asked twice.
         """
-        about = self.groups(lambda q: (q.about or q.question_type, PAIRS[q.answer]) if two_answers(q) else None)
+        about = self.groups(lambda q: (q.about or q.question_type, PAIRS[q.answer]) if q.answer in PAIRS else None)
         return [self.by_answer(places) for places in about.values()]
 
 
@@ -68,11 +68,6 @@ def take_evenly(rows: Sequence[int], number: int, pictures: Sequence[str], left:
     taken = sorted(rows, key=lambda row: -room[row])[:number]
     left.subtract(pictures[row] for row in taken)
     return taken
-
-
-def two_answers(question: Question) -> bool:
-    """Tell whether a guess is right half of the time: yes or no, taller or wider."""
-    return question.answer in PAIRS
 
 
 def balance(
@@ -98,7 +93,7 @@ def balance(
 
 def _cap_answers(state: Balance, share: float) -> None:
     """Cut every answer of a type to the largest number that is at most `share` of what such a cut leaves of the type."""
-    for kind, places in state.groups(lambda q: None if two_answers(q) else q.question_type).items():
+    for kind, places in state.groups(lambda q: None if q.answer in PAIRS else q.question_type).items():
         by_answer = state.by_answer(places)
         sizes = [len(same) for same in by_answer]
         reachable = max(share, 1 / len(sizes))

@@ -191,7 +191,7 @@ def test_an_interrupted_run_goes_on(tiny_opt, questions, tmp_path, monkeypatch, 
     path, args, add_all = tmp_path / "ledger.jsonl", arguments(tiny_opt), Ledger.add_all
 
     def add_or_stop(self, records):
-        if len(self):
+        if self.records():
             raise KeyboardInterrupt
         add_all(self, records)
 

@@ -112,7 +112,7 @@ def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[
         except BaseException:
             _wait_for_answers(requester, arriving)
             raise
-    requester.close()
+    requester.client.close()
     failed = [outcome for outcome in outcomes.values() if outcome.error is not None]
     if failed and not any(outcome.came for outcome in outcomes.values()):
         give_up(requester.args, f"failed for every picture, the last: {failed[-1].why}")

@@ -1,5 +1,7 @@
 """What an endpoint has answered about each picture, read from the ledger."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 
 from blip2vqa.config.generate import ApiArguments
@@ -43,12 +45,17 @@ class Responses:
 
     def digest(self, item: Item) -> str:
         """Hash all that is sent about a picture: SHA-256, hexadecimal."""
-        settings = {
-            "max_output_tokens": self.args.max_output_tokens,
-            "longest_side": prompts.LONGEST_SIDE,
-            "quality": prompts.QUALITY,
+        sent = {
+            "model": self.args.api_model,
+            "messages": self.messages(item, prompts.digest_url(item)),
+            "schema": prompts.SCHEMA,
+            "settings": {
+                "max_output_tokens": self.args.max_output_tokens,
+                "longest_side": prompts.LONGEST_SIDE,
+                "quality": prompts.QUALITY,
+            },
         }
-        return prompts.prompt_hash(self.args.api_model, self.messages(item, prompts.digest_url(item)), settings)
+        return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
 
     def records(self, digest: str) -> list[dict]:
         """Find the answers to a prompt, in the order of the attempts."""
