@@ -9,7 +9,7 @@ from blip2vqa.config.generate import ApiArguments, CatalogueArguments, QuestionA
 from blip2vqa.evaluation.question_only import blind_score
 from blip2vqa.generate.ask.api.endpoint import endpoint_problems
 from blip2vqa.generate.ask.back_ends import ask_questions, check_models, misplaced_options
-from blip2vqa.generate.catalogue.items import read_items
+from blip2vqa.generate.catalogue.selecting import read_items
 from blip2vqa.generate.filter.balance import balance
 from blip2vqa.generate.filter.blind_filter import FILTER, thin
 from blip2vqa.generate.filter.checks import check_by_model

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from blip2vqa.utils.errors import InputError
@@ -131,17 +131,13 @@ class Ledger(AbstractContextManager):
     def close(self) -> None:
         """Close the file and unlock it; an empty one is removed. May be called twice."""
         with self._lock:
-            if not self._file.closed:
-                self._remove_if_empty()
-                self._file.close()
-
-    def _remove_if_empty(self) -> None:
-        """Remove an empty file; only while it is locked, as another run may else be about to write to it."""
-        try:
-            if self._locked and not self._size() and self._is_in_place():
-                self.path.unlink()
-        except OSError:  # in a folder that is read-only by now; an empty file does no harm
-            pass
+            if self._file.closed:
+                return
+            with suppress(OSError):  # in a folder that is read-only by now; an empty file does no harm
+                # Only while it is locked, as another run may else be about to write to it.
+                if self._locked and not self._size() and self._is_in_place():
+                    self.path.unlink()
+            self._file.close()
 
     def _is_in_place(self) -> bool:
         """Tell whether the open file still is the one of that name."""

@@ -3,18 +3,19 @@
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pandas as pd
+from PIL import Image
 
 from blip2vqa.config.generate import QuestionArguments
 from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.generate.report.contact_sheet import write_contact_sheet
 from blip2vqa.generate.report.data_card import data_card
 from blip2vqa.generate.report.distributions import draw_distributions
-from blip2vqa.generate.rows import Question
+from blip2vqa.generate.rows import Item, Question
 from blip2vqa.utils.errors import raise_all
 from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 
@@ -173,14 +174,13 @@ def write_preview(files: Files, questions: Sequence[Question], number: int, seed
         by_picture.setdefault(question.item.image_name, []).append(question)
     shown = Random(seed).sample(sorted(by_picture), min(number, len(by_picture)))
 
-    def pictures() -> Iterator[tuple]:
-        for name in shown:
-            item = by_picture[name][0].item
-            try:
-                image = open_image(ImageSource(name, path=item.path))
-            except BadImage:  # gone since it was measured
-                image = None
-            yield item, image, by_picture[name]
+    def picture(item: Item) -> Image.Image | None:
+        try:
+            return open_image(ImageSource(item.image_name, path=item.path))
+        except BadImage:  # gone since it was measured
+            return None
 
+    items = (by_picture[name][0].item for name in shown)
+    pictures = ((item, picture(item), by_picture[item.image_name]) for item in items)
     summary = f"{len(shown)} of {len(by_picture):,} pictures, drawn by seed {seed}; {len(questions):,} questions in all"
-    write_contact_sheet(files.preview, pictures(), f"{files.table.name}: a look", summary)
+    write_contact_sheet(files.preview, pictures, f"{files.table.name}: a look", summary)

@@ -106,17 +106,16 @@ def not_repeated(questions: Sequence[Question]) -> Reasons:
         for number, (place, text) in enumerate(asked):
             for earlier, other in asked[:number]:
                 one, two = questions[earlier], questions[place]
-                similarity = 100 if text == other else _similarity(one, two, fuzz.token_sort_ratio(text, other))
+                similarity = fuzz.token_sort_ratio(text, other)
+                # Texts about values of their own are alike by design.
+                unlike = one.question_type != two.question_type or (one.about and two.about)
+                if text != other and unlike:
+                    continue
                 if one.answer == two.answer and similarity >= ALIKE:
                     reasons.setdefault(place, "asked already" if text == other else "nearly asked already")
                 elif similarity >= THE_SAME:
                     reasons[earlier] = reasons[place] = "two answers to one question"
     return (reasons.get(place) for place in range(len(questions)))
-
-
-def _similarity(one: Question, two: Question, of_texts: float) -> float:
-    """Rate the similarity, 0 to 100; 0 where each asks about a value of its own, as such texts are alike by design."""
-    return of_texts if one.question_type == two.question_type and not (one.about and two.about) else 0
 
 
 def agrees_with_listing(questions: Sequence[Question]) -> Reasons:

@@ -3,7 +3,7 @@
 import logging
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.pool import IMapUnorderedIterator, ThreadPool
@@ -55,14 +55,14 @@ def ask_api(
     digests = [responses.digest(item) for item in items]
     outcomes = {digest: responses.outcome(digest) for digest in digests}
     waiting = {digest: item for digest, item in zip(digests, items, strict=True) if outcomes[digest] is None}
-    before = sum(len(responses.records(digest)) for digest in outcomes)
+    before = len(_records(responses, outcomes))
     from_ledger = sum(outcomes[digest] is not None for digest in digests)
     stopped = None
     if waiting:
         requester = Requester(responses)
         _request_all(requester, waiting, outcomes)
         stopped = _report(requester, outcomes)
-    records = [record for digest in outcomes for record in responses.records(digest)]
+    records = _records(responses, outcomes)
     counts = {"requests": len(records) - before, "from_ledger": from_ledger}
     statuses = [outcomes[digest].status for digest in digests]
     counts |= {status: statuses.count(status) for status in STATUSES}
@@ -80,6 +80,10 @@ def ask_api(
         for question, answer, question_type in outcomes[digest].rows[:num_questions]
     ]
     return ApiQuestions(questions, counts | {"stopped": stopped})
+
+
+def _records(responses: Responses, digests: Iterable[str]) -> list[dict]:
+    return [record for digest in digests for record in responses.attempts(digest).values() if record is not None]
 
 
 def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[str, Outcome | None]) -> None:

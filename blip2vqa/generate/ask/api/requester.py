@@ -46,7 +46,7 @@ class Requester:
         A failure of any kind, also a picture that is gone or has changed, is returned as the outcome's `error`.
         """
         try:
-            for attempt in self._responses.missing_attempts(digest):
+            for attempt in [number for number, record in self._responses.attempts(digest).items() if record is None]:
                 outcome = self._ask_once(item, digest, attempt) or self._responses.outcome(digest)
                 if outcome is not None:
                     break
