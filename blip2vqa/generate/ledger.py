@@ -87,11 +87,7 @@ class Ledger(AbstractContextManager):
         with self._lock:
             return self._records.get(key)
 
-    def add(self, key: str, record: dict) -> None:
-        """Add one record, in JSON's types; see `add_all`."""
-        self.add_all({key: record})
-
-    def add_all(self, records: dict[str, dict]) -> None:
+    def add(self, records: dict[str, dict]) -> None:
         """Add records by key, in JSON's types; they are on the disk when this returns.
 
         Raises `InputError` when the disk is full or cannot be written to; the file then ends as it did before.

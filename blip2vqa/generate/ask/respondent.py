@@ -129,7 +129,7 @@ def _compute(model: Respondent, missing: list[dict[str, tuple[Item, str]]], ledg
             examples = [_example(text, item) for item, text in readable.values()]
             answers = answer_examples(loaded, features, examples, model.request, batch_size=batch_size)
             texts = dict(zip(readable, (answer.text for answer in answers), strict=True))
-            ledger.add_all({
+            ledger.add({
                 key: {"model": model.name, "image_name": item.image_name, "asked": text, "said": texts.get(key, "")}
                 for key, (item, text) in rows.items()
             })  # fmt: skip

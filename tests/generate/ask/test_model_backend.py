@@ -188,15 +188,15 @@ def test_with_nothing_missing_no_model_is_loaded(tiny_opt, questions, tmp_path, 
 
 def test_an_interrupted_run_goes_on(tiny_opt, questions, tmp_path, monkeypatch, answered):
     monkeypatch.setattr(respondent, "PICTURES_TOGETHER", 2)
-    path, args, add_all = tmp_path / "ledger.jsonl", arguments(tiny_opt), Ledger.add_all
+    path, args, add = tmp_path / "ledger.jsonl", arguments(tiny_opt), Ledger.add
 
     def add_or_stop(self, records):
         if self.records():
             raise KeyboardInterrupt
-        add_all(self, records)
+        add(self, records)
 
     with monkeypatch.context() as patch, Ledger(path) as ledger:
-        patch.setattr(Ledger, "add_all", add_or_stop)
+        patch.setattr(Ledger, "add", add_or_stop)
         with pytest.raises(KeyboardInterrupt):
             ask_model(questions, args, ledger)
         kept = len(ledger.records())

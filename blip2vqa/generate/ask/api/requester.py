@@ -76,7 +76,7 @@ class Requester:
             record = self._record(completion, most_input)
             cost = record["usd"]
             about = {"prompt_hash": digest, "image_name": item.image_name, "item_id": item.item_id, "attempt": attempt}
-            self._ledger.add(record_key(digest, attempt), about | record)
+            self._ledger.add({record_key(digest, attempt): about | record})
             return None
         except Stopped:
             return Outcome("unasked")
