@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -49,7 +48,6 @@ def data_card(summary: dict, plot: str | None = None) -> str:
     return text.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no text
 
 
-@cache
 def _template() -> Template:
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined

@@ -3,7 +3,7 @@
 import logging
 import multiprocessing
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.pool import IMapUnorderedIterator, ThreadPool
@@ -55,17 +55,17 @@ def ask_api(
     digests = [responses.digest(item) for item in items]
     outcomes = {digest: responses.outcome(digest) for digest in digests}
     waiting = {digest: item for digest, item in zip(digests, items, strict=True) if outcomes[digest] is None}
-    before = len(_records(responses, outcomes))
+    before = len(ledger.records())
     from_ledger = sum(outcomes[digest] is not None for digest in digests)
     stopped = None
     if waiting:
         requester = Requester(responses)
         _request_all(requester, waiting, outcomes)
         stopped = _report(requester, outcomes)
-    records = _records(responses, outcomes)
-    counts = {"requests": len(records) - before, "from_ledger": from_ledger}
+    counts = {"requests": len(ledger.records()) - before, "from_ledger": from_ledger}
     statuses = [outcomes[digest].status for digest in digests]
     counts |= {status: statuses.count(status) for status in STATUSES}
+    records = [record for digest in outcomes for record in responses.attempts(digest).values() if record is not None]
     counts["answers"] = len(records)
     for name in ("input_tokens", "output_tokens", "usd"):
         counts[name] = sum(record[name] for record in records)
@@ -80,10 +80,6 @@ def ask_api(
         for question, answer, question_type in outcomes[digest].rows[:num_questions]
     ]
     return ApiQuestions(questions, counts | {"stopped": stopped})
-
-
-def _records(responses: Responses, digests: Iterable[str]) -> list[dict]:
-    return [record for digest in digests for record in responses.attempts(digest).values() if record is not None]
 
 
 def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[str, Outcome | None]) -> None:
