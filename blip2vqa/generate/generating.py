@@ -9,15 +9,14 @@ from blip2vqa.config.generate import ApiArguments, CatalogueArguments, QuestionA
 from blip2vqa.evaluation.question_only import blind_score
 from blip2vqa.generate.ask.api.endpoint import endpoint_problems
 from blip2vqa.generate.ask.back_ends import ask_questions, check_models, misplaced_options
-from blip2vqa.generate.catalogue.items import read_items
-from blip2vqa.generate.files import Files
+from blip2vqa.generate.catalogue.selecting import read_items
 from blip2vqa.generate.filter.balance import balance
 from blip2vqa.generate.filter.blind_filter import FILTER, thin
 from blip2vqa.generate.filter.checks import check_by_model
 from blip2vqa.generate.filter.filters import FILTERS
 from blip2vqa.generate.filter.funnel import Funnel, summarize
 from blip2vqa.generate.ledger import Ledger
-from blip2vqa.generate.outputs import split_of, write_data_set
+from blip2vqa.generate.outputs import Files, split_of, write_data_set
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.version import __version__
 
@@ -90,16 +89,16 @@ def _balance(funnel: Funnel, args: QuestionArguments) -> dict:
         num_questions=args.num_questions, seed=args.seed,
     )  # fmt: skip
     funnel.drop("balance", dropped)
-    thinned = thin(funnel.left, args.max_blind_accuracy, args.seed, groups())
-    funnel.drop(FILTER, thinned.dropped)
-    if thinned.after is None and funnel.left:
+    dropped, after = thin(funnel.left, args.max_blind_accuracy, args.seed, groups())
+    funnel.drop(FILTER, dropped)
+    if after is None and funnel.left:
         logger.warning("blind score: not measured; that takes questions about two products")
-    elif thinned.after and thinned.after > args.max_blind_accuracy:
+    elif after and after > args.max_blind_accuracy:
         logger.warning(
             "blind score %.2f, above --max_blind_accuracy %.2f: dropping more brings it no lower; allow more, or name products "
-            "that differ more", thinned.after, args.max_blind_accuracy,
+            "that differ more", after, args.max_blind_accuracy,
         )  # fmt: skip
-    return {"before": before, "after": thinned.after, "limit": args.max_blind_accuracy}
+    return {"before": before, "after": after, "limit": args.max_blind_accuracy}
 
 
 def _nothing_left(funnel: Funnel, files: Files, cost: dict | None) -> str:

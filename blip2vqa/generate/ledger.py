@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import threading
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from blip2vqa.utils.errors import InputError
@@ -18,7 +19,7 @@ TRIES = 3  # at opening a file that another run may be removing
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
-class Ledger:
+class Ledger(AbstractContextManager):
     """A file of one JSON object a line, `{"key": ..., ...}`, that is added to and never rewritten.
 
     A record survives a kill and a power cut once `add` returns; half a last line that a kill left is cut off at the next
@@ -67,6 +68,8 @@ class Ledger:
     def _read(self) -> None:
         self._file.seek(0)
         *lines, rest = self._file.read().split(b"\n")
+        if lacks_its_end := _parse(rest) is not None:
+            lines.append(rest)
         for number, line in enumerate(lines, start=1):
             record = _parse(line)
             if record is None:
@@ -74,27 +77,17 @@ class Ledger:
                     f"{self.path}, line {number}: not a JSON object with a key; remove the line, and what it held is asked anew"
                 )
             self._records[record["key"]] = record
-        if rest:
-            last = _parse(rest)
-            try:
-                if last is None:
-                    self._file.truncate(self._size() - len(rest))
-                else:  # all of it but the line's end
-                    self._append(b"\n")
-                    self._records[last["key"]] = last
-            except OSError as error:
-                raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        if lacks_its_end:
+            self._write(self._size(), b"\n")
+        elif rest:
+            self._write(self._size() - len(rest), b"")
 
     def get(self, key: str) -> dict | None:
         """Return the record that was last added under `key`, with the key itself; None if there is none."""
         with self._lock:
             return self._records.get(key)
 
-    def add(self, key: str, record: dict) -> None:
-        """Add one record, in JSON's types; see `add_all`."""
-        self.add_all({key: record})
-
-    def add_all(self, records: dict[str, dict]) -> None:
+    def add(self, records: dict[str, dict]) -> None:
         """Add records by key, in JSON's types; they are on the disk when this returns.
 
         Raises `InputError` when the disk is full or cannot be written to; the file then ends as it did before.
@@ -103,25 +96,25 @@ class Ledger:
         # Escaped to ASCII, as an answer may hold half of a surrogate pair, which UTF-8 cannot encode.
         lines = b"".join(json.dumps(record).encode("ascii") + b"\n" for record in records.values())
         with self._lock:
-            try:
-                self._append(lines)
-            except OSError as error:
-                raise InputError(
-                    f"{self.path}: cannot be written: {error.strerror or error}; what it holds is kept: make room and run "
-                    "the same command again"
-                ) from error
+            self._write(self._size(), lines)
             self._records |= records
 
-    def _append(self, line: bytes) -> None:
-        size = self._size()
+    def _write(self, size: int, lines: bytes) -> None:
+        """Cut the file to `size` bytes, and append; where that fails, it is left with `size` bytes."""
         try:
-            rest = memoryview(line)
+            self._file.truncate(size)
+            rest = memoryview(lines)
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-        except BaseException:  # Ctrl-C too: half a line would spoil the next one
+        except BaseException as error:  # Ctrl-C too: half a line would spoil the next one
             self._file.truncate(size)
-            raise
+            if not isinstance(error, OSError):
+                raise
+            raise InputError(
+                f"{self.path}: cannot be written: {error.strerror or error}; what it holds is kept: make room and run "
+                "the same command again"
+            ) from error
 
     def _size(self) -> int:
         return os.fstat(self._file.fileno()).st_size
@@ -131,23 +124,16 @@ class Ledger:
         with self._lock:
             return list(self._records.values())
 
-    def __len__(self) -> int:
-        return len(self._records)
-
     def close(self) -> None:
         """Close the file and unlock it; an empty one is removed. May be called twice."""
         with self._lock:
-            if not self._file.closed:
-                self._remove_if_empty()
-                self._file.close()
-
-    def _remove_if_empty(self) -> None:
-        """Remove an empty file; only while it is locked, as another run may else be about to write to it."""
-        try:
-            if self._locked and not self._size() and self._is_in_place():
-                self.path.unlink()
-        except OSError:  # in a folder that is read-only by now; an empty file does no harm
-            pass
+            if self._file.closed:
+                return
+            with suppress(OSError):  # in a folder that is read-only by now; an empty file does no harm
+                # Only while it is locked, as another run may else be about to write to it.
+                if self._locked and not self._size() and self._is_in_place():
+                    self.path.unlink()
+            self._file.close()
 
     def _is_in_place(self) -> bool:
         """Tell whether the open file still is the one of that name."""
@@ -155,9 +141,6 @@ class Ledger:
             return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
         except FileNotFoundError:
             return False
-
-    def __enter__(self) -> "Ledger":
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()

@@ -1,24 +1,75 @@
-"""Split a finished data set, and write its files."""
+"""The files of a data set: whether they may be written, what stands in each, and its split."""
 
-import csv
-import io
 import json
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import pandas as pd
+from PIL import Image
+
 from blip2vqa.config.generate import QuestionArguments
 from blip2vqa.data.images import BadImage, ImageSource, open_image
-from blip2vqa.generate.files import Files
 from blip2vqa.generate.report.contact_sheet import write_contact_sheet
 from blip2vqa.generate.report.data_card import data_card
 from blip2vqa.generate.report.distributions import draw_distributions
-from blip2vqa.generate.rows import Question
+from blip2vqa.generate.rows import Item, Question
+from blip2vqa.utils.errors import raise_all
 from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 
-COLUMNS = ("image_name", "question", "answer", "question_type", "item_id", "product_type", "source")
-SPLITS = ("train", "val", "test")
+
+class Files:
+    """Paths of a data set: its table `vqa.csv` and, beside it, files of its name with other endings."""
+
+    def __init__(self, table: str | Path):
+        self.table = Path(table)
+        self.train = self.table.with_suffix(".train.csv")
+        self.val = self.table.with_suffix(".val.csv")
+        self.test = self.table.with_suffix(".test.csv")
+        self.provenance = self.table.with_suffix(".jsonl")
+        self.card = self.table.with_suffix(".md")
+        self.chart = self.table.with_suffix(".png")
+        self.preview = self.table.with_suffix(".html")
+        self.run = self.table.with_suffix(".run.json")
+        self.written = list(vars(self).values())
+        """The files that make up a finished data set."""
+        self.responses = self.table.with_suffix(".responses.jsonl")
+        """What a back end responded; every run adds to it."""
+        self.unfinished = self.table.with_suffix(".unfinished.txt")
+        """Why the same command would go on; there while files are written, and as long as pictures lack an answer."""
+
+    def check(self, overwrite: bool, json_output: str | None = None, inputs: Sequence[str | None] = ()) -> None:
+        """Raise `InputError` for files that would be written over, or cannot be written; an unfinished data set may be."""
+        problems = []
+        if json_output and Path(json_output).resolve() in [path.resolve() for path in (*self.written, self.responses)]:
+            problems.append(f"--json_output {json_output}: is a file of --output_path {self.table}, too; name another")
+        for path in filter(None, inputs):
+            if Path(path).resolve() in [one.resolve() for one in (*self.written, Path(json_output or self.table))]:
+                problems.append(f"--output_path {self.table}: would write over {path}, which it reads; name another")
+        may_overwrite = overwrite or self.unfinished.exists()
+        there = [path for path in self.written if path.exists()]
+        if there and not may_overwrite:
+            what = "is already there, finished" if self.table in there else f"{there[0].name} is already there"
+            problems.append(f"--output_path {self.table}: {what}; name another, or --overwrite true")
+        if json_output and Path(json_output).exists() and not may_overwrite:
+            problems.append(f"--json_output {json_output}: is already there; name another, or --overwrite true")
+        problems += _not_writable("output_path", self.table)
+        if json_output:
+            problems += _not_writable("json_output", Path(json_output))
+        raise_all(problems)
+
+
+def _not_writable(flag: str, path: Path) -> list[str]:
+    if path.is_dir():
+        return [f"--{flag} {path}: is a folder; name a file"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        return [f"--{flag} {path}: its folder cannot be written to: {error.strerror or error}"]
+    return []
 
 
 def split_of(questions: Sequence[Question], val_split: float, test_split: float, seed: int) -> dict[int, str]:
@@ -72,7 +123,7 @@ def write_data_set(
 
 def write_tables(files: Files, questions: Sequence[Question], sides: dict[int, str]) -> None:
     """Write the splits that have questions, then `vqa.csv`: where it stands, the others stand, too."""
-    for split in SPLITS:
+    for split in ("train", "val", "test"):
         rows = [question for question in questions if sides[question.item.group] == split]
         if rows:
             _write_csv(getattr(files, split), rows)
@@ -80,21 +131,18 @@ def write_tables(files: Files, questions: Sequence[Question], sides: dict[int, s
 
 
 def _write_csv(path: Path, questions: Sequence[Question]) -> None:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(as_row, questions))
-    write_text_atomic(path, buffer.getvalue())
+    table = pd.DataFrame(map(as_row, questions), dtype=object)
+    write_text_atomic(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def as_row(question: Question) -> dict[str, str]:
     """Fill the columns of the table for a question."""
     item = question.item
-    cells = (
-        item.image_name, question.question, question.answer, question.question_type, item.item_id, item.product_type,
-        question.source,
-    )  # fmt: skip
-    return dict(zip(COLUMNS, cells, strict=True))
+    return {
+        "image_name": item.image_name, "question": question.question, "answer": question.answer,
+        "question_type": question.question_type, "item_id": item.item_id, "product_type": item.product_type,
+        "source": question.source,
+    }  # fmt: skip
 
 
 def write_provenance(files: Files, questions: Sequence[Question], sides: dict[int, str]) -> None:
@@ -126,14 +174,13 @@ def write_preview(files: Files, questions: Sequence[Question], number: int, seed
         by_picture.setdefault(question.item.image_name, []).append(question)
     shown = Random(seed).sample(sorted(by_picture), min(number, len(by_picture)))
 
-    def pictures() -> Iterator[tuple]:
-        for name in shown:
-            item = by_picture[name][0].item
-            try:
-                image = open_image(ImageSource(name, path=item.path))
-            except BadImage:  # gone since it was measured
-                image = None
-            yield item, image, by_picture[name]
+    def picture(item: Item) -> Image.Image | None:
+        try:
+            return open_image(ImageSource(item.image_name, path=item.path))
+        except BadImage:  # gone since it was measured
+            return None
 
+    items = (by_picture[name][0].item for name in shown)
+    pictures = ((item, picture(item), by_picture[item.image_name]) for item in items)
     summary = f"{len(shown)} of {len(by_picture):,} pictures, drawn by seed {seed}; {len(questions):,} questions in all"
-    write_contact_sheet(files.preview, pictures(), f"{files.table.name}: a look", summary)
+    write_contact_sheet(files.preview, pictures, f"{files.table.name}: a look", summary)

@@ -11,13 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from blip2vqa.config.generate import VQA_ARGUMENTS
-from blip2vqa.config.parser import parse
 from blip2vqa.data.examples import load_examples
 from blip2vqa.data.splits import check_disjoint
-from blip2vqa.generate.generating import generate
 from blip2vqa.utils.errors import InputError
 from helpers.abo_archive import drawn_archive
+from helpers.data_sets import run
 from helpers.paths import ROOT
 
 DATA = Path(os.environ.get("BLIP2VQA_DATA", ROOT.parent / "shared" / "data"))
@@ -27,12 +25,6 @@ COLUMNS = ["image_name", "question", "answer", "question_type", "item_id", "prod
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     return drawn_archive(tmp_path_factory.mktemp("abo"), products=60)
-
-
-def run(*argv: object) -> dict | None:
-    """In this process."""
-    parts, resolved = parse(VQA_ARGUMENTS, "test", [str(word) for word in argv])
-    return generate(*parts, resolved)
 
 
 def script(*argv: object, **environment: str) -> subprocess.CompletedProcess:
@@ -116,23 +108,6 @@ def test_a_table_is_a_catalogue_too(archive, tmp_path):
     assert summary["catalogue"]["kind"] == "table"
     assert {"lamp", "metal"} <= {row["answer"] for row in rows(tmp_path / "vqa.csv")}
     assert "CC BY" not in (tmp_path / "vqa.md").read_text()
-
-
-@pytest.mark.parametrize("argv, line", [
-    ([], "--abo_dir: name the archive's folder, or another catalogue's table by --csv_path; one of them"),
-    (["--csv_path", "x.csv"], "--image_dir: missing; name the folder of the pictures of x.csv"),
-    (["--abo_dir", "ABO", "--num_questions", "0"], "--num_questions: 0 is out of range; it must be at least 1"),
-    (["--abo_dir", "ABO", "--val_split", "0.5", "--test_split", "0.5"],
-     "--val_split + test_split: 1.0 is out of range; it must be below 1"),
-    (["--abo_dir", "ABO", "--output_path", "vqa.json"], "--output_path vqa.json: a table of another kind; name a .csv"),
-    (["--abo_dir", "ABO", "--max_answer_share", "0"], "--max_answer_share: 0.0 is out of range; it must be above 0, at most 1"),
-    (["--abo_dir", "ABO", "--output_path", "/dev/null/x/vqa.csv"],
-     "--output_path /dev/null/x/vqa.csv: its folder cannot be written to: Not a directory"),
-])  # fmt: skip
-def test_wrong_arguments_are_one_line(argv, line):
-    with pytest.raises(InputError) as caught:
-        run(*argv)
-    assert caught.value.problems == [line]
 
 
 def test_no_usable_picture_is_one_line(archive, tmp_path):

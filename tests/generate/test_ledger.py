@@ -24,18 +24,18 @@ LINE = '{"key": "a", "usd": 1.5}\n'
 def test_what_was_added_is_found_again(tmp_path):
     path = tmp_path / "folder" / "ledger.jsonl"
     with Ledger(path) as ledger:
-        assert len(ledger) == 0 and ledger.get("a") is None
-        ledger.add("a", {"usd": 1.5})
-        ledger.add("b", {"content": "café\n\u2028 \ud800"})  # half a surrogate pair too
-        assert len(ledger) == 2
+        assert len(ledger.records()) == 0 and ledger.get("a") is None
+        ledger.add({"a": {"usd": 1.5}})
+        ledger.add({"b": {"content": "café\n\u2028 \ud800"}})  # half a surrogate pair too
+        assert len(ledger.records()) == 2
     assert path.read_text().startswith(LINE)
     with Ledger(path) as ledger:
         assert ledger.get("a") == {"key": "a", "usd": 1.5}
         assert ledger.get("b")["content"] == "café\n\u2028 \ud800"
         assert [record["key"] for record in ledger.records()] == ["a", "b"]
-        ledger.add("a", {"usd": 2.0})
+        ledger.add({"a": {"usd": 2.0}})
     with Ledger(path) as ledger:
-        assert len(ledger) == 2 and ledger.get("a")["usd"] == 2.0
+        assert len(ledger.records()) == 2 and ledger.get("a")["usd"] == 2.0
     assert path.read_text().startswith(LINE), "earlier lines are never rewritten"
 
 
@@ -44,9 +44,9 @@ def test_half_a_line_is_cut_off(tmp_path, half):
     path = tmp_path / "ledger.jsonl"
     path.write_bytes((LINE + half).encode("utf-8", "surrogateescape"))
     with Ledger(path) as ledger:
-        assert len(ledger) == 1
+        assert len(ledger.records()) == 1
         assert path.read_text() == LINE
-        ledger.add("c", {})
+        ledger.add({"c": {}})
     assert path.read_text() == LINE + '{"key": "c"}\n'
 
 
@@ -55,7 +55,7 @@ def test_a_last_line_that_lacks_its_end_alone_is_kept(tmp_path):
     path.write_text(LINE.rstrip())
     with Ledger(path) as ledger:
         assert ledger.get("a")["usd"] == 1.5
-        ledger.add("b", {})
+        ledger.add({"b": {}})
     assert path.read_text() == LINE + '{"key": "b"}\n'
 
 
@@ -73,7 +73,7 @@ def test_a_broken_line_is_named_and_nothing_is_changed(tmp_path, broken):
 
 def test_a_second_process_is_refused(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    code = f"import sys; from blip2vqa.generate.ledger import Ledger; l = Ledger({str(path)!r}); l.add('a', {{}}); "
+    code = f"import sys; from blip2vqa.generate.ledger import Ledger; l = Ledger({str(path)!r}); l.add({{'a': {{}}}}); "
     code += "print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -83,7 +83,7 @@ def test_a_second_process_is_refused(tmp_path):
             Ledger(path)
         os.kill(other.pid, signal.SIGKILL)
     with Ledger(path) as ledger:
-        assert len(ledger) == 1
+        assert len(ledger.records()) == 1
 
 
 def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
@@ -95,24 +95,24 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
     Ledger(path).close()
     assert path.exists(), "another run may be writing to it"
     with Ledger(path) as ledger:
-        ledger.add("a", {})
+        ledger.add({"a": {}})
 
 
 @pytest.mark.skipif(resource is None, reason="files have no limit of size here")
 def test_a_full_disk_leaves_whole_lines(tmp_path):
     path = tmp_path / "ledger.jsonl"
     with Ledger(path) as ledger:
-        ledger.add("a", {"usd": 1.5})
+        ledger.add({"a": {"usd": 1.5}})
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(LINE) + 5, hard))  # room for five bytes of the next line
         try:
             with pytest.raises(InputError, match=r"File too large.*is kept") as caught:
-                ledger.add("b", {})
+                ledger.add({"b": {}})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert len(caught.value.problems) == 1 and ledger.get("b") is None
         assert path.read_text() == LINE
-        ledger.add("b", {})
+        ledger.add({"b": {}})
     assert path.read_text() == LINE + '{"key": "b"}\n'
 
 
@@ -162,7 +162,7 @@ def test_one_that_another_run_removes_while_it_is_opened_is_made_anew(tmp_path, 
 
     monkeypatch.setattr(ledger_module.fcntl, "flock", end_of_another)
     with Ledger(path) as ledger:
-        ledger.add("a", {"usd": 1.5})
+        ledger.add({"a": {"usd": 1.5}})
     assert path.read_text() == LINE
 
 
@@ -180,7 +180,7 @@ def test_threads_share_it(tmp_path):
 
         def add(thread):
             for number in range(25):
-                ledger.add(f"{thread}-{number}", {"text": "x" * 1000})
+                ledger.add({f"{thread}-{number}": {"text": "x" * 1000}})
 
         threads = [threading.Thread(target=add, args=(thread,)) for thread in range(4)]
         for thread in threads:
@@ -195,7 +195,7 @@ def test_threads_share_it(tmp_path):
 def test_a_kill_in_the_middle_loses_no_line(tmp_path):
     path = tmp_path / "ledger.jsonl"
     code = f"from blip2vqa.generate.ledger import Ledger; l = Ledger({str(path)!r})\n"
-    code += "for n in range(10**6):\n    l.add(str(n), {'text': 'x' * 5000}); print(n, flush=True)\n"
+    code += "for n in range(10**6):\n    l.add({str(n): {'text': 'x' * 5000}}); print(n, flush=True)\n"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if int(line) >= 20:
@@ -205,4 +205,4 @@ def test_a_kill_in_the_middle_loses_no_line(tmp_path):
     with Ledger(path) as ledger:
         last = max([20, *said])
         assert all(ledger.get(str(number)) for number in range(last + 1))
-        assert len(ledger) <= last + 2
+        assert len(ledger.records()) <= last + 2

@@ -14,8 +14,8 @@ SUMMARY = {
         "test": {"questions": 0, "pictures": 0, "products": 0},
     },
     "question_types": {
+        "yes/no": {"n": 5_003, "answers": {"yes": 2_503, "no": 2_500}},
         "color": {"n": 4_000, "answers": {f"shade{number:02}": 100 for number in range(39)} | {"black": 100}},
-        "yes/no": {"n": 5_003, "answers": {"yes": 2_503, "no": 2_500}}, "style": {"n": 0, "answers": {}},
     },
     "product_types": {"cellular_phone_case": 900, "chair": 701},
     "funnel": [

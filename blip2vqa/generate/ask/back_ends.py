@@ -25,14 +25,13 @@ def misplaced_options(args: QuestionArguments, writer: WriterArguments, api: Api
 
 def check_models(args: QuestionArguments, writer: WriterArguments) -> None:
     """Raise `InputError` for a model that is not usable: now, and not after others were paid."""
-    if args.backend != "model" and not writer.check_model:
-        return
-    from blip2vqa.generate.ask.model_backend import find_writer
-    from blip2vqa.generate.ask.respondent import find_answerer
-
     if args.backend == "model":
-        find_writer(writer) if writer.model_writes == "questions" else find_answerer(writer)
+        from blip2vqa.generate.ask.model_backend import find_model
+
+        find_model(writer)
     if writer.check_model:
+        from blip2vqa.generate.ask.respondent import find_answerer
+
         find_answerer(writer, writer.check_model)
 
 

@@ -11,7 +11,7 @@ from blip2vqa.adapters.ref import CURRENT
 from blip2vqa.config.generate import WriterArguments
 from blip2vqa.data.answers import AUXILIARY
 from blip2vqa.generate.ask.prompts import clean_answer
-from blip2vqa.generate.ask.respondent import Respondent, find_answerer, find_spec, make_respondent, respond
+from blip2vqa.generate.ask.respondent import Respondent, find_answerer, find_spec, respond
 from blip2vqa.generate.filter.agreement import answers_match
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.rows import Question
@@ -31,50 +31,38 @@ def ask_model(wanted: Sequence[Question], args: WriterArguments, ledger: Ledger)
     the question becomes the model's; for a text that is no question `verdicts["form"]` says why. `raw_answer` has what the
     model said. Raises `InputError` for a model that is not usable or cannot write, before its weights are read.
     """
-    if args.model_writes == "questions":
-        return _write_questions(wanted, find_writer(args), ledger)
-    model = find_answerer(args)
-    responses = respond(model, [(row.item, row.question) for row in wanted], ledger, "answering")
-    return [
-        replace(
-            row, answer=clean_answer(one.text), source=f"model:{model.name}", raw_answer=one.text, prompt_hash=one.key
-        )
-        for row, one in zip(wanted, responses, strict=True)
-    ]
-
-
-def _write_questions(wanted: Sequence[Question], model: Respondent, ledger: Ledger) -> list[Question]:
-    prompt = model.spec.family.question_prompt
-    asked = [(row.item, prompt.replace("{answer}", row.answer)) for row in wanted]
+    model, writes = find_model(args), args.model_writes == "questions"
+    prompt = model.spec.family.question_prompt if writes else None
+    asked = [(row.item, prompt.replace("{answer}", row.answer) if writes else row.question) for row in wanted]
     rows = []
-    for row, one in zip(wanted, respond(model, asked, ledger, "writing questions"), strict=True):
-        question, problem = as_question(one.text, row.answer)
-        verdicts = row.verdicts | ({"form": problem} if problem else {})
-        rows.append(
-            replace(
-                row, question=question, about="", source=f"model:{model.name}", raw_answer=one.text, prompt_hash=one.key,
-                verdicts=verdicts,
-            )
-        )  # fmt: skip
+    for row, (text, key) in zip(
+        wanted, respond(model, asked, ledger, "writing questions" if writes else "answering"), strict=True
+    ):
+        if writes:
+            question, problem = as_question(text, row.answer)
+            verdicts = row.verdicts | ({"form": problem} if problem else {})
+            row = replace(row, question=question, about="", verdicts=verdicts)
+        else:
+            row = replace(row, answer=clean_answer(text))
+        rows.append(replace(row, source=f"model:{model.name}", raw_answer=text, prompt_hash=key))
     return rows
 
 
-def find_writer(args: WriterArguments) -> Respondent:
-    """Find the model that writes questions. Raises `InputError` for one that cannot."""
+def find_model(args: WriterArguments) -> Respondent:
+    """Find the model that answers or writes questions. Raises `InputError` for one that cannot."""
+    if args.model_writes == "answers":
+        return find_answerer(args)
     spec = find_spec(args)
-    if spec.family.caption_prompt is None:
-        raise InputError(
-            f"base model {spec.base_model_id}: {spec.family.name} cannot write questions; with --model_writes answers it "
-            "answers those of the templates"
-        )
     adapter = spec.adapters.get(CURRENT)
-    if adapter and adapter.answers:
-        raise InputError(
-            f"adapter {adapter.path}: gives answers of its list alone and cannot write questions; with --model_writes answers "
-            "it answers those of the templates"
-        )
+    who = None
+    if spec.family.caption_prompt is None:
+        who = f"base model {spec.base_model_id}: {spec.family.name}"
+    elif adapter and adapter.answers:
+        who = f"adapter {adapter.path}: gives answers of its list alone and"
+    if who:
+        raise InputError(f"{who} cannot write questions; with --model_writes answers it answers those of the templates")
     decoding = {"do_sample": False, "min_new_tokens": 0, "max_new_tokens": LONGEST_QUESTION}
-    return make_respondent(spec, args, prompt="{question}", decoding=decoding)
+    return Respondent(spec, spec.request(prompt="{question}", decoding=decoding), args)
 
 
 def as_question(raw: str, answer: str) -> tuple[str, str | None]:

@@ -1,7 +1,5 @@
 """Build the prompt of a chat endpoint about one picture, and read the answer."""
 
-import base64
-import hashlib
 import io
 import json
 import random
@@ -53,17 +51,6 @@ def _cut(text: str) -> str:
 def digest_url(item: Item) -> str:
     """Make an address that stands for the picture where its bytes are not wanted."""
     return f"sha256:{item.digest}"
-
-
-def data_url(jpeg: bytes) -> str:
-    """Make an address that holds the JPEG itself."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-
-
-def prompt_hash(model: str, messages: list[dict], settings: dict) -> str:
-    """Hash all that is sent (SHA-256, hexadecimal); the messages hold `digest_url` in place of the picture's bytes."""
-    sent = {"model": model, "messages": messages, "schema": SCHEMA, "settings": settings}
-    return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
 
 
 def encode_picture(item: Item) -> tuple[bytes, tuple[int, int]]:

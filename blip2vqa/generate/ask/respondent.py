@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -38,9 +38,8 @@ class Respondent:
 
     spec: ModelSpec
     request: AnswerRequest
-    dtype: str
-    quantization: str
-    batch_size: int
+    args: WriterArguments
+    """Of which the precision and the batch size count."""
 
     @property
     def name(self) -> str:
@@ -62,19 +61,12 @@ class Respondent:
             version = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()]
         else:
             version = getattr(self.spec.config, "_commit_hash", None) or self.spec.revision
-        own = [adapter.digest, adapter.answers] if adapter else None
+        own = None
         if adapter:
+            own = [adapter.digest, adapter.answers]
             adapter.adapter.forget_weights()
-        decoding = asdict(self.request.decoding)
-        return [remembered(base), version, own, self.request.text.prompt, decoding, self.dtype, self.quantization]
-
-
-@dataclass(frozen=True)
-class Response:
-    """The response to one text, and its key in the ledger."""
-
-    text: str
-    key: str
+        prompt, decoding = self.request.text.prompt, asdict(self.request.decoding)
+        return [remembered(base), version, own, prompt, decoding, self.args.dtype, self.args.quantization]
 
 
 def find_spec(args: WriterArguments) -> ModelSpec:
@@ -85,29 +77,24 @@ def find_spec(args: WriterArguments) -> ModelSpec:
 
 def find_answerer(args: WriterArguments, adapter_or_base: str | None = None) -> Respondent:
     """Find the model that answers: the one of `args`, or another adapter or base in its precision. Raises `InputError`."""
-    if adapter_or_base is None:
-        spec = find_spec(args)
-    elif is_adapter(adapter_or_base):
-        spec = find_model_spec(None, None, {CURRENT: (adapter_or_base, None)}, dtype=args.dtype)
-    else:
-        spec = find_model_spec(adapter_or_base, None, dtype=args.dtype)
+    if adapter_or_base is not None:
+        base, adapter = (None, adapter_or_base) if is_adapter(adapter_or_base) else (adapter_or_base, None)
+        args = replace(args, base_model_id=base, base_model_revision=None, lora_model_path=adapter)
+    spec = find_spec(args)
     # Sampled answers would differ between batches, and so in a run that goes on.
-    respondent = make_respondent(spec, args, decoding={"do_sample": False})
-    spec.check_question(CURRENT, respondent.request)
-    return respondent
+    request = spec.request(decoding={"do_sample": False})
+    spec.check_question(CURRENT, request)
+    return Respondent(spec, request, args)
 
 
-def make_respondent(spec: ModelSpec, args: WriterArguments, **request) -> Respondent:
-    """Make a respondent with the prompt and decoding of `request`, else those of the adapter or base."""
-    return Respondent(spec, spec.request(**request), args.dtype, args.quantization, args.batch_size)
-
-
-def respond(model: Respondent, asked: Sequence[tuple[Item, str]], ledger: Ledger, progress: str) -> list[Response]:
-    """Let the model respond to each text about its item's picture, in order; `progress` labels the progress bar.
+def respond(
+    model: Respondent, asked: Sequence[tuple[Item, str]], ledger: Ledger, progress: str
+) -> list[tuple[str, str]]:
+    """Let the model respond to each text about its item's picture; returns the responses in order, with their ledger keys.
 
     What the ledger holds is not computed again, and where it holds all, the model is not loaded. The rest is computed
     `PICTURES_TOGETHER` pictures at a time, each encoded once for all its texts. The response to a text longer than the model
-    can read is "". Raises `InputError` for a picture that has changed.
+    can read is "". `progress` labels the progress bar. Raises `InputError` for a picture that has changed.
     """
     keys = [model.key(item, text) for item, text in asked]
     missing: dict[str, dict[str, tuple[Item, str]]] = {}  # by picture
@@ -117,13 +104,16 @@ def respond(model: Respondent, asked: Sequence[tuple[Item, str]], ledger: Ledger
     if missing:
         _compute(model, list(missing.values()), ledger, progress)
         free_memory()  # the next model may need the room
-    return [Response(ledger.get(key)["said"], key) for key in keys]
+    return [(ledger.get(key)["said"], key) for key in keys]
 
 
 def _compute(model: Respondent, missing: list[dict[str, tuple[Item, str]]], ledger: Ledger, progress: str) -> None:
-    batch_size = model.batch_size
-    loaded, _, _ = model.spec.load({}, None, dtype=model.dtype, quantization=model.quantization, batch_size=batch_size)
-    too_long = _too_long(model.request, {text for rows in missing for _, text in rows.values()})
+    args, batch_size = model.args, model.args.batch_size
+    loaded, _, _ = model.spec.load({}, None, dtype=args.dtype, quantization=args.quantization, batch_size=batch_size)
+    # They leave the model no room for a response, or spell the token that stands for the picture.
+    too_long = {
+        text for text in {text for rows in missing for _, text in rows.values()} if not _fits(model.request, text)
+    }
     if too_long:
         logger.warning(
             "%s: %d questions are longer than it can read, and count as not answered", model.name, len(too_long)
@@ -139,7 +129,7 @@ def _compute(model: Respondent, missing: list[dict[str, tuple[Item, str]]], ledg
             examples = [_example(text, item) for item, text in readable.values()]
             answers = answer_examples(loaded, features, examples, model.request, batch_size=batch_size)
             texts = dict(zip(readable, (answer.text for answer in answers), strict=True))
-            ledger.add_all({
+            ledger.add({
                 key: {"model": model.name, "image_name": item.image_name, "asked": text, "said": texts.get(key, "")}
                 for key, (item, text) in rows.items()
             })  # fmt: skip
@@ -151,12 +141,9 @@ def _example(text: str, item: Item | None = None) -> Example:
     return Example(0, None, name, digest, text, (), "", {})
 
 
-def _too_long(request: AnswerRequest, texts: set[str]) -> set[str]:
-    """Find the texts that leave the model no room for a response, or spell the token that stands for the picture."""
-    found = set()
-    for text in texts:
-        try:
-            request.text.check_lengths([_example(text)], request.decoding.max_new_tokens)
-        except InputError:
-            found.add(text)
-    return found
+def _fits(request: AnswerRequest, text: str) -> bool:
+    try:
+        request.text.check_lengths([_example(text)], request.decoding.max_new_tokens)
+    except InputError:
+        return False
+    return True

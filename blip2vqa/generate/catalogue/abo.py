@@ -95,7 +95,8 @@ def _name_and_texts(listing: dict) -> tuple[str, dict[str, tuple[str, ...]]]:
 
 def _english(entries: object) -> list[dict]:
     """Keep the entries in the most preferred English that this field has, and those that name no language."""
-    kept = [(entry, _rank(entry.get("language_tag"))) for entry in _with_text(entries)]
+    tagged = [(entry, entry.get("language_tag")) for entry in _with_text(entries)]
+    kept = [(entry, _rank(tag) if isinstance(tag, str) else None) for entry, tag in tagged]
     best = min([ANY_ENGLISH, *(rank for _, rank in kept if rank is not None)])
     return [entry for entry, rank in kept if rank in (None, best)]
 
@@ -108,13 +109,9 @@ def _with_text(entries: object) -> list[dict]:
     ]
 
 
-def _rank(tag: object) -> int | None:
-    """Rank a language: 0 is the preferred English, more than ANY_ENGLISH another language, None a tag that names none."""
-    return _rank_of_language(tag) if isinstance(tag, str) else None
-
-
 @lru_cache(1024)
-def _rank_of_language(tag: str) -> int:
+def _rank(tag: str) -> int:
+    """Rank a language: 0 is the preferred English, more than ANY_ENGLISH another language."""
     tag = tag.lower().replace("-", "_")
     if tag in ENGLISH:
         return ENGLISH.index(tag)

@@ -47,7 +47,13 @@ def find_archive(abo_dir: str | Path, image_dir: str | Path | None = None) -> Ar
     levels = _levels(folder)
     listings = collect_errors(problems, _find_listings, folder, levels)
     table = collect_errors(problems, _find_table, folder, levels, image_dir)
-    pictures = None if table is None else collect_errors(problems, _find_pictures, table, image_dir)
+    if image_dir is not None:
+        pictures = _pictures_in(Path(image_dir)) or Path(image_dir)
+    elif table is not None and not (pictures := _pictures_beside(table)):
+        problems.append(
+            f"{table}: no pictures found beside it; looked for the folders 00 to ff in images/small, images/original, small "
+            "and original; unpack abo-images-small.tar there, or name the folder by --image_dir"
+        )
     raise_all(problems)
     return Archive(listings, table, pictures)
 
@@ -109,17 +115,6 @@ def _find_table(folder: Path, levels: list[list[Path]], image_dir: str | Path | 
         return found[0]
     looked = "images.csv.gz or images.csv in images/metadata, images, metadata or the folder itself"
     raise InputError(_not_found(folder, levels, "table of pictures", looked))
-
-
-def _find_pictures(table: Path, image_dir: str | Path | None) -> Path:
-    if image_dir is not None:
-        return _pictures_in(Path(image_dir)) or Path(image_dir)
-    if found := _pictures_beside(table):
-        return found
-    raise InputError(
-        f"{table}: no pictures found beside it; looked for the folders 00 to ff in images/small, images/original, small and "
-        "original; unpack abo-images-small.tar there, or name the folder by --image_dir"
-    )
 
 
 def _pictures_beside(table: Path) -> Path | None:

@@ -1,9 +1,13 @@
-"""Choose the pictures to ask about: drawn evenly over product types, each measured once, look-alikes in one group."""
+"""Read whichever catalogue is named, and choose the pictures to ask about.
 
+They are drawn evenly over product types, each is measured once, and look-alikes are in one group.
+"""
+
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from random import Random
@@ -12,10 +16,14 @@ import numpy as np
 
 from blip2vqa.config.generate import CatalogueArguments
 from blip2vqa.data.images import BadImage
+from blip2vqa.generate.catalogue.abo import read_products
+from blip2vqa.generate.catalogue.abo_layout import find_archive
 from blip2vqa.generate.catalogue.facts import facts_of, named_in
 from blip2vqa.generate.catalogue.pictures import PictureStats, measure_picture
+from blip2vqa.generate.catalogue.table_catalogue import read_table_products
 from blip2vqa.generate.catalogue.vocabulary import vocabulary
 from blip2vqa.generate.rows import Item, Product
+from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.progress import show_progress
 
 AT_ONCE = 256  # pictures measured before it is checked again how many are still needed
@@ -27,6 +35,41 @@ PROPORTION = 1.25  # height to width, or width to height, from which on one is p
 ABOVE_SHARE = "more of a product type than its share"  # reason for which a picture is left out
 UNSAID = (OF_PATTERN, NOT_SEEN) = ("color of a pattern", "color not seen in the picture")  # reasons to drop a fact
 LOOK_ALIKE = 4  # largest number of the 64 bits of a perceptual hash in which look-alikes differ
+
+logger = logging.getLogger(__name__)
+
+
+def read_items(args: CatalogueArguments, seed: int) -> tuple[list[Item], dict]:
+    """Read the catalogue; returns the pictures to ask about, and the summary's `catalogue`: what was read and left out.
+
+    Raises `InputError` where no picture is usable.
+    """
+    counts: Counter = Counter()
+    if args.abo_dir:
+        archive = find_archive(args.abo_dir, args.image_dir)
+        products, image_dir, kind = read_products(archive, counts), archive.image_dir, "abo"
+    else:
+        products = read_table_products(args.csv_path, args.image_dir, counts)
+        image_dir, kind = Path(args.image_dir), "table"
+    items = choose_items(products, image_dir, args, seed, counts)
+    source = args.abo_dir or args.csv_path
+    if not items:
+        why = "; ".join(f"{reason}: {number:,}" for reason, number in counts.items() if number)
+        advice = f"check the folder of the pictures, {image_dir}"
+        if counts["not clear what it is"] >= counts["read"] > 0:
+            advice = "give columns such as name or product_type, in English, that say what the pictures show"
+        raise InputError(f"{source}: no usable picture ({why}); {advice}")
+    numbers = {name: counts.pop(name, 0) for name in ("listings", "read", "pictures")}
+    unsaid = {reason: counts.pop(reason) for reason in UNSAID if counts[reason]}
+    if above := counts[ABOVE_SHARE]:
+        logger.warning(
+            "%d of the pictures of %d products are of product types above --max_product_type_share %g, and left out",
+            above, numbers["read"], args.max_product_type_share,
+        )  # fmt: skip
+    return items, {
+        "kind": kind, "path": str(source), "image_dir": str(image_dir), "listings": numbers["listings"],
+        "products": numbers["read"], "left_out": dict(counts), "unsaid": unsaid,
+    }  # fmt: skip
 
 
 def choose_items(
@@ -128,10 +171,12 @@ def _described(item: Item, stats: PictureStats, counts: Counter) -> Item:
     color = facts.pop("color", None)
     if color and facts.get("pattern", "solid") != "solid":
         counts[OF_PATTERN] += 1
-    elif color and _is_seen(stats.colors, known.seen_as.get(color, ())):
-        facts["color"] = color
     elif color:
-        counts[NOT_SEEN] += 1
+        shares = [stats.colors.get(name, 0) for name in known.seen_as.get(color, ())]
+        if shares and sum(shares) >= CONFIRMED and shares[0] >= ITSELF:
+            facts["color"] = color
+        else:
+            counts[NOT_SEEN] += 1
     ratio = stats.height_to_width
     if ratio and not 1 / PROPORTION < ratio < PROPORTION:
         facts["proportion"] = "taller" if ratio > 1 else "wider"
@@ -139,11 +184,6 @@ def _described(item: Item, stats: PictureStats, counts: Counter) -> Item:
     if ratio is None:
         not_wrong |= known.around
     return replace(item, digest=stats.digest, facts=facts, not_wrong=not_wrong)
-
-
-def _is_seen(shares: dict[str, float], like: Sequence[str]) -> bool:
-    """Tell whether enough of a picture looks like one of these colors, and some of it like the first."""
-    return bool(like) and sum(shares.get(name, 0) for name in like) >= CONFIRMED and shares.get(like[0], 0) >= ITSELF
 
 
 def group_look_alikes(
@@ -154,26 +194,20 @@ def group_look_alikes(
     Together are pictures of one product, of products that share a picture (pairs of ids), and pictures whose hashes differ in
     at most `LOOK_ALIKE` bits, and whatever these lead to in turn.
     """
+    import pandas as pd
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     # Nodes are the distinct hashes, then the products. A picture links its hash and its product.
     bits, hash_of = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
-    nodes: dict[str, int] = {}
-
-    def product(item_id: str) -> int:
-        return len(bits) + nodes.setdefault(item_id, len(nodes))
-
-    links = [(int(node), product(item_id)) for node, item_id in zip(hash_of, item_ids, strict=True)]
-    links += [(product(one), product(other)) for one, other in shared]
+    numbers, ids = pd.factorize(np.array([*item_ids, *chain.from_iterable(shared)], dtype=object))
+    products = len(bits) + numbers
+    links = [*zip(hash_of, products, strict=False), *products[len(item_ids) :].reshape(-1, 2)]
     for place, own in enumerate(bits):
         near = np.flatnonzero(np.bitwise_count(bits[place + 1 :] ^ own) <= LOOK_ALIKE)
-        links += [(place, place + 1 + int(other)) for other in near]
+        links += [(place, place + 1 + other) for other in near]
     if not links:
         return []
-    rows, columns = np.array(links).T
-    size = len(bits) + len(nodes)
-    graph = coo_array((np.ones(len(links), dtype=bool), (rows, columns)), shape=(size, size))
-    numbers: dict[int, int] = {}
-    groups = connected_components(graph, directed=False)[1][hash_of].tolist()
-    return [numbers.setdefault(group, len(numbers)) for group in groups]
+    size = len(bits) + len(ids)
+    graph = coo_array((np.ones(len(links), dtype=bool), np.array(links).T), shape=(size, size))
+    return pd.factorize(connected_components(graph, directed=False)[1][hash_of])[0].tolist()

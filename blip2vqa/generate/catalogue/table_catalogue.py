@@ -4,6 +4,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from blip2vqa.data.images import BadImage, ImageIndex
@@ -44,8 +45,12 @@ def read_table_products(csv_path: str | Path, image_dir: str | Path, counts: Cou
         raise InputError(f"--image_dir {image_dir}: no such folder")
     table, problems = check_table(read_raw(str(path)), str(path), require_answers=False, question=None)
     raise_all(problems)
-    columns, unknown = _known_columns(list(table.frame))
-    if unknown:
+    aliases = {name: re.sub(r"[\s-]+", "_", name.strip().lower()) for name in table.frame}
+    columns = {
+        field: [name for known in names for name in aliases if aliases[name] == known]
+        for field, names in COLUMNS.items()
+    }
+    if unknown := [name for name in aliases if aliases[name] not in chain.from_iterable(COLUMNS.values())]:
         logger.warning("%s: columns not used: %s", path, ", ".join(unknown))
     pictures = ImageIndex(image_dir)
     missing, products = [], {}
@@ -61,7 +66,7 @@ def read_table_products(csv_path: str | Path, image_dir: str | Path, counts: Cou
             counts["without a picture"] += 1
             missing.append(f"row {row}: {image_name}: {bad.reason}")
             continue
-        products.setdefault(texts.get("item_id") or image_name, []).append(texts)
+        products.setdefault(texts["item_id"] or image_name, []).append(texts)
     if missing:
         rest = f"; and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         logger.warning("%s: no picture for %s%s", path, "; ".join(missing[:NAMED]), rest)
@@ -70,21 +75,9 @@ def read_table_products(csv_path: str | Path, image_dir: str | Path, counts: Cou
         yield _product(item_id, rows)
 
 
-def _known_columns(names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Sort a table's columns: what a product has → the columns that hold it, in the order of COLUMNS; and the unknown ones."""
-    by_name = {}
-    for name in names:
-        by_name.setdefault(re.sub(r"[\s-]+", "_", name.strip().lower()), []).append(name)
-    known = {
-        field: [column for alias in aliases for column in by_name.pop(alias, [])] for field, aliases in COLUMNS.items()
-    }
-    unknown = [name for rest in by_name.values() for name in rest]
-    return {field: columns for field, columns in known.items() if columns}, unknown
-
-
 def _product(item_id: str, rows: list[dict[str, str]]) -> Product:
     def values(field: str) -> list[str]:
-        return list(dict.fromkeys(row[field] for row in rows if row.get(field)))
+        return list(dict.fromkeys(row[field] for row in rows if row[field]))
 
     texts = {field: values(field) for field in TEXT_FIELDS}
     words = (word.strip() for text in texts["item_keywords"] for word in re.split("[,;]", text))

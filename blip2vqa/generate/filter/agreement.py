@@ -24,7 +24,11 @@ def answers_match(answer: str, predicted: str) -> bool:
     joined = one.replace(" ", ""), other.replace(" ", "")
     if _same_word(*joined) or any({*joined} <= group for group in vocabulary().same_answers):
         return True
-    return any(_same_word(meaning, text) for meaning in _meanings(one, other) for text in (one, other))
+    # Words of the vocabulary that both texts, each as a whole, stand for within one kind of fact.
+    meanings = {
+        meaning for phrases in vocabulary().phrases.values() for meaning in phrases.whole(one) & phrases.whole(other)
+    }
+    return any(_same_word(meaning, text) for meaning in meanings for text in (one, other))
 
 
 def _same_word(one: str, other: str) -> bool:
@@ -37,10 +41,3 @@ def _plurals(noun: str) -> set[str]:
     if noun.endswith(("f", "fe")):
         found.add(f"{noun.removesuffix('e')[:-1]}ves")
     return found
-
-
-def _meanings(one: str, other: str) -> set[str]:
-    """Find words of the vocabulary that both texts, each as a whole, stand for within one kind of fact."""
-    return {
-        meaning for phrases in vocabulary().phrases.values() for meaning in phrases.whole(one) & phrases.whole(other)
-    }

@@ -31,28 +31,22 @@ class Balance:
         order = sorted(places, key=lambda place: (self._key[place], place))
         self.dropped |= dict.fromkeys(take_evenly(order, max(number, 0), self._pictures, self._left), reason)
 
-    def groups(self, key: Callable[[Question], Hashable]) -> dict[Hashable, list[int]]:
-        """Group the places of the questions left by key; those whose key is None are left out."""
-        found = defaultdict(list)
+    def groups(self, key: Callable[[Question], Hashable]) -> dict[Hashable, list[list[int]]]:
+        """List the places of the questions left by answer, for each key; questions whose key is None are left out."""
+        found = defaultdict(lambda: defaultdict(list))
         for place, question in self.left():
             if (name := key(question)) is not None:
-                found[name].append(place)
-        return dict(sorted(found.items()))  # by name, since what one group loses decides what the next one does
-
-    def by_answer(self, places: Sequence[int]) -> list[list[int]]:
-        """Split places by the answer of their question, in the alphabetical order of the answers."""
-        found = defaultdict(list)
-        for place in places:
-            found[self.questions[place].answer].append(place)
-        return [same for _, same in sorted(found.items())]
+                found[name][question.answer].append(place)
+        # By name, since what one group loses decides what the next one does.
+        return {name: [places for _, places in sorted(found[name].items())] for name in sorted(found)}
 
     def pairs(self) -> list[list[list[int]]]:
         """List places by answer, for each value asked about and each pair of possible answers.
 
         Questions that a back end worded go together by type, since few of them are asked twice.
         """
-        about = self.groups(lambda q: (q.about or q.question_type, PAIRS[q.answer]) if two_answers(q) else None)
-        return [self.by_answer(places) for places in about.values()]
+        about = self.groups(lambda q: (q.about or q.question_type, PAIRS[q.answer]) if q.answer in PAIRS else None)
+        return list(about.values())
 
 
 def take_evenly(rows: Sequence[int], number: int, pictures: Sequence[str], left: Counter) -> list[int]:
@@ -70,11 +64,6 @@ def take_evenly(rows: Sequence[int], number: int, pictures: Sequence[str], left:
     return taken
 
 
-def two_answers(question: Question) -> bool:
-    """Tell whether a guess is right half of the time: yes or no, taller or wider."""
-    return question.answer in PAIRS
-
-
 def balance(
     questions: Sequence[Question], *, max_answer_share: float, max_yes_no_share: float, num_questions: int, seed: int
 ) -> dict[int, str]:
@@ -87,7 +76,8 @@ def balance(
     state = Balance(questions, seed)
     _cap_answers(state, max_answer_share)
     _even_pairs(state)
-    for places in state.groups(lambda q: q.item.image_name).values():
+    for by_answer in state.groups(lambda q: q.item.image_name).values():
+        places = [place for same in by_answer for place in same]
         state.drop(places, len(places) - num_questions, "more than asked for a picture")
     # The limit for a picture upsets both a little; from here on, no step upsets the ones before it.
     _cap_answers(state, max_answer_share)
@@ -98,8 +88,7 @@ def balance(
 
 def _cap_answers(state: Balance, share: float) -> None:
     """Cut every answer of a type to the largest number that is at most `share` of what such a cut leaves of the type."""
-    for kind, places in state.groups(lambda q: None if two_answers(q) else q.question_type).items():
-        by_answer = state.by_answer(places)
+    for kind, by_answer in state.groups(lambda q: None if q.answer in PAIRS else q.question_type).items():
         sizes = [len(same) for same in by_answer]
         reachable = max(share, 1 / len(sizes))
         fits = [

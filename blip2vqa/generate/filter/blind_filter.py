@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,22 +28,17 @@ FEWEST = 20  # rows of a question type for its score or its most common answer t
 BINS = 20  # rows whose answers are about as sure lose the same share
 
 
-class Thinned(NamedTuple):
-    """Which questions to drop."""
-
-    dropped: dict[int, str]
-    """Place in the list → why."""
-    after: float | None
-    """`blind_score` of what is left, with the same seed: above the limit where that could not be reached, None where nothing
-    can be held out."""
-
-
-def thin(questions: Sequence[Question], max_accuracy: float, seed: int, groups: Sequence[str]) -> Thinned:
+def thin(
+    questions: Sequence[Question], max_accuracy: float, seed: int, groups: Sequence[str]
+) -> tuple[dict[int, str], float | None]:
     """Choose questions to drop until at most `max_accuracy` (0 to 1) of the answers are guessed from the questions' text.
 
     `groups`, one a question, are held out whole. Pictures lose questions evenly. Where anything is dropped, a type counts as
     guessed at least as often as its most common answer is right: a classifier that does worse is only led astray by what was
     dropped. The result does not depend on the order of the questions.
+
+    Returns the places of the questions to drop, each with its reason, and the `blind_score` of what is left, with the same
+    seed: above the limit where that could not be reached, None where nothing can be held out.
     """
     left = sorted(range(len(questions)), key=lambda place: _key(questions[place], groups[place], seed))
     after = _score(questions, groups, left, seed)
@@ -67,7 +61,7 @@ def thin(questions: Sequence[Question], max_accuracy: float, seed: int, groups: 
         dropped |= {left[row]: reason for row, reason in found.items()}
         left = [place for row, place in enumerate(left) if row not in found]
         after = _score(questions, groups, left, seed)
-    return Thinned(dropped, after)
+    return dropped, after
 
 
 class Guessed:
@@ -76,6 +70,9 @@ class Guessed:
     def __init__(self, questions: list[Question], groups: list[str], seed: int):
         answers = [question.answer for question in questions]
         self.questions = questions
+        self.pictures = [question.item.image_name for question in questions]
+        self.step = STEP if len(questions) <= LARGE else LARGE_STEP
+        """Share of what is too much that goes in this round."""
         self.guesses = blind_guesses([question.question for question in questions], answers, groups, seed=seed)
         self.right = right(self.guesses.answers, answers)
         """(rows,), boolean."""
@@ -92,31 +89,12 @@ class Guessed:
             self.scores[kind] = float(max(guessed, shares.max() if len(rows) >= FEWEST else 0))
             if guessed <= (shares**2).sum() + MARGIN:
                 self.level.add(kind)
-
-    @property
-    def step(self) -> float:
-        """Share of what is too much that goes in this round."""
-        return STEP if len(self.questions) <= LARGE else LARGE_STEP
-
-    @property
-    def pictures(self) -> list[str]:
-        """Picture of each row."""
-        return [question.item.image_name for question in self.questions]
-
-    @property
-    def score(self) -> float:
+        self.score = sum(score * len(self.rows_of[kind]) for kind, score in self.scores.items()) / len(questions)
         """Share guessed of all rows."""
-        return sum(score * len(self.rows_of[kind]) for kind, score in self.scores.items()) / len(self.questions)
-
-    @property
-    def worst(self) -> str | None:
-        """The type that is guessed most, of those with `FEWEST` rows; None where there is none."""
-        return max(self.judged, key=self.judged.__getitem__, default=None)
-
-    @property
-    def judged(self) -> dict[str, float]:
+        self.judged = {kind: score for kind, score in self.scores.items() if len(self.rows_of[kind]) >= FEWEST}
         """The scores of question types with `FEWEST` rows."""
-        return {kind: score for kind, score in self.scores.items() if len(self.rows_of[kind]) >= FEWEST}
+        self.worst = max(self.judged, key=self.judged.__getitem__, default=None)
+        """The one of them that is guessed most; None where there is none."""
 
 
 def _level(state: Guessed, aim: float, least: float) -> dict[int, str]:

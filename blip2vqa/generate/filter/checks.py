@@ -6,7 +6,7 @@ Nothing here imports torch until a model is asked.
 import hashlib
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from blip2vqa.config.generate import WriterArguments
 from blip2vqa.data.answers import normalize_answer
@@ -20,16 +20,12 @@ ROUND_TRIP, PICTURE_SWAP = "round trip", "picture swap"
 _NAMES = ("object", "category")  # kinds of facts that a question may use as a name for the product, whatever it asks
 
 
-@dataclass
-class CheckAnswers:
-    """The answers of the check model to one question."""
+class CheckAnswers(NamedTuple):
+    """The answers of the check model to one question: from its own picture, and from that of `other`, if there is any."""
 
     own: str
-    """From the question's picture."""
     swapped: str
-    """From another picture; "" where there is none."""
     other: Item | None
-    """The item of that other picture; None where all questions are about one picture."""
 
 
 def check_by_model(funnel: Funnel, args: WriterArguments, ledger: Ledger, seed: int) -> None:
@@ -55,13 +51,12 @@ def check_questions(
     others = draw_others([question.item for question in questions], seed)
     own = [(question.item, question.question) for question in questions]
     swapped = [(others[item.digest], text) for item, text in own if item.digest in others]
-    responses = iter(respond(model, own + swapped, ledger, "checking"))
-    from_own = [next(responses).text for _ in own]
-    found = []
-    for (item, _), answer in zip(own, from_own, strict=True):
-        other = others.get(item.digest)
-        found.append(CheckAnswers(answer, next(responses).text if other else "", other))
-    return found
+    texts = [text for text, _ in respond(model, own + swapped, ledger, "checking")]
+    from_others = iter(texts[len(own) :])
+    return [
+        CheckAnswers(text, next(from_others) if other else "", other)
+        for text, other in zip(texts, [others.get(item.digest) for item, _ in own], strict=False)
+    ]
 
 
 def draw_others(items: Sequence[Item], seed: int) -> dict[str, Item]:
@@ -71,10 +66,9 @@ def draw_others(items: Sequence[Item], seed: int) -> dict[str, Item]:
     places on a circle, and each takes the next one after a place of its own, all drawn by `seed`: with a few pictures more or
     less nearly all keep theirs, and the answers in the ledger still hold.
     """
-    owner: dict[str, Item] = {}
-    for item in sorted(items, key=lambda item: (item.digest, item.item_id, item.image_name)):
-        owner.setdefault(item.digest, item)
-    circle = sorted(owner.values(), key=lambda item: _place(seed, item.digest))
+    # Of pictures with the same content, the first by its names.
+    by_name = sorted(items, key=lambda item: (item.item_id, item.image_name), reverse=True)
+    circle = sorted({item.digest: item for item in by_name}.values(), key=lambda item: _place(seed, item.digest))
     places = [_place(seed, item.digest) for item in circle]
     groups, products = len({item.group for item in circle}), len({item.item_id for item in circle})
 

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from blip2vqa.data.answers import CHOICE, normalize_answer, question_type
 from blip2vqa.generate.catalogue.vocabulary import KINDS, vocabulary, words
@@ -13,39 +14,29 @@ LONGEST_ANSWER = 24  # characters
 ALIKE = 90  # similarity, 0 to 100, from which on two questions of one picture with the same answer ask the same
 THE_SAME = 95  # similarity from which on they do whatever their answers; "left" for "right" makes a larger difference
 PROPORTIONS = {"taller": "taller", "wider": "wider", "height": "taller", "width": "wider"}
-Reasons = Iterator[str | None]
-"""One for each question, in order: None keeps it, else why it is dropped."""
 
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 _EMPTY = set("unknown none n na unclear various other others undefined null it this the".split())
 
 
-def single_word(questions: Sequence[Question]) -> Reasons:
-    """Drop answers of more than one word; none is cut."""
-    for question in questions:
-        answer = question.answer
-        if not answer:
-            yield "no answer"
-        elif not _WORD.fullmatch(answer):
-            yield "more than one word"
-        elif len(answer) > LONGEST_ANSWER:
-            yield "a word too long"
-        elif answer in _EMPTY:
-            yield "an answer that says nothing"
-        else:
-            yield None
+def single_word(question: Question) -> str | None:
+    """Say why to drop an answer that is not one word; none is cut."""
+    answer = question.answer
+    if not answer:
+        return "no answer"
+    if not _WORD.fullmatch(answer):
+        return "more than one word"
+    if len(answer) > LONGEST_ANSWER:
+        return "a word too long"
+    return "an answer that says nothing" if answer in _EMPTY else None
 
 
-def fits_form(questions: Sequence[Question]) -> Reasons:
-    """Drop what is not a question, and answers of another form than the question asks for.
+def fits_form(question: Question) -> str | None:
+    """Say why to drop what is not a question, or an answer of another form than the question asks for.
 
     Yes or no answers what asks for it and nothing else; a number answers "how many" alone, a color "what color"; a choice is
     answered by one of the words offered, "what is this" by no color or shape; and no question contains its own answer.
     """
-    return map(_misfit, questions)
-
-
-def _misfit(question: Question) -> str | None:
     if (verdict := question.verdicts.get("form", KEPT)) != KEPT:  # of the model that was to write a question
         return verdict
     text, answer = question.question.strip(), question.answer
@@ -92,7 +83,7 @@ def _could_be(kind: str, answer: str, open_to_others: bool) -> bool:
     return not any(known.values(other, form) for other in KINDS for form in forms if other != kind)
 
 
-def not_repeated(questions: Sequence[Question]) -> Reasons:
+def not_repeated(questions: Sequence[Question]) -> Iterator[str | None]:
     """Drop repeated questions of one picture: all but the first where the answers agree, every one where they differ."""
     from rapidfuzz import fuzz, utils
 
@@ -106,7 +97,11 @@ def not_repeated(questions: Sequence[Question]) -> Reasons:
         for number, (place, text) in enumerate(asked):
             for earlier, other in asked[:number]:
                 one, two = questions[earlier], questions[place]
-                similarity = 100 if text == other else _similarity(one, two, fuzz.token_sort_ratio(text, other))
+                similarity = fuzz.token_sort_ratio(text, other)
+                # Texts about values of their own are alike by design.
+                unlike = one.question_type != two.question_type or (one.about and two.about)
+                if text != other and unlike:
+                    continue
                 if one.answer == two.answer and similarity >= ALIKE:
                     reasons.setdefault(place, "asked already" if text == other else "nearly asked already")
                 elif similarity >= THE_SAME:
@@ -114,20 +109,16 @@ def not_repeated(questions: Sequence[Question]) -> Reasons:
     return (reasons.get(place) for place in range(len(questions)))
 
 
-def _similarity(one: Question, two: Question, of_texts: float) -> float:
-    """Rate the similarity, 0 to 100; 0 where each asks about a value of its own, as such texts are alike by design."""
-    return of_texts if one.question_type == two.question_type and not (one.about and two.about) else 0
-
-
-def agrees_with_listing(questions: Sequence[Question]) -> Reasons:
-    """Drop answers that contradict the catalogue, where it says anything of what is asked.
-
-    Such an answer is another value, or a word that stands neither in the vocabulary nor in the listing's name and product type.
-    """
-    return ("the catalogue says otherwise" if _contradicts(question) else None for question in questions)
+def agrees_with_listing(question: Question) -> str | None:
+    """Say why to drop an answer that contradicts the catalogue."""
+    return "the catalogue says otherwise" if _contradicts(question) else None
 
 
 def _contradicts(question: Question) -> bool:
+    """Tell whether an answer contradicts the catalogue, where that says anything of what is asked.
+
+    It is another value, or a word that stands neither in the vocabulary nor in the listing's name and product type.
+    """
     known, facts, answer = vocabulary(), question.item.facts, question.answer
     kind, value = question.about.partition("=")[0], question.value
     if value and kind in facts and answer in ("yes", "no"):
@@ -150,9 +141,10 @@ def _is_named(answer: str, item: Item) -> bool:
     return all(any(answers_match(part, word) for word in listed) for part in words(answer))
 
 
-FILTERS: dict[str, Callable[[Sequence[Question]], Reasons]] = {
-    "single word": single_word,
-    "form": fits_form,
+FILTERS: dict[str, Callable[[Sequence[Question]], Iterator[str | None]]] = {
+    "single word": partial(map, single_word),
+    "form": partial(map, fits_form),
     "duplicates": not_repeated,
-    "listing": agrees_with_listing,
+    "listing": partial(map, agrees_with_listing),
 }
+"""Each says of every question, in order, None or why it is dropped."""

@@ -41,14 +41,13 @@ def summarize(kept: Sequence[Question], sides: dict[int, str], funnel: Funnel, a
     for question in kept:
         types.setdefault(question.question_type, Counter())[question.answer] += 1
     pictures = {question.item.image_name: question.item for question in kept}
-    by_split = {
-        split: [question for question in kept if sides[question.item.group] == split]
-        for split in ("train", "val", "test")
-    }
     counts = _counts(kept)
     return about | {
         "counts": {name: counts[name] for name in ("pictures", "questions", "products")},
-        "splits": {split: _counts(questions) for split, questions in by_split.items()},
+        "splits": {
+            split: _counts([question for question in kept if sides[question.item.group] == split])
+            for split in ("train", "val", "test")
+        },
         "question_types": {
             name: {"n": answers.total(), "answers": dict(answers.most_common())}
             for name, answers in sorted(types.items(), key=lambda pair: -pair[1].total())

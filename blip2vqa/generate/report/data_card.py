@@ -2,21 +2,13 @@
 
 import re
 import shlex
-from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from blip2vqa.generate.report.data_summary import (
-    cost_line,
-    filter_rows,
-    percent,
-    products_by_size,
-    ranked,
-    types_by_size,
-)
+from blip2vqa.generate.report.data_summary import cost_line, filter_rows, products_by_size, ranked
+from blip2vqa.utils.formatting import percent
 
-COMMONEST = 10  # answers of a question type that the card names
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}  # the Hub's names
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # this package's names → the Hub's
 ABO_PAGE = "https://amazon-berkeley-objects.s3.us-east-1.amazonaws.com/index.html"
@@ -48,16 +40,14 @@ def data_card(summary: dict, plot: str | None = None) -> str:
         front_matter=_front_matter(summary, name, is_abo, files),
         catalogue_name=Path(summary["catalogue"]["path"]).name,
         products=products_by_size(summary),
-        counts_table=_counts_table(summary),
-        answers_table=_answers_table(summary),
-        filters_table=_table(["step", "left", "dropped", "why"], filter_rows(summary)),
+        parts={name: summary["splits"][split] for split, name in SPLITS.items()} | {"all": summary["counts"]},
+        filters=filter_rows(summary),
         training_command=_training_command(name, files),
         plot=plot,
     )
     return text.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no text
 
 
-@cache
 def _template() -> Template:
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
@@ -90,21 +80,6 @@ def _training_command(name: str, files: dict[str, str]) -> str:
     return f"accelerate launch finetune.py --image_dir IMAGES --csv_path {shlex.quote(table)}{held_out}"
 
 
-def _counts_table(summary: dict) -> str:
-    parts = {name: summary["splits"][split] for split, name in SPLITS.items()} | {"all": summary["counts"]}
-    header = ["questions", "pictures", "products"]
-    return _table(["", *header], [[name, *(f"{part[key]:,}" for key in header)] for name, part in parts.items()])
-
-
-def _answers_table(summary: dict) -> str:
-    header = ["question type", "questions", "answers", f"the {COMMONEST} commonest, share of the type's questions"]
-    rows = []
-    for kind, cell in types_by_size(summary).items():
-        common = [f"{answer} {percent(n / cell['n'])}" for answer, n in ranked(cell["answers"])[:COMMONEST]]
-        rows.append([kind, f"{cell['n']:,}", f"{len(cell['answers']):,}", ", ".join(common)])
-    return _table(header, rows)
-
-
 def _counted(pairs: list[tuple[str, int]]) -> list[str]:
     return [f"{_plain(name)} {n:,}" for name, n in pairs]
 
@@ -129,13 +104,6 @@ def _code_block(command: str) -> str:
 def _fence(text: str, least: int) -> str:
     """Return more ticks than the text has in a row, and at least so many."""
     return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Write a Markdown table with columns of numbers to the right; "" without rows."""
-    numbers = [all(re.fullmatch(r"[\d,]+", row[place]) for row in rows) for place in range(len(header))]
-    lines = [header, ["---:" if number else "---" for number in numbers], *(map(_plain, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
 
 
 def _without_folders(command: str) -> str:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blip2vqa.reporting.tables import format_block, terminal
+from blip2vqa.utils.formatting import percent
 
 REASONS_SHOWN = 5
 
@@ -14,7 +15,7 @@ REASONS_SHOWN = 5
 def print_summary(summary: dict) -> None:
     """Print what was made and where; `summary` has the keys that `data_card` lists."""
     rows = []
-    for kind, cell in types_by_size(summary).items():
+    for kind, cell in summary["question_types"].items():
         answer, n = ranked(cell["answers"])[0]
         rows.append([kind, f"{cell['n']:,}", f"{len(cell['answers']):,}", percent(n / cell["n"]), answer])
     _print_table("Filters", ["step", "left", "dropped", "why"], filter_rows(summary))
@@ -49,12 +50,6 @@ def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
     terminal().print(table)
 
 
-def types_by_size(summary: dict) -> dict[str, dict]:
-    """Sort the question types that have questions, the commonest first."""
-    types = {kind: cell for kind, cell in summary["question_types"].items() if cell["n"]}
-    return dict(sorted(types.items(), key=lambda pair: -pair[1]["n"]))
-
-
 def ranked(counts: dict[str, int]) -> list[tuple[str, int]]:
     """Sort counts, the largest first and equal ones by the alphabet."""
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -75,11 +70,6 @@ def filter_rows(summary: dict) -> list[list[str]]:
         reasons = "; ".join(f"{reason} {n:,}" for reason, n in pairs)
         rows.append([step["step"], f"{step['left']:,}", f"{step['dropped']:,}", reasons])
     return rows
-
-
-def percent(share: float) -> str:
-    """Write a share from 0 to 1 as a percentage: 25.8%."""
-    return f"{share:.1%}"
 
 
 def cost_line(cost: dict) -> str:

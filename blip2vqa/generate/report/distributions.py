@@ -3,8 +3,9 @@
 import io
 import warnings
 
-from blip2vqa.generate.report.data_summary import percent, products_by_size, ranked, types_by_size
+from blip2vqa.generate.report.data_summary import products_by_size, ranked
 from blip2vqa.reporting.labels import BLUE, GREY, ORANGE
+from blip2vqa.utils.formatting import percent
 
 ANSWERS_DRAWN, TYPES_DRAWN, PRODUCTS_DRAWN = 8, 12, 15
 
@@ -17,7 +18,7 @@ def draw_distributions(summary: dict) -> bytes:
     """
     from matplotlib.figure import Figure  # takes a second; and no pyplot, whose backend is the user's
 
-    types, products = list(types_by_size(summary).items())[:TYPES_DRAWN], products_by_size(summary)
+    types, products = list(summary["question_types"].items())[:TYPES_DRAWN], products_by_size(summary)
     answers = [(kind, _shares(cell)) for kind, cell in types]
     widest = max((share for _, shares in answers for _, share in shares), default=1)
     rows = [answers[place : place + 3] for place in range(0, len(answers), 3)]

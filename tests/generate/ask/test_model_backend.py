@@ -127,7 +127,7 @@ def test_an_adapter_answers_as_it_was_trained_to_but_never_by_lot(tiny_opt, ques
 
 def test_a_question_asked_twice_is_answered_once(tiny_opt, questions, ledger, answered):
     rows = ask_model(questions + questions, arguments(tiny_opt), ledger)
-    assert len(answered) == len(questions) == len(ledger)
+    assert len(answered) == len(questions) == len(ledger.records())
     assert rows[: len(questions)] == rows[len(questions) :]
 
 
@@ -188,18 +188,18 @@ def test_with_nothing_missing_no_model_is_loaded(tiny_opt, questions, tmp_path, 
 
 def test_an_interrupted_run_goes_on(tiny_opt, questions, tmp_path, monkeypatch, answered):
     monkeypatch.setattr(respondent, "PICTURES_TOGETHER", 2)
-    path, args, add_all = tmp_path / "ledger.jsonl", arguments(tiny_opt), Ledger.add_all
+    path, args, add = tmp_path / "ledger.jsonl", arguments(tiny_opt), Ledger.add
 
     def add_or_stop(self, records):
-        if len(self):
+        if self.records():
             raise KeyboardInterrupt
-        add_all(self, records)
+        add(self, records)
 
     with monkeypatch.context() as patch, Ledger(path) as ledger:
-        patch.setattr(Ledger, "add_all", add_or_stop)
+        patch.setattr(Ledger, "add", add_or_stop)
         with pytest.raises(KeyboardInterrupt):
             ask_model(questions, args, ledger)
-        kept = len(ledger)
+        kept = len(ledger.records())
     answered.clear()
     assert 0 < kept < len(questions)
     with Ledger(path) as ledger:
@@ -319,4 +319,4 @@ def test_a_picture_that_changed_stops_the_run_and_keeps_what_was_said(
     ]
     with pytest.raises(InputError, match=message):
         ask_model(moved, arguments(tiny_opt), ledger)
-    assert len(ledger) == 6
+    assert len(ledger.records()) == 6

@@ -170,7 +170,7 @@ def test_the_model_answers_from_both_pictures(adapter, tiny_opt, questions, tmp_
     model = random_adapter(tiny_opt, tmp_path / "a", 1, prompt="{question} Say:") if adapter else tiny_opt
     with Ledger(tmp_path / "ledger.jsonl") as ledger:
         checked = check_questions(questions, arguments(model, lora_model_path="not/asked"), ledger, 3)
-        asked = len(ledger)
+        asked = len(ledger.records())
     alone, others = load(model, dtype="float32", quantization="none"), draw_others([row.item for row in questions], 3)
     for row, one in zip(questions, checked, strict=True):
         assert one.other == others[row.item.digest] and one.other.item_id != row.item.item_id
@@ -183,7 +183,9 @@ def test_the_model_answers_from_both_pictures(adapter, tiny_opt, questions, tmp_
 def test_what_was_checked_is_not_asked_again(tiny_opt, questions, tmp_path, monkeypatch):
     with Ledger(tmp_path / "ledger.jsonl") as ledger:
         ask_model(questions, arguments("", base_model_id=str(tiny_opt)), ledger)
-        assert len(ledger) == len(questions)  # the same model has answered from the questions' own pictures by now
+        assert len(ledger.records()) == len(
+            questions
+        )  # the same model has answered from the questions' own pictures by now
         first = check_questions(questions, arguments(tiny_opt), ledger, 0)
         monkeypatch.setattr(ModelSpec, "load", lambda *args, **kwargs: pytest.fail("weights were read"))
         assert check_questions(questions, arguments(tiny_opt), ledger, 0) == first

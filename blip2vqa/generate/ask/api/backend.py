@@ -1,11 +1,12 @@
 """Questions from a chat endpoint that sees pictures, through the `openai` client: paid for once, kept in a ledger."""
 
 import logging
-import queue
-import threading
+import multiprocessing
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.pool import IMapUnorderedIterator, ThreadPool
 
 from blip2vqa.config.generate import ApiArguments
 from blip2vqa.generate.ask import prompts
@@ -54,17 +55,17 @@ def ask_api(
     digests = [responses.digest(item) for item in items]
     outcomes = {digest: responses.outcome(digest) for digest in digests}
     waiting = {digest: item for digest, item in zip(digests, items, strict=True) if outcomes[digest] is None}
-    before = sum(len(responses.records(digest)) for digest in outcomes)
+    before = len(ledger.records())
     from_ledger = sum(outcomes[digest] is not None for digest in digests)
     stopped = None
     if waiting:
         requester = Requester(responses)
         _request_all(requester, waiting, outcomes)
         stopped = _report(requester, outcomes)
-    records = [record for digest in outcomes for record in responses.records(digest)]
-    counts = {"requests": len(records) - before, "from_ledger": from_ledger}
+    counts = {"requests": len(ledger.records()) - before, "from_ledger": from_ledger}
     statuses = [outcomes[digest].status for digest in digests]
     counts |= {status: statuses.count(status) for status in STATUSES}
+    records = [record for digest in outcomes for record in responses.attempts(digest).values() if record is not None]
     counts["answers"] = len(records)
     for name in ("input_tokens", "output_tokens", "usd"):
         counts[name] = sum(record[name] for record in records)
@@ -83,26 +84,19 @@ def ask_api(
 
 def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[str, Outcome | None]) -> None:
     """Ask about `waiting` in threads, and write what became of each picture to `outcomes`."""
-    jobs, done = queue.SimpleQueue(), queue.SimpleQueue()
-    for job in waiting.items():
-        jobs.put(job)
-    # Daemons, not a ThreadPoolExecutor: its threads hold up the end of the process until the last answer has come.
-    threads = [
-        threading.Thread(target=_work, args=(requester, jobs, done), daemon=True)
-        for _ in range(min(requester.args.parallel_requests, len(waiting)))
-    ]
-    initial = len(outcomes) - len(waiting)
     failures = nonsense = 0
-    with show_progress(total=len(outcomes), initial=initial, desc="asking", unit="picture") as bar:
+    with (
+        # Its threads are daemons. Those of ThreadPoolExecutor hold up the end of the process until the last answer has come.
+        ThreadPool(min(requester.args.parallel_requests, len(waiting))) as pool,
+        show_progress(total=len(outcomes), initial=len(outcomes) - len(waiting), desc="asking", unit="picture") as bar,
+    ):
+        arriving = pool.imap_unordered(lambda job: (job[0], requester.ask(*job)), waiting.items())
         try:
-            for thread in threads:
-                thread.start()
-            for _ in waiting:
-                digest, outcome = done.get()
+            for digest, outcome in arriving:
                 outcomes[digest] = outcome
                 if outcome.status == "unasked":
                     continue
-                bar.set_postfix_str(f"${requester.budget.spent:.4f}", refresh=False)
+                bar.set_postfix_str(f"${requester.budget.spent:.4f}")
                 bar.update()
                 # A picture that cannot be sent, and a failure between answers, end neither row.
                 if outcome.came:
@@ -116,33 +110,23 @@ def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[
                     what = f"its answers about {nonsense} pictures in a row cannot be read"
                     give_up(requester.args, f"{what}, the last: {outcome.why}")
         except BaseException:
-            _wait_for_answers(requester, threads)
+            _wait_for_answers(requester, arriving)
             raise
-    requester.close()
+    requester.client.close()
     failed = [outcome for outcome in outcomes.values() if outcome.error is not None]
     if failed and not any(outcome.came for outcome in outcomes.values()):
         give_up(requester.args, f"failed for every picture, the last: {failed[-1].why}")
 
 
-def _work(requester: Requester, jobs: queue.SimpleQueue, done: queue.SimpleQueue) -> None:
-    """Work of one thread: ask about one picture after another, until none is left."""
-    while True:
-        try:
-            digest, item = jobs.get_nowait()
-        except queue.Empty:
-            return
-        done.put((digest, requester.ask(item, digest)))
-
-
-def _wait_for_answers(requester: Requester, threads: list[threading.Thread]) -> None:
+def _wait_for_answers(requester: Requester, arriving: IMapUnorderedIterator) -> None:
     """Begin no request, and give the answers under way, which are paid for, the time to reach the ledger."""
     requester.stop.set()
     deadline = time.monotonic() + requester.args.request_seconds
-    if any(thread.is_alive() for thread in threads):
+    if requester.budget.under_way:
         logger.warning("waiting for answers under way, which are paid for; Ctrl-C again leaves them")
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join(max(0.0, deadline - time.monotonic()))
+    with suppress(StopIteration, multiprocessing.TimeoutError):
+        while True:
+            arriving.next(max(0.0, deadline - time.monotonic()))
 
 
 def _report(requester: Requester, outcomes: dict[str, Outcome]) -> str | None:

@@ -74,11 +74,6 @@ def first_choice(completion):
     return choice
 
 
-def refuses_field(error: Exception, name: str) -> bool:
-    """Tell whether the endpoint says that it does not take a field of the request."""
-    return getattr(error, "status_code", 0) in (400, 422) and name in str(error)
-
-
 def give_up(args: ApiArguments, what: str) -> NoReturn:
     """Raise the `InputError` that ends a run."""
     raise InputError(f"{endpoint_url(args)}: {what}; what came is kept: run the same command again to go on")

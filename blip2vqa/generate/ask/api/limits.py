@@ -34,7 +34,8 @@ class Budget:
     def __init__(self, limit: float | None, spent: float):
         self._limit = math.inf if limit is None else limit
         self._changed = threading.Condition()
-        self._under_way: list[float] = []
+        self.under_way: list[float] = []
+        """What is set aside for each request that has not ended."""
         self.spent = spent
 
     def reserve(self, most: float) -> bool:
@@ -43,17 +44,17 @@ class Budget:
         Requests under way mostly cost less than what is set aside for them, so their end is waited for before that.
         """
         with self._changed:
-            while self.spent + sum(self._under_way) + most > self._limit:
-                if not self._under_way:
+            while self.spent + sum(self.under_way) + most > self._limit:
+                if not self.under_way:
                     return False
                 self._changed.wait()
-            self._under_way.append(most)
+            self.under_way.append(most)
             return True
 
     def settle(self, most: float, cost: float) -> None:
         """End a request for which `most` was set aside, and which has cost `cost`."""
         with self._changed:
-            self._under_way.remove(most)
+            self.under_way.remove(most)
             self.spent += cost
             self._changed.notify_all()
 

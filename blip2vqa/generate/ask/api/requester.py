@@ -1,11 +1,12 @@
 """Send the requests about one picture within pace and spending limit, and keep what comes in the ledger."""
 
+import base64
 import threading
 from datetime import UTC, datetime
 
 from blip2vqa.data.images import BadImage
 from blip2vqa.generate.ask import prompts
-from blip2vqa.generate.ask.api.client import NotAnAnswer, Stopped, complete, first_choice, open_client, refuses_field
+from blip2vqa.generate.ask.api.client import NotAnAnswer, Stopped, complete, first_choice, open_client
 from blip2vqa.generate.ask.api.endpoint import OPENAI_URL, endpoint_url
 from blip2vqa.generate.ask.api.limits import Budget, Pace, most_input_tokens
 from blip2vqa.generate.ask.api.responses import Outcome, Responses, record_key
@@ -31,7 +32,7 @@ class Requester:
         self.limit_reached = False
         self.estimated = False
         """Whether the endpoint gave no token counts."""
-        self._client = open_client(self.args, Pace(self.args.requests_per_minute), self.stop)
+        self.client = open_client(self.args, Pace(self.args.requests_per_minute), self.stop)
         # OpenAI's newer models refuse max_tokens; Mistral refuses the newer name, and Ollama ignores it.
         self._limit_field = LIMIT_FIELDS[0] if endpoint_url(self.args) == OPENAI_URL else LIMIT_FIELDS[1]
         self._most_seen = {  # tokens of any one answer so far
@@ -39,13 +40,13 @@ class Requester:
             for name in ("input_tokens", "output_tokens")
         }
 
-    def ask(self, item: Item, digest: str) -> Outcome:
+    def ask(self, digest: str, item: Item) -> Outcome:
         """Ask until the ledger tells what became of the picture, or there is nothing more to do about it.
 
         A failure of any kind, also a picture that is gone or has changed, is returned as the outcome's `error`.
         """
         try:
-            for attempt in self._responses.missing_attempts(digest):
+            for attempt in [number for number, record in self._responses.attempts(digest).items() if record is None]:
                 outcome = self._ask_once(item, digest, attempt) or self._responses.outcome(digest)
                 if outcome is not None:
                     break
@@ -70,11 +71,12 @@ class Requester:
             return Outcome("unasked")
         cost = 0.0
         try:
-            completion = self._send(self._responses.messages(item, prompts.data_url(jpeg)))
+            picture_url = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+            completion = self._send(self._responses.messages(item, picture_url))
             record = self._record(completion, most_input)
             cost = record["usd"]
             about = {"prompt_hash": digest, "image_name": item.image_name, "item_id": item.item_id, "attempt": attempt}
-            self._ledger.add(record_key(digest, attempt), about | record)
+            self._ledger.add({record_key(digest, attempt): about | record})
             return None
         except Stopped:
             return Outcome("unasked")
@@ -86,12 +88,12 @@ class Requester:
         body = {"model": self.args.api_model, "messages": messages, "response_format": prompts.RESPONSE_FORMAT}
         name, limit = self._limit_field, self.args.max_output_tokens
         try:
-            return complete(self._client, **body, **{name: limit})
+            return complete(self.client, **body, **{name: limit})
         except Exception as error:
-            if not refuses_field(error, name):
+            if getattr(error, "status_code", 0) not in (400, 422) or name not in str(error):
                 raise
         self._limit_field = next(other for other in LIMIT_FIELDS if other != name)
-        return complete(self._client, **body, **{self._limit_field: limit})
+        return complete(self.client, **body, **{self._limit_field: limit})
 
     def _record(self, completion, most_input: int) -> dict:
         """Make the ledger's record of an answer; tokens are estimated, on the high side, where the endpoint does not count."""
@@ -127,7 +129,3 @@ class Requester:
         """Compute the price in US dollars."""
         prices = self.args.usd_per_million_input_tokens, self.args.usd_per_million_output_tokens
         return (input_tokens * prices[0] + output_tokens * prices[1]) / 1e6
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()

@@ -1,5 +1,7 @@
 """What an endpoint has answered about each picture, read from the ledger."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 
 from blip2vqa.config.generate import ApiArguments
@@ -43,27 +45,28 @@ class Responses:
 
     def digest(self, item: Item) -> str:
         """Hash all that is sent about a picture: SHA-256, hexadecimal."""
-        settings = {
-            "max_output_tokens": self.args.max_output_tokens,
-            "longest_side": prompts.LONGEST_SIDE,
-            "quality": prompts.QUALITY,
+        sent = {
+            "model": self.args.api_model,
+            "messages": self.messages(item, prompts.digest_url(item)),
+            "schema": prompts.SCHEMA,
+            "settings": {
+                "max_output_tokens": self.args.max_output_tokens,
+                "longest_side": prompts.LONGEST_SIDE,
+                "quality": prompts.QUALITY,
+            },
         }
-        return prompts.prompt_hash(self.args.api_model, self.messages(item, prompts.digest_url(item)), settings)
+        return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
 
-    def records(self, digest: str) -> list[dict]:
-        """Find the answers to a prompt, in the order of the attempts."""
-        found = (self.ledger.get(record_key(digest, attempt)) for attempt in range(1, ATTEMPTS + 1))
-        return [record for record in found if record is not None]
-
-    def missing_attempts(self, digest: str) -> list[int]:
-        """Find the attempts without an answer; any may be missing, since a user may have removed its line."""
-        return [n for n in range(1, ATTEMPTS + 1) if self.ledger.get(record_key(digest, n)) is None]
+    def attempts(self, digest: str) -> dict[int, dict | None]:
+        """Find the answer of each attempt at a prompt; any may be missing, since a user may have removed its line."""
+        return {attempt: self.ledger.get(record_key(digest, attempt)) for attempt in range(1, ATTEMPTS + 1)}
 
     def outcome(self, digest: str) -> Outcome | None:
         """Tell what became of a picture by the ledger alone; None if the endpoint has yet to be asked."""
-        outcomes = [_read(record, self.args.max_output_tokens) for record in self.records(digest)]
+        records = self.attempts(digest).values()
+        outcomes = [_read(record, self.args.max_output_tokens) for record in filter(None, records)]
         final = next((outcome for outcome in outcomes if outcome.status != "malformed"), None)
-        return final or (None if self.missing_attempts(digest) else outcomes[-1])
+        return final or (outcomes[-1] if all(records) else None)
 
 
 def record_key(digest: str, attempt: int) -> str:

@@ -32,6 +32,8 @@ from blip2vqa.utils.console import run_script
 from blip2vqa.config.generate import ApiArguments
 from blip2vqa.generate.ask.api.backend import ask_api
 from blip2vqa.generate.ledger import Ledger
+from blip2vqa.utils import progress
+progress.LINE_SECONDS = 0.0
 def main():
     folder = Path(sys.argv[1])
     with Ledger(folder / "ledger.jsonl") as ledger:
@@ -84,7 +86,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, uninterrupted, how):
         server.reply = chat_server.seen
         second = start(tmp_path, server, "second.json")
         said, _ = second.communicate(timeout=60)
-        assert second.returncode == 0 and "asking: 100%" in said and "$0.0480" in said, said
+        assert second.returncode == 0 and "asking: 40 of 40 pictures (100%)" in said and "$0.0480" in said, said
         pictures = server.pictures()
     rows, counts = json.loads((tmp_path / "second.json").read_text())
     assert [tuple(row) for row in rows] == question_fields(uninterrupted)

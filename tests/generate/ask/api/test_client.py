@@ -185,7 +185,7 @@ def test_a_picture_that_changed_is_not_sent(tmp_path, data, message):
         with pytest.raises(InputError, match=rf"image .*2\.png: .*{message}") as caught:
             ask_api(items, make_args(server), ledger, 5)
         assert len(caught.value.problems) == 1
-        assert len(server.requests) == len(ledger) == 2, "and what came is kept"
+        assert len(server.requests) == len(ledger.records()) == 2, "and what came is kept"
 
 
 def test_a_picture_that_cannot_be_decoded_is_not_the_endpoints_fault(tmp_path, caplog):

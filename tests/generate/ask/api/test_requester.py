@@ -25,7 +25,7 @@ def test_once_the_disk_is_full_no_request_is_begun(tmp_path, monkeypatch):
         requester = Requester(responses)
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            first, second = (requester.ask(item, responses.digest(item)) for item in items)
+            first, second = (requester.ask(responses.digest(item), item) for item in items)
         assert isinstance(first.error, InputError) and requester.stop.is_set()
         assert second.status == "unasked" and len(server.requests) == 1
-        requester.close()
+        requester.client.close()
