@@ -5,7 +5,6 @@ at all, and of two processes that add one name, one is told that the other was f
 """
 
 import errno
-import math
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
@@ -203,18 +203,11 @@ def _roles(modules: list[str]) -> list[str]:
     return [role for role in ROLES if role in found]
 
 
-def _score(metrics: object) -> dict | None:
+def _score(metrics: dict[str, dict]) -> dict | None:
     """Pick the main metric of its task, of the adapter and of what never sees the picture."""
-    if not isinstance(metrics, dict):
-        return None
-    parts = {part: metrics.get(part) for part in ("adapter", "blind")}
     for metric in MAIN_METRICS:
-        found = {part: of.get(metric) for part, of in parts.items() if isinstance(of, dict)}
-        if _is_score(found.get("adapter")):
-            blind = found.get("blind")
-            return {"metric": metric, "adapter": found["adapter"], "blind": blind if _is_score(blind) else None}
+        scores = {part: metrics.get(part, {}).get(metric) for part in ("adapter", "blind")}
+        found = {part: None if score is None or not isfinite(score) else score for part, score in scores.items()}
+        if found["adapter"] is not None:
+            return {"metric": metric, **found}
     return None
-
-
-def _is_score(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

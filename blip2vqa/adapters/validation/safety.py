@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft
-from blip2vqa.adapters.validation.manifest_schema import check_manifest
+from blip2vqa.adapters.validation.manifest_schema import Metrics, check_manifest
 from blip2vqa.adapters.validation.pickles import pickled_weights
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
+from blip2vqa.adapters.validation.schema import problems_of
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 
@@ -53,8 +54,8 @@ class Contents:
 
     config: dict
     manifest: dict
-    metrics: object
-    """Any JSON value: scores are not checked."""
+    metrics: dict
+    """{} also where the file holds no scores."""
 
 
 def check_folder(folder: Path, name: str, weights: str = "values") -> Contents:
@@ -69,39 +70,27 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> Contents:
 
     Raises `InputError` with the problems found.
     """
-    folder, problems = Path(folder), []
+    folder, problems, unreadable = Path(folder), [], []
     try:
         collect_errors(problems, _check_entries, folder, weights == "pickled")
         if not problems:
             config = collect_errors(problems, _read_config, folder, weights != "header")
             manifest = collect_errors(problems, read_manifest, folder)
             metrics = collect_errors(problems, _read_json, folder / METRICS, False)
-            places = None if weights == "pickled" else collect_errors(problems, _read_header, folder)
+            places = None if weights == "pickled" else collect_errors(unreadable, read_header, folder / WEIGHTS)
+            problems += [f"its weights are not readable: {WEIGHTS}: {line}" for line in unreadable]
             if config is not None and places is not None:
                 problems += [f"{WEIGHTS}: {problem}" for problem in check_shapes(places, config)]
+        if weights == "values" and not problems:
+            infinite = not_finite(folder / WEIGHTS, places)
+            problems = [f"{WEIGHTS}: {key} has NaN or infinite values, so it is of no use" for key in infinite]
     except OSError as error:
         problems.append(f"{shown(error.filename)} is not readable: {error.strerror}")
-    raise_all(_lines(name, problems))
-    if weights == "values":
-        check_values(folder, name)
-    return Contents(config, manifest, metrics)
-
-
-def check_values(folder: Path, name: str) -> None:
-    """Raise `InputError` where a weight is NaN or infinite, or the header is not sound."""
-    folder, problems = Path(folder), []
-    places = collect_errors(problems, _read_header, folder)
-    found = not_finite(folder / WEIGHTS, places) if places is not None else []
-    problems += [f"{WEIGHTS}: {key} has NaN or infinite values, so it is of no use" for key in found]
-    raise_all(_lines(name, problems))
-
-
-def _lines(name: str, problems: list[str]) -> list[str]:
-    name = name if name.isprintable() else shown(name)
-    lines = [f"adapter {name}: {problem}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        lines.append(f"adapter {name}: {len(problems) - _SHOWN} more problems like these")
-    return lines
+    label = f"adapter {name if name.isprintable() else shown(name)}"
+    more = len(problems) - _SHOWN
+    several = [f"{label}: {more} more problems like these"] if more > 0 else []
+    raise_all([f"{label}: {problem}" for problem in problems[:_SHOWN]] + several)
+    return Contents(config, manifest, {} if problems_of(Metrics, metrics) else metrics)
 
 
 def _check_entries(folder: Path, pickled: bool) -> None:
@@ -169,10 +158,3 @@ def read_manifest(folder: Path) -> dict:
     manifest = _read_json(folder / MANIFEST, finite=False)
     raise_all([f"{MANIFEST} {problem}" for problem in check_manifest(manifest)])
     return manifest
-
-
-def _read_header(folder: Path) -> dict:
-    try:
-        return read_header(folder / WEIGHTS)
-    except InputError as error:
-        raise InputError(*(f"its weights are not readable: {WEIGHTS}: {line}" for line in error.problems)) from error
