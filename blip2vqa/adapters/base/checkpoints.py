@@ -26,18 +26,16 @@ from transformers.utils import (
 )
 from transformers.utils.hub import get_checkpoint_shard_files
 
+from blip2vqa.adapters.validation.safe_weights import TYPES
 from blip2vqa.features.key import raw_bytes
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
 from blip2vqa.models.loading import first_line, reach, stored_quantization
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, raise_all
 
 TEXT_MODELS = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration, "llama": LlamaForCausalLM}
 """Language models that stand alone, by their configuration's `model_type`."""
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+_DTYPES = {name: getattr(torch, kind) for name, (kind, _) in TYPES.items()}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 MAPPED_BYTES = 256 * 2**20
 """Bytes read of a pickled file before it is mapped anew."""
@@ -192,7 +190,11 @@ def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoi
     except Exception as error:  # unpickling damaged bytes raises whatever it likes
         raise InputError(f"base model {base_model_id}: its weights are not readable: {first_line(error)}") from error
     places, doubles = _places(model, readers)
-    quantized = _quantized(base_model_id, config)
+    quantized = stored_quantization(config)
+    if quantized is None and getattr(config, "quantization_config", None):
+        raise InputError(
+            f"base model {base_model_id}: is quantized in a way that is not read here; name the unquantized base"
+        )
     checkpoint = Checkpoint(base_model_id, revision, config, family, model, readers, places, doubles, quantized)
     _check_complete(checkpoint)
     return checkpoint
@@ -242,15 +244,6 @@ def _weight_files(base_model_id: str, revision: str | None) -> list[Path]:
     raise OSError(f"there is no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME} in it, nor an index of their parts")
 
 
-def _quantized(base_model_id: str, config) -> str | None:
-    bits = stored_quantization(config)
-    if bits is None and getattr(config, "quantization_config", None):
-        raise InputError(
-            f"base model {base_model_id}: is quantized in a way that is not read here; name the unquantized base"
-        )
-    return bits
-
-
 def _places(model: nn.Module, readers: Iterable) -> tuple[dict, frozenset[str]]:
     """Map each parameter, named as transformers names it, to its (reader, key); also return the keys of second copies."""
     known = model.state_dict()
@@ -268,24 +261,18 @@ def _places(model: nn.Module, readers: Iterable) -> tuple[dict, frozenset[str]]:
     for second, first in model.all_tied_weights_keys.items():
         if second in found and first not in found:
             found[first] = found.pop(second)
-        elif second in found and _alike(found[first], found[second]):
-            doubles.add(found.pop(second)[1])
+        elif second in found:
+            (reader, key), (other, double) = found[first], found[second]
+            if torch.equal(reader.read(key), other.read(double)):
+                del found[second]
+                doubles.add(double)
     names = [name for name, _ in model.named_parameters(remove_duplicate=False) if name in found]
     return {name: found[name] for name in names}, frozenset(doubles)
 
 
-def _alike(one: tuple, other: tuple) -> bool:
-    (reader, key), (other_reader, other_key) = one, other
-    if reader.stored[key].shape != other_reader.stored[other_key].shape:
-        return False
-    return torch.equal(reader.read(key), other_reader.read(other_key))
-
-
 def _check_complete(base: Checkpoint) -> None:
-    problems, needed = (
-        [],
-        [name for name, _ in base.model.named_parameters() if not name.startswith(base.trained_whole)],
-    )
+    problems = []
+    needed = (name for name, _ in base.model.named_parameters() if not name.startswith(base.trained_whole))
     missing = [name for name in needed if name not in base.places]
     if missing:
         problems.append(
@@ -299,5 +286,4 @@ def _check_complete(base: Checkpoint) -> None:
                 f"base model {base.base_model_id}: {name} is {list(stored.shape)} in its file and {list(shape)} by its "
                 "config.json"
             )
-    if problems:
-        raise InputError(*problems)
+    raise_all(problems)

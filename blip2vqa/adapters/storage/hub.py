@@ -33,8 +33,7 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.files.publication import published
-from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CARD, CONFIG, MAX_TEXT, WEIGHTS, read_manifest
+from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CARD, CONFIG, WEIGHTS, read_manifest, too_large
 from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -140,7 +139,8 @@ def fetch_adapter(name: str, revision: str | None = None, *, or_local: bool = Fa
         # The weights last: where they are in the cache, so is all the rest.
         for file in sorted(siblings.keys() & set(ADAPTER_FILES), key=lambda file: (file == WEIGHTS, file)):
             path = Path(hf_hub_download(name, file, revision=listed.sha))
-            _check_sum(request.what, path, _hub_sum(siblings[file]))
+            large = siblings[file].lfs
+            _check_sum(request.what, path, large.sha256 if large else siblings[file].blob_id)
         if revision != listed.sha:  # by its name once more, which the cache then knows when there is no connection
             with suppress(HTTPError, OSError):
                 hf_hub_download(name, CONFIG, revision=revision)
@@ -252,18 +252,12 @@ def _check_listing(what: str, siblings: dict[str, RepoSibling]) -> None:
     if WEIGHTS not in siblings:
         raise InputError(f"{what}: what the Hub has under this name holds no {WEIGHTS}")
     for file in siblings.keys() & set(ADAPTER_FILES):
-        size, limit = siblings[file].size or 0, MAX_WEIGHTS if file == WEIGHTS else MAX_TEXT
-        if size > limit:
-            raise InputError(f"{what}: its {file} has {size:,} bytes; at most {limit:,} are read")
-
-
-def _hub_sum(sibling: RepoSibling) -> str | None:
-    """SHA-256 of a large file, git's SHA-1 of a small one."""
-    return sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+        if problem := too_large(file, siblings[file].size or 0):
+            raise InputError(f"{what}: its {file} {problem}")
 
 
 def _check_sum(what: str, path: Path, expected: str | None) -> None:
-    """Remove a file from the cache, and raise `InputError`, unless it is what it should be."""
+    """Remove a file from the cache, and raise `InputError`, unless it has the SHA-256 or, if small, git's SHA-1 expected."""
     if not expected:
         return
     with path.open("rb") as file:

@@ -29,16 +29,14 @@ _STALE = 24 * 3600
 
 def default_store() -> Path:
     """Return $BLIP2VQA_STORE, else blip2vqa/adapters in the user's folder for data."""
-    given = os.environ.get("BLIP2VQA_STORE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "blip2vqa" / "adapters"
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return Path(os.environ.get("BLIP2VQA_STORE") or data / "blip2vqa" / "adapters")
 
 
 def find_in_store(name: str, store: str | Path | None = None) -> Path | None:
     """Return the folder of an adapter of that name in a store, by default the user's; None where there is none."""
     try:
-        folder = _store(store) / check_name(name)
+        folder = folder_of(name, store)
     except InputError:
         return None
     return folder if folder.is_dir() and not folder.is_symlink() else None
@@ -98,25 +96,25 @@ def add(
 
 def remove(name: str, store: str | Path | None = None) -> None:
     """Take an adapter out of a store, at once for every reader. Raises `InputError` where there is none of that name."""
-    check_name(name)
-    folder = find_in_store(name, store)
-    if folder is None:
-        known = ", ".join(entry["name"] for entry in list_store(store)) if _store(store).is_dir() else ""
-        raise InputError(f"store {_store(store)}: holds no adapter {name}; it holds {known or 'none'}")
+    folder = folder_of(name, store)
+    if find_in_store(name, store) is None:
+        known = ", ".join(entry["name"] for entry in list_store(store)) if folder.parent.is_dir() else ""
+        raise InputError(f"store {folder.parent}: holds no adapter {name}; it holds {known or 'none'}")
     try:
-        trash = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_TEMPORARY, dir=folder.parent))
-        os.rename(folder, trash / name)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{name}.", suffix=_TEMPORARY, dir=folder.parent, ignore_cleanup_errors=True
+        ) as trash:
+            os.rename(folder, Path(trash) / name)
     except FileNotFoundError as error:
         raise InputError(f"store {folder.parent}: holds no adapter {name} any more") from error
     except OSError as error:
         raise InputError(f"store {folder.parent}: {name} cannot be removed: {error.strerror}") from error
-    shutil.rmtree(trash, ignore_errors=True)
 
 
-def own_name(adapter: str | Path) -> str:
+def own_name(adapter: str) -> str:
     """Return the last part of a folder's path or of a Hub id. Raises `InputError` where that cannot be a name in a store."""
-    text = str(adapter)
-    return check_name(Path(text).resolve().name if Path(text).is_dir() else text.partition("@")[0].rpartition("/")[2])
+    folder = Path(adapter)
+    return check_name(folder.resolve().name if folder.is_dir() else adapter.partition("@")[0].rpartition("/")[2])
 
 
 def folder_of(name: str, store: str | Path | None = None) -> Path:
@@ -164,27 +162,25 @@ def _store(store: str | Path | None) -> Path:
 def _sweep(store: Path) -> None:
     """Delete the temporary folders that killed processes left."""
     for folder in store.glob(f".*{_TEMPORARY}"):
-        try:
+        with suppress(FileNotFoundError):  # another process was first
             if time.time() - folder.lstat().st_mtime > _STALE:
                 shutil.rmtree(folder, ignore_errors=True)
-        except FileNotFoundError:
-            pass  # another process was first
 
 
 def _described(folder: Path) -> dict:
-    unknown = dict.fromkeys(("task", "base", "rank", "roles", "score", "size", "date"))
+    entry = {"name": folder.name}
+    entry |= dict.fromkeys(("task", "base", "rank", "roles", "score", "size", "date", "problem"))
     try:
         check_name(folder.name)
         found = check_folder(folder, folder.name, weights="header")
         files = [file.stat() for file in map(folder.joinpath, ADAPTER_FILES) if file.is_file()]
         written = (folder / WEIGHTS).stat().st_mtime
     except InputError as error:
-        return {"name": folder.name, **unknown, "problem": error.problems[0]}
+        return entry | {"problem": error.problems[0]}
     except OSError as error:
-        return {"name": folder.name, **unknown, "problem": f"adapter {folder.name}: is not readable: {error.strerror}"}
+        return entry | {"problem": f"adapter {folder.name}: is not readable: {error.strerror}"}
     config, manifest = found.config, found.manifest
-    return {
-        "name": folder.name,
+    return entry | {
         "task": manifest.get("task"),
         "base": manifest.get("base_model_id") or config.get("base_model_name_or_path"),
         "rank": config["r"],
@@ -192,7 +188,6 @@ def _described(folder: Path) -> dict:
         "score": _score(found.metrics or manifest.get("metrics") or {}),
         "size": sum(file.st_size for file in files),
         "date": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
-        "problem": None,
     }
 
 

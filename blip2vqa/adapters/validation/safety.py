@@ -48,6 +48,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def too_large(file: str, size: int) -> str | None:
+    """Say that a file of an adapter has more bytes than are read; None where it has not."""
+    limit = MAX_WEIGHTS if file == WEIGHTS else MAX_TEXT
+    return f"has {size:,} bytes; at most {limit:,} are read" if size > limit else None
+
+
 @dataclass(frozen=True)
 class Contents:
     """The JSON files of an adapter's folder, found to be sound; {} for one that is not there."""
@@ -109,11 +115,11 @@ def _check_entries(folder: Path, pickled: bool) -> None:
         if count > MAX_FILES:
             raise InputError(f"the folder holds more than {MAX_FILES:,} files, so it is not an adapter's")
     for name in ADAPTER_FILES:
-        file, limit = folder / name, MAX_WEIGHTS if name == WEIGHTS else MAX_TEXT
+        file = folder / name
         if os.path.lexists(file) and not file.is_file():
             problems.append(f"{name} is no file")
-        elif file.is_file() and file.stat().st_size > limit:
-            problems.append(f"{name} has {file.stat().st_size:,} bytes; at most {limit:,} are read")
+        elif file.is_file() and (problem := too_large(name, file.stat().st_size)):
+            problems.append(f"{name} {problem}")
     if not os.path.lexists(folder / CONFIG):
         problems.append(f"the folder holds no {CONFIG}, so it is not an adapter")
     if not pickled:
