@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, save_adapter
 from blip2vqa.adapters.files.manifest import versions
 from blip2vqa.adapters.validation.manifest_schema import USES
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.threads import one_thread
 
 A, B = "lora_A.weight", "lora_B.weight"
@@ -102,25 +102,21 @@ def read_deltas(adapter: Adapter) -> Deltas:
             deltas[module] = Factors(tensors[A].float(), tensors[B].float() * scaling)
     if not lora:
         problems.append(f"adapter {adapter.name}: holds no LoRA weights")
-    if problems:
-        raise InputError(*problems)
+    raise_all(problems)
     return deltas
 
 
 def more_than_deltas(config: LoraConfig) -> list[str]:
     """List what an adapter does beside adding scaling · B·A to weights."""
-    found = []
-    if config.use_dora:
-        found.append("DoRA's magnitudes rescale the base's weights beside adding ΔW")
-    if config.init_lora_weights not in _PLAIN_STARTS:
-        found.append(f"it started with {config.init_lora_weights}, which changes the base's own weights")
-    if config.bias != "none" or config.lora_bias:
-        found.append("it has biases of its own")
-    rebuilt = ("layer_replication", "target_parameters", "trainable_token_indices")
+    start, rebuilt = config.init_lora_weights, ("layer_replication", "target_parameters", "trainable_token_indices")
     used = variants_used(config) + [name for name in rebuilt if getattr(config, name)]
-    if used:
-        found.append(f"it uses {', '.join(used)} of PEFT")
-    return found
+    found = {
+        "DoRA's magnitudes rescale the base's weights beside adding ΔW": config.use_dora,
+        f"it started with {start}, which changes the base's own weights": start not in _PLAIN_STARTS,
+        "it has biases of its own": config.bias != "none" or config.lora_bias,
+        f"it uses {', '.join(used)} of PEFT": used,
+    }
+    return [what for what, does in found.items() if does]
 
 
 def variants_used(config: LoraConfig) -> list[str]:
@@ -208,7 +204,7 @@ def write_adapter(
     folder: Path,
     deltas: Deltas,
     *,
-    like: Adapter | None = None,
+    like: Adapter,
     manifest: dict,
     whole: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
@@ -221,8 +217,8 @@ def write_adapter(
     Raises `InputError` where the folder exists. It is written whole or not at all.
     """
     deltas, ranks = _plain_ranks(deltas)
-    base = manifest.get("base_model_id") or (like.base_model_id if like else None)
-    revision = manifest.get("base_model_revision") or (like.base_model_revision if like else None)
+    base = manifest.get("base_model_id") or like.base_model_id
+    revision = manifest.get("base_model_revision") or like.base_model_revision
     rank = largest_rank(deltas)
     config = LoraConfig(
         r=rank,
@@ -230,18 +226,17 @@ def write_adapter(
         rank_pattern=ranks,
         alpha_pattern=dict(ranks),
         lora_dropout=0.0,
-        modules_to_save=like.config.modules_to_save if whole and like else None,
+        modules_to_save=like.config.modules_to_save if whole else None,
         base_model_name_or_path=base,
         revision=revision,
-        task_type=like.config.task_type if like else None,
+        task_type=like.config.task_type,
         inference_mode=True,
     )
     config.target_modules = sorted(deltas)  # a list, since PEFT would write a set in another order every time
-    weights = {f"{PREFIX}{name}": weight for name, weight in (whole or {}).items()}
+    weights = dict(whole or {})
     for module, factors in deltas.items():
-        weights[f"{PREFIX}{module}.{A}"] = factors.a
-        weights[f"{PREFIX}{module}.{B}"] = factors.b
-    save_adapter(folder, config, weights, manifest)
+        weights |= {f"{module}.{A}": factors.a, f"{module}.{B}": factors.b}
+    save_adapter(folder, config, {f"{PREFIX}{name}": weight for name, weight in weights.items()}, manifest)
 
 
 def _plain_ranks(deltas: Deltas) -> tuple[Deltas, dict[str, int]]:
@@ -254,9 +249,9 @@ def _plain_ranks(deltas: Deltas) -> tuple[Deltas, dict[str, int]]:
     ranks = {module: factors.rank for module, factors in deltas.items() if factors.rank != largest}
     ends = {module: [module[dot.end() :] for dot in re.finditer(r"\.", module)] for module in deltas}
     if any(ranks.get(end, deltas[module].rank) != deltas[module].rank for module in deltas for end in ends[module]):
-        zeros = {module: largest - factors.rank for module, factors in deltas.items()}
-        return {
-            module: Factors(pad(factors.a, (0, 0, 0, zeros[module])), pad(factors.b, (0, zeros[module])))
-            for module, factors in deltas.items()
-        }, {}
+        filled = {}
+        for module, factors in deltas.items():
+            zeros = largest - factors.rank
+            filled[module] = Factors(pad(factors.a, (0, 0, 0, zeros)), pad(factors.b, (0, zeros)))
+        return filled, {}
     return deltas, ranks

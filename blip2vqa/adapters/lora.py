@@ -85,16 +85,10 @@ def check_start(arguments: LoraArguments, names: Iterable[str]) -> None:
     """Raise `InputError` unless the adapter to start from is one of this rank, scale and kind on just these layers."""
     adapter = open_adapter(arguments.start_from)
     config, said = adapter.config, f"--start_from {arguments.start_from}"
-    asked = {
-        "r": arguments.lora_r,
-        "lora_alpha": arguments.lora_alpha,
-        "use_rslora": arguments.use_rslora,
-        "use_dora": arguments.use_dora,
-    }
-    flags = {"r": "lora_r"}
+    flags = {"r": "lora_r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "use_dora": "use_dora"}
     problems = [
-        f"{said}: has {name} {getattr(config, name)}, not {value}; give --{flags.get(name, name)} {getattr(config, name)}"
-        for name, value in asked.items() if getattr(config, name) != value
+        f"{said}: has {name} {getattr(config, name)}, not {getattr(arguments, flag)}; give --{flag} {getattr(config, name)}"
+        for name, flag in flags.items() if getattr(config, name) != getattr(arguments, flag)
     ]  # fmt: skip
     ranks = {weight.shape[0] for key, weight in adapter.weights.items() if key.endswith(".lora_A.weight")}
     if not problems and ranks != {arguments.lora_r}:

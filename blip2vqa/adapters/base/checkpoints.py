@@ -41,16 +41,8 @@ MAPPED_BYTES = 256 * 2**20
 """Bytes read of a pickled file before it is mapped anew."""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """Data type and shape of one tensor in a file."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
 class SafetensorsFile:
-    """The tensors of a safetensors file: `stored` describes each by its key, `read` reads one."""
+    """The tensors of a safetensors file: `stored` has each by its key without content, on `meta`; `read` reads one."""
 
     pickled = False
 
@@ -59,7 +51,10 @@ class SafetensorsFile:
         # Of a mapped file every page that was read counts as this process's memory: at the end, all of them.
         self._file = safe_open(path, "pt", backend="pread")
         slices = {key: self._file.get_slice(key) for key in self._file.keys()}
-        self.stored = {key: Stored(_DTYPES[s.get_dtype()], tuple(s.get_shape())) for key, s in slices.items()}
+        self.stored = {
+            key: torch.empty(part.get_shape(), dtype=_DTYPES[part.get_dtype()], device="meta")
+            for key, part in slices.items()
+        }
 
     def read(self, key: str) -> torch.Tensor:
         return self._file.get_tensor(key)
@@ -73,7 +68,7 @@ class PickledFile:
     def __init__(self, path: Path):
         self.path = path
         self._map()
-        self.stored = {key: Stored(tensor.dtype, tuple(tensor.shape)) for key, tensor in self._tensors.items()}
+        self.stored = {key: tensor.to("meta") for key, tensor in self._tensors.items()}
 
     def _map(self) -> None:
         self._tensors, self._seen = {}, 0  # the old mapping goes first
@@ -143,7 +138,7 @@ class Checkpoint:
         for reader, key in self.places.values():
             stored = reader.stored[key]
             if stored.dtype.is_floating_point:
-                sizes[stored.dtype] += torch.Size(stored.shape).numel()
+                sizes[stored.dtype] += stored.numel()
         return sizes.most_common(1)[0][0]
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -209,15 +204,15 @@ def upstream_class(config) -> type:
     return next(theirs, ours)
 
 
-def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], torch.Tensor]) -> None:
+def write_tensors(path: Path, stored: dict[str, torch.Tensor], read: Callable[[str], torch.Tensor]) -> None:
     """Write a safetensors file with one tensor at a time in memory; the library's own writer takes all at once.
 
-    The format is 8 bytes of header length, a header in JSON, then the numbers:
-    https://github.com/huggingface/safetensors#format
+    `stored`: the tensors by their keys, without content. The format is 8 bytes of header length, a header in JSON, then the
+    numbers: https://github.com/huggingface/safetensors#format
     """
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for key, entry in stored.items():
-        begin, end = end, end + torch.Size(entry.shape).numel() * entry.dtype.itemsize
+        begin, end = end, end + entry.nbytes
         header[key] = {
             "dtype": _DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end],
         }  # fmt: skip
@@ -227,7 +222,7 @@ def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], t
         file.write(len(text).to_bytes(8, "little") + text)
         for key, entry in stored.items():
             tensor = read(key)
-            if (tensor.dtype, tuple(tensor.shape)) != (entry.dtype, entry.shape):
+            if (tensor.dtype, tensor.shape) != (entry.dtype, entry.shape):
                 raise ValueError(f"{key}: is {tensor.dtype} {list(tensor.shape)}, not as announced")
             file.write(raw_bytes(tensor))
 
