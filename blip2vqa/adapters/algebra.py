@@ -11,8 +11,7 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from torch.nn.functional import pad
 
-from blip2vqa.adapters.files.adapter import PREFIX, Adapter, save_adapter
-from blip2vqa.adapters.files.manifest import versions
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter, save_adapter, versions
 from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.threads import one_thread
@@ -24,9 +23,6 @@ _LORA = re.compile(r"\.(lora_\w+(?:\.\w+)?)$")
 # OLoRA, CorDA, LoftQ, LoRA-GA) move a part of W into B·A first, or quantize W.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _REMEDY = "fuse it into its base (fuse), then take the difference to the base (extract)"
-
-ROUNDING = 4 * torch.finfo(torch.float32).eps
-"""Singular values below this share of the largest are what float32 factors leave of zeros."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +53,7 @@ Deltas = dict[str, Factors]
 
 
 def split_weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """Sort an adapter's weights into LoRA's and others.
-
-    Returns (module → its LoRA tensors by the end of their keys, such as `lora_A.weight`; name in the base → any other tensor).
-    """
+    """Return (module → its LoRA tensors by the ends of their keys, as in `lora_A.weight`; name in the base → other tensor)."""
     lora: dict[str, dict[str, torch.Tensor]] = {}
     others = {}
     for key, weight in adapter.weights.items():
@@ -178,8 +171,8 @@ def truncate(factors: Factors, rank: int) -> Factors:
 
 
 def numerical_rank(values: torch.Tensor) -> int:
-    """Count the singular values [n], the largest first, that are more than rounding; at least 1."""
-    return max(1, int((values > values[0] * ROUNDING).sum()))
+    """Count the singular values [n], the largest first, that are more than float32 factors leave of zeros; at least 1."""
+    return max(1, int((values > values[0] * 4 * torch.finfo(torch.float32).eps).sum()))
 
 
 def largest_rank(deltas: Deltas) -> int:
@@ -190,11 +183,8 @@ def largest_rank(deltas: Deltas) -> int:
 def derive(manifest: Mapping, origin: dict, **changes) -> dict:
     """Make the manifest of an adapter that is made from the one that `manifest` describes.
 
-    Base, prompt, decoding and answers stay. What was measured or trained does not hold any more: scores, data, seed, dtype.
-
-    Args:
-        origin: {"command": "merge", "of": [{"name": …, "sha256": …, "weight": …}], …}.
-        changes: keys that have other values now, such as rank.
+    Base, prompt, decoding and answers stay, but for `changes`. What was measured or trained does not hold any more.
+    `origin`: {"command": "merge", "of": [{"name": …, "sha256": …, "weight": …}], …}.
     """
     inherited = {key: manifest[key] for key, use in USES.items() if use.inherited and key in manifest}
     return {**inherited, "scaling": "alpha / rank", **changes, "origin": origin, "versions": versions()}
@@ -210,11 +200,8 @@ def write_adapter(
 ) -> None:
     """Write a plain PEFT adapter that adds `deltas`: float32, scaling 1, its modules by their full names.
 
-    Args:
-        like: the adapter that it is made from: base, where the manifest names none, task type and modules to save are its own.
-        whole: weights to hold as they are, as `whole_modules` gives them.
-
-    Raises `InputError` where the folder exists. It is written whole or not at all.
+    `like`: the adapter that it is made from, whose base (where the manifest names none), task type and modules to save it has.
+    `whole`: weights to hold as they are, as `whole_modules` gives them. Raises `InputError` where the folder exists.
     """
     deltas, ranks = _plain_ranks(deltas)
     base = manifest.get("base_model_id") or like.base_model_id

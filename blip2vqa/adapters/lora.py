@@ -1,6 +1,5 @@
 """Find the modules of scopes and roles, put a LoRA adapter on them with PEFT, and sum up what matched."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -59,12 +58,11 @@ def modules_to_adapt(
             found[scope] = here
             continue
         for role in roles:
-            ends = known.get(role, ())
             label = role_label(scope, role)
-            pattern = re.compile(rf"\.(?:{'|'.join(ends)})$")
-            found[label] = [name for name in here if ends and pattern.search(name)]
-            if ends and not found[label]:
-                raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {', '.join(ends)})")
+            found[label] = [name for name in here if role in family.roles_of(name)]
+            if role in known and not found[label]:
+                looked_for = ", ".join(known[role])
+                raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {looked_for})")
     if not any(found.values()):
         known = ", ".join(dict.fromkeys(role for scope in scopes for role in family.roles(scope)))
         raise InputError(f"--lora_roles: {family.name} has no {', '.join(roles)} layers; it has {known}")

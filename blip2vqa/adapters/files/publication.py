@@ -38,7 +38,9 @@ def published(
         metrics = metrics or ({} if problems_of(Metrics, scores) else scores)
     files[CARD] = model_card(manifest, metrics, repo_id=repo_id, licence=licence).encode()
     if adapter.manifest:
-        sums = {file: _sha256(files[file]) for file in manifest.get("files", {}) if file in files}
+        sent = {file: files[file] for file in manifest.get("files", {}) if file in files}
+        contents = {file: data if isinstance(data, bytes) else data.read_bytes() for file, data in sent.items()}
+        sums = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
         files[MANIFEST] = _json({"format": FORMAT, **manifest, **({"files": sums} if sums else {})})
     return files
 
@@ -66,7 +68,3 @@ def _without_paths(manifest: dict) -> dict:
 
 def _json(content: dict) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _sha256(content: bytes | Path) -> str:
-    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).hexdigest()

@@ -22,11 +22,7 @@ from blip2vqa.utils.files import flush_to_disk
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CHECKSUMS = "checksums.json"
-_DATE = (1980, 1, 1, 0, 0, 0)
-_BLOCK = 1 << 20
 _MAX_ENTRIES = 100
-_FOLDER = 0x10
-"""MS-DOS's attribute of a folder."""
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, IndexError,
 )  # fmt: skip
@@ -104,7 +100,7 @@ def pack_files(folder: Path, name: str, output: BinaryIO) -> None:
                 continue
             with open(folder / file, "rb") as source:
                 with archive.open(_entry(file, os.fstat(source.fileno()).st_size), "w") as packed:
-                    shutil.copyfileobj(source, packed, _BLOCK)
+                    shutil.copyfileobj(source, packed)
                 source.seek(0)
                 sums[file] = hashlib.file_digest(source, "sha256").hexdigest()
         listed = json.dumps({"format": 1, "name": name, "files": sums}, indent=2).encode()
@@ -113,7 +109,7 @@ def pack_files(folder: Path, name: str, output: BinaryIO) -> None:
 
 def _entry(name: str, size: int) -> zipfile.ZipInfo:
     """Describe a file of the archive, stored as it is: weights hardly shrink, and other compressors would make other bytes."""
-    entry = zipfile.ZipInfo(name, _DATE)
+    entry = zipfile.ZipInfo(name)  # of 1980, by default
     entry.create_system, entry.external_attr, entry.file_size = 3, (stat.S_IFREG | 0o644) << 16, size
     return entry
 
@@ -155,7 +151,7 @@ def _entry_problem(entry: zipfile.ZipInfo) -> str | None:
         "is an absolute path": name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name),
         "leads out of the store": ".." in re.split(r"[/\\]", name),
         "is a link": stat.S_ISLNK(mode),
-        "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & _FOLDER,
+        "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10,  # of MS-DOS
         "is no plain file": stat.S_IFMT(mode) not in (0, stat.S_IFREG),
         f"is no file of an adapter; those are {', '.join(ADAPTER_FILES)} and {CHECKSUMS}": (
             name not in (*ADAPTER_FILES, CHECKSUMS)
@@ -193,7 +189,7 @@ def _read_checksums(
 def unpack_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> str:
     """Write an entry's contents to a new file and return their SHA-256. Raises ValueError where its size is not true."""
     with archive.open(entry) as source, open(file, "x+b") as output:
-        shutil.copyfileobj(source, output, _BLOCK)
+        shutil.copyfileobj(source, output)
         if output.tell() != entry.file_size:
             raise ValueError(f"{entry.filename} has {output.tell():,} bytes instead of {entry.file_size:,}")
         output.seek(0)

@@ -14,18 +14,10 @@ from huggingface_hub import (
     HfApi,
     ModelCard,
     constants,
+    errors,
     get_session,
     hf_hub_download,
     try_to_load_from_cache,
-)
-from huggingface_hub.errors import (
-    HFValidationError,
-    HTTPError,  # of the HTTP library under the client, whichever that is
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import validate_repo_id
@@ -34,7 +26,7 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.files.publication import published
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CARD, CONFIG, WEIGHTS, read_manifest, too_large
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +34,8 @@ PICKLED = "adapter_model.bin"
 REVISION = re.compile(r"\w[\w./+-]*")
 PATIENCE = 60
 """Seconds to wait for a word of the Hub where the client itself would wait for ever: while it uploads."""
-# The last three: answers that make no sense to the client.
-_FAULTS = (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError)
+# The first: of the HTTP library under the client, whichever that is. The last three: answers that make no sense to the client.
+_FAULTS = (errors.HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 _NO_NAME = "no valid name on the Hub, which is USER/NAME of letters, digits, '-', '_' and '.'"
 _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
 
@@ -52,33 +44,42 @@ _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
 class _Exchange:
     """One exchange with the Hub: what a message about it begins with, and what its failures mean to the user."""
 
-    what: str
-    """Such as `adapter USER/NAME`."""
+    action: str
+    repo_id: str
     revision: str | None = None
     writing: bool = False
     or_local: bool = False
     """Whether the user may have meant a folder or a name in the store; failures then say that there is none."""
 
     @property
+    def what(self) -> str:
+        """Such as `adapter USER/NAME`."""
+        return f"{self.action} {self.repo_id if self.repo_id.isprintable() else repr(self.repo_id)}"
+
+    @property
     def no_folder(self) -> str:
         return "no such folder, and " if self.or_local else ""
 
-    def check_id(self, repo_id: str) -> None:
+    def check_names(self) -> None:
         """Raise `InputError` for what cannot be a repository's id or a revision."""
+        if "/" not in self.repo_id and not self.writing:
+            reason = "no such folder, and no such name in the store; the Hub's are called USER/NAME"
+            raise InputError(f"{self.what}: {reason if self.or_local else f'is {_NO_NAME}'}")
         try:
-            validate_repo_id(repo_id)
-        except HFValidationError as error:
+            validate_repo_id(self.repo_id)
+        except errors.HFValidationError as error:
             raise InputError(f"{self.what}: {self.no_folder or 'is '}{_NO_NAME}") from error
         if self.revision is not None and (not REVISION.fullmatch(self.revision) or ".." in self.revision):
             raise InputError(f"{self.what}: revision {self.revision!r} is no name of a branch, tag or commit")
 
     @contextmanager
-    def talking(self) -> Iterator[None]:
+    def talking(self) -> Iterator["_Exchange"]:
         """Turn the client's failures into one line, and let it wait no longer than `PATIENCE` for an answer."""
+        self.check_names()
         session = get_session()
         before, session.timeout = session.timeout, PATIENCE
         try:
-            yield
+            yield self
         except _FAULTS as error:
             raise InputError(f"{self.what}: {self.explain(error)}") from error
         finally:
@@ -88,21 +89,21 @@ class _Exchange:
         """Say in one line what a failure means and what to do."""
         error = _cause(error)
         status, said = _status(error), " ".join(str(error).split())[:200] or type(error).__name__
-        if isinstance(error, OfflineModeIsEnabled):
+        if isinstance(error, errors.OfflineModeIsEnabled):
             return "HF_HUB_OFFLINE is set, so that the Hub is not asked; unset it"
-        if isinstance(error, LocalTokenNotFoundError) or (self.writing and status == 401):
+        if isinstance(error, errors.LocalTokenNotFoundError) or (self.writing and status == 401):
             return f"nobody is logged in to the Hub, or the token is not valid any more; {_LOGIN}"
-        if isinstance(error, RevisionNotFoundError):
+        if isinstance(error, errors.RevisionNotFoundError):
             return f"the Hub has it, but at no revision {self.revision!r}"
         if status == 403 and self.writing:
             return f"not allowed; it takes a token that may write there: {_LOGIN}"
-        if isinstance(error, RepositoryNotFoundError) or (status in (401, 403, 404) and not self.writing):
+        if isinstance(error, errors.RepositoryNotFoundError) or (status in (401, 403, 404) and not self.writing):
             none = f"{self.no_folder}the Hub has none of that name, or a private one"
             return f"{none}: check the spelling, or {_LOGIN}"
         if status is not None:
             reason = error.response.reason_phrase
             return f"the Hub fails ({status} {reason}); try again later" if _unreachable(error) else f"refused: {said}"
-        if isinstance(error, HTTPError):
+        if isinstance(error, errors.HTTPError):
             return f"the connection to the Hub fails ({said}); try again"
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk is full, of {constants.HF_HUB_CACHE}; free some of it, or name another place by HF_HOME"
@@ -114,26 +115,16 @@ def fetch_adapter(name: str, revision: str | None = None, *, or_local: bool = Fa
     """Fetch an adapter's files, and no others, into the Hub's own cache; return the folder there.
 
     Files are compared with the Hub's checksums. Without a connection, or when the Hub fails, a whole copy in the cache serves.
-
-    Args:
-        name: USER/NAME.
-        or_local: whether the user may have meant a folder or a name in the store; messages then say that there is none.
-
-    Raises `InputError` for what is no adapter, not reachable, or damaged on the way.
+    `or_local`: see `_Exchange`. Raises `InputError` for what is no adapter, not reachable, or damaged on the way.
     """
-    request = _Exchange(_named("adapter", name), revision, or_local=or_local)
-    if "/" not in name:
-        reason = "no such folder, and no such name in the store; the Hub's are called USER/NAME"
-        raise InputError(f"{request.what}: {reason if or_local else f'is {_NO_NAME}'}")
-    request.check_id(name)
-    with request.talking():
+    with _Exchange("adapter", name, revision, or_local=or_local).talking() as request:
         try:
             time = constants.HF_HUB_ETAG_TIMEOUT
             listed = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=time)
-        except (HTTPError, OfflineModeIsEnabled) as error:
+        except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:
             if not _unreachable(error):
                 raise
-            return _cached(request, name, error)
+            return _cached(request, error)
         siblings = {sibling.rfilename: sibling for sibling in listed.siblings or []}
         _check_listing(request.what, siblings)
         # The weights last: where they are in the cache, so is all the rest.
@@ -142,7 +133,7 @@ def fetch_adapter(name: str, revision: str | None = None, *, or_local: bool = Fa
             large = siblings[file].lfs
             _check_sum(request.what, path, large.sha256 if large else siblings[file].blob_id)
         if revision != listed.sha:  # by its name once more, which the cache then knows when there is no connection
-            with suppress(HTTPError, OSError):
+            with suppress(errors.HTTPError, OSError):
                 hf_hub_download(name, CONFIG, revision=revision)
     return _checked(request.what, path.parent)
 
@@ -171,9 +162,7 @@ def push(
 
     Raises `InputError` for an adapter that others could not load, and for what the Hub refuses.
     """
-    request = _Exchange(_named("push to", repo_id), revision, writing=True)
-    request.check_id(repo_id)
-    with request.talking():
+    with _Exchange("push to", repo_id, revision, writing=True).talking() as request:
         api = HfApi(token=token)
         repo_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
         files = published(adapter, repo_id, licence, base_model_id)
@@ -195,9 +184,7 @@ def push(
 
 def check_push(repo_id: str, token: str | None = None) -> None:
     """Raise `InputError` unless this user may publish under this name: asked before hours of training."""
-    request = _Exchange(_named("push to", repo_id), writing=True)
-    request.check_id(repo_id)
-    with request.talking():
+    with _Exchange("push to", repo_id, writing=True).talking() as request:
         api = HfApi(token=token)
         user = api.whoami()
         owner = repo_id.split("/")[0] if "/" in repo_id else user["name"]
@@ -205,17 +192,13 @@ def check_push(repo_id: str, token: str | None = None) -> None:
             raise InputError(f"{request.what}: the Hub knows you as {user['name']}, who may not publish as {owner}")
         if ((user.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
             raise InputError(f"{request.what}: the token may only read; make one that may write, and {_LOGIN}")
-        with suppress(RepositoryNotFoundError):  # it will be made
+        with suppress(errors.RepositoryNotFoundError):  # it will be made
             api.auth_check(repo_id if "/" in repo_id else f"{owner}/{repo_id}", write=True)
 
 
-def _named(what: str, name: str) -> str:
-    return f"{what} {name if name.isprintable() else repr(name)}"
-
-
 def _cause(error: BaseException) -> BaseException:
-    """The failure behind what the client says of it."""
-    while isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__:
+    """Find the failure behind what the client says of it."""
+    while isinstance(error, errors.LocalEntryNotFoundError | RuntimeError) and error.__cause__:
         error = error.__cause__
     return error
 
@@ -225,14 +208,14 @@ def _status(error: BaseException) -> int | None:
 
 
 def _unreachable(error: BaseException) -> bool:
-    """Whether there was no answer, or one of a Hub in trouble."""
+    """Tell whether there was no answer, or one of a Hub in trouble."""
     status = _status(error)
     return status is None or status >= 500 or status in (408, 429)
 
 
-def _cached(request: _Exchange, name: str, error: BaseException) -> Path:
-    """The folder of a whole copy in the Hub's cache. Raises `InputError` where there is none."""
-    found = [try_to_load_from_cache(name, file, revision=request.revision) for file in (CONFIG, WEIGHTS)]
+def _cached(request: _Exchange, error: BaseException) -> Path:
+    """Find the folder of a whole copy in the Hub's cache. Raises `InputError` where there is none."""
+    found = [try_to_load_from_cache(request.repo_id, file, revision=request.revision) for file in (CONFIG, WEIGHTS)]
     why = request.explain(error)
     if not all(isinstance(path, str) for path in found):
         none = f"{'no such folder, ' if request.or_local else ''}no whole copy of it in the Hub's cache"
@@ -274,9 +257,8 @@ def _check_sum(what: str, path: Path, expected: str | None) -> None:
 
 def _checked(what: str, folder: Path) -> Path:
     """Return the folder, unless its weights are not those that its manifest was written for."""
-    try:
-        expected = read_manifest(folder).get("files", {}).get(WEIGHTS)
-    except InputError as error:
-        raise InputError(*(f"{what}: {problem}" for problem in error.problems)) from error
-    _check_sum(what, folder / WEIGHTS, expected)
+    problems: list[str] = []
+    manifest = collect_errors(problems, read_manifest, folder)
+    raise_all([f"{what}: {problem}" for problem in problems])
+    _check_sum(what, folder / WEIGHTS, manifest.get("files", {}).get(WEIGHTS))
     return folder

@@ -24,7 +24,7 @@ from blip2vqa.utils.files import flush_to_disk, new_folder
 
 _TEMPORARY = ".adapter-tmp"
 _STALE = 24 * 3600
-"""Seconds after which a temporary folder is taken to be a dead process's."""
+"""Seconds after which a temporary folder is taken to be what a killed process left, and deleted."""
 
 
 def default_store() -> Path:
@@ -71,13 +71,10 @@ def add(
 ) -> Path:
     """Copy the adapter in the folder `source` into a store, the files that it needs and no others; return its folder there.
 
-    Args:
-        name: its name in the store, by default the last part of `called`.
-        convert_pickle: where the weights are a pickle, read the tensors alone and keep them as safetensors.
-        called: what the user calls the adapter, by default `source`.
-
-    Raises `InputError` for an adapter that is refused, a name that is taken, or a store that cannot be written to; the
-    store is then as it was.
+    `called`: what the user calls the adapter, by default `source`; `name`: its name in the store, by default the last part of
+    `called`. `convert_pickle`: where the weights are a pickle, read the tensors alone and keep them as safetensors. Raises
+    `InputError` for an adapter that is refused, a name that is taken, or a store that cannot be written to; the store is then
+    as it was.
     """
     source, called = Path(source), called or str(source)
     pickle = pickled_weights(source) if convert_pickle and not (source / WEIGHTS).exists() else None
@@ -138,7 +135,10 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     absent = [folder for folder in (final.parent, *final.parent.parents) if not os.path.lexists(folder)]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(final.parent)
+        for left in final.parent.glob(f".*{_TEMPORARY}"):
+            with suppress(FileNotFoundError):  # another process was first
+                if time.time() - left.lstat().st_mtime > _STALE:
+                    shutil.rmtree(left, ignore_errors=True)
         with new_folder(final, _TEMPORARY) as folder:
             folder.chmod(0o755)  # an adapter in a shared store is for everybody
             yield folder
@@ -159,43 +159,29 @@ def _store(store: str | Path | None) -> Path:
     return default_store() if store is None else Path(store)
 
 
-def _sweep(store: Path) -> None:
-    """Delete the temporary folders that killed processes left."""
-    for folder in store.glob(f".*{_TEMPORARY}"):
-        with suppress(FileNotFoundError):  # another process was first
-            if time.time() - folder.lstat().st_mtime > _STALE:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
 def _described(folder: Path) -> dict:
     entry = {"name": folder.name}
     entry |= dict.fromkeys(("task", "base", "rank", "roles", "score", "size", "date", "problem"))
     try:
         check_name(folder.name)
-        found = check_folder(folder, folder.name, weights="header")
+        config, manifest, metrics = check_folder(folder, folder.name, weights="header")
         files = [file.stat() for file in map(folder.joinpath, ADAPTER_FILES) if file.is_file()]
         written = (folder / WEIGHTS).stat().st_mtime
     except InputError as error:
         return entry | {"problem": error.problems[0]}
     except OSError as error:
         return entry | {"problem": f"adapter {folder.name}: is not readable: {error.strerror}"}
-    config, manifest = found.config, found.manifest
+    ends = {module.rpartition(".")[2] for module in config["target_modules"]}
+    by_name = {ROLE_ALIASES.get(end, end) for end in ends}
     return entry | {
         "task": manifest.get("task"),
         "base": manifest.get("base_model_id") or config.get("base_model_name_or_path"),
         "rank": config["r"],
-        "roles": manifest.get("roles") or _roles(config["target_modules"]),
-        "score": _score(found.metrics or manifest.get("metrics") or {}),
+        "roles": manifest.get("roles") or [role for role in ROLES if role in by_name],
+        "score": _score(metrics or manifest.get("metrics") or {}),
         "size": sum(file.st_size for file in files),
         "date": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
     }
-
-
-def _roles(modules: list[str]) -> list[str]:
-    """Find the roles of adapted modules, as far as the modules' names tell."""
-    ends = {name.rpartition(".")[2] for name in modules}
-    found = {ROLE_ALIASES.get(end, end) for end in ends}
-    return [role for role in ROLES if role in found]
 
 
 def _score(metrics: dict[str, dict]) -> dict | None:

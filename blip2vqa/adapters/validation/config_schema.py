@@ -40,12 +40,9 @@ _SETTING = re.compile(r"(?!(self|cls)$)[A-Za-z_][A-Za-z0-9_]{0,99}")
 _INITS = re.compile(r"gaussian|eva|olora|pissa|pissa_niter_[0-9]{1,3}|corda|loftq|orthogonal|lora_ga|mica")
 
 
-def _is_index(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 31
-
-
 def _are_layers(value: object) -> bool:
-    return value is None or _is_index(value) or (isinstance(value, list) and all(map(_is_index, value)))
+    numbers = value if isinstance(value, list) else [] if value is None else [value]
+    return all(type(number) is int and 0 <= number < 1 << 31 for number in numbers)
 
 
 def _is_start(value: object) -> bool:

@@ -11,7 +11,6 @@ snapshot to the blobs of the same repository, are its way to keep files.
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft
@@ -54,27 +53,15 @@ def too_large(file: str, size: int) -> str | None:
     return f"has {size:,} bytes; at most {limit:,} are read" if size > limit else None
 
 
-@dataclass(frozen=True)
-class Contents:
-    """The JSON files of an adapter's folder, found to be sound; {} for one that is not there."""
+def check_folder(folder: Path, name: str, weights: str = "values") -> tuple[dict, dict, dict]:
+    """Return (configuration, manifest, scores) of an adapter, unless something in its folder is not safe to load.
 
-    config: dict
-    manifest: dict
-    metrics: dict
-    """{} also where the file holds no scores."""
+    Manifest and scores are {} where there are none, or no sound ones of the latter. Files are opened only where the names and
+    sizes in the folder are in order, and values read only where the header is.
 
-
-def check_folder(folder: Path, name: str, weights: str = "values") -> Contents:
-    """Return what an adapter's JSON files hold, unless something in its folder is not safe to load.
-
-    Files are opened only where the names and sizes in the folder are in order, and values read only where the header is.
-
-    Args:
-        name: what its user calls it.
-        weights: how closely they are looked at: their `values`, their `header` alone (quick: without torch and PEFT), or
-            not at all, `pickled`, since they are still to be converted.
-
-    Raises `InputError` with the problems found.
+    `name`: what its user calls it. `weights`: how closely they are looked at: their `values`, their `header` alone (quick:
+    without torch and PEFT), or not at all, `pickled`, since they are still to be converted. Raises `InputError` with the
+    problems found.
     """
     folder, problems, unreadable = Path(folder), [], []
     try:
@@ -96,7 +83,7 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> Contents:
     more = len(problems) - _SHOWN
     several = [f"{label}: {more} more problems like these"] if more > 0 else []
     raise_all([f"{label}: {problem}" for problem in problems[:_SHOWN]] + several)
-    return Contents(config, manifest, {} if problems_of(Metrics, metrics) else metrics)
+    return config, manifest, {} if problems_of(Metrics, metrics) else metrics
 
 
 def _check_entries(folder: Path, pickled: bool) -> None:
@@ -122,21 +109,17 @@ def _check_entries(folder: Path, pickled: bool) -> None:
             problems.append(f"{name} {problem}")
     if not os.path.lexists(folder / CONFIG):
         problems.append(f"the folder holds no {CONFIG}, so it is not an adapter")
-    if not pickled:
-        problems += _pickle_problems(folder)
-    raise_all(problems)
-
-
-def _pickle_problems(folder: Path) -> list[str]:
-    pickle, has_weights = pickled_weights(folder), os.path.lexists(folder / WEIGHTS)
+    pickle, has_weights = None if pickled else pickled_weights(folder), os.path.lexists(folder / WEIGHTS)
     if pickle and has_weights:
-        return [f"{pickle.name} is a pickle, which can run code, beside {WEIGHTS}; remove it"]
-    if pickle:
-        return [
+        problems.append(f"{pickle.name} is a pickle, which can run code, beside {WEIGHTS}; remove it")
+    elif pickle:
+        problems.append(
             f"its weights are a pickle, {pickle.name}, which can run code when it is read; "
             "exchange.py add with --convert_pickle reads nothing but tensors from it and keeps them without"
-        ]
-    return [] if has_weights else [f"the folder holds no {WEIGHTS}"]
+        )
+    elif not (pickled or has_weights):
+        problems.append(f"the folder holds no {WEIGHTS}")
+    raise_all(problems)
 
 
 def _read_json(file: Path, finite: bool) -> object:
