@@ -137,10 +137,9 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
 
 
 def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
-    """Put one adapter on its loaded base (in place), for inference, as the `CURRENT` one.
+    """Add an adapter's updates to the weights of its loaded base (in place); where these are quantized, keep it beside them.
 
-    Its updates are added to the base's own weights, so that they cost no time; where these are quantized, they stay beside
-    them.
+    For inference, under `CURRENT`.
     """
     if loaded.quantization != "none":
         add_adapters(loaded, {CURRENT: adapter})

@@ -117,8 +117,7 @@ class Adapters:
         modules = dict(self.loaded.base.named_modules())
         updates, others = _weights(adapter)
         problems = _unserved(self.loaded, adapter, updates, others, modules)
-        if problems:
-            raise InputError(*problems)
+        raise_all(problems)
         self._known[ref], self._layers[ref] = adapter, frozenset(updates)
         for layer in updates.keys() - self._hooks.keys():
             self._hooks[layer] = modules[layer].register_forward_hook(partial(self._update, layer))

@@ -14,16 +14,9 @@ import bitsandbytes.functional as bnb
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, LlamaForCausalLM, OPTForCausalLM, T5ForConditionalGeneration
+from transformers import AutoConfig, LlamaForCausalLM, OPTForCausalLM, T5ForConditionalGeneration, utils
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
-from transformers.utils import (
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    WEIGHTS_INDEX_NAME,
-    WEIGHTS_NAME,
-    cached_file,
-)
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from blip2vqa.adapters.validation.safe_weights import TYPES
@@ -213,9 +206,7 @@ def write_tensors(path: Path, stored: dict[str, torch.Tensor], read: Callable[[s
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for key, entry in stored.items():
         begin, end = end, end + entry.nbytes
-        header[key] = {
-            "dtype": _DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end],
-        }  # fmt: skip
+        header[key] = {"dtype": _DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
@@ -229,14 +220,13 @@ def write_tensors(path: Path, stored: dict[str, torch.Tensor], read: Callable[[s
 
 def _weight_files(base_model_id: str, revision: str | None) -> list[Path]:
     """List the files that `from_pretrained` would read, in its order of preference."""
-    for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
-        found = cached_file(base_model_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        if found is None:
-            continue
-        if name in (SAFE_WEIGHTS_NAME, WEIGHTS_NAME):
+    for name in (utils.SAFE_WEIGHTS_NAME, utils.SAFE_WEIGHTS_INDEX_NAME, utils.WEIGHTS_NAME, utils.WEIGHTS_INDEX_NAME):
+        found = utils.cached_file(base_model_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if found and name in (utils.SAFE_WEIGHTS_NAME, utils.WEIGHTS_NAME):
             return [Path(found)]
-        return [Path(f) for f in get_checkpoint_shard_files(base_model_id, found, revision=revision)[0]]
-    raise OSError(f"there is no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME} in it, nor an index of their parts")
+        if found:
+            return [Path(f) for f in get_checkpoint_shard_files(base_model_id, found, revision=revision)[0]]
+    raise OSError(f"there is no {utils.SAFE_WEIGHTS_NAME} or {utils.WEIGHTS_NAME} in it, nor an index of their parts")
 
 
 def _places(model: nn.Module, readers: Iterable) -> tuple[dict, frozenset[str]]:

@@ -93,10 +93,9 @@ class Adapter:
 
 
 def read_adapter(folder: Path, name: str | None = None, revision: str | None = None) -> Adapter:
-    """Open the adapter in a folder; its weights are read when they are asked for.
+    """Open the adapter in a folder, by the name that the user gives it; its weights are read when they are asked for.
 
-    `name`: what the user calls it, by default the folder. Raises `InputError`, with every problem found, for what is no adapter
-    or not safe to load.
+    Raises `InputError`, with every problem found, for what is no adapter or not safe to load.
     """
     name = name or str(folder)
     _, manifest, _ = check_folder(folder, name)

@@ -21,13 +21,9 @@ RESULTS = {"adapter": (None, ""), "blind": ("blind", ", blind baseline"), "swapp
 
 
 def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, licence: str | None = None) -> str:
-    """Write README.md of an adapter.
+    """Write README.md of an adapter. What `manifest` or `metrics` (as in metrics.json) do not say is left out of the text.
 
-    Args:
-        manifest: what the adapter knows of itself. What is missing is left out of the text.
-        metrics: as in metrics.json: `base`, `adapter`, `blind`, `swapped`; may be empty.
-        repo_id: where it is published; its commands then run as they stand.
-        licence: the Hub's name of one, such as `mit`. None is invented.
+    `repo_id`: where it is published; its commands then run as they stand. `licence`: the Hub's name of one, such as `mit`.
     """
     manifest = manifest | {"family": (manifest.get("family") or "BLIP-2").split()[0]}  # "BLIP-2", of "BLIP-2 with OPT"
     present, main = present_rows(metrics), main_metric(metrics.get("adapter") or {})
@@ -39,7 +35,6 @@ def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, lic
         licence=licence,
         called=repo_id or FOLDER,
         captions=manifest.get("task") == "caption",
-        base=_base(manifest),
         base_on_hub=is_hub_id(manifest.get("base_model_id") or ""),
         front_matter=_front_matter(manifest, metrics, shown, repo_id, licence),
         settings=_settings(manifest),
@@ -105,15 +100,6 @@ def _title(metric: Metric) -> str:
 def _with_scorer(metric: Metric, scores: dict) -> str:
     scorer = scores.get("bertscore_scorer")
     return f"{_title(metric)} ({scorer})" if metric.needs is Needs.ENCODER and scorer else _title(metric)
-
-
-def _base(manifest: dict) -> str:
-    base, revision = manifest.get("base_model_id"), manifest.get("base_model_revision")
-    if not base:
-        return "a base model that the manifest does not name"
-    if not is_hub_id(base):
-        return f"the local base model `{Path(base).name}`"  # the folder it lies in is the user's own affair
-    return f"[{base}](https://huggingface.co/{base})" + (f" at revision `{revision}`" if revision else "")
 
 
 def _settings(manifest: dict) -> dict[str, object]:

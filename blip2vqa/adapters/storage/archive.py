@@ -118,9 +118,7 @@ def _name_once(temporary: Path, output: Path) -> None:
     """Give a file its name. Raises FileExistsError rather than replacing a file that came meanwhile."""
     try:
         os.link(temporary, output)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
+    except OSError:  # also of a file system without links
         if os.path.lexists(output):
             raise FileExistsError from None
         os.rename(temporary, output)

@@ -8,17 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    ModelCard,
-    constants,
-    errors,
-    get_session,
-    hf_hub_download,
-    try_to_load_from_cache,
-)
+import huggingface_hub as hf
+from huggingface_hub import constants, errors
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
@@ -76,7 +67,7 @@ class _Exchange:
     def talking(self) -> Iterator["_Exchange"]:
         """Turn the client's failures into one line, and let it wait no longer than `PATIENCE` for an answer."""
         self.check_names()
-        session = get_session()
+        session = hf.get_session()
         before, session.timeout = session.timeout, PATIENCE
         try:
             yield self
@@ -120,7 +111,7 @@ def fetch_adapter(name: str, revision: str | None = None, *, or_local: bool = Fa
     with _Exchange("adapter", name, revision, or_local=or_local).talking() as request:
         try:
             time = constants.HF_HUB_ETAG_TIMEOUT
-            listed = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=time)
+            listed = hf.HfApi().model_info(name, revision=revision, files_metadata=True, timeout=time)
         except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:
             if not _unreachable(error):
                 raise
@@ -129,12 +120,12 @@ def fetch_adapter(name: str, revision: str | None = None, *, or_local: bool = Fa
         _check_listing(request.what, siblings)
         # The weights last: where they are in the cache, so is all the rest.
         for file in sorted(siblings.keys() & set(ADAPTER_FILES), key=lambda file: (file == WEIGHTS, file)):
-            path = Path(hf_hub_download(name, file, revision=listed.sha))
+            path = Path(hf.hf_hub_download(name, file, revision=listed.sha))
             large = siblings[file].lfs
             _check_sum(request.what, path, large.sha256 if large else siblings[file].blob_id)
         if revision != listed.sha:  # by its name once more, which the cache then knows when there is no connection
             with suppress(errors.HTTPError, OSError):
-                hf_hub_download(name, CONFIG, revision=revision)
+                hf.hf_hub_download(name, CONFIG, revision=revision)
     return _checked(request.what, path.parent)
 
 
@@ -163,10 +154,10 @@ def push(
     Raises `InputError` for an adapter that others could not load, and for what the Hub refuses.
     """
     with _Exchange("push to", repo_id, revision, writing=True).talking() as request:
-        api = HfApi(token=token)
+        api = hf.HfApi(token=token)
         repo_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
         files = published(adapter, repo_id, licence, base_model_id)
-        ModelCard(files[CARD].decode()).validate(repo_type="model")  # before anything is made there
+        hf.ModelCard(files[CARD].decode()).validate(repo_type="model")  # before anything is made there
         url = str(api.create_repo(repo_id, private=private, exist_ok=True))
         there = api.model_info(repo_id, timeout=PATIENCE)
         if bool(there.private) != private:
@@ -176,8 +167,8 @@ def push(
             api.create_branch(repo_id, branch=revision, exist_ok=True)
             there = api.model_info(repo_id, revision=revision, timeout=PATIENCE)
         stale = {sibling.rfilename for sibling in there.siblings or []} & set(ADAPTER_FILES) - files.keys()
-        changes = [CommitOperationAdd(file, content) for file, content in files.items()]
-        changes += [CommitOperationDelete(file) for file in sorted(stale)]
+        changes = [hf.CommitOperationAdd(file, content) for file, content in files.items()]
+        changes += [hf.CommitOperationDelete(file) for file in sorted(stale)]
         api.create_commit(repo_id, changes, commit_message="An adapter", revision=revision)
     return url
 
@@ -185,7 +176,7 @@ def push(
 def check_push(repo_id: str, token: str | None = None) -> None:
     """Raise `InputError` unless this user may publish under this name: asked before hours of training."""
     with _Exchange("push to", repo_id, writing=True).talking() as request:
-        api = HfApi(token=token)
+        api = hf.HfApi(token=token)
         user = api.whoami()
         owner = repo_id.split("/")[0] if "/" in repo_id else user["name"]
         if owner not in {user["name"], *(group["name"] for group in user.get("orgs") or [])}:
@@ -215,7 +206,7 @@ def _unreachable(error: BaseException) -> bool:
 
 def _cached(request: _Exchange, error: BaseException) -> Path:
     """Find the folder of a whole copy in the Hub's cache. Raises `InputError` where there is none."""
-    found = [try_to_load_from_cache(request.repo_id, file, revision=request.revision) for file in (CONFIG, WEIGHTS)]
+    found = [hf.try_to_load_from_cache(request.repo_id, file, revision=request.revision) for file in (CONFIG, WEIGHTS)]
     why = request.explain(error)
     if not all(isinstance(path, str) for path in found):
         none = f"{'no such folder, ' if request.or_local else ''}no whole copy of it in the Hub's cache"

@@ -49,7 +49,7 @@ def list_store(store: str | Path | None = None) -> list[dict]:
     picture; None: not measured), size in bytes, date (ISO, when the weights were written), and `problem`: None, or the
     first reason why it is refused. What is not known is None. Raises `InputError` for a store that cannot be read.
     """
-    folder = _store(store)
+    folder = Path(store or default_store())
     if not folder.is_dir():
         if store is None:
             return []
@@ -116,7 +116,7 @@ def own_name(adapter: str) -> str:
 
 def folder_of(name: str, store: str | Path | None = None) -> Path:
     """Return where an adapter of that name lies in a store, or would."""
-    return _store(store) / check_name(name)
+    return Path(store or default_store()) / check_name(name)
 
 
 @contextmanager
@@ -153,10 +153,6 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
         with suppress(OSError):  # of one that holds something by now
             for folder in absent:
                 folder.rmdir()
-
-
-def _store(store: str | Path | None) -> Path:
-    return default_store() if store is None else Path(store)
 
 
 def _described(folder: Path) -> dict:
