@@ -204,8 +204,6 @@ def write_adapter(
     `whole`: weights to hold as they are, as `whole_modules` gives them. Raises `InputError` where the folder exists.
     """
     deltas, ranks = _plain_ranks(deltas)
-    base = manifest.get("base_model_id") or like.base_model_id
-    revision = manifest.get("base_model_revision") or like.base_model_revision
     rank = largest_rank(deltas)
     config = LoraConfig(
         r=rank,
@@ -214,8 +212,8 @@ def write_adapter(
         alpha_pattern=dict(ranks),
         lora_dropout=0.0,
         modules_to_save=like.config.modules_to_save if whole else None,
-        base_model_name_or_path=base,
-        revision=revision,
+        base_model_name_or_path=manifest.get("base_model_id") or like.base_model_id,
+        revision=manifest.get("base_model_revision") or like.base_model_revision,
         task_type=like.config.task_type,
         inference_mode=True,
     )

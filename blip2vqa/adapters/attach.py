@@ -137,10 +137,7 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
 
 
 def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
-    """Add an adapter's updates to the weights of its loaded base (in place); where these are quantized, keep it beside them.
-
-    For inference, under `CURRENT`.
-    """
+    """Merge an adapter, as `CURRENT`, into its loaded base (in place); where weights are quantized, it stays beside them."""
     if loaded.quantization != "none":
         add_adapters(loaded, {CURRENT: adapter})
         return

@@ -148,10 +148,9 @@ class Checkpoint:
         """Read a parameter as it is stored; a quantized one in float32."""
         reader, key = self.places[name]
         weight = reader.read(key)
-        return weight if weight.is_floating_point() else self._dequantize(weight, key)
-
-    def _dequantize(self, weight: torch.Tensor, key: str) -> torch.Tensor:
-        """Dequantize as the layers of bitsandbytes do: 8 bits with a scale for each row, 4 bits with one for each block."""
+        if weight.is_floating_point():
+            return weight
+        # As the layers of bitsandbytes do: 8 bits have a scale for each row, 4 bits one for each block.
         where = {stored: reader for reader in self.readers for stored in reader.stored}
         if weight.dtype == torch.int8:
             scales = f"{key.removesuffix('weight')}SCB"

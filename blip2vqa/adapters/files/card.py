@@ -15,7 +15,6 @@ from blip2vqa.utils.formatting import MISSING
 
 TASKS = {"vqa": "visual-question-answering", "caption": "image-to-text"}  # the Hub's names
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-FOLDER = "THIS_FOLDER"  # what commands call an adapter that is not on the Hub
 # Of the model index: the configuration of the data, and what stands behind the metric's name. The adapter's own come first.
 RESULTS = {"adapter": (None, ""), "blind": ("blind", ", blind baseline"), "swapped": ("swapped", ", images swapped")}
 
@@ -33,7 +32,7 @@ def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, lic
         manifest,
         repo_id=repo_id,
         licence=licence,
-        called=repo_id or FOLDER,
+        called=repo_id or "THIS_FOLDER",
         captions=manifest.get("task") == "caption",
         base_on_hub=is_hub_id(manifest.get("base_model_id") or ""),
         front_matter=_front_matter(manifest, metrics, shown, repo_id, licence),

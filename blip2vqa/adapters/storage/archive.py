@@ -22,7 +22,6 @@ from blip2vqa.utils.files import flush_to_disk
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CHECKSUMS = "checksums.json"
-_MAX_ENTRIES = 100
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, IndexError,
 )  # fmt: skip
@@ -55,7 +54,12 @@ def export(adapter: Adapter, output: str | Path) -> Path:
             with packed.open("wb") as file:
                 pack_files(adapter.folder, name, file)
             flush_to_disk(packed)
-            _name_once(packed, output)
+            try:
+                os.link(packed, output)  # which fails, rather than replace a file that came meanwhile
+            except OSError:  # also of a file system without links
+                if os.path.lexists(output):
+                    raise FileExistsError from None
+                os.rename(packed, output)
     except FileExistsError as error:
         raise InputError(f"archive {output}: exists already; choose another name, or remove it") from error
     except OSError as error:
@@ -114,20 +118,10 @@ def _entry(name: str, size: int) -> zipfile.ZipInfo:
     return entry
 
 
-def _name_once(temporary: Path, output: Path) -> None:
-    """Give a file its name. Raises FileExistsError rather than replacing a file that came meanwhile."""
-    try:
-        os.link(temporary, output)
-    except OSError:  # also of a file system without links
-        if os.path.lexists(output):
-            raise FileExistsError from None
-        os.rename(temporary, output)
-
-
 def _check_entries(archive: zipfile.ZipFile, what: str) -> dict[str, zipfile.ZipInfo]:
     """Map each name to its entry. Raises `InputError` for what is no plain file of an adapter, or beyond its limit."""
     listed = archive.infolist()
-    if len(listed) > _MAX_ENTRIES:
+    if len(listed) > 100:
         raise InputError(f"{what}: has {len(listed)} entries; an adapter has at most {len(ADAPTER_FILES) + 1} files")
     entries, problems = {}, []
     for entry in listed:

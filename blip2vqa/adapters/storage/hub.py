@@ -22,7 +22,6 @@ from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 logger = logging.getLogger(__name__)
 
 PICKLED = "adapter_model.bin"
-REVISION = re.compile(r"\w[\w./+-]*")
 PATIENCE = 60
 """Seconds to wait for a word of the Hub where the client itself would wait for ever: while it uploads."""
 # The first: of the HTTP library under the client, whichever that is. The last three: answers that make no sense to the client.
@@ -60,7 +59,7 @@ class _Exchange:
             validate_repo_id(self.repo_id)
         except errors.HFValidationError as error:
             raise InputError(f"{self.what}: {self.no_folder or 'is '}{_NO_NAME}") from error
-        if self.revision is not None and (not REVISION.fullmatch(self.revision) or ".." in self.revision):
+        if self.revision is not None and (not re.fullmatch(r"\w[\w./+-]*", self.revision) or ".." in self.revision):
             raise InputError(f"{self.what}: revision {self.revision!r} is no name of a branch, tag or commit")
 
     @contextmanager
@@ -78,7 +77,8 @@ class _Exchange:
 
     def explain(self, error: BaseException) -> str:
         """Say in one line what a failure means and what to do."""
-        error = _cause(error)
+        while isinstance(error, errors.LocalEntryNotFoundError | RuntimeError) and error.__cause__:
+            error = error.__cause__
         status, said = _status(error), " ".join(str(error).split())[:200] or type(error).__name__
         if isinstance(error, errors.OfflineModeIsEnabled):
             return "HF_HUB_OFFLINE is set, so that the Hub is not asked; unset it"
@@ -185,13 +185,6 @@ def check_push(repo_id: str, token: str | None = None) -> None:
             raise InputError(f"{request.what}: the token may only read; make one that may write, and {_LOGIN}")
         with suppress(errors.RepositoryNotFoundError):  # it will be made
             api.auth_check(repo_id if "/" in repo_id else f"{owner}/{repo_id}", write=True)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Find the failure behind what the client says of it."""
-    while isinstance(error, errors.LocalEntryNotFoundError | RuntimeError) and error.__cause__:
-        error = error.__cause__
-    return error
 
 
 def _status(error: BaseException) -> int | None:

@@ -23,8 +23,6 @@ from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import flush_to_disk, new_folder
 
 _TEMPORARY = ".adapter-tmp"
-_STALE = 24 * 3600
-"""Seconds after which a temporary folder is taken to be what a killed process left, and deleted."""
 
 
 def default_store() -> Path:
@@ -98,9 +96,7 @@ def remove(name: str, store: str | Path | None = None) -> None:
         known = ", ".join(entry["name"] for entry in list_store(store)) if folder.parent.is_dir() else ""
         raise InputError(f"store {folder.parent}: holds no adapter {name}; it holds {known or 'none'}")
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=f".{name}.", suffix=_TEMPORARY, dir=folder.parent, ignore_cleanup_errors=True
-        ) as trash:
+        with tempfile.TemporaryDirectory(_TEMPORARY, ".", folder.parent, ignore_cleanup_errors=True) as trash:
             os.rename(folder, Path(trash) / name)
     except FileNotFoundError as error:
         raise InputError(f"store {folder.parent}: holds no adapter {name} any more") from error
@@ -135,9 +131,9 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     absent = [folder for folder in (final.parent, *final.parent.parents) if not os.path.lexists(folder)]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        for left in final.parent.glob(f".*{_TEMPORARY}"):
+        for left in final.parent.glob(f".*{_TEMPORARY}"):  # by a process that was killed, if it is older than a day
             with suppress(FileNotFoundError):  # another process was first
-                if time.time() - left.lstat().st_mtime > _STALE:
+                if time.time() - left.lstat().st_mtime > 24 * 3600:
                     shutil.rmtree(left, ignore_errors=True)
         with new_folder(final, _TEMPORARY) as folder:
             folder.chmod(0o755)  # an adapter in a shared store is for everybody

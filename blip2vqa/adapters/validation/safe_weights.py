@@ -25,7 +25,6 @@ TYPES = {
 }  # fmt: skip
 """The format's name → torch's, and bytes."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_BLOCK = 1 << 18
 _LORA = re.compile(r"(.+)\.lora_(?:(A|B)\.weight|(magnitude)_vector(?:\.weight)?|B\.(bias))")
 
 
@@ -171,7 +170,7 @@ def not_finite(file: Path, places: dict[str, Place]) -> list[str]:
             kind, size = TYPES[place.dtype]
             values = torch.frombuffer(data, dtype=getattr(torch, kind), count=place.size // size, offset=place.begin)
             # Smallest and largest are NaN where one value is; several times as fast as asking every value.
-            if not all(torch.stack(block.aminmax()).isfinite().all() for block in values.split(_BLOCK)):
+            if not all(torch.stack(block.aminmax()).isfinite().all() for block in values.split(1 << 18)):
                 found.append(name)
             del values  # which holds on to the file
     return found
