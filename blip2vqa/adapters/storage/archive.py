@@ -113,7 +113,7 @@ def pack_files(folder: Path, name: str, output: BinaryIO) -> None:
 
 def _entry(name: str, size: int) -> zipfile.ZipInfo:
     """Describe a file of the archive, stored as it is: weights hardly shrink, and other compressors would make other bytes."""
-    entry = zipfile.ZipInfo(name)  # of 1980, by default
+    entry = zipfile.ZipInfo(name)  # dated 1980 by default, so that bytes do not depend on the day
     entry.create_system, entry.external_attr, entry.file_size = 3, (stat.S_IFREG | 0o644) << 16, size
     return entry
 
@@ -143,7 +143,7 @@ def _entry_problem(entry: zipfile.ZipInfo) -> str | None:
         "is an absolute path": name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name),
         "leads out of the store": ".." in re.split(r"[/\\]", name),
         "is a link": stat.S_ISLNK(mode),
-        "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10,  # of MS-DOS
+        "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10,  # the mark of a folder in MS-DOS
         "is no plain file": stat.S_IFMT(mode) not in (0, stat.S_IFREG),
         f"is no file of an adapter; those are {', '.join(ADAPTER_FILES)} and {CHECKSUMS}": (
             name not in (*ADAPTER_FILES, CHECKSUMS)
