@@ -143,7 +143,7 @@ def _entry_problem(entry: zipfile.ZipInfo) -> str | None:
         "is an absolute path": name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name),
         "leads out of the store": ".." in re.split(r"[/\\]", name),
         "is a link": stat.S_ISLNK(mode),
-        "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10,  # the mark of a folder in MS-DOS
+        "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10,  # MS-DOS's mark
         "is no plain file": stat.S_IFMT(mode) not in (0, stat.S_IFREG),
         f"is no file of an adapter; those are {', '.join(ADAPTER_FILES)} and {CHECKSUMS}": (
             name not in (*ADAPTER_FILES, CHECKSUMS)
