@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from shapes import circumstances, configuration
 
-from blip2vqa.adapters.base.checkpoints import Stored, upstream_class, write_tensors
+from blip2vqa.adapters.base.checkpoints import upstream_class, write_tensors
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.files.adapter import PREFIX, save_adapter
 from blip2vqa.adapters.resolve import open_adapter
@@ -110,7 +110,8 @@ def write_base(folder: Path, layers: int) -> None:
         count = torch.Size(shapes[name]).numel()
         return block.repeat(-(-count // len(block)))[:count].view(shapes[name])
 
-    write_tensors(folder / "model.safetensors", {n: Stored(torch.bfloat16, s) for n, s in shapes.items()}, read)
+    stored = {name: torch.empty(shape, dtype=torch.bfloat16, device="meta") for name, shape in shapes.items()}
+    write_tensors(folder / "model.safetensors", stored, read)
 
 
 def measure(operation: str, folder: Path) -> dict:

@@ -11,10 +11,9 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from torch.nn.functional import pad
 
-from blip2vqa.adapters.files.adapter import PREFIX, Adapter, save_adapter
-from blip2vqa.adapters.files.manifest import versions
+from blip2vqa.adapters.files.adapter import PREFIX, Adapter, save_adapter, versions
 from blip2vqa.adapters.validation.manifest_schema import USES
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.threads import one_thread
 
 A, B = "lora_A.weight", "lora_B.weight"
@@ -24,9 +23,6 @@ _LORA = re.compile(r"\.(lora_\w+(?:\.\w+)?)$")
 # OLoRA, CorDA, LoftQ, LoRA-GA) move a part of W into B·A first, or quantize W.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _REMEDY = "fuse it into its base (fuse), then take the difference to the base (extract)"
-
-ROUNDING = 4 * torch.finfo(torch.float32).eps
-"""Singular values below this share of the largest are what float32 factors leave of zeros."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +53,7 @@ Deltas = dict[str, Factors]
 
 
 def split_weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """Sort an adapter's weights into LoRA's and others.
-
-    Returns (module → its LoRA tensors by the end of their keys, such as `lora_A.weight`; name in the base → any other tensor).
-    """
+    """Return (module → its LoRA tensors by the ends of their keys, as in `lora_A.weight`; name in the base → other tensor)."""
     lora: dict[str, dict[str, torch.Tensor]] = {}
     others = {}
     for key, weight in adapter.weights.items():
@@ -102,25 +95,21 @@ def read_deltas(adapter: Adapter) -> Deltas:
             deltas[module] = Factors(tensors[A].float(), tensors[B].float() * scaling)
     if not lora:
         problems.append(f"adapter {adapter.name}: holds no LoRA weights")
-    if problems:
-        raise InputError(*problems)
+    raise_all(problems)
     return deltas
 
 
 def more_than_deltas(config: LoraConfig) -> list[str]:
     """List what an adapter does beside adding scaling · B·A to weights."""
-    found = []
-    if config.use_dora:
-        found.append("DoRA's magnitudes rescale the base's weights beside adding ΔW")
-    if config.init_lora_weights not in _PLAIN_STARTS:
-        found.append(f"it started with {config.init_lora_weights}, which changes the base's own weights")
-    if config.bias != "none" or config.lora_bias:
-        found.append("it has biases of its own")
-    rebuilt = ("layer_replication", "target_parameters", "trainable_token_indices")
+    start, rebuilt = config.init_lora_weights, ("layer_replication", "target_parameters", "trainable_token_indices")
     used = variants_used(config) + [name for name in rebuilt if getattr(config, name)]
-    if used:
-        found.append(f"it uses {', '.join(used)} of PEFT")
-    return found
+    found = {
+        "DoRA's magnitudes rescale the base's weights beside adding ΔW": config.use_dora,
+        f"it started with {start}, which changes the base's own weights": start not in _PLAIN_STARTS,
+        "it has biases of its own": config.bias != "none" or config.lora_bias,
+        f"it uses {', '.join(used)} of PEFT": used,
+    }
+    return [what for what, does in found.items() if does]
 
 
 def variants_used(config: LoraConfig) -> list[str]:
@@ -182,8 +171,8 @@ def truncate(factors: Factors, rank: int) -> Factors:
 
 
 def numerical_rank(values: torch.Tensor) -> int:
-    """Count the singular values [n], the largest first, that are more than rounding; at least 1."""
-    return max(1, int((values > values[0] * ROUNDING).sum()))
+    """Count the singular values [n], the largest first, that are more than float32 factors leave of zeros; at least 1."""
+    return max(1, int((values > values[0] * 4 * torch.finfo(torch.float32).eps).sum()))
 
 
 def largest_rank(deltas: Deltas) -> int:
@@ -194,11 +183,8 @@ def largest_rank(deltas: Deltas) -> int:
 def derive(manifest: Mapping, origin: dict, **changes) -> dict:
     """Make the manifest of an adapter that is made from the one that `manifest` describes.
 
-    Base, prompt, decoding and answers stay. What was measured or trained does not hold any more: scores, data, seed, dtype.
-
-    Args:
-        origin: {"command": "merge", "of": [{"name": …, "sha256": …, "weight": …}], …}.
-        changes: keys that have other values now, such as rank.
+    Base, prompt, decoding and answers stay, but for `changes`. What was measured or trained does not hold any more.
+    `origin`: {"command": "merge", "of": [{"name": …, "sha256": …, "weight": …}], …}.
     """
     inherited = {key: manifest[key] for key, use in USES.items() if use.inherited and key in manifest}
     return {**inherited, "scaling": "alpha / rank", **changes, "origin": origin, "versions": versions()}
@@ -208,21 +194,16 @@ def write_adapter(
     folder: Path,
     deltas: Deltas,
     *,
-    like: Adapter | None = None,
+    like: Adapter,
     manifest: dict,
     whole: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a plain PEFT adapter that adds `deltas`: float32, scaling 1, its modules by their full names.
 
-    Args:
-        like: the adapter that it is made from: base, where the manifest names none, task type and modules to save are its own.
-        whole: weights to hold as they are, as `whole_modules` gives them.
-
-    Raises `InputError` where the folder exists. It is written whole or not at all.
+    `like`: the adapter that it is made from, whose base (where the manifest names none), task type and modules to save it has.
+    `whole`: weights to hold as they are, as `whole_modules` gives them. Raises `InputError` where the folder exists.
     """
     deltas, ranks = _plain_ranks(deltas)
-    base = manifest.get("base_model_id") or (like.base_model_id if like else None)
-    revision = manifest.get("base_model_revision") or (like.base_model_revision if like else None)
     rank = largest_rank(deltas)
     config = LoraConfig(
         r=rank,
@@ -230,18 +211,17 @@ def write_adapter(
         rank_pattern=ranks,
         alpha_pattern=dict(ranks),
         lora_dropout=0.0,
-        modules_to_save=like.config.modules_to_save if whole and like else None,
-        base_model_name_or_path=base,
-        revision=revision,
-        task_type=like.config.task_type if like else None,
+        modules_to_save=like.config.modules_to_save if whole else None,
+        base_model_name_or_path=manifest.get("base_model_id") or like.base_model_id,
+        revision=manifest.get("base_model_revision") or like.base_model_revision,
+        task_type=like.config.task_type,
         inference_mode=True,
     )
     config.target_modules = sorted(deltas)  # a list, since PEFT would write a set in another order every time
-    weights = {f"{PREFIX}{name}": weight for name, weight in (whole or {}).items()}
+    weights = dict(whole or {})
     for module, factors in deltas.items():
-        weights[f"{PREFIX}{module}.{A}"] = factors.a
-        weights[f"{PREFIX}{module}.{B}"] = factors.b
-    save_adapter(folder, config, weights, manifest)
+        weights |= {f"{module}.{A}": factors.a, f"{module}.{B}": factors.b}
+    save_adapter(folder, config, {f"{PREFIX}{name}": weight for name, weight in weights.items()}, manifest)
 
 
 def _plain_ranks(deltas: Deltas) -> tuple[Deltas, dict[str, int]]:
@@ -254,9 +234,9 @@ def _plain_ranks(deltas: Deltas) -> tuple[Deltas, dict[str, int]]:
     ranks = {module: factors.rank for module, factors in deltas.items() if factors.rank != largest}
     ends = {module: [module[dot.end() :] for dot in re.finditer(r"\.", module)] for module in deltas}
     if any(ranks.get(end, deltas[module].rank) != deltas[module].rank for module in deltas for end in ends[module]):
-        zeros = {module: largest - factors.rank for module, factors in deltas.items()}
-        return {
-            module: Factors(pad(factors.a, (0, 0, 0, zeros[module])), pad(factors.b, (0, zeros[module])))
-            for module, factors in deltas.items()
-        }, {}
+        filled = {}
+        for module, factors in deltas.items():
+            zeros = largest - factors.rank
+            filled[module] = Factors(pad(factors.a, (0, 0, 0, zeros)), pad(factors.b, (0, zeros)))
+        return filled, {}
     return deltas, ranks

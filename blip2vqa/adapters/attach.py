@@ -137,11 +137,7 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
 
 
 def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
-    """Put one adapter on its loaded base (in place), for inference, as the `CURRENT` one.
-
-    Its updates are added to the base's own weights, so that they cost no time; where these are quantized, they stay beside
-    them.
-    """
+    """Merge an adapter, as `CURRENT`, into its loaded base (in place); where weights are quantized, it stays beside them."""
     if loaded.quantization != "none":
         add_adapters(loaded, {CURRENT: adapter})
         return

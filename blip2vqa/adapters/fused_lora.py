@@ -79,13 +79,8 @@ def _forward(self: LoraLayer, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
 
 def fuse(model: nn.Module) -> int:
     """Make the LoRA layers of a PEFT model compute in one step, but those with DoRA or a bias; returns how many they are."""
-    fused = 0
-    for module in model.modules():
-        if (
-            type(module) in (Linear, Linear4bit, Linear8bitLt)
-            and not module.lora_variant
-            and not any(module.lora_bias.values())
-        ):
-            module.forward = MethodType(_forward, module)
-            fused += 1
-    return fused
+    layers = [module for module in model.modules() if type(module) in (Linear, Linear4bit, Linear8bitLt)]
+    plain = [layer for layer in layers if not layer.lora_variant and not any(layer.lora_bias.values())]
+    for layer in plain:
+        layer.forward = MethodType(_forward, layer)
+    return len(plain)

@@ -1,6 +1,5 @@
 """Find the modules of scopes and roles, put a LoRA adapter on them with PEFT, and sum up what matched."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -59,12 +58,11 @@ def modules_to_adapt(
             found[scope] = here
             continue
         for role in roles:
-            ends = known.get(role, ())
             label = role_label(scope, role)
-            pattern = re.compile(rf"\.(?:{'|'.join(ends)})$")
-            found[label] = [name for name in here if ends and pattern.search(name)]
-            if ends and not found[label]:
-                raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {', '.join(ends)})")
+            found[label] = [name for name in here if role in family.roles_of(name)]
+            if role in known and not found[label]:
+                looked_for = ", ".join(known[role])
+                raise InputError(f"--lora_roles: no layer of the base does {label} (looked for {looked_for})")
     if not any(found.values()):
         known = ", ".join(dict.fromkeys(role for scope in scopes for role in family.roles(scope)))
         raise InputError(f"--lora_roles: {family.name} has no {', '.join(roles)} layers; it has {known}")
@@ -85,16 +83,10 @@ def check_start(arguments: LoraArguments, names: Iterable[str]) -> None:
     """Raise `InputError` unless the adapter to start from is one of this rank, scale and kind on just these layers."""
     adapter = open_adapter(arguments.start_from)
     config, said = adapter.config, f"--start_from {arguments.start_from}"
-    asked = {
-        "r": arguments.lora_r,
-        "lora_alpha": arguments.lora_alpha,
-        "use_rslora": arguments.use_rslora,
-        "use_dora": arguments.use_dora,
-    }
-    flags = {"r": "lora_r"}
+    flags = {"r": "lora_r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "use_dora": "use_dora"}
     problems = [
-        f"{said}: has {name} {getattr(config, name)}, not {value}; give --{flags.get(name, name)} {getattr(config, name)}"
-        for name, value in asked.items() if getattr(config, name) != value
+        f"{said}: has {name} {getattr(config, name)}, not {getattr(arguments, flag)}; give --{flag} {getattr(config, name)}"
+        for name, flag in flags.items() if getattr(config, name) != getattr(arguments, flag)
     ]  # fmt: skip
     ranks = {weight.shape[0] for key, weight in adapter.weights.items() if key.endswith(".lora_A.weight")}
     if not problems and ranks != {arguments.lora_r}:

@@ -59,10 +59,6 @@ class Update:
         else:  # a quantized layer, which takes and gives any precision
             y.add_(x.to(self.a.dtype) @ self.a.t() @ self.b.t())
 
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in vars(self).values() if tensor is not None)
-
 
 @dataclass(frozen=True)
 class Held:
@@ -75,8 +71,9 @@ class Held:
 
     @cached_property
     def nbytes(self) -> int:
-        heads = (weight.nbytes for module in self.whole.values() for weight in module.parameters())
-        return sum(update.nbytes for update in self.updates.values()) + sum(heads)
+        tensors = [tensor for update in self.updates.values() for tensor in vars(update).values()]
+        tensors += [weight for module in self.whole.values() for weight in module.parameters()]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 class Adapters:
@@ -120,8 +117,7 @@ class Adapters:
         modules = dict(self.loaded.base.named_modules())
         updates, others = _weights(adapter)
         problems = _unserved(self.loaded, adapter, updates, others, modules)
-        if problems:
-            raise InputError(*problems)
+        raise_all(problems)
         self._known[ref], self._layers[ref] = adapter, frozenset(updates)
         for layer in updates.keys() - self._hooks.keys():
             self._hooks[layer] = modules[layer].register_forward_hook(partial(self._update, layer))
@@ -268,9 +264,8 @@ def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Map
         a, b = torch.cat([a, taken_a]), torch.cat([b, -taken_b], dim=1)
     gain = shift = None
     if _MAGNITUDE in tensors:
-        gain = tensors[_MAGNITUDE].to(loaded.device, torch.float32) / torch.addmm(dense_weight(module), b, a).norm(
-            dim=1
-        )
+        norms = torch.addmm(dense_weight(module), b, a).norm(dim=1)
+        gain = tensors[_MAGNITUDE].to(loaded.device, torch.float32) / norms
         b *= gain[:, None]
         if module.bias is not None:
             shift = (module.bias.float() * (1 - gain)).to(dtype)

@@ -18,7 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from blip2vqa.adapters.algebra import split_weights
 from blip2vqa.adapters.attach import find_adapter, misfit_of
-from blip2vqa.adapters.base.checkpoints import Checkpoint, Stored, open_checkpoint, write_tensors
+from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint, write_tensors
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.adapters.resolve import open_adapter
@@ -167,9 +167,9 @@ def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
                 if (reader.pickled and key in base.doubles) or _replaced(plan, key, names):
                     continue
                 whole = plan.whole.get(names.get(key))
-                stored[key] = entry if whole is None else Stored(entry.dtype, tuple(whole.shape))
+                stored[key] = entry if whole is None else whole.to("meta", entry.dtype)
             if number == len(base.readers):
-                stored |= {name: Stored(base.stored_dtype, tuple(tensor.shape)) for name, tensor in added.items()}
+                stored |= {name: tensor.to("meta", base.stored_dtype) for name, tensor in added.items()}
 
             def read(key: str, reader=reader) -> torch.Tensor:
                 bar.update()
@@ -183,7 +183,7 @@ def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
                 file = reader.path.name
             write_tensors(folder / file, stored, read)
             weight_map |= dict.fromkeys(stored, file)
-            size += sum(torch.Size(s.shape).numel() * s.dtype.itemsize for s in stored.values())
+            size += sum(tensor.nbytes for tensor in stored.values())
     if len(base.readers) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
         write_json_atomic(folder / SAFE_WEIGHTS_INDEX_NAME, index)

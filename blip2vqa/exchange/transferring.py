@@ -10,9 +10,8 @@ from blip2vqa.adapters.algebra import Factors, derive, largest_rank, norm, read_
 from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import base_facts
-from blip2vqa.adapters.files.adapter import Adapter, check_output, read_adapter, save_adapter
+from blip2vqa.adapters.files.adapter import Adapter, check_output, read_adapter, save_adapter, write_manifest
 from blip2vqa.adapters.files.card import model_card
-from blip2vqa.adapters.files.manifest import write_manifest
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.safety import CARD, MANIFEST, METRICS
 from blip2vqa.config.exchange import SwapArguments, TransferArguments

@@ -1,5 +1,7 @@
 """The examples of a run: read, checked and split, and the request by which a base is asked about them."""
 
+import hashlib
+import json
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +10,6 @@ from typing import NamedTuple
 
 from accelerate import PartialState
 
-from blip2vqa.adapters.files.manifest import data_hash
 from blip2vqa.data.answers import normalize_answer, parse_question_types
 from blip2vqa.data.captions import group_by_image, load_captions
 from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
@@ -66,8 +67,9 @@ class RunData:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the rows that are learnt."""
-        return data_hash(self.train)
+        """SHA-256 of what is learnt, whatever the order of the rows: images (by content), questions and answers."""
+        rows = sorted(json.dumps([example.digest, example.question, example.answers]) for example in self.train)
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     @cached_property
     def blind(self) -> BlindScore:

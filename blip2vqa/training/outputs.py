@@ -7,8 +7,8 @@ import pandas as pd
 
 from blip2vqa.adapters.algebra import A, B, split_weights
 from blip2vqa.adapters.base.checkpoints import upstream_class
+from blip2vqa.adapters.files.adapter import versions, write_manifest
 from blip2vqa.adapters.files.card import model_card
-from blip2vqa.adapters.files.manifest import versions, write_manifest
 from blip2vqa.adapters.lora import LoraSummary
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.safety import CONFIG

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
-from blip2vqa.adapters.files.manifest import write_manifest
+from blip2vqa.adapters.files.adapter import write_manifest
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.exchange import check, checking

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blip2vqa.adapters.files.manifest import write_manifest
+from blip2vqa.adapters.files.adapter import write_manifest
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.exchange.inspecting import describe, inspect
 from blip2vqa.models.families import family_named

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from blip2vqa.adapters.algebra import read_deltas
-from blip2vqa.adapters.files.manifest import write_manifest
+from blip2vqa.adapters.files.adapter import write_manifest
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.exchange.merging import merge, merge_deltas, resize, resize_deltas
 from blip2vqa.utils.errors import InputError

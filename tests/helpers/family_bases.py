@@ -16,7 +16,7 @@ from transformers import (
     ViltForQuestionAnswering,
 )
 
-from blip2vqa.adapters.files.manifest import write_manifest
+from blip2vqa.adapters.files.adapter import write_manifest
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.data.examples import Example

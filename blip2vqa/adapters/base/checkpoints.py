@@ -14,45 +14,28 @@ import bitsandbytes.functional as bnb
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, LlamaForCausalLM, OPTForCausalLM, T5ForConditionalGeneration
+from transformers import AutoConfig, LlamaForCausalLM, OPTForCausalLM, T5ForConditionalGeneration, utils
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
-from transformers.utils import (
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    WEIGHTS_INDEX_NAME,
-    WEIGHTS_NAME,
-    cached_file,
-)
 from transformers.utils.hub import get_checkpoint_shard_files
 
+from blip2vqa.adapters.validation.safe_weights import TYPES
 from blip2vqa.features.key import raw_bytes
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
 from blip2vqa.models.loading import first_line, reach, stored_quantization
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, raise_all
 
 TEXT_MODELS = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration, "llama": LlamaForCausalLM}
 """Language models that stand alone, by their configuration's `model_type`."""
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+_DTYPES = {name: getattr(torch, kind) for name, (kind, _) in TYPES.items()}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 MAPPED_BYTES = 256 * 2**20
 """Bytes read of a pickled file before it is mapped anew."""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """Data type and shape of one tensor in a file."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
 class SafetensorsFile:
-    """The tensors of a safetensors file: `stored` describes each by its key, `read` reads one."""
+    """The tensors of a safetensors file: `stored` has each by its key without content, on `meta`; `read` reads one."""
 
     pickled = False
 
@@ -61,7 +44,10 @@ class SafetensorsFile:
         # Of a mapped file every page that was read counts as this process's memory: at the end, all of them.
         self._file = safe_open(path, "pt", backend="pread")
         slices = {key: self._file.get_slice(key) for key in self._file.keys()}
-        self.stored = {key: Stored(_DTYPES[s.get_dtype()], tuple(s.get_shape())) for key, s in slices.items()}
+        self.stored = {
+            key: torch.empty(part.get_shape(), dtype=_DTYPES[part.get_dtype()], device="meta")
+            for key, part in slices.items()
+        }
 
     def read(self, key: str) -> torch.Tensor:
         return self._file.get_tensor(key)
@@ -75,7 +61,7 @@ class PickledFile:
     def __init__(self, path: Path):
         self.path = path
         self._map()
-        self.stored = {key: Stored(tensor.dtype, tuple(tensor.shape)) for key, tensor in self._tensors.items()}
+        self.stored = {key: tensor.to("meta") for key, tensor in self._tensors.items()}
 
     def _map(self) -> None:
         self._tensors, self._seen = {}, 0  # the old mapping goes first
@@ -145,7 +131,7 @@ class Checkpoint:
         for reader, key in self.places.values():
             stored = reader.stored[key]
             if stored.dtype.is_floating_point:
-                sizes[stored.dtype] += torch.Size(stored.shape).numel()
+                sizes[stored.dtype] += stored.numel()
         return sizes.most_common(1)[0][0]
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -162,10 +148,9 @@ class Checkpoint:
         """Read a parameter as it is stored; a quantized one in float32."""
         reader, key = self.places[name]
         weight = reader.read(key)
-        return weight if weight.is_floating_point() else self._dequantize(weight, key)
-
-    def _dequantize(self, weight: torch.Tensor, key: str) -> torch.Tensor:
-        """Dequantize as the layers of bitsandbytes do: 8 bits with a scale for each row, 4 bits with one for each block."""
+        if weight.is_floating_point():
+            return weight
+        # As the layers of bitsandbytes do: 8 bits have a scale for each row, 4 bits one for each block.
         where = {stored: reader for reader in self.readers for stored in reader.stored}
         if weight.dtype == torch.int8:
             scales = f"{key.removesuffix('weight')}SCB"
@@ -192,7 +177,11 @@ def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoi
     except Exception as error:  # unpickling damaged bytes raises whatever it likes
         raise InputError(f"base model {base_model_id}: its weights are not readable: {first_line(error)}") from error
     places, doubles = _places(model, readers)
-    quantized = _quantized(base_model_id, config)
+    quantized = stored_quantization(config)
+    if quantized is None and getattr(config, "quantization_config", None):
+        raise InputError(
+            f"base model {base_model_id}: is quantized in a way that is not read here; name the unquantized base"
+        )
     checkpoint = Checkpoint(base_model_id, revision, config, family, model, readers, places, doubles, quantized)
     _check_complete(checkpoint)
     return checkpoint
@@ -207,48 +196,36 @@ def upstream_class(config) -> type:
     return next(theirs, ours)
 
 
-def write_tensors(path: Path, stored: dict[str, Stored], read: Callable[[str], torch.Tensor]) -> None:
+def write_tensors(path: Path, stored: dict[str, torch.Tensor], read: Callable[[str], torch.Tensor]) -> None:
     """Write a safetensors file with one tensor at a time in memory; the library's own writer takes all at once.
 
-    The format is 8 bytes of header length, a header in JSON, then the numbers:
-    https://github.com/huggingface/safetensors#format
+    `stored`: the tensors by their keys, without content. The format is 8 bytes of header length, a header in JSON, then the
+    numbers: https://github.com/huggingface/safetensors#format
     """
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for key, entry in stored.items():
-        begin, end = end, end + torch.Size(entry.shape).numel() * entry.dtype.itemsize
-        header[key] = {
-            "dtype": _DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end],
-        }  # fmt: skip
+        begin, end = end, end + entry.nbytes
+        header[key] = {"dtype": _DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for key, entry in stored.items():
             tensor = read(key)
-            if (tensor.dtype, tuple(tensor.shape)) != (entry.dtype, entry.shape):
+            if (tensor.dtype, tensor.shape) != (entry.dtype, entry.shape):
                 raise ValueError(f"{key}: is {tensor.dtype} {list(tensor.shape)}, not as announced")
             file.write(raw_bytes(tensor))
 
 
 def _weight_files(base_model_id: str, revision: str | None) -> list[Path]:
     """List the files that `from_pretrained` would read, in its order of preference."""
-    for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
-        found = cached_file(base_model_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        if found is None:
-            continue
-        if name in (SAFE_WEIGHTS_NAME, WEIGHTS_NAME):
+    for name in (utils.SAFE_WEIGHTS_NAME, utils.SAFE_WEIGHTS_INDEX_NAME, utils.WEIGHTS_NAME, utils.WEIGHTS_INDEX_NAME):
+        found = utils.cached_file(base_model_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if found and name in (utils.SAFE_WEIGHTS_NAME, utils.WEIGHTS_NAME):
             return [Path(found)]
-        return [Path(f) for f in get_checkpoint_shard_files(base_model_id, found, revision=revision)[0]]
-    raise OSError(f"there is no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME} in it, nor an index of their parts")
-
-
-def _quantized(base_model_id: str, config) -> str | None:
-    bits = stored_quantization(config)
-    if bits is None and getattr(config, "quantization_config", None):
-        raise InputError(
-            f"base model {base_model_id}: is quantized in a way that is not read here; name the unquantized base"
-        )
-    return bits
+        if found:
+            return [Path(f) for f in get_checkpoint_shard_files(base_model_id, found, revision=revision)[0]]
+    raise OSError(f"there is no {utils.SAFE_WEIGHTS_NAME} or {utils.WEIGHTS_NAME} in it, nor an index of their parts")
 
 
 def _places(model: nn.Module, readers: Iterable) -> tuple[dict, frozenset[str]]:
@@ -268,24 +245,18 @@ def _places(model: nn.Module, readers: Iterable) -> tuple[dict, frozenset[str]]:
     for second, first in model.all_tied_weights_keys.items():
         if second in found and first not in found:
             found[first] = found.pop(second)
-        elif second in found and _alike(found[first], found[second]):
-            doubles.add(found.pop(second)[1])
+        elif second in found:
+            (reader, key), (other, double) = found[first], found[second]
+            if torch.equal(reader.read(key), other.read(double)):
+                del found[second]
+                doubles.add(double)
     names = [name for name, _ in model.named_parameters(remove_duplicate=False) if name in found]
     return {name: found[name] for name in names}, frozenset(doubles)
 
 
-def _alike(one: tuple, other: tuple) -> bool:
-    (reader, key), (other_reader, other_key) = one, other
-    if reader.stored[key].shape != other_reader.stored[other_key].shape:
-        return False
-    return torch.equal(reader.read(key), other_reader.read(other_key))
-
-
 def _check_complete(base: Checkpoint) -> None:
-    problems, needed = (
-        [],
-        [name for name, _ in base.model.named_parameters() if not name.startswith(base.trained_whole)],
-    )
+    problems = []
+    needed = (name for name, _ in base.model.named_parameters() if not name.startswith(base.trained_whole))
     missing = [name for name in needed if name not in base.places]
     if missing:
         problems.append(
@@ -299,5 +270,4 @@ def _check_complete(base: Checkpoint) -> None:
                 f"base model {base.base_model_id}: {name} is {list(stored.shape)} in its file and {list(shape)} by its "
                 "config.json"
             )
-    if problems:
-        raise InputError(*problems)
+    raise_all(problems)

@@ -61,10 +61,16 @@ def fingerprint_base(base_model_id: str, revision: str | None = None, *, progres
         "parts": fingerprint_parts(checkpoint, None if tokenizer is None else tokenizer.vocab_size, progress),
         "dtype": str(checkpoint.stored_dtype).removeprefix("torch."),
         "quantization": checkpoint.quantized,
-        "tokenizer": None if tokenizer is None else _tokenizer_hash(tokenizer),
-        "image_processor": None if image_processor is None else _image_processor_hash(image_processor),
+        "tokenizer": None,
+        "image_processor": None,
     }
-    if tokenizer is not None:  # it may only be out of reach for now
+    if image_processor is not None:
+        settings = image_processor.to_dict().items()
+        found["image_processor"] = _hash({k: v for k, v in settings if k not in _NO_SETTING and v is not None})
+    if tokenizer is not None:  # else it may only be out of reach for now, and nothing is kept
+        # The token <image>, which only BLIP-2 needs, is left out.
+        words = {word: number for word, number in tokenizer.get_vocab().items() if word != IMAGE_TOKEN}
+        found["tokenizer"] = _hash([words, tokenizer(_PROBE, verbose=False)["input_ids"]])
         with suppress(OSError):  # a cache that cannot be written costs time, and nothing else
             write_json_atomic(_cache_file(checkpoint), found)
     return found
@@ -139,12 +145,9 @@ def sketch(tensor: torch.Tensor, name: str) -> torch.Tensor:
 
 def fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: bool) -> dict[str, dict]:
     """Compute the fingerprint of each part; `tokens`: rows of the vocabulary that count, None where no tokenizer tells."""
-    jobs = {}
-    for name in checkpoint.names:
-        part = part_of(name, checkpoint.family)
-        if part == TOKEN_EMBEDDINGS and tokens is None:
-            continue  # padding rows, which copies do not share, cannot be told from words
-        jobs[name] = part
+    jobs = {name: part_of(name, checkpoint.family) for name in checkpoint.names}
+    if tokens is None:  # padding rows, which copies do not share, cannot be told from words
+        jobs = {name: part for name, part in jobs.items() if part != TOKEN_EMBEDDINGS}
 
     def examine(name: str) -> tuple[str, str, str, torch.Tensor]:
         tensor, short = checkpoint.tensor(name), name.removeprefix(checkpoint.language_model or "")
@@ -156,9 +159,8 @@ def fingerprint_parts(checkpoint: Checkpoint, tokens: int | None, progress: bool
     # Hashing and reading both leave the interpreter to others.
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         results = pool.map(examine, jobs)
-        for part, short, digest, part_sketch in show_progress(
-            results, "fingerprint", len(jobs), unit="weight", disable=not progress, leave=False
-        ):
+        options = {"unit": "weight", "disable": not progress, "leave": False}
+        for part, short, digest, part_sketch in show_progress(results, "fingerprint", len(jobs), **options):
             lines.setdefault(part, []).append([short, digest])
             sketches[part] = sketches.get(part, 0) + part_sketch
     return {
@@ -191,17 +193,6 @@ def _processor(checkpoint: Checkpoint) -> tuple:
     # Where there are no files, some classes make one up, of a few special tokens.
     found = any((checkpoint.folder / name).is_file() for name in _TOKENIZER_FILES)
     return (tokenizer if found else None), None
-
-
-def _tokenizer_hash(tokenizer) -> str:
-    """Hash the vocabulary and the ids of a sentence; the token <image>, which only BLIP-2 needs, is left out."""
-    words = {word: number for word, number in tokenizer.get_vocab().items() if word != IMAGE_TOKEN}
-    return _hash([words, tokenizer(_PROBE, verbose=False)["input_ids"]])
-
-
-def _image_processor_hash(image_processor) -> str:
-    settings = image_processor.to_dict()
-    return _hash({k: v for k, v in settings.items() if k not in _NO_SETTING and v is not None})
 
 
 def _cache_file(checkpoint: Checkpoint) -> Path:

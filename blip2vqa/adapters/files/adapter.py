@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,10 +13,10 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
-from blip2vqa.adapters.files.manifest import write_manifest
-from blip2vqa.adapters.validation.safety import WEIGHTS, check_folder
+from blip2vqa.adapters.validation.manifest_schema import FORMAT
+from blip2vqa.adapters.validation.safety import MANIFEST, WEIGHTS, check_folder
 from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.files import new_folder
+from blip2vqa.utils.files import new_folder, write_json_atomic
 
 PREFIX = "base_model.model."
 """What every key in PEFT's files begins with, before the module's name."""
@@ -92,14 +93,23 @@ class Adapter:
 
 
 def read_adapter(folder: Path, name: str | None = None, revision: str | None = None) -> Adapter:
-    """Open the adapter in a folder; its weights are read when they are asked for.
+    """Open the adapter in a folder, by the name that the user gives it; its weights are read when they are asked for.
 
-    `name`: what the user calls it, by default the folder. Raises `InputError`, with every problem found, for what is no adapter
-    or not safe to load.
+    Raises `InputError`, with every problem found, for what is no adapter or not safe to load.
     """
     name = name or str(folder)
-    found = check_folder(folder, name)
-    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), found.manifest)
+    _, manifest, _ = check_folder(folder, name)
+    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), manifest)
+
+
+def versions() -> dict[str, str]:
+    """Look up the installed versions of the packages that an adapter depends on."""
+    return {package: version(package) for package in ("torch", "transformers", "peft", "accelerate", "bitsandbytes")}
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    """Write `manifest` into the adapter's folder, whole or not at all."""
+    write_json_atomic(folder / MANIFEST, {"format": FORMAT, **manifest})
 
 
 def check_output(folder: Path) -> None:

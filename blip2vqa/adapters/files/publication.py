@@ -6,11 +6,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.files.card import is_hub_id, model_card
-from blip2vqa.adapters.validation.manifest_schema import FORMAT, USES, Metrics
-from blip2vqa.adapters.validation.safety import CARD, CONFIG, MANIFEST, METRICS, WEIGHTS
-from blip2vqa.adapters.validation.schema import problems_of
+from blip2vqa.adapters.validation.manifest_schema import FORMAT, USES
+from blip2vqa.adapters.validation.safety import CARD, CONFIG, MANIFEST, METRICS, WEIGHTS, check_folder
 from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.strict_json import parse_json
 
 
 def published(
@@ -28,17 +26,18 @@ def published(
         )
     revision = None if base_model_id else adapter.base_model_revision
     manifest = _without_paths({**adapter.manifest, "base_model_id": base, "base_model_revision": revision})
-    metrics = manifest.get("metrics") or {}
+    _, _, scores = check_folder(adapter.folder, adapter.name, weights="header")
+    metrics = manifest.get("metrics") or scores
     files = {WEIGHTS: adapter.folder / WEIGHTS}
     config = json.loads((adapter.folder / CONFIG).read_text(encoding="utf-8"))
     files[CONFIG] = _json({**config, "base_model_name_or_path": base, "revision": revision})
     if (adapter.folder / METRICS).is_file():
         files[METRICS] = (adapter.folder / METRICS).read_bytes()
-        scores = parse_json(files[METRICS], finite=False)
-        metrics = metrics or ({} if problems_of(Metrics, scores) else scores)
     files[CARD] = model_card(manifest, metrics, repo_id=repo_id, licence=licence).encode()
     if adapter.manifest:
-        sums = {file: _sha256(files[file]) for file in manifest.get("files", {}) if file in files}
+        sent = {file: files[file] for file in manifest.get("files", {}) if file in files}
+        contents = {file: data if isinstance(data, bytes) else data.read_bytes() for file, data in sent.items()}
+        sums = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
         files[MANIFEST] = _json({"format": FORMAT, **manifest, **({"files": sums} if sums else {})})
     return files
 
@@ -66,7 +65,3 @@ def _without_paths(manifest: dict) -> dict:
 
 def _json(content: dict) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _sha256(content: bytes | Path) -> str:
-    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).hexdigest()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import struct
 import zipfile
@@ -14,19 +15,13 @@ from typing import BinaryIO, Literal
 
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.storage.local import folder_of, own_name, placing
-from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, MAX_TEXT, WEIGHTS, check_name
+from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, WEIGHTS, check_name, too_large
 from blip2vqa.adapters.validation.schema import Schema, Sha256, problems_of
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import flush_to_disk
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CHECKSUMS = "checksums.json"
-_DATE = (1980, 1, 1, 0, 0, 0)
-_BLOCK = 1 << 20
-_MAX_ENTRIES = 100
-_FOLDER = 0x10
-"""MS-DOS's attribute of a folder."""
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, IndexError,
 )  # fmt: skip
@@ -59,7 +54,12 @@ def export(adapter: Adapter, output: str | Path) -> Path:
             with packed.open("wb") as file:
                 pack_files(adapter.folder, name, file)
             flush_to_disk(packed)
-            _name_once(packed, output)
+            try:
+                os.link(packed, output)  # which fails, rather than replace a file that came meanwhile
+            except OSError:  # also of a file system without links
+                if os.path.lexists(output):
+                    raise FileExistsError from None
+                os.rename(packed, output)
     except FileExistsError as error:
         raise InputError(f"archive {output}: exists already; choose another name, or remove it") from error
     except OSError as error:
@@ -71,8 +71,7 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
     """Put the adapter in an archive into a store, under its own name if no other is given; return its folder there.
 
     Raises `InputError` for an archive that is not what `export` writes, for an adapter that is refused, or for a name that
-    is taken. All of the archive is read and compared with its checksums before anything is written, and what is written once
-    more.
+    is taken. What differs from its checksum when it is unpacked does not enter the store.
     """
     archive = Path(archive)
     what = f"archive {archive if str(archive).isprintable() else shown(str(archive))}"
@@ -85,13 +84,10 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
         with zipfile.ZipFile(archive) as opened:
             entries = _check_entries(opened, what)
             own, sums = _read_checksums(opened, entries, what)
-            wrong = [file for file, digest in sums.items() if unpack_file(opened, entries[file]) != digest]
-            raise_all([f"{what}: {file} is not what {CHECKSUMS} says; fetch the archive anew" for file in wrong])
             with placing(name or own, store) as folder:
-                for file, digest in sums.items():
-                    with open(folder / file, "xb") as output:
-                        if unpack_file(opened, entries[file], output) != digest:
-                            raise InputError(f"{what}: {file} changed while it was read; try again")
+                found = {file: unpack_file(opened, entries[file], folder / file) for file in sums}
+                wrong = [file for file, digest in sums.items() if found[file] != digest]
+                raise_all([f"{what}: {file} is not what {CHECKSUMS} says; fetch the archive anew" for file in wrong])
     except OSError as error:
         raise InputError(f"{what}: is not readable: {error.strerror or error}") from error
     except _DAMAGED as error:
@@ -106,40 +102,26 @@ def pack_files(folder: Path, name: str, output: BinaryIO) -> None:
         for file in ADAPTER_FILES:
             if not (folder / file).is_file():
                 continue
-            digest = hashlib.sha256()
             with open(folder / file, "rb") as source:
                 with archive.open(_entry(file, os.fstat(source.fileno()).st_size), "w") as packed:
-                    while block := source.read(_BLOCK):
-                        digest.update(block)
-                        packed.write(block)
-            sums[file] = digest.hexdigest()
+                    shutil.copyfileobj(source, packed)
+                source.seek(0)
+                sums[file] = hashlib.file_digest(source, "sha256").hexdigest()
         listed = json.dumps({"format": 1, "name": name, "files": sums}, indent=2).encode()
         archive.writestr(_entry(CHECKSUMS, len(listed)), listed)
 
 
 def _entry(name: str, size: int) -> zipfile.ZipInfo:
     """Describe a file of the archive, stored as it is: weights hardly shrink, and other compressors would make other bytes."""
-    entry = zipfile.ZipInfo(name, _DATE)
+    entry = zipfile.ZipInfo(name)  # dated 1980 by default, so that bytes do not depend on the day
     entry.create_system, entry.external_attr, entry.file_size = 3, (stat.S_IFREG | 0o644) << 16, size
     return entry
-
-
-def _name_once(temporary: Path, output: Path) -> None:
-    """Give a file its name. Raises FileExistsError rather than replacing a file that came meanwhile."""
-    try:
-        os.link(temporary, output)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if os.path.lexists(output):
-            raise FileExistsError from None
-        os.rename(temporary, output)
 
 
 def _check_entries(archive: zipfile.ZipFile, what: str) -> dict[str, zipfile.ZipInfo]:
     """Map each name to its entry. Raises `InputError` for what is no plain file of an adapter, or beyond its limit."""
     listed = archive.infolist()
-    if len(listed) > _MAX_ENTRIES:
+    if len(listed) > 100:
         raise InputError(f"{what}: has {len(listed)} entries; an adapter has at most {len(ADAPTER_FILES) + 1} files")
     entries, problems = {}, []
     for entry in listed:
@@ -155,28 +137,27 @@ def _check_entries(archive: zipfile.ZipFile, what: str) -> dict[str, zipfile.Zip
 
 def _entry_problem(entry: zipfile.ZipInfo) -> str | None:
     name, mode = entry.orig_filename, entry.external_attr >> 16
-    limit = MAX_WEIGHTS if name == WEIGHTS else MAX_TEXT
-    if name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name):
-        return "is an absolute path"
-    if ".." in re.split(r"[/\\]", name):
-        return "leads out of the store"
-    if stat.S_ISLNK(mode):
-        return "is a link"
-    if name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & _FOLDER:
-        return "is a folder"
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        return "is no plain file"
-    if name not in (*ADAPTER_FILES, CHECKSUMS):
-        return f"is no file of an adapter; those are {', '.join(ADAPTER_FILES)} and {CHECKSUMS}"
-    if entry.flag_bits & 1:
-        return "is encrypted"
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"is compressed in a way ({entry.compress_type}) that is not read; store or deflate it"
-    if entry.file_size > limit:
-        return f"has {entry.file_size:,} bytes; at most {limit:,} are read"
-    if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
-        return f"is stored as it is, but has sizes of {entry.compress_size:,} and {entry.file_size:,} bytes"
-    return None
+    kind, size, packed = entry.compress_type, entry.file_size, entry.compress_size
+    large = too_large(name, size)
+    problems = {
+        "is an absolute path": name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name),
+        "leads out of the store": ".." in re.split(r"[/\\]", name),
+        "is a link": stat.S_ISLNK(mode),
+        "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10,  # MS-DOS's mark
+        "is no plain file": stat.S_IFMT(mode) not in (0, stat.S_IFREG),
+        f"is no file of an adapter; those are {', '.join(ADAPTER_FILES)} and {CHECKSUMS}": (
+            name not in (*ADAPTER_FILES, CHECKSUMS)
+        ),
+        "is encrypted": entry.flag_bits & 1,
+        f"is compressed in a way ({kind}) that is not read; store or deflate it": (
+            kind not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        ),
+        large: large,
+        f"is stored as it is, but has sizes of {packed:,} and {size:,} bytes": (
+            kind == zipfile.ZIP_STORED and packed != size
+        ),
+    }
+    return next((problem for problem, found in problems.items() if found), None)
 
 
 def _read_checksums(
@@ -189,26 +170,19 @@ def _read_checksums(
         raise InputError(f"{what}: {CHECKSUMS} is not readable as JSON: {error}") from error
     raise_all([f"{what}: {CHECKSUMS} {problem}" for problem in problems_of(Checksums, listed)])
     name, sums = listed["name"], listed["files"]
-    try:
-        check_name(name)
-    except InputError as error:
-        raise InputError(*(f"{what}: {problem}" for problem in error.problems)) from error
-    problems = [f"{what}: {CHECKSUMS} has no {file}" for file in entries.keys() - sums.keys() - {CHECKSUMS}]
-    problems += [f"{what}: has no {shown(file)}, which {CHECKSUMS} has" for file in sums.keys() - entries.keys()]
-    problems += [f"{what}: {CHECKSUMS} has itself"] if CHECKSUMS in sums else []
-    raise_all(sorted(problems))
+    problems = [f"{CHECKSUMS} has no {file}" for file in entries.keys() - sums.keys() - {CHECKSUMS}]
+    problems += [f"has no {shown(file)}, which {CHECKSUMS} has" for file in sums.keys() - entries.keys()]
+    problems += [f"{CHECKSUMS} has itself"] if CHECKSUMS in sums else []
+    collect_errors(problems, check_name, name)
+    raise_all([f"{what}: {problem}" for problem in sorted(problems)])
     return name, sums
 
 
-def unpack_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, output: BinaryIO | None = None) -> str:
-    """Compute the SHA-256 of an entry's contents, and write them to `output`. Raises ValueError where its size is not true."""
-    digest, size = hashlib.sha256(), 0
-    with archive.open(entry) as source:
-        while block := source.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
-            if output:
-                output.write(block)
-    if size != entry.file_size:
-        raise ValueError(f"{entry.filename} has {size:,} bytes instead of {entry.file_size:,}")
-    return digest.hexdigest()
+def unpack_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> str:
+    """Write an entry's contents to a new file and return their SHA-256. Raises ValueError where its size is not true."""
+    with archive.open(entry) as source, open(file, "x+b") as output:
+        shutil.copyfileobj(source, output)
+        if output.tell() != entry.file_size:
+            raise ValueError(f"{entry.filename} has {output.tell():,} bytes instead of {entry.file_size:,}")
+        output.seek(0)
+        return hashlib.file_digest(output, "sha256").hexdigest()

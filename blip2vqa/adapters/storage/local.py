@@ -5,7 +5,6 @@ at all, and of two processes that add one name, one is told that the other was f
 """
 
 import errno
-import math
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
@@ -23,22 +23,18 @@ from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import flush_to_disk, new_folder
 
 _TEMPORARY = ".adapter-tmp"
-_STALE = 24 * 3600
-"""Seconds after which a temporary folder is taken to be a dead process's."""
 
 
 def default_store() -> Path:
     """Return $BLIP2VQA_STORE, else blip2vqa/adapters in the user's folder for data."""
-    given = os.environ.get("BLIP2VQA_STORE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "blip2vqa" / "adapters"
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return Path(os.environ.get("BLIP2VQA_STORE") or data / "blip2vqa" / "adapters")
 
 
 def find_in_store(name: str, store: str | Path | None = None) -> Path | None:
     """Return the folder of an adapter of that name in a store, by default the user's; None where there is none."""
     try:
-        folder = _store(store) / check_name(name)
+        folder = folder_of(name, store)
     except InputError:
         return None
     return folder if folder.is_dir() and not folder.is_symlink() else None
@@ -51,7 +47,7 @@ def list_store(store: str | Path | None = None) -> list[dict]:
     picture; None: not measured), size in bytes, date (ISO, when the weights were written), and `problem`: None, or the
     first reason why it is refused. What is not known is None. Raises `InputError` for a store that cannot be read.
     """
-    folder = _store(store)
+    folder = Path(store or default_store())
     if not folder.is_dir():
         if store is None:
             return []
@@ -73,13 +69,10 @@ def add(
 ) -> Path:
     """Copy the adapter in the folder `source` into a store, the files that it needs and no others; return its folder there.
 
-    Args:
-        name: its name in the store, by default the last part of `called`.
-        convert_pickle: where the weights are a pickle, read the tensors alone and keep them as safetensors.
-        called: what the user calls the adapter, by default `source`.
-
-    Raises `InputError` for an adapter that is refused, a name that is taken, or a store that cannot be written to; the
-    store is then as it was.
+    `called`: what the user calls the adapter, by default `source`; `name`: its name in the store, by default the last part of
+    `called`. `convert_pickle`: where the weights are a pickle, read the tensors alone and keep them as safetensors. Raises
+    `InputError` for an adapter that is refused, a name that is taken, or a store that cannot be written to; the store is then
+    as it was.
     """
     source, called = Path(source), called or str(source)
     pickle = pickled_weights(source) if convert_pickle and not (source / WEIGHTS).exists() else None
@@ -98,30 +91,28 @@ def add(
 
 def remove(name: str, store: str | Path | None = None) -> None:
     """Take an adapter out of a store, at once for every reader. Raises `InputError` where there is none of that name."""
-    check_name(name)
-    folder = find_in_store(name, store)
-    if folder is None:
-        known = ", ".join(entry["name"] for entry in list_store(store)) if _store(store).is_dir() else ""
-        raise InputError(f"store {_store(store)}: holds no adapter {name}; it holds {known or 'none'}")
+    folder = folder_of(name, store)
+    if find_in_store(name, store) is None:
+        known = ", ".join(entry["name"] for entry in list_store(store)) if folder.parent.is_dir() else ""
+        raise InputError(f"store {folder.parent}: holds no adapter {name}; it holds {known or 'none'}")
     try:
-        trash = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_TEMPORARY, dir=folder.parent))
-        os.rename(folder, trash / name)
+        with tempfile.TemporaryDirectory(_TEMPORARY, ".", folder.parent, ignore_cleanup_errors=True) as trash:
+            os.rename(folder, Path(trash) / name)
     except FileNotFoundError as error:
         raise InputError(f"store {folder.parent}: holds no adapter {name} any more") from error
     except OSError as error:
         raise InputError(f"store {folder.parent}: {name} cannot be removed: {error.strerror}") from error
-    shutil.rmtree(trash, ignore_errors=True)
 
 
-def own_name(adapter: str | Path) -> str:
+def own_name(adapter: str) -> str:
     """Return the last part of a folder's path or of a Hub id. Raises `InputError` where that cannot be a name in a store."""
-    text = str(adapter)
-    return check_name(Path(text).resolve().name if Path(text).is_dir() else text.partition("@")[0].rpartition("/")[2])
+    folder = Path(adapter)
+    return check_name(folder.resolve().name if folder.is_dir() else adapter.partition("@")[0].rpartition("/")[2])
 
 
 def folder_of(name: str, store: str | Path | None = None) -> Path:
     """Return where an adapter of that name lies in a store, or would."""
-    return _store(store) / check_name(name)
+    return Path(store or default_store()) / check_name(name)
 
 
 @contextmanager
@@ -140,7 +131,10 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     absent = [folder for folder in (final.parent, *final.parent.parents) if not os.path.lexists(folder)]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(final.parent)
+        for left in final.parent.glob(f".*{_TEMPORARY}"):  # by a process that was killed, if it is older than a day
+            with suppress(FileNotFoundError):  # another process was first
+                if time.time() - left.lstat().st_mtime > 24 * 3600:
+                    shutil.rmtree(left, ignore_errors=True)
         with new_folder(final, _TEMPORARY) as folder:
             folder.chmod(0o755)  # an adapter in a shared store is for everybody
             yield folder
@@ -157,64 +151,36 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _store(store: str | Path | None) -> Path:
-    return default_store() if store is None else Path(store)
-
-
-def _sweep(store: Path) -> None:
-    """Delete the temporary folders that killed processes left."""
-    for folder in store.glob(f".*{_TEMPORARY}"):
-        try:
-            if time.time() - folder.lstat().st_mtime > _STALE:
-                shutil.rmtree(folder, ignore_errors=True)
-        except FileNotFoundError:
-            pass  # another process was first
-
-
 def _described(folder: Path) -> dict:
-    unknown = dict.fromkeys(("task", "base", "rank", "roles", "score", "size", "date"))
+    entry = {"name": folder.name}
+    entry |= dict.fromkeys(("task", "base", "rank", "roles", "score", "size", "date", "problem"))
     try:
         check_name(folder.name)
-        found = check_folder(folder, folder.name, weights="header")
+        config, manifest, metrics = check_folder(folder, folder.name, weights="header")
         files = [file.stat() for file in map(folder.joinpath, ADAPTER_FILES) if file.is_file()]
         written = (folder / WEIGHTS).stat().st_mtime
     except InputError as error:
-        return {"name": folder.name, **unknown, "problem": error.problems[0]}
+        return entry | {"problem": error.problems[0]}
     except OSError as error:
-        return {"name": folder.name, **unknown, "problem": f"adapter {folder.name}: is not readable: {error.strerror}"}
-    config, manifest = found.config, found.manifest
-    return {
-        "name": folder.name,
+        return entry | {"problem": f"adapter {folder.name}: is not readable: {error.strerror}"}
+    ends = {module.rpartition(".")[2] for module in config["target_modules"]}
+    by_name = {ROLE_ALIASES.get(end, end) for end in ends}
+    return entry | {
         "task": manifest.get("task"),
         "base": manifest.get("base_model_id") or config.get("base_model_name_or_path"),
         "rank": config["r"],
-        "roles": manifest.get("roles") or _roles(config["target_modules"]),
-        "score": _score(found.metrics or manifest.get("metrics") or {}),
+        "roles": manifest.get("roles") or [role for role in ROLES if role in by_name],
+        "score": _score(metrics or manifest.get("metrics") or {}),
         "size": sum(file.st_size for file in files),
         "date": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
-        "problem": None,
     }
 
 
-def _roles(modules: list[str]) -> list[str]:
-    """Find the roles of adapted modules, as far as the modules' names tell."""
-    ends = {name.rpartition(".")[2] for name in modules}
-    found = {ROLE_ALIASES.get(end, end) for end in ends}
-    return [role for role in ROLES if role in found]
-
-
-def _score(metrics: object) -> dict | None:
+def _score(metrics: dict[str, dict]) -> dict | None:
     """Pick the main metric of its task, of the adapter and of what never sees the picture."""
-    if not isinstance(metrics, dict):
-        return None
-    parts = {part: metrics.get(part) for part in ("adapter", "blind")}
     for metric in MAIN_METRICS:
-        found = {part: of.get(metric) for part, of in parts.items() if isinstance(of, dict)}
-        if _is_score(found.get("adapter")):
-            blind = found.get("blind")
-            return {"metric": metric, "adapter": found["adapter"], "blind": blind if _is_score(blind) else None}
+        scores = {part: metrics.get(part, {}).get(metric) for part in ("adapter", "blind")}
+        found = {part: None if score is None or not isfinite(score) else score for part, score in scores.items()}
+        if found["adapter"] is not None:
+            return {"metric": metric, **found}
     return None
-
-
-def _is_score(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

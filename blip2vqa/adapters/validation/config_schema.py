@@ -6,6 +6,7 @@ the model for `layer_replication`. Keys that it does not know it drops with a wa
 
 import re
 import warnings
+from operator import not_
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -29,16 +30,19 @@ MAX_NAMES = 4096
 """In one list; a base has some hundred modules, and PEFT compares every module with every name."""
 _RUNS_CODE = ("trust_remote_code", "auto_map", "custom_modules", "_custom_modules")
 """Wherever in the configuration they stand."""
+_OTHER_KINDS = (
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "target_parameters",
+    "trainable_token_indices", "use_bdlora", "use_qalora", "velora_config",
+)  # fmt: skip
+"""They add something else to a layer than scaling · B·A, with a bias at most."""
 _LIBRARY = re.compile(r"(transformers|blip2vqa)\.models(\.[A-Za-z0-9_]+)+")
+_SETTING = re.compile(r"(?!(self|cls)$)[A-Za-z_][A-Za-z0-9_]{0,99}")
 _INITS = re.compile(r"gaussian|eva|olora|pissa|pissa_niter_[0-9]{1,3}|corda|loftq|orthogonal|lora_ga|mica")
 
 
-def _is_index(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 31
-
-
 def _are_layers(value: object) -> bool:
-    return value is None or _is_index(value) or (isinstance(value, list) and all(map(_is_index, value)))
+    numbers = value if isinstance(value, list) else [] if value is None else [value]
+    return all(type(number) is int and 0 <= number < 1 << 31 for number in numbers)
 
 
 def _is_start(value: object) -> bool:
@@ -64,8 +68,6 @@ def _no_pattern(value: object) -> object:
 
 
 Names = Annotated[list[ModuleName], Field(max_length=MAX_NAMES), BeforeValidator(_no_pattern)]
-OtherKind = Annotated[Any, refused("is a kind of LoRA that is not supported", unless=lambda value: not value)]
-"""It adds something else to a layer than scaling · B·A, with a bias at most."""
 _IMPORTS = "names code to import; set it to null"
 
 
@@ -104,33 +106,23 @@ class AdapterConfig(Schema):
     revision: Line | None = None
     peft_version: Line | None = None
     auto_mapping: Annotated[Any, refused(_IMPORTS, unless=_is_class_of_the_library)] = None
-    megatron_config: Annotated[Any, refused(_IMPORTS, unless=lambda value: not value)] = None
+    megatron_config: Annotated[Any, refused(_IMPORTS, unless=not_)] = None
     megatron_core: Annotated[Any, refused(_IMPORTS, unless=lambda value: value in (None, "megatron.core"))] = None
-    layer_replication: Annotated[
-        Any, refused("rebuilds the base model, which is not supported", unless=lambda value: not value)
-    ] = None
-    alora_invocation_tokens: OtherKind = None
-    arrow_config: OtherKind = None
-    kasa_config: OtherKind = None
-    monteclora_config: OtherKind = None
-    target_parameters: OtherKind = None
-    trainable_token_indices: OtherKind = None
-    use_bdlora: OtherKind = None
-    use_qalora: OtherKind = None
-    velora_config: OtherKind = None
+    layer_replication: Annotated[Any, refused("rebuilds the base model, which is not supported", unless=not_)] = None
 
 
 def check_config(config: object) -> list[str]:
     """Check the JSON value of adapter_config.json; return its problems, one line each. None: PEFT may be handed it."""
     if not isinstance(config, dict):
         return [f"is {shown(config)}, not an object"]
-    problems = [f"{shown(key)} is no name of a setting" for key in config if not _is_setting(key)]
+    problems = [f"{shown(key)} is no name of a setting" for key in config if not _SETTING.fullmatch(key)]
     problems += [
         f"{key} asks for code of its own, which is never run" for key in sorted(_true_keys(config, _RUNS_CODE))
     ]
     if config.get("peft_type") != "LORA":
         return [*problems, f"peft_type is {shown(config.get('peft_type'))}; only LORA is supported"]
-    return problems + problems_of(AdapterConfig, config)
+    others = [f"{key} is a kind of LoRA that is not supported" for key in _OTHER_KINDS if config.get(key)]
+    return problems + problems_of(AdapterConfig, config) + others
 
 
 def check_with_peft(config: dict) -> list[str]:
@@ -146,10 +138,6 @@ def check_with_peft(config: dict) -> list[str]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [f"PEFT does not read it: {reason if reason.isprintable() else shown(reason)}"]
     return []
-
-
-def _is_setting(key: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", key) is not None and key not in ("self", "cls")
 
 
 def _true_keys(value: object, keys: tuple[str, ...]) -> set[str]:

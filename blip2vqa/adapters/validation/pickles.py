@@ -23,7 +23,11 @@ def convert(pickle: Path, weights: Path, name: str) -> None:
     from safetensors.torch import save_file
 
     refused = f"adapter {name}: {pickle.name} is not converted"
-    size = _size(pickle)
+    try:
+        with zipfile.ZipFile(pickle) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        size = pickle.stat().st_size  # of torch's older, unzipped format
     if size > MAX_WEIGHTS:
         raise InputError(f"{refused}: it has {size:,} bytes; at most {MAX_WEIGHTS:,} are read")
     try:
@@ -42,12 +46,3 @@ def convert(pickle: Path, weights: Path, name: str) -> None:
         save_file(copies, weights, {"format": "pt"})
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{refused}: safetensors cannot hold what is in it") from error
-
-
-def _size(pickle: Path) -> int:
-    """Return the size in bytes, unpacked, as far as it can be told without reading the file."""
-    try:
-        with zipfile.ZipFile(pickle) as archive:
-            return sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return pickle.stat().st_size  # of torch's older, unzipped format

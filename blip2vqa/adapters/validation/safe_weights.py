@@ -19,14 +19,13 @@ from blip2vqa.utils.threads import one_thread
 MAX_WEIGHTS = 4 << 30
 MAX_HEADER = 4 << 20
 """In bytes; an adapter of every layer of a base has a header of some 100 KB."""
-FLOATS = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
+TYPES = {
+    "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2), "I64": ("int64", 8),
+    "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1), "U8": ("uint8", 1), "BOOL": ("bool", 1),
+}  # fmt: skip
 """The format's name → torch's, and bytes."""
-SIZES = {name: size for name, (_, size) in FLOATS.items()} | {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_BLOCK = 1 << 18
-_BIAS = re.compile(r"(.+)\.lora_B\.bias")
-_FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
-_MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(?:\.weight)?")
-_ENTRY = {"dtype", "shape", "data_offsets"}
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_LORA = re.compile(r"(.+)\.lora_(?:(A|B)\.weight|(magnitude)_vector(?:\.weight)?|B\.(bias))")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Place:
     """One tensor in a file; its bytes begin at `begin`, counted from the file's beginning."""
 
     dtype: str
-    """As the format calls it; one of `SIZES`."""
+    """As the format calls it; one of `TYPES`."""
     shape: tuple[int, ...]
     begin: int
     size: int
@@ -92,11 +91,11 @@ def read_header(file: Path) -> dict[str, Place]:
 
 def _place(entry: object, start: int, size: int) -> Place | str:
     """Return the place of one tensor, or what is wrong with its entry in the header."""
-    if not isinstance(entry, dict) or entry.keys() != _ENTRY:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         return f"is {shown(entry)}; it has to have dtype, shape and data_offsets"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in SIZES:
-        return f"its dtype is {shown(dtype)}; known are {', '.join(SIZES)}"
+    if not isinstance(dtype, str) or dtype not in TYPES:
+        return f"its dtype is {shown(dtype)}; known are {', '.join(TYPES)}"
     if not _are_counts(shape) or len(shape) > 8:
         return f"its shape is {shown(shape)}; it has to be a list of whole numbers"
     if not _are_counts(offsets) or len(offsets) != 2:
@@ -104,7 +103,7 @@ def _place(entry: object, start: int, size: int) -> Place | str:
     begin, end = offsets
     if not begin <= end <= size - start:
         return f"its data_offsets {shown(offsets)} are no part of the {size - start:,} bytes in the file"
-    needed = math.prod(shape) * SIZES[dtype]
+    needed = math.prod(shape) * TYPES[dtype][1]
     if needed != end - begin:
         return f"{dtype} {shown(shape)} is not {end - begin:,} bytes"
     return Place(dtype, tuple(shape), start + begin, end - begin)
@@ -117,37 +116,34 @@ def _are_counts(values: object) -> bool:
 
 def check_shapes(places: dict[str, Place], config: dict) -> list[str]:
     """List what does not fit the (checked) configuration: A is [r, in], B [out, r], in pairs; magnitudes and biases [out]."""
-    problems, factors, magnitudes, biases = [], {"A": {}, "B": {}}, {}, {}
+    problems, shapes = [], {"A": {}, "B": {}, "magnitude": {}, "bias": {}}
     for key, place in places.items():
-        factor, magnitude, bias = (kind.fullmatch(key) for kind in (_FACTOR, _MAGNITUDE, _BIAS))
-        if factor:
-            factors[factor[2]][factor[1]] = place
-        elif magnitude:
-            magnitudes[magnitude[1]] = place
-        elif bias and config.get("lora_bias"):
-            biases[bias[1]] = place
+        found = _LORA.fullmatch(key)
+        kind = found[found.lastindex] if found else None
+        if kind and (kind != "bias" or config.get("lora_bias")):
+            shapes[kind][found[1]] = list(place.shape)
         elif "lora_" in key:
             problems.append(
                 f"{key}: is a kind of LoRA weight that is not supported, or that the configuration does not have"
             )
-        if "lora_" in key and place.dtype not in FLOATS:
+        if "lora_" in key and place.dtype not in _FLOATS:
             problems.append(f"{key}: holds whole numbers; LoRA needs fractions")
-    down, up = factors["A"], factors["B"]
+    down, up, magnitudes, biases = shapes.values()
     if not down and not up:
         problems.append("holds no LoRA weights")
     problems += [f"{name}: has A without B" for name in down.keys() - up.keys()]
     problems += [f"{name}: has B without A" for name in up.keys() - down.keys()]
     order = {name: number for number, name in enumerate(config.get("rank_pattern") or ())}
     for name in down.keys() & up.keys():
-        rank, a, b = _rank(name, order, config), down[name].shape, up[name].shape
+        rank, a, b = _rank(name, order, config), down[name], up[name]
         if len(a) != 2 or a[0] != rank or a[1] == 0:
-            problems.append(f"{name}: A is {list(a)}; with the configuration's rank it has to be [{rank}, in]")
+            problems.append(f"{name}: A is {a}; with the configuration's rank it has to be [{rank}, in]")
         elif len(b) != 2 or b[1] != rank or b[0] == 0:
-            problems.append(f"{name}: B is {list(b)}; with the configuration's rank it has to be [out, {rank}]")
-        elif name in magnitudes and magnitudes[name].shape != b[:1]:
-            problems.append(f"{name}: DoRA's magnitudes are {list(magnitudes[name].shape)}; they have to be [{b[0]}]")
-        elif name in biases and biases[name].shape != b[:1]:
-            problems.append(f"{name}: the bias of B is {list(biases[name].shape)}; it has to be [{b[0]}]")
+            problems.append(f"{name}: B is {b}; with the configuration's rank it has to be [out, {rank}]")
+        elif magnitudes.get(name, b[:1]) != b[:1]:
+            problems.append(f"{name}: DoRA's magnitudes are {magnitudes[name]}; they have to be {b[:1]}")
+        elif biases.get(name, b[:1]) != b[:1]:
+            problems.append(f"{name}: the bias of B is {biases[name]}; it has to be {b[:1]}")
     dora = (down.keys() & up.keys()) if config.get("use_dora") else set()
     problems += [f"{name}: has no magnitudes, although use_dora is true" for name in dora - magnitudes.keys()]
     problems += [f"{name}: has magnitudes of DoRA, although use_dora is not true" for name in magnitudes.keys() - dora]
@@ -169,12 +165,12 @@ def not_finite(file: Path, places: dict[str, Place]) -> list[str]:
     found = []
     with one_thread(), open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) as data:
         for name, place in places.items():
-            if not place.size or place.dtype not in FLOATS:
+            if not place.size or place.dtype not in _FLOATS:
                 continue
-            kind, size = FLOATS[place.dtype]
+            kind, size = TYPES[place.dtype]
             values = torch.frombuffer(data, dtype=getattr(torch, kind), count=place.size // size, offset=place.begin)
             # Smallest and largest are NaN where one value is; several times as fast as asking every value.
-            if not all(torch.stack(block.aminmax()).isfinite().all() for block in values.split(_BLOCK)):
+            if not all(torch.stack(block.aminmax()).isfinite().all() for block in values.split(1 << 18)):
                 found.append(name)
             del values  # which holds on to the file
     return found

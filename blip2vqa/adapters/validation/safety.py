@@ -11,13 +11,13 @@ snapshot to the blobs of the same repository, are its way to keep files.
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft
-from blip2vqa.adapters.validation.manifest_schema import check_manifest
+from blip2vqa.adapters.validation.manifest_schema import Metrics, check_manifest
 from blip2vqa.adapters.validation.pickles import pickled_weights
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
+from blip2vqa.adapters.validation.schema import problems_of
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 
@@ -47,61 +47,43 @@ def check_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class Contents:
-    """The JSON files of an adapter's folder, found to be sound; {} for one that is not there."""
-
-    config: dict
-    manifest: dict
-    metrics: object
-    """Any JSON value: scores are not checked."""
+def too_large(file: str, size: int) -> str | None:
+    """Say that a file of an adapter has more bytes than are read; None where it has not."""
+    limit = MAX_WEIGHTS if file == WEIGHTS else MAX_TEXT
+    return f"has {size:,} bytes; at most {limit:,} are read" if size > limit else None
 
 
-def check_folder(folder: Path, name: str, weights: str = "values") -> Contents:
-    """Return what an adapter's JSON files hold, unless something in its folder is not safe to load.
+def check_folder(folder: Path, name: str, weights: str = "values") -> tuple[dict, dict, dict]:
+    """Return (configuration, manifest, scores) of an adapter, unless something in its folder is not safe to load.
 
-    Files are opened only where the names and sizes in the folder are in order, and values read only where the header is.
+    Manifest and scores are {} where there are none, or no sound ones of the latter. Files are opened only where the names and
+    sizes in the folder are in order, and values read only where the header is.
 
-    Args:
-        name: what its user calls it.
-        weights: how closely they are looked at: their `values`, their `header` alone (quick: without torch and PEFT), or
-            not at all, `pickled`, since they are still to be converted.
-
-    Raises `InputError` with the problems found.
+    `name`: what its user calls it. `weights`: how closely they are looked at: their `values`, their `header` alone (quick:
+    without torch and PEFT), or not at all, `pickled`, since they are still to be converted. Raises `InputError` with the
+    problems found.
     """
-    folder, problems = Path(folder), []
+    folder, problems, unreadable = Path(folder), [], []
     try:
         collect_errors(problems, _check_entries, folder, weights == "pickled")
         if not problems:
             config = collect_errors(problems, _read_config, folder, weights != "header")
             manifest = collect_errors(problems, read_manifest, folder)
             metrics = collect_errors(problems, _read_json, folder / METRICS, False)
-            places = None if weights == "pickled" else collect_errors(problems, _read_header, folder)
+            places = None if weights == "pickled" else collect_errors(unreadable, read_header, folder / WEIGHTS)
+            problems += [f"its weights are not readable: {WEIGHTS}: {line}" for line in unreadable]
             if config is not None and places is not None:
                 problems += [f"{WEIGHTS}: {problem}" for problem in check_shapes(places, config)]
+        if weights == "values" and not problems:
+            infinite = not_finite(folder / WEIGHTS, places)
+            problems = [f"{WEIGHTS}: {key} has NaN or infinite values, so it is of no use" for key in infinite]
     except OSError as error:
         problems.append(f"{shown(error.filename)} is not readable: {error.strerror}")
-    raise_all(_lines(name, problems))
-    if weights == "values":
-        check_values(folder, name)
-    return Contents(config, manifest, metrics)
-
-
-def check_values(folder: Path, name: str) -> None:
-    """Raise `InputError` where a weight is NaN or infinite, or the header is not sound."""
-    folder, problems = Path(folder), []
-    places = collect_errors(problems, _read_header, folder)
-    found = not_finite(folder / WEIGHTS, places) if places is not None else []
-    problems += [f"{WEIGHTS}: {key} has NaN or infinite values, so it is of no use" for key in found]
-    raise_all(_lines(name, problems))
-
-
-def _lines(name: str, problems: list[str]) -> list[str]:
-    name = name if name.isprintable() else shown(name)
-    lines = [f"adapter {name}: {problem}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        lines.append(f"adapter {name}: {len(problems) - _SHOWN} more problems like these")
-    return lines
+    label = f"adapter {name if name.isprintable() else shown(name)}"
+    more = len(problems) - _SHOWN
+    several = [f"{label}: {more} more problems like these"] if more > 0 else []
+    raise_all([f"{label}: {problem}" for problem in problems[:_SHOWN]] + several)
+    return config, manifest, {} if problems_of(Metrics, metrics) else metrics
 
 
 def _check_entries(folder: Path, pickled: bool) -> None:
@@ -120,28 +102,24 @@ def _check_entries(folder: Path, pickled: bool) -> None:
         if count > MAX_FILES:
             raise InputError(f"the folder holds more than {MAX_FILES:,} files, so it is not an adapter's")
     for name in ADAPTER_FILES:
-        file, limit = folder / name, MAX_WEIGHTS if name == WEIGHTS else MAX_TEXT
+        file = folder / name
         if os.path.lexists(file) and not file.is_file():
             problems.append(f"{name} is no file")
-        elif file.is_file() and file.stat().st_size > limit:
-            problems.append(f"{name} has {file.stat().st_size:,} bytes; at most {limit:,} are read")
+        elif file.is_file() and (problem := too_large(name, file.stat().st_size)):
+            problems.append(f"{name} {problem}")
     if not os.path.lexists(folder / CONFIG):
         problems.append(f"the folder holds no {CONFIG}, so it is not an adapter")
-    if not pickled:
-        problems += _pickle_problems(folder)
-    raise_all(problems)
-
-
-def _pickle_problems(folder: Path) -> list[str]:
-    pickle, has_weights = pickled_weights(folder), os.path.lexists(folder / WEIGHTS)
+    pickle, has_weights = None if pickled else pickled_weights(folder), os.path.lexists(folder / WEIGHTS)
     if pickle and has_weights:
-        return [f"{pickle.name} is a pickle, which can run code, beside {WEIGHTS}; remove it"]
-    if pickle:
-        return [
+        problems.append(f"{pickle.name} is a pickle, which can run code, beside {WEIGHTS}; remove it")
+    elif pickle:
+        problems.append(
             f"its weights are a pickle, {pickle.name}, which can run code when it is read; "
             "exchange.py add with --convert_pickle reads nothing but tensors from it and keeps them without"
-        ]
-    return [] if has_weights else [f"the folder holds no {WEIGHTS}"]
+        )
+    elif not (pickled or has_weights):
+        problems.append(f"the folder holds no {WEIGHTS}")
+    raise_all(problems)
 
 
 def _read_json(file: Path, finite: bool) -> object:
@@ -169,10 +147,3 @@ def read_manifest(folder: Path) -> dict:
     manifest = _read_json(folder / MANIFEST, finite=False)
     raise_all([f"{MANIFEST} {problem}" for problem in check_manifest(manifest)])
     return manifest
-
-
-def _read_header(folder: Path) -> dict:
-    try:
-        return read_header(folder / WEIGHTS)
-    except InputError as error:
-        raise InputError(*(f"its weights are not readable: {WEIGHTS}: {line}" for line in error.problems)) from error

@@ -5,7 +5,7 @@ Values are never converted: true is no number, 4.0 no whole number, and NaN only
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, LiteralString
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -45,21 +45,18 @@ def problems_of(schema: type[BaseModel], value: object) -> list[str]:
 
 def has_to_be(wanted: str, fits: Callable[[Any], object]) -> AfterValidator:
     """Make a check of one value: its problem says that it has to be `wanted`."""
-
-    def check(value: Any) -> Any:
-        if not fits(value):
-            raise PydanticCustomError("has_to_be", "be {wanted}", {"wanted": wanted})
-        return value
-
-    return AfterValidator(check)
+    return _check("has_to_be", f"be {wanted}", fits)
 
 
 def refused(reason: str, *, unless: Callable[[Any], object]) -> AfterValidator:
     """Make a check of one value: its problem is the key, then `reason`."""
+    return _check("refused", reason, unless)
 
+
+def _check(kind: LiteralString, reason: str, fits: Callable[[Any], object]) -> AfterValidator:
     def check(value: Any) -> Any:
-        if not unless(value):
-            raise PydanticCustomError("refused", "{reason}", {"reason": reason})
+        if not fits(value):
+            raise PydanticCustomError(kind, "{reason}", {"reason": reason})
         return value
 
     return AfterValidator(check)

@@ -93,13 +93,10 @@ def test_without_hard_links(made, tmp_path, monkeypatch):
 
 def test_a_full_disk_at_import_leaves_nothing(made, tmp_path, monkeypatch):
     archive = export(open_adapter(made), tmp_path / "a.zip")
-    unpack = archive_module.unpack_file
 
-    def full(opened, entry, output=None):
-        if output:
-            output.write(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return unpack(opened, entry)
+    def full(opened, entry, file):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(archive_module, "unpack_file", full)
     with pytest.raises(InputError, match=r"store .*: colors cannot be written: No space left on device"):
@@ -108,16 +105,16 @@ def test_a_full_disk_at_import_leaves_nothing(made, tmp_path, monkeypatch):
 
 
 def test_an_archive_that_changes_while_it_is_read(made, tmp_path, monkeypatch):
-    """A good one is checked, and another good one unpacked."""
+    """The checksums are read of a good one, and another good one is unpacked."""
     archive, unpack = export(open_adapter(made), tmp_path / "a.zip"), archive_module.unpack_file
     (shutil.copytree(made, tmp_path / "colors") / "README.md").write_text("another")
     other = zipfile.ZipFile(export(open_adapter(tmp_path / "colors"), tmp_path / "b.zip"))
     before = everything(tmp_path)
 
-    def swapped(opened, entry, output=None):
-        return unpack(other, other.getinfo(entry.filename), output) if output else unpack(opened, entry)
+    def swapped(opened, entry, file):
+        return unpack(other, other.getinfo(entry.filename), file)
 
     monkeypatch.setattr(archive_module, "unpack_file", swapped)
-    with pytest.raises(InputError, match=r"a\.zip: README\.md changed while it was read"):
+    with pytest.raises(InputError, match=r"a\.zip: README\.md is not what checksums\.json says"):
         import_adapter(archive, store=tmp_path / "store")
     assert everything(tmp_path) == before

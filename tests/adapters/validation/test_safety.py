@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.storage.archive import import_adapter
 from blip2vqa.adapters.storage.local import add, list_store
-from blip2vqa.adapters.validation.safety import check_folder, check_name, check_values
+from blip2vqa.adapters.validation.safety import check_folder, check_name
 from helpers import malformed_adapters
 from helpers.family_bases import Bases, adapted, random_adapter
 from helpers.malformed_adapters import CONFIG, CONFIGS, FOLDERS, WEIGHTS, canary_of
@@ -223,9 +223,9 @@ def test_one_value_among_many_is_found(dtype, good, tmp_path):
             spoiled = {key: value.clone() for key, value in weights.items()}
             spoiled[f"x{B}"].view(-1)[place] = number
             save_file(spoiled, folder / WEIGHTS)
-            refused(lambda: check_values(folder, "one"), "NaN or infinite")
+            refused(lambda: check_folder(folder, "one"), "NaN or infinite")
     save_file(weights, folder / WEIGHTS)
-    check_values(folder, "one")
+    check_folder(folder, "one")
 
 
 def test_an_adapter_of_real_size_is_looked_at_quickly(good, tmp_path):
