@@ -1,4 +1,4 @@
-"""Caption pictures in several styles, each by its adapter, or by prompt and decoding alone.
+"""Caption pictures in styles, each by its adapter, or by prompt and decoding alone.
 
     blip2vqa caption --images PICTURES/ photo.jpg https://example.org/cat.jpg \\
         --output_path CAPTIONS.csv --styles detailed=ADAPTER concise=ADAPTER creative \\
