@@ -89,18 +89,22 @@ def does_something(path: Path) -> bool:
 
 
 def test_every_module_has_its_test_file(arrows):
-    """In the mirrored folder of tests: a file of its name (`test_NAME.py`, `test_NAME_more.py`), or one that imports
-    it; else the test file of a module of its own folder that imports it."""
+    """In the mirrored folder of tests: a file of its name (`test_NAME.py`, `test_NAME_more.py`), or one there or below that
+    imports it; else the test file of its folder (`test_FOLDER.py`), or of a module there that imports it."""
     known, tests = modules(), (ROOT / "tests").rglob("test_*.py")
     here: dict[str, list[Path]] = {}
     for path in tests:
         here.setdefault(".".join(path.parent.relative_to(ROOT / "tests").parts), []).append(path)
     reached = {folder: {name for path in paths for name in imported("", path, known)} for folder, paths in here.items()}
 
+    def stands(folder: str, name: str) -> bool:
+        return any(f"{path.stem}_".startswith(f"test_{name}_") for path in here.get(folder, []))
+
     def is_tested(name: str) -> bool:
         folder, _, last = name.rpartition(".")
-        by_name = any(f"{path.stem}_".startswith(f"test_{last}_") for path in here.get(folder, []))
-        return by_name or name in reached.get(folder, ())
+        above, _, own = folder.rpartition(".")
+        by_import = any(name in names for place, names in reached.items() if f"{place}.".startswith(f"{folder}."))
+        return stands(folder, last) or by_import or stands(above, own)
 
     def by_neighbour(name: str) -> bool:
         folder = name.rpartition(".")[0]

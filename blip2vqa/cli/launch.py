@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import warnings
 
 from blip2vqa.utils.errors import InputError
 
@@ -45,7 +46,9 @@ def launch(command: str, flags: list[str], argv: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable(logging.ERROR)  # of this process, which only waits: what failed, the others have said themselves
+    # This process only waits: what failed, the others have said themselves.
+    logging.disable(logging.ERROR)
+    warnings.simplefilter("ignore")
     if not torch.accelerator.is_available():
         if not any(flag.startswith("--config_file=") for flag in flags):
             flags = ["--multi_gpu", *flags]  # accelerate's --cpu would start one process
