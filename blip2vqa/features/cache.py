@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 from blip2vqa.features.key import FORMAT, FeatureKey, raw_bytes
 from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -55,41 +55,55 @@ class FeatureStore:
 
         Reads the headers of the shards, and marks the shards that hold features of the others as used.
         """
-        left = dict.fromkeys(digests)
-        for path, _, known in self._shards() if left else ():
-            before = len(left)
-            for digest in known:
-                left.pop(digest, None)
-            if len(left) < before:
-                _touch(path)
-            if not left:
-                break
-        return list(left)
+        places, _ = self._find(digests)
+        return [digest for digest, place in places.items() if place is None]
 
-    def writer(self) -> "FeatureWriter":
-        """Return a `FeatureWriter`: `with store.writer() as writer: writer.add(digests, values)`."""
-        return FeatureWriter(self)
+    @contextlib.contextmanager
+    def writer(self) -> Iterator["FeatureWriter"]:
+        """Yield a `FeatureWriter`; what was added is also kept when the block ends in an exception or Ctrl-C.
+
+        Raises `InputError` when the folder cannot be written to (at the start) or the disk is full.
+        """
+        about = "Features of images, computed by blip2vqa and kept for later runs. Safe to delete."
+        # Written anew every time: that the folder cannot be written to should be known before a shard's worth of computing.
+        with self._writing():
+            write_json_atomic(self.folder / "space.json", {"about": about} | self.key.as_json())
+        writer = FeatureWriter(self)
+        try:
+            yield writer
+        except BaseException:
+            try:
+                writer.flush()
+            except InputError as second:
+                logger.warning("%s", second)  # what went wrong first is what the user should see
+            raise
+        writer.flush()
 
     def open(self, digests: Iterable[str]) -> "StoredFeatures":
         """Map the features of these images into memory. Raises `KeyError` with how many have none, which may be more
         than `missing` said a moment ago when another run evicts at the same time."""
-        places: dict[str, tuple[int, int] | None] = dict.fromkeys(digests)
-        left, paths, maps = len(places), [], []
-        for path, handle, known in self._shards() if left else ():
-            before = left
-            for row, digest in enumerate(known):
-                if places.get(digest, ()) is None:  # asked for and not found yet
-                    places[digest] = len(paths), row
-                    left -= 1
-            if left < before:
-                paths.append(path)
-                maps.append(handle.get_tensor("features"))
-                _touch(path)
-            if not left:
-                break
+        places, shards = self._find(digests)
+        left = sum(place is None for place in places.values())
         if left:
             raise KeyError(f"{left} of {len(places)} images have no {self.key.stage} in {self.folder}")
-        return StoredFeatures(self.key, places, paths, maps)
+        maps = [handle.get_tensor("features") for handle in shards.values()]
+        return StoredFeatures(self.key, places, list(shards), maps)
+
+    def _find(self, digests: Iterable[str]) -> tuple[dict[str, tuple[int, int] | None], dict[Path, safe_open]]:
+        """Find (shard, row) of each image, None where there is none, and the shards in use, which are marked as used."""
+        places: dict[str, tuple[int, int] | None] = dict.fromkeys(digests)
+        left, shards = set(places), {}
+        for path, handle, known in self._shards() if left else ():
+            found = {digest: (len(shards), row) for row, digest in enumerate(known) if digest in left}
+            if found:
+                places |= found
+                left -= found.keys()
+                shards[path] = handle
+                with contextlib.suppress(OSError):  # gone by now, or not ours to touch
+                    os.utime(path)
+            if not left:
+                break
+        return places, shards
 
     @property
     def nbytes(self) -> int:
@@ -168,30 +182,13 @@ class FeatureStore:
             raise ValueError(f"{count} features of {len(digests)} images")
         return digests
 
-    def _prepare(self) -> None:
-        """Make the folder and describe it. Written anew every time: that the folder cannot be written to should be
-        known now and not after a shard's worth of computing."""
-        about = "Features of images, computed by blip2vqa and kept for later runs. Safe to delete."
-        with self._writing():
-            write_json_atomic(self.folder / "space.json", {"about": about} | self.key.as_json())
-
     def _save(self, digests: list[str], values: torch.Tensor) -> None:
         listed = json.dumps(digests)
         metadata = {"format_version": str(FORMAT), "space": self.key.name, "digests": listed}
         metadata["checksum"] = checksum(listed, values[-1:])
-        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        temporary = path.with_name(f".{path.name}.tmp")
         data = save({"features": values}, metadata)  # in memory: save_file hides what kind of OSError it met
         with self._writing():
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
+            write_bytes_atomic(self.folder / f"{uuid.uuid4().hex}.safetensors", data)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -202,19 +199,13 @@ class FeatureStore:
 
 
 class FeatureWriter:
-    """Adds features to a store, a shard at a time; what was added is also kept when the block ends in an exception or
-    Ctrl-C. Raises `InputError` when the folder cannot be written to (at the start) or the disk is full."""
+    """Adds features to a store, a shard at a time; see `FeatureStore.writer`."""
 
     def __init__(self, store: FeatureStore):
-        self._store = store
-        bytes_per_image = torch.Size(store.key.shape).numel() * store.key.dtype.itemsize
-        self._capacity = max(1, min(SHARD_IMAGES, SHARD_BYTES // bytes_per_image))
+        self._store, key = store, store.key
+        capacity = max(1, min(SHARD_IMAGES, SHARD_BYTES // key.image_bytes))
+        self._buffer = torch.empty((capacity, *key.shape), dtype=key.dtype)
         self._digests: list[str] = []
-
-    def __enter__(self) -> "FeatureWriter":
-        self._store._prepare()
-        self._buffer = torch.empty((self._capacity, *self._store.key.shape), dtype=self._store.key.dtype)
-        return self
 
     def add(self, digests: Sequence[str], values: torch.Tensor) -> None:
         """Add the features [n, *shape] of n images, from any device. Raises `ValueError` for another shape or dtype."""
@@ -224,17 +215,15 @@ class FeatureWriter:
                 f"features are {list(values.shape)} of {values.dtype}; of {len(digests)} images they must be "
                 f"{[len(digests), *key.shape]} of {key.dtype}"
             )
-        start = 0
-        while start < len(digests):
-            stop = min(len(digests), start + self._capacity - len(self._digests))
+        for digest, value in zip(digests, values.detach().cpu(), strict=True):
             # A copy: the caller may reuse its tensor, and a view would keep the whole batch in memory.
-            self._buffer[len(self._digests) :][: stop - start] = values.detach()[start:stop]
-            self._digests += digests[start:stop]
-            start = stop
-            if len(self._digests) == self._capacity:
-                self._flush()
+            self._buffer[len(self._digests)] = value
+            self._digests.append(digest)
+            if len(self._digests) == len(self._buffer):
+                self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what was added since the last shard as a shard of its own."""
         if not self._digests:
             return
         try:
@@ -243,16 +232,6 @@ class FeatureWriter:
             self._digests = []  # not tried a second time on the way out; after Ctrl-C it is
             raise
         self._digests = []
-
-    def __exit__(self, kind, error, traceback) -> None:
-        try:
-            self._flush()
-        except InputError as second:
-            if error is None:
-                raise
-            logger.warning("%s", second)  # what went wrong first is what the user should see
-        finally:
-            del self._buffer
 
 
 class StoredFeatures:
@@ -294,12 +273,6 @@ class StoredFeatures:
 
 def checksum(listed: str, last: torch.Tensor) -> str:
     return f"{zlib.crc32(raw_bytes(last), zlib.crc32(listed.encode())):08x}"
-
-
-def _touch(path: Path) -> None:
-    """Mark a shard as used, the last to be evicted."""
-    with contextlib.suppress(OSError):  # gone by now, or not ours to touch
-        os.utime(path)
 
 
 def _listing(folder: Path, pattern: re.Pattern) -> list[Path]:
