@@ -16,6 +16,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -86,15 +87,15 @@ class FeatureStore:
         left = sum(place is None for place in places.values())
         if left:
             raise KeyError(f"{left} of {len(places)} images have no {self.key.stage} in {self.folder}")
-        maps = [handle.get_tensor("features") for handle in shards.values()]
-        return StoredFeatures(self.key, places, list(shards), maps)
+        maps = {path: handle.get_tensor("features") for path, handle in shards.items()}
+        return StoredFeatures(self.key, places, maps)
 
-    def _find(self, digests: Iterable[str]) -> tuple[dict[str, tuple[int, int] | None], dict[Path, safe_open]]:
+    def _find(self, digests: Iterable[str]) -> tuple[dict[str, tuple[Path, int] | None], dict[Path, safe_open]]:
         """Find (shard, row) of each image, None where there is none, and the shards in use, which are marked as used."""
-        places: dict[str, tuple[int, int] | None] = dict.fromkeys(digests)
+        places: dict[str, tuple[Path, int] | None] = dict.fromkeys(digests)
         left, shards = set(places), {}
         for path, handle, known in self._shards() if left else ():
-            found = {digest: (len(shards), row) for row, digest in enumerate(known) if digest in left}
+            found = {digest: (path, row) for row, digest in enumerate(known) if digest in left}
             if found:
                 places |= found
                 left -= found.keys()
@@ -120,7 +121,7 @@ class FeatureStore:
             if time.time() - status.st_mtime > STALE_SECONDS:
                 with contextlib.suppress(OSError):
                     path.unlink()
-        kept = {path.name for features in keep for path in features.paths}
+        kept = {path.name for features in keep for path in features.shards}
         shards = sorted(self._all_files(_SHARD_NAME), key=lambda shard: (shard[1].st_mtime_ns, shard[0].name))
         size, dropped = sum(status.st_size for _, status in shards), 0
         for path, status in shards:
@@ -234,37 +235,36 @@ class FeatureWriter:
         self._digests = []
 
 
+@dataclass
 class StoredFeatures:
     """Features of the images that `FeatureStore.open` was asked for, read from mapped files: the operating system keeps
     in memory what there is room for. Shared with forked workers; pickled, it is the paths, which are mapped again."""
 
-    def __init__(
-        self, key: FeatureKey, places: dict[str, tuple[int, int]], paths: list[Path], maps: list[torch.Tensor]
-    ):
-        self.name = key.stage  # also of the tensor in a batch
-        self.key = key
-        self.paths = paths
-        self._places = places  # digest → (shard, row)
-        self._maps = maps
+    key: FeatureKey
+    places: dict[str, tuple[Path, int]]
+    """Digest → shard, and row in it."""
+    shards: dict[Path, torch.Tensor]
 
-    def __len__(self) -> int:
-        return len(self._places)
+    @property
+    def name(self) -> str:
+        """The stage, which is also the name in a batch."""
+        return self.key.stage
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
         """Copy the features of these images, in this order: [n, *shape]. Raises `KeyError` for unknown ones."""
-        places = [self._places[digest] for digest in digests]
+        places = [self.places[digest] for digest in digests]
         values = torch.empty((len(places), *self.key.shape), dtype=self.key.dtype)
         for value, (shard, row) in zip(values, places, strict=True):
-            value.copy_(self._maps[shard][row])
+            value.copy_(self.shards[shard][row])
         return values
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_maps": None}
+        return self.__dict__ | {"shards": list(self.shards)}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         try:
-            self._maps = [safe_open(path, "pt").get_tensor("features") for path in self.paths]
+            self.shards = {path: safe_open(path, "pt").get_tensor("features") for path in state["shards"]}
         except FileNotFoundError as error:
             raise InputError(
                 f"stored features: {error}: deleted by another run in the meantime; start again"
