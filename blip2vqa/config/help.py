@@ -19,8 +19,7 @@ def option_groups(dataclasses: list[type]) -> dict[str, list[Field]]:
         names = {one.name for one in fields(own)}
         others += [one for one in fields(arguments) if one.init and one.name not in names]
         heading = "Options"
-        words = getattr(arguments, "WORDS", ())
-        for one in sorted(fields(own), key=lambda one: one.name not in words):
+        for one in sorted(fields(own), key=lambda one: not one.positional):
             heading = one.group or heading
             groups.setdefault(heading, []).append(one)
     return groups | ({"Trainer": others} if others else {})

@@ -168,14 +168,14 @@ def _allow_bare_resume(argv: list[str]) -> None:
 def parse_command(name: str, arguments: type, argv: list[str], program: str = "exchange.py"):
     """Parse `WORD … [--flag value …]` of the command `name` into its dataclass, one of `blip2vqa.config.exchange`.
 
-    A word is the value of the first of `WORDS` that no flag gives. Raises `InputError`.
+    A word is the value of the first of its `words` that no flag gives. Raises `InputError`.
     """
     parser = Parser([arguments], _usage(f"{program} {name}", arguments), arguments.__doc__)
     options = parser.options
     words, flags = _words_and_flags(argv, options)
     names = [flag.partition("=")[0].lstrip("-") for flag in flags if flag.startswith("-")]
     given = {options[name].dest for name in names if name in options}
-    for option in arguments.WORDS:
+    for option in arguments.words():
         if not words or option in given:
             continue
         count = len(words) if options[option].nargs == "+" else 1
@@ -186,15 +186,15 @@ def parse_command(name: str, arguments: type, argv: list[str], program: str = "e
     namespace = parser.parse_args(flags)
     missing = [option for option in arguments.needed() if getattr(namespace, option) in (None, "", [])]
     if missing:
-        shown = [f"--{option}" if option not in arguments.WORDS else option.upper() for option in missing]
+        shown = [f"--{option}" if option not in arguments.words() else option.upper() for option in missing]
         raise InputError(f"{', '.join(shown)}: missing (--help lists the options)")
     return parser.instances(namespace)[0]
 
 
 def _usage(program: str, arguments: type) -> str:
     needed = arguments.needed()
-    words = [word.upper() if word in needed else f"[{word.upper()}]" for word in arguments.WORDS]
-    flags = [f"--{name} {name.upper()}" for name in needed if name not in arguments.WORDS]
+    words = [word.upper() if word in needed else f"[{word.upper()}]" for word in arguments.words()]
+    flags = [f"--{name} {name.upper()}" for name in needed if name not in arguments.words()]
     return " ".join([program, *words, *flags, "[--option VALUE …]"])
 
 
