@@ -89,25 +89,27 @@ def does_something(path: Path) -> bool:
 
 
 def test_every_module_has_its_test_file(arrows):
-    """By its name (`test_NAME.py` or `test_NAME_more.py` in the same folder of tests), or by that of a module of its own folder
-    that imports it."""
-    there = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    """In the mirrored folder of tests: a file of its name (`test_NAME.py`, `test_NAME_more.py`), or one that imports
+    it; else the test file of a module of its own folder that imports it."""
+    known, tests = modules(), (ROOT / "tests").rglob("test_*.py")
+    here: dict[str, list[Path]] = {}
+    for path in tests:
+        here.setdefault(".".join(path.parent.relative_to(ROOT / "tests").parts), []).append(path)
+    reached = {folder: {name for path in paths for name in imported("", path, known)} for folder, paths in here.items()}
 
-    def by_name(name: str) -> bool:
+    def is_tested(name: str) -> bool:
         folder, _, last = name.rpartition(".")
-        own = [path.stem for path in there if path.parent == Path(*folder.split(".") if folder else ())]
-        return any(f"{stem}_".startswith(f"test_{last}_") for stem in own)
+        by_name = any(f"{path.stem}_".startswith(f"test_{last}_") for path in here.get(folder, []))
+        return by_name or name in reached.get(folder, ())
 
     def by_neighbour(name: str) -> bool:
         folder = name.rpartition(".")[0]
-        neighbours = [other for other in arrows if other.rpartition(".")[0] == folder or other == folder]
-        return any(name in arrows[other] and by_name(other) for other in neighbours)
+        neighbours = [other for other in arrows if folder in (other, other.rpartition(".")[0])]
+        return any(name in arrows[other] and is_tested(other) for other in neighbours)
 
-    known = {name: path for name, path in modules().items() if path.stem not in ("__init__", "__main__")}
-    missing = [
-        name for name, path in known.items() if does_something(path) and not (by_name(name) or by_neighbour(name))
-    ]
-    assert not missing
+    doing = [name for name, path in known.items() if path.stem not in ("__init__", "__main__") and does_something(path)]
+    missing = [name for name in doing if not (is_tested(name) or by_neighbour(name))]
+    assert not missing, ", ".join(missing)
 
 
 def test_no_test_patches_a_private_name():

@@ -239,7 +239,9 @@ def estimate_base(plan: Plan, process: int) -> dict:
         }
     return {
         "base_model_id": plan.base_model_id,
-        "parameters": sum(weight.numel() for weight in plan.outline(plan.family.part_names).model.parameters()),
+        "parameters": sum(
+            weight.numel() for weight in plan.family.outline(plan.config, answers=plan.text.answers).parameters()
+        ),
         "trainable": lora.trainable,
         "dtype": str(plan.dtype).removeprefix("torch."),
         "starts_from": plan.stage,

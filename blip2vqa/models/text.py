@@ -55,7 +55,8 @@ class PromptEncoder:
     def prompt_ids(self, questions: Sequence[str], prompts: Sequence[str] | None = None) -> list[list[int]]:
         """Tokenize prompts, with the tokenizer's own start or end token around them, unpadded."""
         # The tokenizer alone, not the processor: without images that subtracts the query tokens from max_length.
-        return self.tokenizer(self.fill(questions, prompts), return_token_type_ids=False)["input_ids"]
+        texts = self.fill(questions, prompts)
+        return self.tokenizer(texts, add_special_tokens=True, return_token_type_ids=False)["input_ids"]
 
     def prompt_lengths(self, questions: Sequence[str]) -> list[int]:
         """Count the tokens of each prompt, image tokens included; a thousand at a time, since tokens take memory."""

@@ -1,7 +1,6 @@
 """Splits by picture; output files written whole or not at all."""
 
 import json
-import os
 import random
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource
 from blip2vqa.data.splits import check_disjoint, split_by_image, write_split
 from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 
 def make(row: int, name: str, digest: str | None = None) -> Example:
@@ -74,18 +72,3 @@ def test_the_split_is_written(examples, tmp_path):
     assert [len(written[side]) for side in ("train", "val")] == [16, 4]
     assert {entry["image_name"] for entry in written["val"]} == {example.image_name for example in val}
     assert written["val"][0]["digest"].startswith("digest of") and written["val"][0]["questions"] == 5
-
-
-def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "new" / "a.json"
-    write_json_atomic(path, {"é": 1})
-    assert path.read_bytes() == '{\n  "é": 1\n}\n'.encode()
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_text_atomic(path, "half")
-    assert path.read_bytes() == '{\n  "é": 1\n}\n'.encode()
-    assert list(path.parent.iterdir()) == [path]  # no temporary file left

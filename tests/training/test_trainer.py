@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from blip2vqa.models.loading import load_base
-from blip2vqa.models.text import TextEncoder
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.trainer import RowSampler, row_length, trainer_arguments
 from helpers.finetune_runs import make_run
@@ -97,6 +96,6 @@ def test_one_question_an_image_has_a_row_of_its_own(tiny_opt, drawn, tmp_path, c
     examples, _ = load_examples(drawn[1], drawn[0], progress=False)
     run = make_run(tiny_opt, drawn, tmp_path / "run")
     loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
-    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "{question}")
     assert row_length(examples, text, run.training) == 512
     assert row_length(examples[::3], text, run.training) is None

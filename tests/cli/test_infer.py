@@ -1,96 +1,15 @@
-"""The scripts as a user runs them: real processes, exit codes, two processes, a Hub on loopback."""
+"""inference.py as a user runs it: an adapter alone named, two processes, a base and an adapter of a Hub on loopback."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from helpers.launching import run_script
 from helpers.loopback_hub import serve
-from helpers.paths import ROOT
-
-ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
-
-
-def run(*command, **environment) -> subprocess.CompletedProcess:
-    """Run a command in the project's folder, without the network; its output as text."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
-    return subprocess.run(
-        [str(part) for part in command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-
-
-def base_arguments(base, drawn) -> list[str]:
-    images, table = drawn
-    return [
-        *("--base_model_id", base, "--image_dir", images, "--csv_path", table, "--bertscore_model", "none"),
-        *("--dtype", "float32", "--quantization", "none"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def tuned(tiny_opt, drawn, tmp_path_factory):
-    """finetune.py, launched as the README says, with two optimizer steps an epoch and no dropout."""
-    out = tmp_path_factory.mktemp("tuned") / "run"
-    done = run(
-        *ACCELERATE, "finetune.py", *base_arguments(tiny_opt, drawn), *SAME, "--output_dir", out, "--batch_size", "4"
-    )
-    assert done.returncode == 0, done.stderr
-    return out, done
-
-
-# One third of twelve images is validation: 24 questions train, which a global batch of four divides.
-SAME = (
-    "--lora_dropout 0 --epochs 2 --logging_steps 1 --learning_rate 1e-2 --warmup_steps 2 --val_split 0.33 --use_cpu"
-).split()
-
-
-def losses(folder: Path) -> list[float]:
-    histories = [
-        json.loads(path.read_text())["log_history"] for path in folder.glob("checkpoints/*/trainer_state.json")
-    ]
-    return [entry["loss"] for entry in max(histories, key=len) if "loss" in entry]
-
-
-def test_finetune_prints_both_summaries_and_the_table(tuned):
-    out, done = tuned
-    for text in (
-        "Fine-tuning",
-        "LoRA modules by role",
-        "effective batch",
-        "base + adapter",
-        "blind baseline",
-        str(out),
-    ):
-        assert text in done.stdout
-    assert "Traceback" not in done.stderr
-
-
-def test_two_processes_lose_the_same_as_one(tuned, tiny_opt, drawn, tmp_path):
-    out, _ = tuned
-    done = run(
-        *ACCELERATE, "--config_file", "configs/accelerate/cpu_2_processes.yaml", "finetune.py",
-        *base_arguments(tiny_opt, drawn), *SAME, "--output_dir", tmp_path / "two", "--batch_size", "2",
-        "--ddp_backend", "gloo",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Fine-tuning") == 1
-    assert "2 processes" in done.stdout
-    one, two = losses(out), losses(tmp_path / "two")
-    assert len(one) >= 6 and two == pytest.approx(one, rel=1e-4)
-    first, second = (load_file(folder / "adapter_model.safetensors") for folder in (out, tmp_path / "two"))
-    for key in first:
-        torch.testing.assert_close(first[key], second[key], rtol=1e-2, atol=1e-4)
-    assert (tmp_path / "two" / "predictions.csv").read_text().count("\n") == (
-        out / "predictions.csv"
-    ).read_text().count("\n")
+from helpers.script_runs import ACCELERATE, run
 
 
 def test_inference_answers_with_the_adapter_alone_named(tuned, drawn, tmp_path):
@@ -161,23 +80,3 @@ def test_base_and_adapter_by_hub_id(tuned, tiny_opt, drawn, tmp_path):
         assert sum(line.startswith("error: ") for line in failed.stderr.splitlines()) == 1
     assert run_script(*command[1:-1], out, "--output_path", local).returncode == 0
     assert results.read_text() == local.read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--lerning_rate", "1"], "did you mean --learning_rate?"),
-        (["--csv_path", "absent.csv", "--image_dir", "."], "absent.csv"),
-    ],
-)
-def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
-    done = run_script("finetune.py", *arguments, "--output_dir", tmp_path / "out", "--base_model_id", tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr and "Traceback" not in done.stderr
-    assert all(line.startswith("error: ") for line in done.stderr.splitlines())
-
-
-@pytest.mark.parametrize("script", ["finetune.py", "inference.py"])
-def test_help(script):
-    done = run_script(script, "--help")
-    assert done.returncode == 0 and "--csv_path" in done.stdout

@@ -1,0 +1,38 @@
+"""What the commands refuse before torch is imported."""
+
+import sys
+
+import pytest
+
+from blip2vqa.cli.arguments import called, check_paths, described
+from blip2vqa.config.inference import InferenceArguments
+from blip2vqa.utils.errors import InputError
+
+
+def test_a_command_goes_by_the_name_that_it_was_called_by(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/inference.py", "--help"])
+    assert called("infer") == "python inference.py"
+    assert described("infer", "blip2vqa infer --csv_path A") == "python inference.py --csv_path A"
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/blip2vqa", "infer"])
+    assert called("infer") == "blip2vqa infer"
+
+
+def test_paths_that_lead_nowhere_are_named_with_all_else_that_is_wrong(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("image_name,question\n")
+    check_paths([InferenceArguments(csv_path=str(table), image_dir=str(tmp_path))])
+    args = InferenceArguments(
+        csv_path="absent.csv", image_dir="absent", lora_model_path=["count=./absent"], batch_size=0
+    )
+    with pytest.raises(InputError) as raised:
+        check_paths([args])
+    assert raised.value.problems == [
+        "--batch_size: 0 is out of range; it must be at least 1",
+        "--csv_path absent.csv: no such file",
+        "--image_dir absent: no such folder",
+        "adapter ./absent: no such folder",
+    ]
+
+
+def test_names_of_the_hub_are_no_paths():
+    check_paths([InferenceArguments(csv_path="user/questions", base_model_id="Salesforce/blip2-opt-2.7b")])
