@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from blip2vqa.config.roles import SCOPES
 from blip2vqa.models import layer_names
@@ -67,6 +68,27 @@ VIT = Part(
     "vision_model", ("vision_model",), "vision", layer_names.VISION, "the ViT is adapted, so nothing in front of it is frozen"
 )  # fmt: skip
 VIT_STAGE = Stage("image_embeds", ("vision_model",), "the ViT is frozen, so its output stays", patches_shape, "see")
+
+
+class PartialModel:
+    """A model of transformers, mixed in before its class, that may be built without some of its parts.
+
+    Towers run once for each image, without the language model in memory, and training runs without them. Of a whole checkpoint
+    only what stays is read.
+    """
+
+    def __init__(self, config, absent: Iterable[str] = ()):
+        super().__init__(config)
+        leave_out(self, absent)
+
+
+def leave_out(model: nn.Module, absent: Iterable[str]) -> None:
+    """Replace these attributes of a model by None, in place; `Family.absent` names them."""
+    for name in absent:
+        setattr(model, name, None)
+    tied = model.all_tied_weights_keys.items()
+    model.all_tied_weights_keys = {one: other for one, other in tied if one.partition(".")[0] not in absent}
+    model._keys_to_ignore_on_load_unexpected = {rf"^{name}(\.|$)" for name in absent}
 
 
 class Family:

@@ -9,8 +9,17 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from blip2vqa.models import layer_names
 from blip2vqa.models.families import register
-from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, VIT, VIT_STAGE, Family, Part, Stage, first_id
-from blip2vqa.models.parts import PartialModel
+from blip2vqa.models.family import (
+    LANGUAGE_MODEL,
+    PIXEL_STAGE,
+    VIT,
+    VIT_STAGE,
+    Family,
+    Part,
+    PartialModel,
+    Stage,
+    first_id,
+)
 from blip2vqa.models.text import IMAGE_TOKEN
 
 QFORMER_ROLES = {**layer_names.BERT, "up": (r"intermediate_query\.dense",), "down": (r"output_query\.dense",)}
