@@ -188,12 +188,15 @@ class Blip2Opt(Blip2Family):
     language_roles = layer_names.OPT
 
 
-@register
-class Blip2T5(Blip2Family):
-    """BLIP-2 with T5 or FLAN-T5."""
+class WithT5:
+    """What T5 or FLAN-T5 as the language model makes of a family; mixed in before it."""
 
-    name = "BLIP-2 with T5"
     kind = "t5"
     language_roles = layer_names.T5
     seq2seq = True
     float16 = False  # T5's activations overflow it: huggingface/transformers#9295
+
+
+@register
+class Blip2T5(WithT5, Blip2Family):
+    name = "BLIP-2 with T5"
