@@ -65,7 +65,11 @@ class PromptEncoder:
 
     def pad_rows(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         """Pad rows on the right → `input_ids` and `attention_mask` [rows, longest]."""
-        return {"input_ids": pad(rows, self.pad_token_id), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+        return {"input_ids": self.pad_ids(rows), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+
+    def pad_ids(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Pad rows on the right → `input_ids` [rows, longest]."""
+        return pad(rows, self.pad_token_id)
 
     def check_lengths(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int = 0) -> None:
         """Raise `InputError` for examples that this base cannot be given, the first ten named.
@@ -209,8 +213,7 @@ class TextEncoder(PromptEncoder):
         causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
         # Padding sees itself, as a row that sees nothing would come out as not-a-number.
         seen = causal & ((one == other) | (other == 0) & (one > 0))
-        batch = {"input_ids": pad(ids, self.pad_token_id), "labels": pad(labels, IGNORE)}
-        self._check_image_tokens(batch["input_ids"])
+        batch = {"input_ids": self.pad_ids(ids), "labels": pad(labels, IGNORE)}
         return {**batch, "position_ids": pad(positions, 0), "attention_mask": seen.unsqueeze(1)}
 
     def generation_batch(
@@ -230,21 +233,16 @@ class TextEncoder(PromptEncoder):
         padding = [self.pad_token_id]
         ids = [row[:image] + padding * gap + row[image:] for row, gap in zip(rows, gaps, strict=True)]
         mask = [[1] * image + [0] * gap + [1] * (longest - image - gap) for gap in gaps]
-        batch = {"input_ids": pad(ids, self.pad_token_id), "attention_mask": pad(mask, 0)}
-        self._check_image_tokens(batch["input_ids"])
-        return batch | more
+        return {"input_ids": self.pad_ids(ids), "attention_mask": pad(mask, 0)} | more
 
-    def pad_rows(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    def pad_ids(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Pad rows; raises `ValueError` for a row with too few image tokens, or too many."""
-        padded = super().pad_rows(rows)
-        self._check_image_tokens(padded["input_ids"])
-        return padded
-
-    def _check_image_tokens(self, ids: torch.Tensor) -> None:
+        ids = super().pad_ids(rows)
         # The model scatters image features over image tokens without counting them: too few, and a row would be
         # answered from its neighbour's picture (a question may spell out "<image>", too).
         if self.num_query_tokens and not bool(((ids == self.image_token_id).sum(1) == self.num_query_tokens).all()):
             raise ValueError(f"every row must hold exactly {self.num_query_tokens} image tokens")
+        return ids
 
     @cached_property
     def _image_token(self) -> str | None:
