@@ -46,8 +46,8 @@ from blip2vqa.features.key import FeatureKey
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of
+from blip2vqa.models.family import leave_out
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
-from blip2vqa.models.parts import leave_out
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4

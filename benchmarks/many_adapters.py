@@ -45,8 +45,8 @@ from blip2vqa.features.encode import InMemoryFeatures
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.request import AnswerRequest, Decoding, use_adapters
 from blip2vqa.models.families import family_of
+from blip2vqa.models.family import leave_out
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
-from blip2vqa.models.parts import leave_out
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
 
 WAYS = ("base", "one", "held", "all")

@@ -44,8 +44,8 @@ from blip2vqa.config.common import LoraArguments
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
+from blip2vqa.models.family import leave_out
 from blip2vqa.models.loading import LoadedModel, find_device
-from blip2vqa.models.parts import leave_out
 from blip2vqa.training.collators import TrainingCollator
 from blip2vqa.training.losses import AnswerLoss
 

@@ -1,7 +1,7 @@
 """What the commands do alike with their arguments: how they are called, and what is refused before torch is imported."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from blip2vqa.config.parser import parse
@@ -34,25 +34,35 @@ def described(command: str, text: str) -> str:
 
 
 def parse_arguments(
-    command: str, dataclasses: list[type], description: str, argv: list[str], *, needs: str, known: Sequence[str] = ()
+    command: str,
+    dataclasses: list[type],
+    description: str,
+    argv: list[str] | None,
+    *,
+    needs: str,
+    known: Sequence[str] = (),
 ) -> tuple[tuple, dict]:
-    """Parse the command line `argv` as `blip2vqa.config.parser.parse`; `needs`: arguments that it cannot do without."""
-    program = called(command)
+    """Parse the command line `argv`, None for this process's own, as `blip2vqa.config.parser.parse`, and check its paths.
+
+    `needs`: arguments that the command cannot do without.
+    """
+    program, argv = called(command), sys.argv[1:] if argv is None else argv
     if not argv:
         raise InputError(f"no arguments are given; try {program} {needs} (--help lists the options)")
     usage = f"{program} [CONFIG.json or .yaml] [--option VALUE …]"
-    return parse(dataclasses, described(command, description), argv, usage=usage, known=known)
+    parts, resolved = parse(dataclasses, described(command, description), argv, usage=usage, known=known)
+    check_paths(parts)
+    return parts, resolved
 
 
-def check_paths(parts: Iterable) -> None:
+def check_paths(parts: Sequence) -> None:
     """Raise `InputError` if a path among the arguments leads nowhere, with all that is wrong with them otherwise.
 
     Found here, it takes no second; later, it would have to wait for the import of torch.
     """
-    parts = list(parts)
     missing = [problem for part in parts for problem in _missing(part)]
     if missing:
-        raise_all([*(problem for part in parts if hasattr(part, "check") for problem in part.check()), *missing])
+        raise_all([*(problem for part in parts for problem in part.check()), *missing])
 
 
 def _missing(part) -> list[str]:

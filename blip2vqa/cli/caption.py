@@ -1,4 +1,4 @@
-"""Caption pictures in styles, each by its adapter, or by prompt and decoding alone.
+"""Caption pictures in several styles, each by its adapter, or by prompt and decoding.
 
     blip2vqa caption --images PICTURES/ photo.jpg https://example.org/cat.jpg \\
         --output_path CAPTIONS.csv --styles detailed=ADAPTER concise=ADAPTER creative \\
@@ -9,9 +9,7 @@ side by side. Each picture is encoded once, whatever the number of styles. Pictu
 used are named in their rows.
 """
 
-import sys
-
-from blip2vqa.cli.arguments import check_paths, parse_arguments
+from blip2vqa.cli.arguments import parse_arguments
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
 
@@ -19,16 +17,14 @@ GO_ON = "run the same command again"
 NEEDS = "--images PICTURES/ --output_path CAPTIONS.csv --styles concise=ADAPTER"
 
 
-def check(argv: list[str]) -> tuple[CaptionArguments, FeatureArguments]:
+def check(argv: list[str] | None) -> tuple[CaptionArguments, FeatureArguments]:
     """Return the arguments. Raises `InputError` for what is wrong, as far as that can be told without torch."""
     parts, _ = parse_arguments("caption", [CaptionArguments, FeatureArguments], __doc__, argv, needs=NEEDS)
-    check_paths(parts)
     return parts
 
 
 def main(argv: list[str] | None = None) -> None:
     """Caption the pictures, and print the first captions."""
-    argv = sys.argv[1:] if argv is None else argv
     args, features = check(argv)
     from blip2vqa.inference.captioning import caption_images
 

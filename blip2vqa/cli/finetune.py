@@ -15,7 +15,7 @@ metrics.json, predictions.csv, run.json, split.json, README.md (model card) and 
 import sys
 from itertools import pairwise
 
-from blip2vqa.cli.arguments import check_paths, parse_arguments
+from blip2vqa.cli.arguments import parse_arguments
 from blip2vqa.config.training import FINETUNE_OPTIONS, trainer_flags
 
 GO_ON = "--resume_from_checkpoint goes on, if a checkpoint was saved"
@@ -24,9 +24,7 @@ NEEDS = "--image_dir IMAGES --csv_path TRAIN.csv --output_dir OUT"
 
 def check(argv: list[str]) -> None:
     """Raise `InputError` for what is wrong with a command line, as far as that can be told without torch."""
-    flags = trainer_flags()
-    parts, _ = parse_arguments("finetune", FINETUNE_OPTIONS, __doc__, argv, needs=NEEDS, known=flags)
-    check_paths(parts)
+    parse_arguments("finetune", FINETUNE_OPTIONS, __doc__, argv, needs=NEEDS, known=trainer_flags())
 
 
 def main(argv: list[str] | None = None) -> None:

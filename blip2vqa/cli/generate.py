@@ -13,8 +13,6 @@ and vqa.png (data card), and with --preview vqa.html. Interrupted and started ag
 asks nothing twice.
 """
 
-import sys
-
 from blip2vqa.cli.arguments import parse_arguments
 from blip2vqa.config.generate import VQA_ARGUMENTS
 
@@ -24,7 +22,6 @@ NEEDS = "--csv_path CATALOGUE.csv --image_dir IMAGES --output_path vqa.csv"
 
 def main(argv: list[str] | None = None) -> None:
     """Make the data set, and print what was kept and what was left out."""
-    argv = sys.argv[1:] if argv is None else argv
     parts, resolved = parse_arguments("generate", VQA_ARGUMENTS, __doc__, argv, needs=NEEDS)
     from blip2vqa.generate.generating import generate
     from blip2vqa.generate.report.data_summary import print_summary

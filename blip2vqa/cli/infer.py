@@ -11,9 +11,7 @@ ranked_answers); with an answer column also the metrics, to RESULTS.metrics.json
 started again, it goes on where it was.
 """
 
-import sys
-
-from blip2vqa.cli.arguments import check_paths, parse_arguments
+from blip2vqa.cli.arguments import parse_arguments
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 
@@ -21,16 +19,14 @@ GO_ON = "the same command goes on where it was"
 NEEDS = "--image_dir IMAGES --csv_path QUESTIONS.csv --output_path RESULTS.csv --lora_model_path ADAPTER"
 
 
-def check(argv: list[str]) -> tuple[InferenceArguments, FeatureArguments]:
+def check(argv: list[str] | None) -> tuple[InferenceArguments, FeatureArguments]:
     """Return the arguments. Raises `InputError` for what is wrong, as far as that can be told without torch."""
     parts, _ = parse_arguments("infer", [InferenceArguments, FeatureArguments], __doc__, argv, needs=NEEDS)
-    check_paths(parts)
     return parts
 
 
 def main(argv: list[str] | None = None) -> None:
     """Answer the table; or compare systems on it, or score predictions that are there."""
-    argv = sys.argv[1:] if argv is None else argv
     args, features = check(argv)
     if args.score:
         from blip2vqa.inference.scoring import score_path, score_table

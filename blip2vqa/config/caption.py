@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.config.base import ServedBaseArguments
-from blip2vqa.config.common import check_caption_prompt
+from blip2vqa.config.common import check_prompt
 from blip2vqa.config.fields import option
 
 
@@ -37,7 +37,7 @@ class CaptionArguments(ServedBaseArguments):
         problems = super().check()
         if not self.images:
             problems.append("--images: missing; name the pictures to caption")
-        problems += check_caption_prompt(self.prompt)
+        problems += check_prompt(self.prompt, of_questions=False)
         for flag, path in (("output_path", self.output_path), ("compare", self.compare)):
             if path and Path(path).exists() and not self.overwrite:
                 problems.append(f"--{flag} {path}: is already there; name another, or --overwrite it")

@@ -1,7 +1,7 @@
 """Arguments that several scripts share, and those of a fine-tuning run except Trainer's; no model code is imported."""
 
 import os
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 
 from blip2vqa.config import base
@@ -17,22 +17,17 @@ INITIALISATIONS = ("default", "gaussian", "orthogonal", "olora", "pissa")
 CHANGE_THE_BASE = ("olora", "pissa")
 
 
-def check_question_prompt(prompt: str | None) -> list[str]:
-    """Return the problem of a prompt for questions that has no place for one."""
-    if prompt is None or "{question}" in prompt:
+def check_prompt(prompt: str | None, of_questions: bool) -> list[str]:
+    """Return the problem of a prompt that has no place for a question and needs one, or has one and captions have none."""
+    if prompt is None or ("{question}" in prompt) == of_questions:
         return []
-    return [f"--prompt: {prompt!r} does not contain {{question}}; write it where the question goes"]
-
-
-def check_caption_prompt(prompt: str | None) -> list[str]:
-    """Return the problem of a prompt for captions that has a place for a question."""
-    if prompt is None or "{question}" not in prompt:
-        return []
+    if of_questions:
+        return [f"--prompt: {prompt!r} does not contain {{question}}; write it where the question goes"]
     return [f"--prompt: {prompt!r} contains {{question}}, and captions have none; leave it out"]
 
 
 @dataclass
-class ModelArguments(Arguments):
+class ModelArguments(base.ServedBaseArguments):
     """The base model and how its weights are held."""
 
     base_model_id: str = option(
@@ -41,9 +36,6 @@ class ModelArguments(Arguments):
         *base.BASE_ALIASES,
         group="Model",
     )
-    base_model_revision: str | None = base.REVISION
-    quantization: str = base.QUANTIZATION
-    dtype: str = base.DTYPE
     # A str to the parser, which would ask for at least one of a list.
     estimate: str | None = option(
         None,
@@ -97,33 +89,28 @@ class DataArguments(Arguments):
         problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table to learn from")
-        problems += self._check_questions() if self.task == "vqa" else self._check_captions()
+        problems += check_prompt(self.prompt, of_questions=self.task == "vqa")
+        given = {one.name for one in fields(self) if getattr(self, one.name) != one.default}
+        if self.task == "vqa":
+            problems += [f"--{name}: goes with --task caption alone" for name in ("style", "captions") if name in given]
+        else:
+            of_questions = (
+                "answers",
+                "annotations_path",
+                "eval_annotations_path",
+                "question_types",
+                "question_type_column",
+            )
+            problems += [
+                f"--{name}: does not go with --task caption, which has no questions"
+                for name in of_questions
+                if name in given
+            ]
+            if self.captions == "style" and not self.style:
+                problems.append("--captions style: needs --style, the name to look for in the column style")
         collect_errors(problems, parse_question_types, self.question_types)
         if self.eval_annotations_path and not self.eval_csv_path:
             problems.append("--eval_annotations_path: given without --eval_csv_path; name the questions it belongs to")
-        return problems
-
-    def _check_questions(self) -> list[str]:
-        problems = check_question_prompt(self.prompt)
-        given = {"style": self.style is not None, "captions": self.captions != "all"}
-        return problems + [f"--{name}: goes with --task caption alone" for name, used in given.items() if used]
-
-    def _check_captions(self) -> list[str]:
-        problems = check_caption_prompt(self.prompt)
-        of_questions = (
-            "answers",
-            "annotations_path",
-            "eval_annotations_path",
-            "question_types",
-            "question_type_column",
-        )
-        problems += [
-            f"--{name}: does not go with --task caption, which has no questions"
-            for name in of_questions
-            if getattr(self, name)
-        ]
-        if self.captions == "style" and not self.style:
-            problems.append("--captions style: needs --style, the name to look for in the column style")
         return problems
 
 

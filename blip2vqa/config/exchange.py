@@ -2,47 +2,48 @@
 
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import ClassVar
 
-from blip2vqa.config.base import BASE_ALIASES, DTYPE, IMAGE_DIR, QUANTIZATION, TABLE_ALIAS
+from blip2vqa.config.base import BASE_ALIASES, DTYPE, IMAGE_DIR, QUANTIZATION, REVISION, TABLE_ALIAS
 from blip2vqa.config.fields import Arguments, option
 
 METHODS = ("auto", "exact", "copy", "subspace", "distil")
 MERGES = ("linear", "cat", "ties", "dare")
-_STORE = "Folder of adapters. Default: $BLIP2VQA_STORE, else ~/.local/share/blip2vqa/adapters."
-_ADAPTER = "Adapter: folder, name in the store, or Hub id. USER/NAME or USER/NAME@REVISION."
+# Options that several commands have.
+_ADAPTER_TEXT = "Adapter: folder, name in the store, or Hub id. USER/NAME or USER/NAME@REVISION."
+_ADAPTER = option("", _ADAPTER_TEXT, positional=True)
+_STORE_TEXT = "Folder of adapters. Default: $BLIP2VQA_STORE, else ~/.local/share/blip2vqa/adapters."
+_STORE = option(None, _STORE_TEXT)
+_OUTPUT = option("", "Folder to write.")
 
 
 @dataclass
 class _Command(Arguments):
-    WORDS: ClassVar[tuple[str, ...]] = ()
-    """Fields that a command line gives by their place, without their names; the last may be a list."""
-
     json: bool = option(False, "Print the result as JSON and nothing else.")
+
+    @classmethod
+    def words(cls) -> list[str]:
+        """Return the fields that a command line gives by their place; the last may be a list."""
+        return [one.name for one in fields(cls) if one.positional]
 
     @classmethod
     def needed(cls) -> list[str]:
         """Return the fields that a command line must give, words first: those that are empty by default."""
-        empty = [one.name for one in fields(cls) if one.default == "" or one.default_factory is not MISSING]
-        return sorted(empty, key=lambda name: cls.WORDS.index(name) if name in cls.WORDS else len(cls.WORDS))
+        empty = [one for one in fields(cls) if one.default == "" or one.default_factory is not MISSING]
+        return [one.name for one in sorted(empty, key=lambda one: not one.positional)]
 
 
 @dataclass
 class ListArguments(_Command):
     """List the adapters in a store."""
 
-    WORDS: ClassVar = ("store",)
-
-    store: str | None = option(None, _STORE)
+    store: str | None = option(None, _STORE_TEXT, positional=True)
 
 
 @dataclass
 class InspectArguments(_Command):
     """Show what an adapter is, and how much it adds where."""
 
-    WORDS: ClassVar = ("adapter",)
-
-    adapter: str = option("", _ADAPTER)
+    adapter: str = _ADAPTER
     plot: str | None = option(None, "PNG to draw: the norm of what it adds, by layer and role.")
 
 
@@ -50,11 +51,9 @@ class InspectArguments(_Command):
 class CheckArguments(_Command):
     """Check whether an adapter fits a base: exit code 0 ok, 3 convertible, 1 incompatible."""
 
-    WORDS: ClassVar = ("adapter", "base_model_id")
-
-    adapter: str = option("", _ADAPTER)
-    base_model_id: str = option("", "Base model: Hub id or local folder.", *BASE_ALIASES)
-    base_model_revision: str | None = option(None, "Branch, tag or commit of the base on the Hub.")
+    adapter: str = _ADAPTER
+    base_model_id: str = option("", "Base model: Hub id or local folder.", *BASE_ALIASES, positional=True)
+    base_model_revision: str | None = REVISION
     quick: bool = option(False, "Check names, shapes, values and fingerprints; run no model.")
 
 
@@ -62,11 +61,9 @@ class CheckArguments(_Command):
 class AddArguments(_Command):
     """Copy an adapter into the store."""
 
-    WORDS: ClassVar = ("adapter",)
-
-    adapter: str = option("", _ADAPTER)
+    adapter: str = _ADAPTER
     name: str | None = option(None, "Name in the store. Default: that of its folder.")
-    store: str | None = option(None, _STORE)
+    store: str | None = _STORE
     convert_pickle: bool = option(False, "Read the weights, and nothing else, of a pickled adapter_model.bin.")
 
 
@@ -74,19 +71,15 @@ class AddArguments(_Command):
 class RemoveArguments(_Command):
     """Delete an adapter from the store."""
 
-    WORDS: ClassVar = ("name",)
-
-    name: str = option("", "Name in the store.")
-    store: str | None = option(None, _STORE)
+    name: str = option("", "Name in the store.", positional=True)
+    store: str | None = _STORE
 
 
 @dataclass
 class ExportArguments(_Command):
     """Write an adapter as one file with checksums."""
 
-    WORDS: ClassVar = ("adapter",)
-
-    adapter: str = option("", _ADAPTER)
+    adapter: str = _ADAPTER
     output: str | None = option(None, "ZIP file to write. Default: NAME.zip.")
 
 
@@ -94,21 +87,19 @@ class ExportArguments(_Command):
 class ImportArguments(_Command):
     """Put an adapter that `export` wrote into the store."""
 
-    WORDS: ClassVar = ("archive",)
-
-    archive: str = option("", "ZIP file that `export` wrote.")
+    archive: str = option("", "ZIP file that `export` wrote.", positional=True)
     name: str | None = option(None, "Name in the store. Default: the one in the archive.")
-    store: str | None = option(None, _STORE)
+    store: str | None = _STORE
 
 
 @dataclass
 class MergeArguments(_Command):
     """Merge adapters of one base into one: a sum of what they add, each with its weight."""
 
-    WORDS: ClassVar = ("adapters",)
-
-    adapters: list[str] = option([], "Adapters with their weights: A=0.7 B=0.3. Without =WEIGHT it is 1.", nargs="+")
-    output: str = option("", "Folder to write.")
+    adapters: list[str] = option(
+        [], "Adapters with their weights: A=0.7 B=0.3. Without =WEIGHT it is 1.", nargs="+", positional=True
+    )
+    output: str = _OUTPUT
     method: str = option(
         "linear",
         "linear, cat, ties or dare. ties, dare: the sum of the larger, or of random, entries; cat: factors as they are.",
@@ -139,10 +130,8 @@ class MergeArguments(_Command):
 class ResizeArguments(_Command):
     """Write the best adapter of another rank."""
 
-    WORDS: ClassVar = ("adapter",)
-
-    adapter: str = option("", _ADAPTER)
-    output: str = option("", "Folder to write.")
+    adapter: str = _ADAPTER
+    output: str = _OUTPUT
     rank: int | None = option(None, "Rank of the result.", at_least=1)
     energy: float | None = option(None, "Instead of --rank: share of the sum of squares to keep.", above=0, at_most=1)
 
@@ -157,11 +146,9 @@ class ResizeArguments(_Command):
 class ExtractArguments(_Command):
     """Write an adapter from the difference of two checkpoints."""
 
-    WORDS: ClassVar = ("base", "tuned")
-
-    base: str = option("", "Base model: Hub id or local folder.")
-    tuned: str = option("", "The same model, fine-tuned as a whole.")
-    output: str = option("", "Folder to write.")
+    base: str = option("", "Base model: Hub id or local folder.", positional=True)
+    tuned: str = option("", "The same model, fine-tuned as a whole.", positional=True)
+    output: str = _OUTPUT
     rank: int = option(16, "Rank of the adapter.", at_least=1)
     base_revision: str | None = option(None, "Branch, tag or commit of the base on the Hub.")
     tuned_revision: str | None = option(None, "Branch, tag or commit of the fine-tuned model.")
@@ -171,10 +158,8 @@ class ExtractArguments(_Command):
 class FuseArguments(_Command):
     """Write a base with the adapter in its weights, in the Hub's layout."""
 
-    WORDS: ClassVar = ("adapter",)
-
-    adapter: str = option("", _ADAPTER)
-    output: str = option("", "Folder to write.")
+    adapter: str = _ADAPTER
+    output: str = _OUTPUT
     base_model_id: str | None = option(
         None, "Base model: Hub id or local folder. Default: the adapter's own.", *BASE_ALIASES
     )
@@ -184,7 +169,7 @@ class FuseArguments(_Command):
 class MovingArguments(_Command):
     """How an adapter moves to another base, and the table that says what it is worth there."""
 
-    output: str = option("", "Folder to write.")
+    output: str = _OUTPUT
     method: str = option(
         "auto",
         "auto, exact, copy, subspace or distil. exact: for the same weights; copy, subspace: for the same shapes; distil: "
@@ -232,10 +217,8 @@ class MovingArguments(_Command):
 class TransferArguments(MovingArguments):
     """Move an adapter to another base."""
 
-    WORDS: ClassVar = ("adapter", "target")
-
-    adapter: str = option("", _ADAPTER)
-    target: str = option("", "The other base: Hub id or local folder.")
+    adapter: str = _ADAPTER
+    target: str = option("", "The other base: Hub id or local folder.", positional=True)
     target_revision: str | None = option(None, "Branch, tag or commit of the other base on the Hub.")
     direct: str | None = option(None, "Adapter trained directly for the target, to compare with.")
 
@@ -250,20 +233,16 @@ class TransferArguments(MovingArguments):
 class SwapArguments(MovingArguments):
     """Try each of two adapters on the other's base."""
 
-    WORDS: ClassVar = ("first", "second")
-
-    first: str = option("", _ADAPTER)
-    second: str = option("", _ADAPTER)
+    first: str = option("", _ADAPTER_TEXT, positional=True)
+    second: str = option("", _ADAPTER_TEXT, positional=True)
 
 
 @dataclass
 class PushArguments(_Command):
     """Publish an adapter on the Hub."""
 
-    WORDS: ClassVar = ("adapter", "hub_model_id")
-
-    adapter: str = option("", _ADAPTER)
-    hub_model_id: str = option("", "Repository: USER/NAME.")
+    adapter: str = _ADAPTER
+    hub_model_id: str = option("", "Repository: USER/NAME.", positional=True)
     private: bool = option(True, "Whether only you can see a new repository.")
     base_model_id: str | None = option(
         None, "The base's Hub id, where the adapter was made on a local folder.", *BASE_ALIASES
@@ -275,8 +254,6 @@ class PushArguments(_Command):
 class PullArguments(_Command):
     """Fetch an adapter from the Hub into the store."""
 
-    WORDS: ClassVar = ("adapter",)
-
-    adapter: str = option("", "USER/NAME or USER/NAME@REVISION.")
+    adapter: str = option("", "USER/NAME or USER/NAME@REVISION.", positional=True)
     name: str | None = option(None, "Name in the store. Default: the repository's.")
-    store: str | None = option(None, _STORE)
+    store: str | None = _STORE

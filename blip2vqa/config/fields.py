@@ -38,17 +38,17 @@ class Range:
 
 
 class Option(Field):
-    """A dataclass field with the range of its values and its group in --help.
+    """A dataclass field with the range of its values, its group in --help, and whether a command line gives it by place.
 
     They are attributes and no metadata, because `HfArgumentParser` hands all metadata to argparse.
     """
 
-    __slots__ = ("group", "range")
+    __slots__ = ("group", "positional", "range")
 
-    def __init__(self, plain: Field, group: str | None, range: Range):
+    def __init__(self, plain: Field, group: str | None, range: Range, positional: bool = False):
         for name in Field.__slots__:
             setattr(self, name, getattr(plain, name))
-        self.group, self.range = group, range
+        self.group, self.range, self.positional = group, range, positional
 
     def with_default(self, default) -> "Option":
         """Return the same option with another default."""
@@ -56,13 +56,21 @@ class Option(Field):
 
 
 def option(
-    default, help: str, *aliases: str, group: str | None = None, choices=None, nargs: str | None = None, **limits: float
+    default,
+    help: str,
+    *aliases: str,
+    group: str | None = None,
+    choices=None,
+    nargs: str | None = None,
+    positional: bool = False,
+    **limits: float,
 ) -> Option:
     """Declare an argument of a dataclass that a script reads.
 
     `help`: its first sentence is the line of --help, the whole text stands in `--help all`. `aliases`: other spellings of
     the flag. `group`: the heading of --help that this option and those after it stand under. `choices` and `nargs` are
-    argparse's. `limits`: `at_least`, `above`, `at_most`, `below`, as in `Range`; None is always in range.
+    argparse's. `positional`: whether `parse_command` takes a word without a flag for it. `limits`: `at_least`, `above`,
+    `at_most`, `below`, as in `Range`; None is always in range.
     """
     # argparse formats help with %, so a literal one would break it.
     metadata = {"help": help.replace("%", "%%"), "aliases": list(aliases)}
@@ -74,7 +82,7 @@ def option(
         default_factory=default.copy if shared else MISSING,
         metadata=metadata,
     )
-    return Option(plain, group, Range(**limits))
+    return Option(plain, group, Range(**limits), positional)
 
 
 class Arguments:

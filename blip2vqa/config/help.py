@@ -15,12 +15,12 @@ def option_groups(dataclasses: list[type]) -> dict[str, list[Field]]:
     groups: dict[str, list[Field]] = {}
     others = []
     for arguments in dataclasses:
-        own = next(cls for cls in arguments.__mro__ if is_dataclass(cls) and _declared_here(cls))
+        classes = [cls for cls in arguments.__mro__ if is_dataclass(cls)]
+        own = next(cls for cls in classes if all(isinstance(one, Option) for one in fields(cls)))
         names = {one.name for one in fields(own)}
         others += [one for one in fields(arguments) if one.init and one.name not in names]
         heading = "Options"
-        words = getattr(arguments, "WORDS", ())
-        for one in sorted(fields(own), key=lambda one: one.name not in words):
+        for one in sorted(fields(own), key=lambda one: not one.positional):
             heading = one.group or heading
             groups.setdefault(heading, []).append(one)
     return groups | ({"Trainer": others} if others else {})
@@ -41,10 +41,6 @@ def format_help(usage: str, description: str, dataclasses: list[type], everythin
             start = f"  --{one.name:<{column - 4}}"
             lines += textwrap.wrap(start + text, WIDTH, subsequent_indent=" " * column, break_on_hyphens=False)
     return "\n".join([*lines, "", f"Also: --log_level {'|'.join(LEVELS)}, --version, --help all"])
-
-
-def _declared_here(cls: type) -> bool:
-    return all(isinstance(one, Option) for one in fields(cls))
 
 
 def _shown_default(one: Field, text: str) -> str:

@@ -3,30 +3,22 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.config.base import (
-    ADAPTER_ALIAS,
-    ANNOTATIONS,
-    IMAGE_DIR,
-    QUESTION_TYPE_COLUMN,
-    QUESTION_TYPES,
-    TABLE_ALIAS,
-    ServedBaseArguments,
-)
-from blip2vqa.config.common import check_question_prompt
+from blip2vqa.config import base
+from blip2vqa.config.common import check_prompt
 from blip2vqa.config.fields import option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.utils.errors import collect_errors
 
 
 @dataclass
-class InferenceArguments(ServedBaseArguments):
+class InferenceArguments(base.ServedBaseArguments):
     """What to answer and where to write it."""
 
     lora_model_path: list[str] | None = option(
         None,
         "Adapter: folder, name in the store or Hub id. Several: TYPE=ADAPTER for types of questions, default=ADAPTER for the "
         "others. None: the base answers alone.",
-        ADAPTER_ALIAS,
+        base.ADAPTER_ALIAS,
         nargs="+",
         group="Adapter",
     )
@@ -34,13 +26,13 @@ class InferenceArguments(ServedBaseArguments):
     csv_path: str | None = option(
         None,
         "Table of questions: CSV, JSONL, VQA's JSON, `datasets` folder or Hub id.",
-        TABLE_ALIAS,
+        base.TABLE_ALIAS,
         group="Questions",
     )
-    image_dir: str | None = IMAGE_DIR
-    annotations_path: str | None = ANNOTATIONS
-    question_types: str | None = QUESTION_TYPES
-    question_type_column: str | None = QUESTION_TYPE_COLUMN
+    image_dir: str | None = base.IMAGE_DIR
+    annotations_path: str | None = base.ANNOTATIONS
+    question_types: str | None = base.QUESTION_TYPES
+    question_type_column: str | None = base.QUESTION_TYPE_COLUMN
     on_bad_image: str = option(
         "error", "An unusable image: stop (error) or say so in its row (skip).", choices=["error", "skip"]
     )
@@ -74,7 +66,7 @@ class InferenceArguments(ServedBaseArguments):
         problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
-        problems += check_question_prompt(self.prompt)
+        problems += check_prompt(self.prompt, of_questions=True)
         collect_errors(problems, parse_question_types, self.question_types)
         if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
             problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")

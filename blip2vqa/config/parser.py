@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import sys
 from argparse import Action
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -37,6 +36,9 @@ class Parser(HfArgumentParser):
         for name in known:
             if name not in self.options:
                 self.add_argument(f"--{name}", f"--{name.replace('_', '-')}", nargs="*", dest=name)
+        if "resume_from_checkpoint" in self.options:  # with no value: from the last one, as Trainer's own True
+            resume = self.options["resume_from_checkpoint"]
+            resume.nargs, resume.const = "?", "true"
 
     @property
     def options(self) -> dict[str, Action]:
@@ -68,29 +70,21 @@ class _Help(Action):
 
 
 def parse(
-    dataclasses: list[type],
-    description: str,
-    argv: list[str] | None = None,
-    *,
-    usage: str = "",
-    known: Sequence[str] = (),
+    dataclasses: list[type], description: str, argv: Sequence[str], *, usage: str = "", known: Sequence[str] = ()
 ) -> tuple[tuple, dict]:
     """Parse `[CONFIG.json|yaml] [--flag value …]` into `dataclasses`; the options of a `--style` lie beneath both.
 
     Returns the instances, and the resolved values as a flat dict that repeats the run when read as a configuration.
     `known`: further options, that are taken and not read. Raises `InputError` for whatever does not parse.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(dataclasses, usage, description, known)
-    options = parser.options
-    in_file = []
+    options, argv, in_file = parser.options, list(argv), []
     if argv and not argv[0].startswith("-"):
         in_file = _flags_of_file(argv.pop(0), options)
     if argv and not argv[0].startswith("-"):
         raise InputError(f"argument {argv[0]!r}: expected a CONFIG.json first or a --flag")
     raise_all(_spelt_twice((item for item in argv if item.startswith("--")), options))
     argv = in_file + argv
-    _allow_bare_resume(argv)
     style = getattr(parser.parse_known_args(argv)[0], "style", None)
     if style:
         argv = _flags_of_file(str(style_file(style)), options) + argv  # beneath all others
@@ -157,25 +151,17 @@ def not_expected(word: str) -> str:
     return f"argument {word!r}: not expected here; text with blanks needs quotation marks"
 
 
-def _allow_bare_resume(argv: list[str]) -> None:
-    """Let `--resume_from_checkpoint` with no value mean the last checkpoint, as Trainer's own `True`."""
-    name = "--resume_from_checkpoint"
-    for position, item in enumerate(argv):
-        if item == name and (position + 1 == len(argv) or argv[position + 1].startswith("--")):
-            argv[position] = f"{name}=true"
-
-
 def parse_command(name: str, arguments: type, argv: list[str], program: str = "exchange.py"):
     """Parse `WORD … [--flag value …]` of the command `name` into its dataclass, one of `blip2vqa.config.exchange`.
 
-    A word is the value of the first of `WORDS` that no flag gives. Raises `InputError`.
+    A word is the value of the first of its `words` that no flag gives. Raises `InputError`.
     """
     parser = Parser([arguments], _usage(f"{program} {name}", arguments), arguments.__doc__)
     options = parser.options
     words, flags = _words_and_flags(argv, options)
     names = [flag.partition("=")[0].lstrip("-") for flag in flags if flag.startswith("-")]
     given = {options[name].dest for name in names if name in options}
-    for option in arguments.WORDS:
+    for option in arguments.words():
         if not words or option in given:
             continue
         count = len(words) if options[option].nargs == "+" else 1
@@ -186,15 +172,15 @@ def parse_command(name: str, arguments: type, argv: list[str], program: str = "e
     namespace = parser.parse_args(flags)
     missing = [option for option in arguments.needed() if getattr(namespace, option) in (None, "", [])]
     if missing:
-        shown = [f"--{option}" if option not in arguments.WORDS else option.upper() for option in missing]
+        shown = [f"--{option}" if option not in arguments.words() else option.upper() for option in missing]
         raise InputError(f"{', '.join(shown)}: missing (--help lists the options)")
     return parser.instances(namespace)[0]
 
 
 def _usage(program: str, arguments: type) -> str:
     needed = arguments.needed()
-    words = [word.upper() if word in needed else f"[{word.upper()}]" for word in arguments.WORDS]
-    flags = [f"--{name} {name.upper()}" for name in needed if name not in arguments.WORDS]
+    words = [word.upper() if word in needed else f"[{word.upper()}]" for word in arguments.words()]
+    flags = [f"--{name} {name.upper()}" for name in needed if name not in arguments.words()]
     return " ".join([program, *words, *flags, "[--option VALUE …]"])
 
 

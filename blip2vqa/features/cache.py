@@ -16,6 +16,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from safetensors.torch import save
 
 from blip2vqa.features.key import FORMAT, FeatureKey, raw_bytes
 from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -55,41 +56,55 @@ class FeatureStore:
 
         Reads the headers of the shards, and marks the shards that hold features of the others as used.
         """
-        left = dict.fromkeys(digests)
-        for path, _, known in self._shards() if left else ():
-            before = len(left)
-            for digest in known:
-                left.pop(digest, None)
-            if len(left) < before:
-                _touch(path)
-            if not left:
-                break
-        return list(left)
+        places, _ = self._find(digests)
+        return [digest for digest, place in places.items() if place is None]
 
-    def writer(self) -> "FeatureWriter":
-        """Return a `FeatureWriter`: `with store.writer() as writer: writer.add(digests, values)`."""
-        return FeatureWriter(self)
+    @contextlib.contextmanager
+    def writer(self) -> Iterator["FeatureWriter"]:
+        """Yield a `FeatureWriter`; what was added is also kept when the block ends in an exception or Ctrl-C.
+
+        Raises `InputError` when the folder cannot be written to (at the start) or the disk is full.
+        """
+        about = "Features of images, computed by blip2vqa and kept for later runs. Safe to delete."
+        # Written anew every time: that the folder cannot be written to should be known before a shard's worth of computing.
+        with self._writing():
+            write_json_atomic(self.folder / "space.json", {"about": about} | self.key.as_json())
+        writer = FeatureWriter(self)
+        try:
+            yield writer
+        except BaseException:
+            try:
+                writer.flush()
+            except InputError as second:
+                logger.warning("%s", second)  # what went wrong first is what the user should see
+            raise
+        writer.flush()
 
     def open(self, digests: Iterable[str]) -> "StoredFeatures":
         """Map the features of these images into memory. Raises `KeyError` with how many have none, which may be more
         than `missing` said a moment ago when another run evicts at the same time."""
-        places: dict[str, tuple[int, int] | None] = dict.fromkeys(digests)
-        left, paths, maps = len(places), [], []
-        for path, handle, known in self._shards() if left else ():
-            before = left
-            for row, digest in enumerate(known):
-                if places.get(digest, ()) is None:  # asked for and not found yet
-                    places[digest] = len(paths), row
-                    left -= 1
-            if left < before:
-                paths.append(path)
-                maps.append(handle.get_tensor("features"))
-                _touch(path)
-            if not left:
-                break
+        places, shards = self._find(digests)
+        left = sum(place is None for place in places.values())
         if left:
             raise KeyError(f"{left} of {len(places)} images have no {self.key.stage} in {self.folder}")
-        return StoredFeatures(self.key, places, paths, maps)
+        maps = {path: handle.get_tensor("features") for path, handle in shards.items()}
+        return StoredFeatures(self.key, places, maps)
+
+    def _find(self, digests: Iterable[str]) -> tuple[dict[str, tuple[Path, int] | None], dict[Path, safe_open]]:
+        """Find (shard, row) of each image, None where there is none, and the shards in use, which are marked as used."""
+        places: dict[str, tuple[Path, int] | None] = dict.fromkeys(digests)
+        left, shards = set(places), {}
+        for path, handle, known in self._shards() if left else ():
+            found = {digest: (path, row) for row, digest in enumerate(known) if digest in left}
+            if found:
+                places |= found
+                left -= found.keys()
+                shards[path] = handle
+                with contextlib.suppress(OSError):  # gone by now, or not ours to touch
+                    os.utime(path)
+            if not left:
+                break
+        return places, shards
 
     @property
     def nbytes(self) -> int:
@@ -106,7 +121,7 @@ class FeatureStore:
             if time.time() - status.st_mtime > STALE_SECONDS:
                 with contextlib.suppress(OSError):
                     path.unlink()
-        kept = {path.name for features in keep for path in features.paths}
+        kept = {path.name for features in keep for path in features.shards}
         shards = sorted(self._all_files(_SHARD_NAME), key=lambda shard: (shard[1].st_mtime_ns, shard[0].name))
         size, dropped = sum(status.st_size for _, status in shards), 0
         for path, status in shards:
@@ -168,30 +183,13 @@ class FeatureStore:
             raise ValueError(f"{count} features of {len(digests)} images")
         return digests
 
-    def _prepare(self) -> None:
-        """Make the folder and describe it. Written anew every time: that the folder cannot be written to should be
-        known now and not after a shard's worth of computing."""
-        about = "Features of images, computed by blip2vqa and kept for later runs. Safe to delete."
-        with self._writing():
-            write_json_atomic(self.folder / "space.json", {"about": about} | self.key.as_json())
-
     def _save(self, digests: list[str], values: torch.Tensor) -> None:
         listed = json.dumps(digests)
         metadata = {"format_version": str(FORMAT), "space": self.key.name, "digests": listed}
         metadata["checksum"] = checksum(listed, values[-1:])
-        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        temporary = path.with_name(f".{path.name}.tmp")
         data = save({"features": values}, metadata)  # in memory: save_file hides what kind of OSError it met
         with self._writing():
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
+            write_bytes_atomic(self.folder / f"{uuid.uuid4().hex}.safetensors", data)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -202,19 +200,13 @@ class FeatureStore:
 
 
 class FeatureWriter:
-    """Adds features to a store, a shard at a time; what was added is also kept when the block ends in an exception or
-    Ctrl-C. Raises `InputError` when the folder cannot be written to (at the start) or the disk is full."""
+    """Adds features to a store, a shard at a time; see `FeatureStore.writer`."""
 
     def __init__(self, store: FeatureStore):
-        self._store = store
-        bytes_per_image = torch.Size(store.key.shape).numel() * store.key.dtype.itemsize
-        self._capacity = max(1, min(SHARD_IMAGES, SHARD_BYTES // bytes_per_image))
+        self._store, key = store, store.key
+        capacity = max(1, min(SHARD_IMAGES, SHARD_BYTES // key.image_bytes))
+        self._buffer = torch.empty((capacity, *key.shape), dtype=key.dtype)
         self._digests: list[str] = []
-
-    def __enter__(self) -> "FeatureWriter":
-        self._store._prepare()
-        self._buffer = torch.empty((self._capacity, *self._store.key.shape), dtype=self._store.key.dtype)
-        return self
 
     def add(self, digests: Sequence[str], values: torch.Tensor) -> None:
         """Add the features [n, *shape] of n images, from any device. Raises `ValueError` for another shape or dtype."""
@@ -224,17 +216,15 @@ class FeatureWriter:
                 f"features are {list(values.shape)} of {values.dtype}; of {len(digests)} images they must be "
                 f"{[len(digests), *key.shape]} of {key.dtype}"
             )
-        start = 0
-        while start < len(digests):
-            stop = min(len(digests), start + self._capacity - len(self._digests))
+        for digest, value in zip(digests, values.detach().cpu(), strict=True):
             # A copy: the caller may reuse its tensor, and a view would keep the whole batch in memory.
-            self._buffer[len(self._digests) :][: stop - start] = values.detach()[start:stop]
-            self._digests += digests[start:stop]
-            start = stop
-            if len(self._digests) == self._capacity:
-                self._flush()
+            self._buffer[len(self._digests)] = value
+            self._digests.append(digest)
+            if len(self._digests) == len(self._buffer):
+                self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what was added since the last shard as a shard of its own."""
         if not self._digests:
             return
         try:
@@ -244,48 +234,37 @@ class FeatureWriter:
             raise
         self._digests = []
 
-    def __exit__(self, kind, error, traceback) -> None:
-        try:
-            self._flush()
-        except InputError as second:
-            if error is None:
-                raise
-            logger.warning("%s", second)  # what went wrong first is what the user should see
-        finally:
-            del self._buffer
 
-
+@dataclass
 class StoredFeatures:
     """Features of the images that `FeatureStore.open` was asked for, read from mapped files: the operating system keeps
     in memory what there is room for. Shared with forked workers; pickled, it is the paths, which are mapped again."""
 
-    def __init__(
-        self, key: FeatureKey, places: dict[str, tuple[int, int]], paths: list[Path], maps: list[torch.Tensor]
-    ):
-        self.name = key.stage  # also of the tensor in a batch
-        self.key = key
-        self.paths = paths
-        self._places = places  # digest → (shard, row)
-        self._maps = maps
+    key: FeatureKey
+    places: dict[str, tuple[Path, int]]
+    """Digest → shard, and row in it."""
+    shards: dict[Path, torch.Tensor]
 
-    def __len__(self) -> int:
-        return len(self._places)
+    @property
+    def name(self) -> str:
+        """The stage, which is also the name in a batch."""
+        return self.key.stage
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
         """Copy the features of these images, in this order: [n, *shape]. Raises `KeyError` for unknown ones."""
-        places = [self._places[digest] for digest in digests]
+        places = [self.places[digest] for digest in digests]
         values = torch.empty((len(places), *self.key.shape), dtype=self.key.dtype)
         for value, (shard, row) in zip(values, places, strict=True):
-            value.copy_(self._maps[shard][row])
+            value.copy_(self.shards[shard][row])
         return values
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_maps": None}
+        return self.__dict__ | {"shards": list(self.shards)}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         try:
-            self._maps = [safe_open(path, "pt").get_tensor("features") for path in self.paths]
+            self.shards = {path: safe_open(path, "pt").get_tensor("features") for path in state["shards"]}
         except FileNotFoundError as error:
             raise InputError(
                 f"stored features: {error}: deleted by another run in the meantime; start again"
@@ -294,12 +273,6 @@ class StoredFeatures:
 
 def checksum(listed: str, last: torch.Tensor) -> str:
     return f"{zlib.crc32(raw_bytes(last), zlib.crc32(listed.encode())):08x}"
-
-
-def _touch(path: Path) -> None:
-    """Mark a shard as used, the last to be evicted."""
-    with contextlib.suppress(OSError):  # gone by now, or not ours to touch
-        os.utime(path)
 
 
 def _listing(folder: Path, pattern: re.Pattern) -> list[Path]:

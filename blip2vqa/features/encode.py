@@ -83,10 +83,10 @@ def encode_images(
     store = FeatureStore(kept.folder, key)
 
     def encode(digests: list[str]) -> None:
-        _encode(encoder, {digest: images[digest] for digest in digests}, stage, store, batch_size, progress)
+        _encode(encoder, digests, images, store, batch_size, progress)
 
     def encode_share() -> None:
-        _check_room(kept.folder, len(missing) * torch.Size(key.shape).numel() * key.dtype.itemsize)
+        _check_room(kept.folder, len(missing) * key.image_bytes)
         encode(missing[state.process_index :: state.num_processes])
 
     def open_all() -> StoredFeatures:
@@ -106,7 +106,7 @@ def encode_images(
     # Every process lists what is missing before any of them adds to it, or their shares would not be of one list.
     state.wait_for_everyone()
     run_on_all_ranks(encode_share)
-    here = _processes_here(state)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))  # processes of this launch on this machine
     if here < state.num_processes:
         # Machines that do not share the folder have only their own share of it so far.
         rest = store.missing(images)
@@ -134,15 +134,10 @@ def load_with_features(
     batch_size: int,
     progress: bool = True,
 ) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
-    """Load the parts of a base that a run needs, and the features that its batches start from.
+    """Load the parts of a base that a run needs, by `load(parts=…)`, and the features that its batches start from.
 
     The towers are loaded first, alone, and leave memory before the rest is loaded, so that a run needs the larger of the two
-    and not both.
-
-    Args:
-        load: `load(parts=…)` loads parts of the base.
-        scopes: what is adapted.
-        kept: None to keep no features.
+    and not both. `scopes` are adapted; with `kept` None no features are kept.
 
     Returns the model, the features, and `(label, text)` lines that say which features are kept and why.
     """
@@ -230,23 +225,18 @@ def _open_unchanged(digest: str, source: ImageSource):
         raise InputError(f"image {source.name}: {bad.reason}") from bad
 
 
-def _processes_here(state: PartialState) -> int:
-    """Count the processes of this launch on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
-
-
 def _encode(
     encoder: LoadedModel,
+    digests: list[str],
     images: Mapping[str, ImageSource],
-    stage: str,
     store: FeatureStore,
     batch_size: int,
     progress: bool,
 ) -> None:
-    """Compute features of `images` in batches and add them to the store, the next batch's pictures being opened meanwhile."""
-    if not images:
+    """Compute features in batches and add them to the store, the next batch's pictures being opened meanwhile."""
+    if not digests:
         return  # a store that holds all need not be writable
-    digests, run = list(images), stage_maker(encoder, stage)
+    run = stage_maker(encoder, store.key.stage)
 
     def opened(batch: list[str]) -> torch.Tensor:
         pictures = [_open_unchanged(digest, images[digest]) for digest in batch]

@@ -8,9 +8,8 @@ from functools import cached_property
 
 import torch
 
-FORMAT = (
-    1  # of the store's files. Another number is another folder: a newer version's files are never read nor evicted here
-)
+# Of the store's files. Another number is another folder: a newer version's files are never read nor evicted here.
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class FeatureKey:
     def as_json(self) -> dict:
         """Return all fields and the format, in JSON's types."""
         return {"format": FORMAT} | asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of one image's features in bytes."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     @cached_property
     def name(self) -> str:

@@ -11,14 +11,10 @@ MATMUL = "matmul"
 
 
 def matmul_attention(module, query, key, value, attention_mask, scaling=None, position_bias=None, **kwargs):
-    """Compute attention as transformers' other implementations do.
+    """Compute attention as transformers' other implementations do → ([rows, length, heads, size], None).
 
-    Args:
-        query: [rows, heads, length, size].
-        key: [rows, heads or fewer, keys, size], as `value`.
-        attention_mask: added to the scores, as `position_bias`; broadcast to [rows, heads, length, keys], or None.
-
-    Returns ([rows, length, heads, size], None).
+    `query` is [rows, heads, length, size], `key` and `value` are [rows, heads or fewer, keys, size]. `attention_mask` and
+    `position_bias` are added to the scores, broadcast to [rows, heads, length, keys], or None.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     groups = query.shape[1] // key.shape[1]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from blip2vqa.config.roles import SCOPES
 from blip2vqa.models import layer_names
@@ -16,7 +17,6 @@ LANGUAGE_MODEL, TOKEN_EMBEDDINGS = "language_model", "token_embeddings"
 TEXT_PARTS = (LANGUAGE_MODEL, TOKEN_EMBEDDINGS)
 """The parts of a base that a language model of its own consists of, too."""
 PIXELS = "pixel_values"
-_TOKENS = ("embed_tokens", "shared", "lm_head")  # of OPT, LLaMA and T5: input embeddings and output head
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,27 @@ VIT = Part(
 VIT_STAGE = Stage("image_embeds", ("vision_model",), "the ViT is frozen, so its output stays", patches_shape, "see")
 
 
+class PartialModel:
+    """A model of transformers, mixed in before its class, that may be built without some of its parts.
+
+    Towers run once for each image, without the language model in memory, and training runs without them. Of a whole checkpoint
+    only what stays is read.
+    """
+
+    def __init__(self, config, absent: Iterable[str] = ()):
+        super().__init__(config)
+        leave_out(self, absent)
+
+
+def leave_out(model: nn.Module, absent: Iterable[str]) -> None:
+    """Replace these attributes of a model by None, in place; `Family.absent` names them."""
+    for name in absent:
+        setattr(model, name, None)
+    tied = model.all_tied_weights_keys.items()
+    model.all_tied_weights_keys = {one: other for one, other in tied if one.partition(".")[0] not in absent}
+    model._keys_to_ignore_on_load_unexpected = {rf"^{name}(\.|$)" for name in absent}
+
+
 class Family:
     """One supported architecture. A subclass states what is its own, and overrides what it does in another way."""
 
@@ -119,12 +140,6 @@ class Family:
         """Return the part that a module or parameter, named from the base, belongs to."""
         first = module.partition(".")[0]
         return next((part for part in self.parts if first in part.modules), None)
-
-    def part_of(self, name: str) -> str:
-        """Return the name of that part as fingerprints have it, the token embeddings being a part of their own."""
-        part = self.part_with(name)
-        found = part.name if part else LANGUAGE_MODEL
-        return part_of_text(name) if found == LANGUAGE_MODEL and self.language_prefix is not None else found
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -190,11 +205,9 @@ class Family:
     # Words
 
     def load_processor(self, config, image_processor, tokenizer, load: Callable):
-        """Put a processor together, with what old copies of a base leave out.
+        """Put a processor together, with what old copies of a base leave out; `config` may be completed in place.
 
-        Args:
-            config: of the base; may be completed in place.
-            load: `load(AutoTokenizer.from_pretrained, subfolder=…)` reads more of the base's files.
+        `load(AutoTokenizer.from_pretrained, subfolder=…)` reads more of the base's files.
         """
         return self.processor_class(image_processor=image_processor, tokenizer=tokenizer)
 
@@ -202,11 +215,9 @@ class Family:
         """Make room in the loaded model (in place) for every token of its tokenizer."""
 
     def text_encoder(self, processor, config, prompt: str | None = None, answers: Sequence[str] | None = None):
-        """Make what turns questions and answers into tensors for a base.
+        """Make what turns questions and answers into tensors for a base; `prompt` None stands for the family's own.
 
-        Args:
-            prompt: None for the family's own.
-            answers: the only ones that it may give; None for any, or for those of the base's own head.
+        `answers`: the only ones that it may give; None for any, or for those of the base's own head.
         """
         text = getattr(config, "text_config", config)
         return self.encoder_class(
@@ -221,11 +232,6 @@ class Family:
         """Return the fields of the encoder that are this family's own; here, those of a causal language model."""
         text = config.text_config
         return {"end_token_id": first_id(text.eos_token_id), "start_token_id": getattr(text, "bos_token_id", None)}
-
-
-def part_of_text(name: str) -> str:
-    """Return which of `TEXT_PARTS` a parameter or module of a language model that can stand alone belongs to."""
-    return TOKEN_EMBEDDINGS if name.removesuffix(".weight").endswith(_TOKENS) else LANGUAGE_MODEL
 
 
 def first_id(ids: int | Sequence[int] | None) -> int | None:

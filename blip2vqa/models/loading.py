@@ -15,13 +15,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.hooks import RemovableHandle
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    ProcessorMixin,
-)
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, ProcessorMixin
 
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
@@ -237,9 +231,10 @@ def load_base(
     if whole:
         bits, bits_note = choose_quantization(quantization, config, torch_dtype, device, parts)
     kwargs, stored = {}, stored_quantization(config)
-    if stored:
+    if stored or bits != "none":
+        # One whole model a process: `device_map="auto"` would spread it over the GPUs of the other processes.
         kwargs["device_map"] = {"": device}
-    elif bits != "none":
+    if not stored and bits != "none":
         kwargs["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=bits == "8bit",
             load_in_4bit=bits == "4bit",
@@ -248,8 +243,6 @@ def load_base(
             bnb_4bit_compute_dtype=torch_dtype,
             llm_int8_skip_modules=list(family.kept_whole),
         )
-        # One whole model a process: `device_map="auto"` would spread it over the GPUs of the other processes.
-        kwargs["device_map"] = {"": device}
     with torch.random.fork_rng():
         torch.manual_seed(0)  # for what the checkpoint does not hold: a head for answers, put on a bare encoder
         model = reach(

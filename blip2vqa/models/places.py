@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blip2vqa.config.roles import ROLE_ALIASES, ROLES, SCOPES
-from blip2vqa.models.family import LANGUAGE_MODEL, Family, part_of_text
+from blip2vqa.models.family import LANGUAGE_MODEL, TOKEN_EMBEDDINGS, Family
 
+_TOKENS = ("embed_tokens", "shared", "lm_head")  # of OPT, LLaMA and T5: input embeddings and output head
 _NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.)")
 
 
@@ -67,5 +68,12 @@ def scopes_and_roles(modules: Sequence[str], family: Family | None) -> tuple[lis
 
 
 def part_of(name: str, family: Family | None) -> str:
-    """Tell which part of a base, as its fingerprints name them, a parameter or module belongs to."""
-    return family.part_of(name) if family else part_of_text(name)
+    """Tell which part of a base, as its fingerprints name them, a parameter or module belongs to.
+
+    The token embeddings of a language model that can stand alone are a part of their own.
+    """
+    part = family and family.part_with(name)
+    if part and part.name != LANGUAGE_MODEL:
+        return part.name
+    stands_alone = family is None or family.language_prefix is not None
+    return TOKEN_EMBEDDINGS if stands_alone and name.removesuffix(".weight").endswith(_TOKENS) else LANGUAGE_MODEL

@@ -65,14 +65,17 @@ class PromptEncoder:
 
     def pad_rows(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         """Pad rows on the right → `input_ids` and `attention_mask` [rows, longest]."""
-        return {"input_ids": pad(rows, self.pad_token_id), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+        return {"input_ids": self.pad_ids(rows), "attention_mask": pad([[1] * len(row) for row in rows], 0)}
+
+    def pad_ids(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Pad rows on the right → `input_ids` [rows, longest]."""
+        return pad(rows, self.pad_token_id)
 
     def check_lengths(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int = 0) -> None:
         """Raise `InputError` for examples that this base cannot be given, the first ten named.
 
-        Args:
-            answer_room: tokens of the longest answer that may be written.
-            tokens_per_row: longest row that questions of one image share; 0: no bound.
+        `answer_room`: tokens of the longest answer that may be written. `tokens_per_row`: longest row that questions of one
+        image share; 0: no bound.
         """
         problems = self.problems_of(examples, answer_room, tokens_per_row)
         if problems:
@@ -171,18 +174,16 @@ class TextEncoder(PromptEncoder):
 
         `labels` of a causal model are as long as `input_ids` and not shifted; of a seq2seq model, as the decoder's.
         """
-        prompts, targets = self.prompt_ids(questions), self.answer_ids(answers)
+        rows, labels = self.prompt_ids(questions), self.answer_ids(answers)
+        more = self.more_inputs(questions)
         if self.seq2seq:
-            batch = self.pad_rows(prompts) | self.more_inputs(questions)
-            batch["labels"] = pad(targets, IGNORE)
-            start = torch.full((len(targets), 1), self.start_token_id)
-            shifted = torch.cat([start, batch["labels"][:, :-1]], dim=1)
-            batch["decoder_input_ids"] = shifted.masked_fill(shifted == IGNORE, self.pad_token_id)
-            return batch
-        batch = self.pad_rows([prompt + target for prompt, target in zip(prompts, targets, strict=True)])
-        labels = [[IGNORE] * len(prompt) + target for prompt, target in zip(prompts, targets, strict=True)]
-        batch["labels"] = pad(labels, IGNORE)
-        return batch | self.more_inputs(questions)
+            decoded = pad([[self.start_token_id, *target] for target in labels], self.pad_token_id)
+            more["decoder_input_ids"] = decoded[:, :-1]
+        else:
+            pairs = list(zip(rows, labels, strict=True))
+            rows = [prompt + target for prompt, target in pairs]
+            labels = [[IGNORE] * len(prompt) + target for prompt, target in pairs]
+        return self.pad_rows(rows) | more | {"labels": pad(labels, IGNORE)}
 
     def shared_batch(self, groups: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str, torch.Tensor]:
         """Encode all questions of one image in one row of a causal model, as exact as one row each.
@@ -195,27 +196,24 @@ class TextEncoder(PromptEncoder):
         Returns `input_ids`, `labels`, `position_ids` [rows, longest], and `attention_mask` bool [rows, 1, longest, longest].
         """
         image = [self.image_token_id] * self.num_query_tokens
-        ids, labels, positions, segments = [], [], [], []
+        rows = []
         for pairs in groups:
-            row, row_labels, row_positions = list(image), [IGNORE] * len(image), list(range(len(image)))
-            row_segments = [0] * len(image)
+            row = [(token, IGNORE, place, 0) for place, token in enumerate(image)]
             for number, (prompt, target) in enumerate(pairs, start=1):
                 tokens = prompt[len(image) :] + target
-                row += tokens
-                row_labels += [IGNORE] * (len(tokens) - len(target)) + target
-                row_positions += range(len(image), len(image) + len(tokens))
-                row_segments += [number] * len(tokens)
-            ids.append(row)
-            labels.append(row_labels)
-            positions.append(row_positions)
-            segments.append(row_segments)
+                labels = [IGNORE] * (len(tokens) - len(target)) + target
+                row += [
+                    (token, label, place, number)
+                    for place, (token, label) in enumerate(zip(tokens, labels, strict=True), start=len(image))
+                ]
+            rows.append(zip(*row, strict=True))
+        ids, labels, positions, segments = zip(*rows, strict=True)
         segment = pad(segments, -1)  # [rows, longest]: 0 the image, 1 … the questions, -1 padding
         one, other = segment.unsqueeze(2), segment.unsqueeze(1)
         causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
         # Padding sees itself, as a row that sees nothing would come out as not-a-number.
         seen = causal & ((one == other) | (other == 0) & (one > 0))
-        batch = {"input_ids": pad(ids, self.pad_token_id), "labels": pad(labels, IGNORE)}
-        self._check_image_tokens(batch["input_ids"])
+        batch = {"input_ids": self.pad_ids(ids), "labels": pad(labels, IGNORE)}
         return {**batch, "position_ids": pad(positions, 0), "attention_mask": seen.unsqueeze(1)}
 
     def generation_batch(
@@ -235,21 +233,16 @@ class TextEncoder(PromptEncoder):
         padding = [self.pad_token_id]
         ids = [row[:image] + padding * gap + row[image:] for row, gap in zip(rows, gaps, strict=True)]
         mask = [[1] * image + [0] * gap + [1] * (longest - image - gap) for gap in gaps]
-        batch = {"input_ids": pad(ids, self.pad_token_id), "attention_mask": pad(mask, 0)}
-        self._check_image_tokens(batch["input_ids"])
-        return batch | more
+        return {"input_ids": self.pad_ids(ids), "attention_mask": pad(mask, 0)} | more
 
-    def pad_rows(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    def pad_ids(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Pad rows; raises `ValueError` for a row with too few image tokens, or too many."""
-        padded = super().pad_rows(rows)
-        self._check_image_tokens(padded["input_ids"])
-        return padded
-
-    def _check_image_tokens(self, ids: torch.Tensor) -> None:
+        ids = super().pad_ids(rows)
         # The model scatters image features over image tokens without counting them: too few, and a row would be
         # answered from its neighbour's picture (a question may spell out "<image>", too).
         if self.num_query_tokens and not bool(((ids == self.image_token_id).sum(1) == self.num_query_tokens).all()):
             raise ValueError(f"every row must hold exactly {self.num_query_tokens} image tokens")
+        return ids
 
     @cached_property
     def _image_token(self) -> str | None:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 LINE_SECONDS = 30.0
 """Between two lines, and before the first: what is done sooner prints none."""
@@ -17,7 +18,7 @@ def show_progress(iterable: Iterable | None = None, desc: str = "", total: int |
     return ProgressLines(iterable, desc, total, **options)
 
 
-class ProgressLines:
+class ProgressLines(AbstractContextManager):
     """What of tqdm's interface this package uses, as lines on stderr: nothing is drawn over, so a log file stays readable."""
 
     def __init__(
@@ -70,9 +71,6 @@ class ProgressLines:
         for item in self.iterable:
             yield item
             self.update()
-
-    def __enter__(self) -> "ProgressLines":
-        return self
 
     def __exit__(self, *error) -> None:
         self.close()

@@ -255,7 +255,7 @@ def test_what_a_command_needs(name):
         assert command(name).store is None
         return
     shown = ", ".join(
-        option.upper() if option in COMMANDS[name].arguments.WORDS else f"--{option}" for option in needed
+        option.upper() if option in COMMANDS[name].arguments.words() else f"--{option}" for option in needed
     )
     with pytest.raises(InputError) as caught:
         command(name)

@@ -33,7 +33,7 @@ def test_features_come_back_to_the_bit(store, dtype):
         [names[:4], names[4:8], names[8:]]
     )
     features = FeatureStore(store.root, key).open(names)
-    assert (features.name, len(features)) == ("query_output", 9)
+    assert (features.name, len(features.places)) == ("query_output", 9)
     assert same(features.of(names), given)
 
 
@@ -41,7 +41,7 @@ def test_order_and_repetition_are_the_callers(store):
     names = digests(6)
     fill(store, names)
     features = store.open([names[5], names[0], names[5]])
-    assert len(features) == 2
+    assert len(features.places) == 2
     wanted = [names[5], names[0], names[5], names[5]]
     assert same(features.of(wanted), values(wanted))
     assert features.of([]).shape == (0, 2, 3)
@@ -85,7 +85,7 @@ def test_an_image_in_two_shards(store):
     fill(store, names)
     assert len(shards(store)) == 2
     features = store.open(names)
-    assert len(features.paths) == 1
+    assert len(features.shards) == 1
     assert same(features.of(names), values(names))
 
 
@@ -218,7 +218,7 @@ def test_thousands_of_shards_need_few_descriptors(tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 16, used + 16))
         assert store.missing(names) == []
         features = pickle.loads(pickle.dumps(store.open(names)))
-        assert len(features.paths) == 2000
+        assert len(features.shards) == 2000
         assert same(features.of(names), given)
 
     assert in_child(read) == 0

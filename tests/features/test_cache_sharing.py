@@ -102,7 +102,7 @@ def test_workers_and_pickles_read_the_same(store):
     data = pickle.dumps(features)
     assert b"_rebuild_tensor" not in data  # digests and paths, not features
     copy = pickle.loads(data)
-    assert (copy.name, len(copy)) == ("query_output", 9)
+    assert (copy.name, len(copy.places)) == ("query_output", 9)
     assert same(copy.of(names), values(names))
     loader = DataLoader(names, batch_size=3, num_workers=2, collate_fn=features.of, multiprocessing_context="fork")
     assert same(torch.cat(list(loader)), values(names))

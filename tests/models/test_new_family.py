@@ -13,9 +13,8 @@ from blip2vqa import load
 from blip2vqa.exchange import check
 from blip2vqa.models import layer_names
 from blip2vqa.models.families import FAMILIES, families, register
-from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part, Stage
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part, Stage, leave_out
 from blip2vqa.models.loading import load_config
-from blip2vqa.models.parts import leave_out
 from blip2vqa.training.recipe import finetune
 from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import adapter_of, make_run

@@ -6,8 +6,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from blip2vqa.models import layer_names
 from blip2vqa.models.families import register
-from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, VIT, VIT_STAGE, Family, Part
-from blip2vqa.models.parts import PartialModel
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, VIT, VIT_STAGE, Family, Part, PartialModel
 
 
 class BlipModel(PartialModel):

@@ -9,8 +9,17 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from blip2vqa.models import layer_names
 from blip2vqa.models.families import register
-from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, VIT, VIT_STAGE, Family, Part, Stage, first_id
-from blip2vqa.models.parts import PartialModel
+from blip2vqa.models.family import (
+    LANGUAGE_MODEL,
+    PIXEL_STAGE,
+    VIT,
+    VIT_STAGE,
+    Family,
+    Part,
+    PartialModel,
+    Stage,
+    first_id,
+)
 from blip2vqa.models.text import IMAGE_TOKEN
 
 QFORMER_ROLES = {**layer_names.BERT, "up": (r"intermediate_query\.dense",), "down": (r"output_query\.dense",)}
@@ -179,12 +188,15 @@ class Blip2Opt(Blip2Family):
     language_roles = layer_names.OPT
 
 
-@register
-class Blip2T5(Blip2Family):
-    """BLIP-2 with T5 or FLAN-T5."""
+class WithT5:
+    """What T5 or FLAN-T5 as the language model makes of a family; mixed in before it."""
 
-    name = "BLIP-2 with T5"
     kind = "t5"
     language_roles = layer_names.T5
     seq2seq = True
     float16 = False  # T5's activations overflow it: huggingface/transformers#9295
+
+
+@register
+class Blip2T5(WithT5, Blip2Family):
+    name = "BLIP-2 with T5"

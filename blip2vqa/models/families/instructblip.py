@@ -15,7 +15,7 @@ from transformers import (
 from blip2vqa.data.examples import Example
 from blip2vqa.models import layer_names
 from blip2vqa.models.families import register
-from blip2vqa.models.families.blip2 import QFORMER_ROLES, QFormerFamily, QFormerModel
+from blip2vqa.models.families.blip2 import QFORMER_ROLES, QFormerFamily, QFormerModel, WithT5
 from blip2vqa.models.family import PIXEL_STAGE, VIT_STAGE
 from blip2vqa.models.text import TextEncoder
 
@@ -116,11 +116,5 @@ class InstructBlipLlama(InstructBlipFamily):
 
 
 @register
-class InstructBlipT5(InstructBlipFamily):
-    """InstructBLIP with FLAN-T5."""
-
+class InstructBlipT5(WithT5, InstructBlipFamily):
     name = "InstructBLIP with T5"
-    kind = "t5"
-    language_roles = layer_names.T5
-    seq2seq = True
-    float16 = False  # T5's activations overflow it: huggingface/transformers#9295

@@ -12,8 +12,7 @@ from transformers import ViltForQuestionAnswering, ViltProcessor
 from blip2vqa.models import layer_names
 from blip2vqa.models.classes import ClassEncoder, head_answers
 from blip2vqa.models.families import register
-from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part
-from blip2vqa.models.parts import PartialModel
+from blip2vqa.models.family import LANGUAGE_MODEL, PIXEL_STAGE, Family, Part, PartialModel
 
 
 class Vilt(PartialModel, ViltForQuestionAnswering):
