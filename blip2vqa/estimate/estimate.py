@@ -35,11 +35,10 @@ from blip2vqa.models.loading import (
 )
 from blip2vqa.models.text import PromptEncoder
 from blip2vqa.training.checks import check
-from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.data import Rows, RunData, build_run_data, count_images
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
-from blip2vqa.training.trainer import AnsweredQuestions, copy_arguments, row_length, row_sampler, trainer_arguments
+from blip2vqa.training.trainer import make_batches, trainer_arguments
 from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
 
@@ -137,11 +136,9 @@ class Plan:
     @cached_property
     def batches(self) -> list[list[dict[str, torch.Tensor]]]:
         """Up to `BATCHES` batches of the first epoch, as `VQATrainer` draws them and divides them into parts."""
-        args, train, text = self.args, self.data.train, self.text
-        tokens_per_row = row_length(train, text, args)
-        collate = COLLATORS[text.answers_with](text, self.features(), tokens_per_row)
-        order = list(row_sampler(train, text, args, tokens_per_row))
-        items, size = AnsweredQuestions(train, args.seed), args.train_batch_size
+        args = self.args
+        items, sampler, collate = make_batches(self.data, self.features(), args)
+        order, size = list(sampler), args.train_batch_size
         starts = range(0, len(order), size)
         drawn = [
             collate([items[index] for index in order[start : start + size]])
@@ -257,12 +254,9 @@ def estimate(run: Run) -> dict:
     """
     bases = run.model.estimate or [run.model.base_model_id]
     # A folder that does not exist yet holds no other run, and no checkpoint.
-    elsewhere = copy_arguments(
-        run.training,
-        output_dir=str(run.folder / "estimate"),
-        resume_from_checkpoint=None,
-        hub_model_id=run.push_to,
-    )
+    elsewhere = copy.copy(run.training)
+    elsewhere.output_dir, elsewhere.hub_model_id = str(run.folder / "estimate"), run.push_to
+    elsewhere.resume_from_checkpoint = None
     rows = check(replace(run, training=elsewhere, model=replace(run.model, base_model_id=bases[0]))).rows
     problems, device = [], find_device(run.training.use_cpu)
     process = psutil.Process().memory_info().rss + LATER

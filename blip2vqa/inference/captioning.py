@@ -52,6 +52,11 @@ class Style:
         """The adapter that writes in this style, or the base alone."""
         return AdapterRef.named(self.name) if self.adapter else BASE
 
+    @property
+    def writer(self) -> str:
+        """Who writes in this style, in words."""
+        return f"adapter {self.adapter}" if self.adapter else NO_ADAPTER
+
 
 def parse_styles(given: Sequence[str]) -> list[Style]:
     """Read styles such as `["detailed=ADAPTER", "concise", "mine.json"]`. Raises `InputError` with every problem found."""
@@ -90,21 +95,20 @@ def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
 
     Raises `InputError` where the base has no room for prompt and caption.
     """
-    request, problems = _request_of(spec, style), []
+    options = {name: style.options[name] for name in DECODING if name in style.options}
+    if style.ref == BASE:
+        request = spec.request(BASE, prompt=style.options["prompt"], decoding=options)
+    elif spec.adapters[style.ref].manifest.get("task") == CAPTION.name:
+        request = spec.request(style.ref)
+    else:
+        # The adapter is of another task, or of other tools: the prompt that it was trained with does not write captions.
+        prompt = style.options.get("prompt") or spec.family.caption_prompt
+        options = {"max_new_tokens": CAPTION.max_new_tokens} | options
+        request = spec.request(style.ref, prompt=prompt, decoding=options)
+    problems: list[str] = []
     collect_errors(problems, request.text.check_lengths, [NO_QUESTION], request.decoding.max_new_tokens)
     raise_all([f"style {style.name}: {problem.removeprefix('row 0: ')}" for problem in problems])
     return request
-
-
-def _request_of(spec: ModelSpec, style: Style) -> AnswerRequest:
-    options = {name: style.options[name] for name in DECODING if name in style.options}
-    if style.ref == BASE:
-        return spec.request(BASE, prompt=style.options["prompt"], decoding=options)
-    if spec.adapters[style.ref].manifest.get("task") == CAPTION.name:
-        return spec.request(style.ref)
-    # The adapter is of another task, or of other tools: the prompt that it was trained with does not write captions.
-    prompt = style.options.get("prompt") or spec.family.caption_prompt
-    return spec.request(style.ref, prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens} | options)
 
 
 def find_styles(
@@ -175,10 +179,9 @@ def _rows(styles: list[Style], pictures: list[Picture], said: list[Answer], bad:
         (image, style.name, answer.text, f"{answer.confidence:.6f}", style.adapter or "", "ok")
         for (image, style), answer in zip(asked, said, strict=True)
     ]
-    refused = [(place, style, reason) for place, reason in bad for style in styles]
-    return rows + [
-        (place, style.name, "", "", style.adapter or "", f"bad image: {reason}") for place, style, reason in refused
-    ]
+    for place, reason in bad:
+        rows += [(place, style.name, "", "", style.adapter or "", f"bad image: {reason}") for style in styles]
+    return rows
 
 
 def short_names(places: Sequence[str]) -> dict[str, str]:
@@ -203,10 +206,8 @@ def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]
 def _start_block(args, styles, requests, loaded, lines, images: int, bad) -> str:
     pairs = [*start_pairs(loaded, lines), ("images", f"{images:,}, {args.batch_size} captions at once")]
     for style, request in zip(styles, requests, strict=True):
-        by = f"adapter {style.adapter}" if style.adapter else NO_ADAPTER
-        pairs.append((style.name, f"{by}; {request.text.prompt!r}, {request.decoding.describe()}"))
-    for place, reason in bad:
-        pairs.append(("left out", f"{place}: {reason}"))
+        pairs.append((style.name, f"{style.writer}; {request.text.prompt!r}, {request.decoding.describe()}"))
+    pairs += [("left out", f"{place}: {reason}") for place, reason in bad]
     return format_block("Captioning", pairs)
 
 
@@ -222,4 +223,4 @@ def _write_sheet(path: str, styles: list[Style], pictures: list[Picture], names:
         for place, reason in bad:
             yield names[place], None, dict.fromkeys(style.name for style in styles), reason
 
-    write_sheet(path, rows(), [(s.name, f"adapter {s.adapter}" if s.adapter else NO_ADAPTER) for s in styles])
+    write_sheet(path, rows(), [(style.name, style.writer) for style in styles])

@@ -1,7 +1,7 @@
 """A base with its adapters: found and checked before any weight is read, then loaded once to answer questions."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -67,8 +67,10 @@ class ModelSpec:
         manifest = adapter.manifest if adapter else {}
         prompt = prompt if prompt is not None else manifest.get("prompt")
         text = self.family.text_encoder(self.processor, self.config, prompt, adapter and adapter.answers)
+        given = {name: value for name, value in (decoding or {}).items() if value is not None}
+        how = Decoding(**(manifest.get("decoding") or {}) | given)
         allowed = text.constraint(tuple(answers) if answers else None)
-        return AnswerRequest(text, decoding_of(manifest, decoding or {}), allowed, CURRENT if self._alone else ref)
+        return AnswerRequest(text, how, allowed, CURRENT if self._alone else ref)
 
     def question_request(self, ref: AdapterRef = CURRENT, **options) -> AnswerRequest:
         """Build the request for questions, as `request` does, and check it by `check_question`."""
@@ -91,7 +93,6 @@ class ModelSpec:
         dtype: str,
         quantization: str,
         batch_size: int,
-        progress: bool = True,
     ) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
         """Load the base with its adapters, and the features of the images.
 
@@ -101,11 +102,9 @@ class ModelSpec:
             load_base, self.base_model_id, revision=self.revision, dtype=dtype, quantization=quantization,
             answers=self.own_answers,
         )  # fmt: skip
-        loaded, features, lines = load_with_features(
-            load, images, self.family, self.scopes, kept, batch_size=batch_size, progress=progress
-        )
-        self.attach(loaded)
-        return loaded, features, lines
+        found = load_with_features(load, images, self.family, self.scopes, kept, batch_size=batch_size)
+        self.attach(found[0])
+        return found
 
     def attach(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB) -> None:
         """Put the adapters on their loaded base (in place): one alone is merged into its weights, several stay beside it.
@@ -190,12 +189,6 @@ def _find(path: str, revision: str | None, base_model_id: str | None, base_revis
     found = find_adapter(path, revision, base_model_id, base_revision)
     found.adapter.forget_weights()
     return found
-
-
-def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
-    """Take each option from what was asked for, else from the adapter's manifest, else from the defaults."""
-    known = Decoding(**(manifest.get("decoding") or {}))
-    return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 
 def parse_adapters(given: list[str] | str | None) -> dict[AdapterRef, str]:

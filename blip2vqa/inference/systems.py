@@ -187,8 +187,8 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
             "Systems of one base answer in common batches: their seconds a question and their peak memory are those of "
             "all of them together, the seconds divided evenly."
         )
-    table = {"row": [e.row for e in examples], "image_name": [e.image_name for e in examples]}
-    table |= {"question": [e.question for e in examples], "answer": [e.answer for e in examples]}
+    columns = ("row", "image_name", "question", "answer")
+    table = {name: [getattr(example, name) for example in examples] for name in columns}
     frame = pd.DataFrame(table | {f"{run.name} (said)" if run.name in table else run.name: run.answers for run in runs})
     write_text_atomic(answers_path(args.output_path), to_csv(frame.astype(str)))
     return result, [*write_systems(result, args.output_path), answers_path(args.output_path)]

@@ -9,7 +9,7 @@ import torch
 from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features, Pixels
 from blip2vqa.models.classes import ClassEncoder
-from blip2vqa.models.text import IGNORE, PromptEncoder, TextEncoder
+from blip2vqa.models.text import IGNORE, TextEncoder
 from blip2vqa.training.losses import AnswerLoss, ClassLoss
 
 
@@ -85,9 +85,3 @@ class ClassCollator:
 
 COLLATORS = {"tokens": TrainingCollator, "classes": ClassCollator}
 """By `answers_with` of what encodes a base's text."""
-
-
-def refused_options(text: PromptEncoder, args) -> list[str]:
-    """Say what of `FinetuneArguments` does not go with how a base answers, one line each."""
-    refused = COLLATORS[text.answers_with].REFUSED
-    return [f"--{option}: {remedy}" for option, remedy in refused.items() if getattr(args, option)]

@@ -1,11 +1,14 @@
 """Losses of training: cross entropy of an answer's tokens, and of a head with one output for each answer."""
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from blip2vqa.models.text import IGNORE
 
 
+@dataclass(frozen=True)
 class AnswerLoss:
     """Cross entropy of answer and end tokens, averaged over those of the whole optimizer step.
 
@@ -13,8 +16,7 @@ class AnswerLoss:
     accumulation steps. A loss that is computed here is given the count of tokens in the whole step by Trainer.
     """
 
-    def __init__(self, label_smoothing: float = 0.0):
-        self.label_smoothing = label_smoothing
+    label_smoothing: float = 0.0
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
         """Compute the loss, a scalar, from `labels` [batch, length] and `outputs.logits` [supervised tokens, vocabulary]."""
@@ -23,16 +25,15 @@ class AnswerLoss:
         return total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
+@dataclass(frozen=True)
 class ClassLoss:
     """Binary cross entropy, summed over the answers and averaged over the questions of the whole optimizer step.
 
-    As `ViltForQuestionAnswering`, after https://github.com/jnhwkim/ban-vqa/blob/master/train.py#L19. Its targets are soft by
-    themselves, so there is no smoothing.
+    As `ViltForQuestionAnswering`, after https://github.com/jnhwkim/ban-vqa/blob/master/train.py#L19.
     """
 
-    def __init__(self, label_smoothing: float = 0.0):
-        if label_smoothing:
-            raise ValueError("soft targets are not smoothed")
+    label_smoothing: float = 0.0
+    """Stays 0, since the targets are soft by themselves."""
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
         """Compute the loss, a scalar, from `labels` and `outputs.logits` [batch, answers]."""

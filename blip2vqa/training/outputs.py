@@ -25,23 +25,16 @@ from blip2vqa.training.run import Run
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 
-def score_run(
-    task: Task,
-    data: RunData,
-    scorer: BERTScore | None,
-    base: list[Answer],
-    adapter: list[Answer],
-    swapped: list[Answer] | None,
-) -> dict[str, dict]:
-    """Score base and adapter, and the answers of a model that sees no picture, or the wrong one; `metrics.json` holds this."""
-    blind = task.blind(data.train).predict(data.val)
-    metrics = {
-        "base": task.score(data.val, [answer.text for answer in base], bertscore=scorer),
-        "adapter": task.score(data.val, [answer.text for answer in adapter], bertscore=scorer),
-        "blind": task.score(data.val, blind),
-    }
-    if swapped is not None:
-        metrics["swapped"] = task.score(data.val, [answer.text for answer in swapped])
+def score_run(task: Task, data: RunData, scorer: BERTScore | None, answers: dict[str, list[Answer]]) -> dict[str, dict]:
+    """Score the answers, and those of a baseline that sees no picture; `metrics.json` holds this.
+
+    `answers`: of `base` and `adapter`, and of the adapter about `swapped` images where there are any to swap.
+    """
+    texts = {name: [answer.text for answer in given] for name, given in answers.items()}
+    metrics = {name: task.score(data.val, texts[name], bertscore=scorer) for name in ("base", "adapter")}
+    metrics["blind"] = task.score(data.val, task.blind(data.train).predict(data.val))
+    if "swapped" in texts:
+        metrics["swapped"] = task.score(data.val, texts["swapped"])
     return metrics
 
 
@@ -67,8 +60,7 @@ def write_results(
     lora: LoraSummary,
     data: RunData,
     metrics: dict,
-    base: list[Answer],
-    adapter: list[Answer],
+    answers: dict[str, list[Answer]],
     fingerprints: dict,
 ) -> None:
     """Write predictions, model card, manifest and, last, the metrics that mark the run as finished."""
@@ -110,17 +102,11 @@ def write_results(
         "metrics": metrics,
         "versions": versions(),
     }
-    predictions = pd.DataFrame(
-        {
-            "image_name": [example.image_name for example in data.val],
-            "question": [example.question for example in data.val],
-            "answer": [example.answer for example in data.val],
-            "question_type": [example.question_type for example in data.val],
-            "base_answer": [answer.text for answer in base],
-            "generated_answer": [answer.text for answer in adapter],
-            "confidence": [f"{answer.confidence:.4f}" for answer in adapter],
-        }
-    )
+    columns = ("image_name", "question", "answer", "question_type")
+    predictions = pd.DataFrame({name: [getattr(example, name) for example in data.val] for name in columns})
+    predictions["base_answer"] = [answer.text for answer in answers["base"]]
+    predictions["generated_answer"] = [answer.text for answer in answers["adapter"]]
+    predictions["confidence"] = [f"{answer.confidence:.4f}" for answer in answers["adapter"]]
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
     write_text_atomic(folder / "README.md", model_card(manifest, metrics))
     write_manifest(folder, manifest)

@@ -1,12 +1,13 @@
 """Trainer's arguments, the order of the questions, and when the validation questions are answered."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.models.loading import load_base
-from blip2vqa.models.text import TextEncoder
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.trainer import RowSampler, row_length, trainer_arguments
 from helpers.finetune_runs import make_run
@@ -24,11 +25,20 @@ def test_trainer_gets_arguments_of_its_own(tiny_opt, drawn, tmp_path):
 
 
 def test_captions_choose_the_best_epoch_by_their_own_score(tiny_opt, drawn, tmp_path):
-    names = {}
+    found = {}
     for given in ("accuracy", "cider", "eval_loss", "loss"):
         run = make_run(tiny_opt, drawn, tmp_path / "run", "--task", "caption", "--metric_for_best_model", given)
-        names[given] = trainer_arguments(run, torch.float32).metric_for_best_model
-    assert names == {"accuracy": "cider", "cider": "cider", "eval_loss": "loss", "loss": "loss"}
+        args = trainer_arguments(run, torch.float32)
+        found[given] = args.metric_for_best_model, args.greater_is_better
+    cider, loss = ("cider", True), ("loss", False)
+    assert found == {"accuracy": cider, "cider": cider, "eval_loss": loss, "loss": loss}
+
+
+def test_the_metric_itself_says_which_way_is_better(tiny_opt, drawn, tmp_path, monkeypatch):
+    """Not Trainer, which guesses it from the name's end."""
+    monkeypatch.setitem(METRICS, "anls", replace(METRICS["anls"], higher_is_better=False))
+    run = make_run(tiny_opt, drawn, tmp_path / "run", "--metric_for_best_model", "anls")
+    assert trainer_arguments(run, torch.float32).greater_is_better is False
 
 
 def test_the_validation_questions_are_not_asked_again_of_the_same_adapter(tiny_opt, drawn, tmp_path, monkeypatch):
@@ -97,6 +107,6 @@ def test_one_question_an_image_has_a_row_of_its_own(tiny_opt, drawn, tmp_path, c
     examples, _ = load_examples(drawn[1], drawn[0], progress=False)
     run = make_run(tiny_opt, drawn, tmp_path / "run")
     loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
-    text = TextEncoder.of(loaded.processor, loaded.base.config, "{question}")
+    text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "{question}")
     assert row_length(examples, text, run.training) == 512
     assert row_length(examples[::3], text, run.training) is None
