@@ -33,7 +33,6 @@ from blip2vqa.models.loading import (
     quantized_layers,
     remove_dropout,
 )
-from blip2vqa.models.text import PromptEncoder
 from blip2vqa.training.checks import check
 from blip2vqa.training.data import Rows, RunData, build_run_data, count_images
 from blip2vqa.training.micro_batches import split_by_tokens
@@ -93,11 +92,6 @@ class Plan:
         """The family of the base."""
         return family_of(self.config)
 
-    @property
-    def text(self) -> PromptEncoder:
-        """The encoder that turns questions and answers into tensors."""
-        return self.data.text
-
     @cached_property
     def args(self) -> FinetuneArguments:
         """The arguments that Trainer would get."""
@@ -123,21 +117,17 @@ class Plan:
         """Build the model that `load_base` would load with `parts`, unquantized and without contents."""
         config, family = copy.deepcopy(self.config), self.family
         remove_dropout(config)
-        model = family.outline(config, parts, self.text.answers).to(self.dtype).requires_grad_(False).eval()
+        model = family.outline(config, parts, self.data.text.answers).to(self.dtype).requires_grad_(False).eval()
         if LANGUAGE_MODEL in parts:
             suit_training(model.language_model, self.device)
         return LoadedModel(model, None, family, self.base_model_id, None, self.device, self.dtype, "none", [])
 
-    def features(self) -> _Shapes:
-        """Describe the features that batches start from."""
-        shape = self.family.stage(self.stage).shape(self.config)
-        return _Shapes(self.stage, shape, torch.float32 if self.stage == PIXELS else self.dtype)
-
     @cached_property
     def batches(self) -> list[list[dict[str, torch.Tensor]]]:
         """Up to `BATCHES` batches of the first epoch, as `VQATrainer` draws them and divides them into parts."""
-        args = self.args
-        items, sampler, collate = make_batches(self.data, self.features(), args)
+        args, shape = self.args, self.family.stage(self.stage).shape(self.config)
+        features = _Shapes(self.stage, shape, torch.float32 if self.stage == PIXELS else self.dtype)
+        items, sampler, collate = make_batches(self.data, features, args)
         order, size = list(sampler), args.train_batch_size
         starts = range(0, len(order), size)
         drawn = [
@@ -184,17 +174,12 @@ def count_encoding(plan: Plan, images: int) -> MemoryTracker:
 
 
 def estimate_base(plan: Plan, process: int) -> dict:
-    """Estimate the figures of one base: memory in bytes, times in seconds.
-
-    `process`: the bytes that a process takes without a model.
-    """
+    """Estimate the figures of one base: memory in bytes, of which a process takes `process` alone; times in seconds."""
     run, args, state = plan.run, plan.args, PartialState()
     longest = plan.longest
     loaded = plan.outline(plan.parts)
     layers = quantized_layers(loaded.base, plan.family)
-    numel, largest = sum(layer.weight.numel() for layer in layers), max(layer.weight.numel() for layer in layers)
-    shape = next(layer.weight.shape for layer in layers if layer.weight.numel() == largest)
-
+    numel, largest = sum(layer.weight.numel() for layer in layers), max(layers, key=lambda layer: layer.weight.numel())
     images = count_images(plan.data.train + plan.data.val)
     encoding, encode_flops = None, 0
     if plan.towers:
@@ -205,7 +190,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
     tokens = sum(_tokens(part) for parts in plan.batches for part in parts) / len(plan.batches)
     width, variants = plan.dtype.itemsize, {}
     rates = {
-        kind: layer_rate(kind, *shape, _tokens(longest), plan.dtype, plan.device)
+        kind: layer_rate(kind, *largest.weight.shape, _tokens(longest), plan.dtype, plan.device)
         for kind in ("none", *BYTES_PER_WEIGHT)
     }
     chosen = choose_quantization(run.model.quantization, plan.config, plan.dtype, plan.device, plan.parts)[0]
@@ -216,7 +201,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
         training = dict(memory.peak)
         if kind != "none":
             training["weights"] -= round(numel * (width - BYTES_PER_WEIGHT[kind]))
-            training["activations"] += largest * width  # one weight at a time in its full width
+            training["activations"] += largest.weight.numel() * width  # one weight at a time in its full width
         phases = {"training": training} | ({"encoding": dict(encoding.peak)} if encoding else {})
         phase = max(phases, key=lambda name: sum(phases[name].values()))
         tensors = {name: phases[phase].get(name, 0) for name in KINDS}
@@ -234,9 +219,10 @@ def estimate_base(plan: Plan, process: int) -> dict:
             "epoch_seconds": steps * memory.operations / _tokens(longest) * tokens / rates[kind] / EFFICIENCY,
             "chosen": kind == chosen,
         }
+    whole = plan.family.outline(plan.config, answers=plan.data.text.answers)
     return {
         "base_model_id": plan.base_model_id,
-        "parameters": sum(weight.numel() for weight in plan.outline(plan.family.part_names).model.parameters()),
+        "parameters": sum(weight.numel() for weight in whole.parameters()),
         "trainable": lora.trainable,
         "dtype": str(plan.dtype).removeprefix("torch."),
         "starts_from": plan.stage,
@@ -262,8 +248,10 @@ def estimate(run: Run) -> dict:
     process = psutil.Process().memory_info().rss + LATER
     plans = [collect_errors(problems, make_plan, run, rows, base, device) for base in bases]
     raise_all(problems)
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else f"{device.type.upper()}, {torch.get_num_threads()} threads"
     result = {
-        "device": _device_name(device),
+        "device": name,
         "assumed": _assumed(device),
         "batch_size": plans[0].args.train_batch_size,
         "bases": [estimate_base(plan, process) for plan in plans],
@@ -280,12 +268,6 @@ def make_plan(run: Run, rows: Rows, base: str, device: torch.device) -> Plan:
     data = build_run_data(run, rows, load_processor(base, config, revision), config)
     dtype, _ = choose_dtype(run.model.dtype, family_of(config), device)
     return Plan(run, data, base, config, dtype, device)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
 
 def _assumed(device: torch.device) -> list[str]:

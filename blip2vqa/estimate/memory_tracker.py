@@ -118,10 +118,8 @@ def materialise(loaded: LoadedModel, memory: MemoryTracker) -> list[nn.Parameter
 def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False) -> MemoryTracker:
     """Count memory and operations of an optimizer step, as `VQATrainer` takes it after its first.
 
-    Args:
-        loaded: the model with its adapter, on the meta device.
-        args: what `trainer_arguments` returns.
-        gradients: whether there are gradients of an earlier part or batch already.
+    `loaded`: with its adapter, on the meta device. `args`: what `trainer_arguments` returns. `gradients`: whether there are
+    gradients of an earlier part or batch already.
     """
     memory = MemoryTracker(loaded.base.config.get_text_config().vocab_size)
     loss_of = COLLATORS[loaded.family.encoder_class.answers_with].LOSS(args.label_smoothing_factor)

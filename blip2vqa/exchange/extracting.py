@@ -16,7 +16,7 @@ from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.config.roles import ROLES
 from blip2vqa.models.classes import head_answers
 from blip2vqa.models.places import scopes_and_roles
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.progress import show_progress
 
 EXACT_SIDE = 1024
@@ -36,20 +36,14 @@ class _Difference:
     """Layer → ‖ΔW‖²."""
     lost: dict[str, float] = field(default_factory=dict)
     """Weight that is no linear layer's → ‖ΔW‖."""
-    sizes: dict[str, float] = field(default_factory=dict)
-    """The same → ‖W‖ in the base."""
+    changes: dict[str, float] = field(default_factory=dict)
+    """The same → ‖ΔW‖ / ‖W‖; 1 where the base has no such weight, or zeros."""
 
     @property
     def error(self) -> float:
         """Relative error of all layers together."""
         left = sum(self.squares[name] * self.errors[name] ** 2 for name in self.squares)
         return math.sqrt(left / sum(self.squares.values()))
-
-    @property
-    def lost_share(self) -> float:
-        """Share of the squared difference that is in weights which LoRA cannot hold."""
-        lost = sum(change**2 for change in self.lost.values())
-        return lost / (lost + sum(self.squares.values()))
 
 
 def extract(
@@ -60,7 +54,6 @@ def extract(
     rank: int = 16,
     revision: str | None = None,
     tuned_revision: str | None = None,
-    progress: bool = True,
 ) -> dict:
     """Write the LoRA adapter of that rank which, on `base`, comes nearest to `tuned`.
 
@@ -71,7 +64,7 @@ def extract(
     check_output(output)
     one, other = open_checkpoint(base, revision), open_checkpoint(tuned, tuned_revision)
     _check_alike(one, other)
-    difference = _compare(one, other, rank, progress)
+    difference = _compare(one, other, rank)
     if not difference.deltas:
         lost = f"; other weights do, such as {next(iter(difference.lost))}" if difference.lost else ""
         raise InputError(f"{tuned}: no linear layer differs from {base}, so there is nothing to extract{lost}")
@@ -133,8 +126,7 @@ def _check_alike(base: Checkpoint, tuned: Checkpoint) -> None:
         problems.append(f"{tuned.base_model_id}: is a {kinds[1]}, and {base.base_model_id} a {kinds[0]}")
     elif base.family is not tuned.family:
         problems.append(f"{tuned.base_model_id}: is {tuned.family.name}, and {base.base_model_id} {base.family.name}")
-    if problems:
-        raise InputError(*problems)
+    raise_all(problems)
 
 
 def _linear_layers(base: Checkpoint) -> set[str]:
@@ -146,17 +138,17 @@ def _linear_layers(base: Checkpoint) -> set[str]:
     return {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear) and module is not head}
 
 
-def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> _Difference:
+def _compare(base: Checkpoint, tuned: Checkpoint, rank: int) -> _Difference:
     """Compare two checkpoints weight by weight; linear layers are brought to `rank` at once."""
     found, linear = _Difference(), {f"{name}.weight" for name in _linear_layers(base)}
     own = base.trained_whole
-    for name in show_progress(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
+    for name in show_progress(tuned.names, "extracting", unit="weight", leave=False):
         if name not in base.names or base.shape(name) != tuned.shape(name):
             if name in linear:
                 shapes = f"{list(tuned.shape(name))} and {list(base.shape(name))}"
                 raise InputError(f"{tuned.base_model_id}: {name} is of another shape than the base's: {shapes}")
             if not name.startswith(own):
-                found.lost[name], found.sizes[name] = tuned.tensor(name).float().norm().item(), 0.0
+                found.lost[name], found.changes[name] = tuned.tensor(name).float().norm().item(), 1.0
             continue
         before, after = base.tensor(name).float(), tuned.tensor(name).float()
         if name.startswith(own) or torch.equal(before, after):
@@ -167,21 +159,13 @@ def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> 
             found.deltas[layer], found.errors[layer] = nearest(delta, rank)
             found.squares[layer] = delta.norm().item() ** 2
         else:
-            found.lost[name], found.sizes[name] = delta.norm().item(), before.norm().item()
-    found.whole.update(_own_head(base, tuned, own))
+            found.lost[name] = delta.norm().item()
+            found.changes[name] = found.lost[name] / (before.norm().item() or found.lost[name])
+    head = [name for name in tuned.names if name.startswith(own)]
+    # A head of another shape, for other answers, is unlike the base's, too.
+    if any(name not in base.names or not torch.equal(base.tensor(name), tuned.tensor(name)) for name in head):
+        found.whole = {name: tuned.tensor(name).float() for name in head}
     return found
-
-
-def _own_head(base: Checkpoint, tuned: Checkpoint, own: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Return the head that the fine-tuned checkpoint answers with, where it differs from the base's; else {}."""
-    names = [name for name in tuned.names if name.startswith(own)]
-    same = all(
-        name in base.names
-        and base.shape(name) == tuned.shape(name)
-        and torch.equal(base.tensor(name), tuned.tensor(name))
-        for name in names
-    )
-    return {} if same else {name: tuned.tensor(name).float() for name in names}
 
 
 def _notes(base: Checkpoint, tuned: Checkpoint, difference: _Difference) -> list[str]:
@@ -192,10 +176,11 @@ def _notes(base: Checkpoint, tuned: Checkpoint, difference: _Difference) -> list
             f"the base is in {kinds[0]}, the fine-tuned one in {kinds[1]}: rounding is a part of the difference"
         )
     if difference.lost:
-        biggest = max(difference.lost, key=lambda n: difference.lost[n] / (difference.sizes[n] or difference.lost[n]))
-        part = difference.lost[biggest] / (difference.sizes[biggest] or difference.lost[biggest])
+        lost = sum(change**2 for change in difference.lost.values())
+        share = lost / (lost + sum(difference.squares.values()))
+        biggest = max(difference.changes, key=difference.changes.get)
         notes.append(
             f"lost: {len(difference.lost)} weights that differ and that LoRA cannot hold (norms, biases, embeddings), "
-            f"{difference.lost_share:.2%} of the squared difference; most changed is {biggest}, by {part:.2%}"
+            f"{share:.2%} of the squared difference; most changed is {biggest}, by {difference.changes[biggest]:.2%}"
         )
     return notes

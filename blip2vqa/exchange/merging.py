@@ -13,14 +13,12 @@ from blip2vqa.adapters.files.adapter import Adapter, check_output
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.config.exchange import MergeArguments, ResizeArguments
-from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, reduce_rank, ties
+from blip2vqa.exchange.merge_methods import Error, approximate, concatenate, dare, reduce_rank, ties
 from blip2vqa.models.families import family_named
 from blip2vqa.models.places import part_of, scopes_and_roles
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 Weighted = Sequence[tuple[Adapter, float]]
-
-"""Scope → part of the base that has a fingerprint; the language model's otherwise."""
 
 
 def merge(adapters: Mapping[str, float] | Iterable[str], output: str | Path, **options) -> dict:
@@ -61,21 +59,9 @@ def resize(adapter: str, output: str | Path, *, rank: int | None = None, energy:
 def merge_deltas(adapters: Weighted, **options) -> tuple[Deltas, dict]:
     """Compute Σ weight · ΔW of adapters of one base; return (deltas, report).
 
-    Where only some of them adapt a module, the sum there is of these alone.
-
-    Args:
-        adapters: with their weights; their ranks, scalings and roles may differ.
-        options: those of `MergeArguments`, with its defaults:
-            method: `linear`: the exact sum, then the smallest rank, one for all modules, that keeps `energy` of it, or `rank`.
-                `cat`: the exact sum, factors side by side.
-                `ties` (arXiv 2306.01708): of each ΔW the `density` largest entries, the sign by weighted sum, then the weighted
-                average of those that agree with it. `dare` (arXiv 2311.03099): entries dropped at random, others divided by
-                1 - `drop`, then the weighted sum. Both work on the entries of ΔW, one dense module at a time, and end with the
-                best approximation of `rank`; by default the sum of the ranks.
-            energy: share of Σσ² over all modules, above 0; 1.0, the default, loses nothing but rounding.
-            seed: of what `dare` drops, and of the randomized SVD.
-
-    Raises `InputError` for adapters of different bases, ones that are more than a sum of ΔW, and arguments out of range.
+    Ranks, scalings and roles may differ; where only some of the adapters adapt a module, the sum there is of these alone.
+    `options` are those of `MergeArguments`; `merge_methods` says what the methods do. Raises `InputError` for adapters of
+    different bases, ones that are more than a sum of ΔW, and arguments out of range.
     """
     args = MergeArguments(**options)
     raise_all(args.check())
@@ -83,14 +69,20 @@ def merge_deltas(adapters: Weighted, **options) -> tuple[Deltas, dict]:
         if not math.isfinite(weight) or weight == 0:
             raise InputError(f"merge: {adapter.name} has the weight {weight:g}; take a number other than 0")
     notes = check_together([adapter for adapter, _ in adapters])
-    read = _read([adapter for adapter, _ in adapters])
+    problems: list[str] = []
+    read = [collect_errors(problems, read_deltas, adapter) for adapter, _ in adapters]
+    raise_all(problems)
     parts = {  # by name, so that what is drawn at random does not depend on the order in a file
         module: [
             (deltas[module], weight) for deltas, (_, weight) in zip(read, adapters, strict=True) if module in deltas
         ]
         for module in sorted({module for deltas in read for module in deltas})
     }
-    _check_shapes(parts)
+    for module, pairs in parts.items():
+        shapes = sorted({factors.shape for factors, _ in pairs})
+        if len(shapes) > 1:
+            shown = " and ".join(map(str, shapes))
+            raise InputError(f"merge: {module} has shapes {shown}: the adapters were made for different bases")
     used = {}
     if args.method == "cat":
         made, measured = concatenate(parts)
@@ -208,21 +200,6 @@ def check_together(adapters: Sequence[Adapter]) -> list[str]:
 def _short(value: object) -> str:
     text = f"{len(value)} of them" if isinstance(value, list) else repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _read(adapters: Sequence[Adapter]) -> list[Deltas]:
-    problems: list[str] = []
-    read = [collect_errors(problems, read_deltas, adapter) for adapter in adapters]
-    raise_all(problems)
-    return read
-
-
-def _check_shapes(parts: Parts) -> None:
-    for module, pairs in parts.items():
-        shapes = {factors.shape for factors, _ in pairs}
-        if len(shapes) > 1:
-            shown = " and ".join(map(str, sorted(shapes)))
-            raise InputError(f"merge: {module} has shapes {shown}: the adapters were made for different bases")
 
 
 def _merge_whole(adapters: Weighted) -> dict[str, torch.Tensor]:

@@ -16,7 +16,6 @@ from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.models.text import PromptEncoder
 from blip2vqa.training.collators import COLLATORS, TrainingCollator
 from blip2vqa.training.data import RunData
 from blip2vqa.training.micro_batches import split_by_tokens
@@ -128,22 +127,15 @@ class RowSampler(Sampler):
         return sum(self.lengths[index] for index in group)
 
 
-def row_length(train: Sequence[Example], text: PromptEncoder, args) -> int | None:
-    """Choose the longest row, in tokens, that questions of one image share; None where each has a row of its own.
-
-    An encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
-    """
-    shared = len({example.digest for example in train}) < len(train)
-    return args.tokens_per_row if shared and args.tokens_per_row and text.shares_image else None
-
-
 def make_batches(data: RunData, features, args) -> tuple[AnsweredQuestions, RowSampler, TrainingCollator]:
     """Make the training questions, the sampler that orders them, and the collator that the base needs.
 
     `features`: what the batches start from; `args`: what `trainer_arguments` returns.
     """
     train, text = data.train, data.text
-    tokens_per_row, lengths = row_length(train, text, args), None
+    # An encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
+    shared = text.shares_image and len({example.digest for example in train}) < len(train)
+    tokens_per_row, lengths = (args.tokens_per_row or None) if shared else None, None
     if args.train_sampling_strategy == "group_by_length":
         lengths = text.prompt_lengths([example.question for example in train])
     rows = range(len(train)) if tokens_per_row is None else (example.digest for example in train)
@@ -158,6 +150,9 @@ class VQATrainer(Trainer):
         """Build the trainer of a run, whose model has its adapter already."""
         args = trainer_arguments(run, loaded.dtype)
         dataset, self.sampler, collator = make_batches(data, features, args)
+        if args.train_sampling_strategy == "group_by_length":
+            # The sampler sees to it. Trainer would look for lengths in the validation set, too, and find none.
+            args.train_sampling_strategy = "random"
         patience = args.early_stopping_patience
         super().__init__(
             model=loaded.model,
@@ -204,7 +199,7 @@ class VQATrainer(Trainer):
         return loss + super().training_step(model, last, num_items_in_batch)
 
     def _get_train_sampler(self, train_dataset=None):
-        ours = self.args.train_sampling_strategy in ("random", "group_by_length")
+        ours = self.args.train_sampling_strategy == "random"
         return self.sampler if ours else super()._get_train_sampler(train_dataset)
 
     def floating_point_ops(self, inputs) -> int:

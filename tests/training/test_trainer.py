@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from blip2vqa.evaluation.metrics import METRICS
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import load_base
+from blip2vqa.training.data import RunData
 from blip2vqa.training.recipe import finetune
-from blip2vqa.training.trainer import RowSampler, row_length, trainer_arguments
+from blip2vqa.training.trainer import RowSampler, make_batches, trainer_arguments
 from helpers.finetune_runs import make_run
 
 
@@ -95,7 +97,7 @@ def test_rows_of_like_length_come_together():
 
 
 def test_grouping_by_length_is_trainers_own_flag(tiny_t5, drawn, tmp_path):
-    few = ("--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no", "--batch_size", "8")
+    few = ("--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", "--batch_size", "8")
     run = make_run(tiny_t5, drawn, tmp_path / "run", *few, "--train_sampling_strategy", "group_by_length")
     finetune(run)
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
@@ -108,5 +110,6 @@ def test_one_question_an_image_has_a_row_of_its_own(tiny_opt, drawn, tmp_path, c
     run = make_run(tiny_opt, drawn, tmp_path / "run")
     loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
     text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "{question}")
-    assert row_length(examples, text, run.training) == 512
-    assert row_length(examples[::3], text, run.training) is None
+    for asked, expected in ((examples, 512), (examples[::3], None)):
+        *_, collator = make_batches(RunData(None, asked, AnswerRequest(text)), None, run.training)
+        assert collator.tokens_per_row == expected
