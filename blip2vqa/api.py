@@ -81,8 +81,11 @@ class VQAModel:
 
     def drop_adapter(self, name: str) -> None:
         """Forget an adapter. Raises `InputError` for a name that is not there."""
-        self.spec.drop(self.loaded, _ref(name))
-        self._requests.pop(_ref(name), None)
+        ref = _ref(name)
+        self.spec.check(ref)
+        self.loaded.adapters.drop(ref)
+        del self.spec.adapters[ref]
+        self._requests.pop(ref, None)
 
     def _request_of(self, ref: AdapterRef) -> AnswerRequest:
         self.spec.check(ref)

@@ -103,11 +103,6 @@ class Plan:
         stage, _ = self.family.last_frozen_stage(parse_scopes(self.run.lora.lora_scope))
         return stage if self.run.features.kept() else PIXELS
 
-    @property
-    def towers(self) -> tuple[str, ...]:
-        """The parts that run once for each image, before training."""
-        return self.family.stage(self.stage).made_by
-
     @cached_property
     def parts(self) -> tuple[str, ...]:
         """The parts that are in memory during training."""
@@ -161,7 +156,7 @@ def _supervised(part: dict[str, torch.Tensor]) -> int:
 
 def count_encoding(plan: Plan, images: int) -> MemoryTracker:
     """Count memory and operations of the frozen parts on `images` images at once."""
-    loaded, memory = plan.outline(plan.towers), MemoryTracker()
+    loaded, memory = plan.outline(plan.family.stage(plan.stage).made_by), MemoryTracker()
     _, _, size = plan.family.stage(PIXELS).shape(plan.config)
     with counted(memory), torch.no_grad():
         materialise(loaded, memory)
@@ -182,7 +177,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
     numel, largest = sum(layer.weight.numel() for layer in layers), max(layers, key=lambda layer: layer.weight.numel())
     images = count_images(plan.data.train + plan.data.val)
     encoding, encode_flops = None, 0
-    if plan.towers:
+    if plan.stage != PIXELS:
         batch = min(args.per_device_eval_batch_size, images)
         encoding = count_encoding(plan, batch)
         encode_flops = encoding.operations * images / batch / state.num_processes

@@ -24,13 +24,9 @@ Weighted = Sequence[tuple[Adapter, float]]
 def merge(adapters: Mapping[str, float] | Iterable[str], output: str | Path, **options) -> dict:
     """Merge adapters into a new one at `output`; return a report, ready for JSON.
 
-    Prompt, decoding and whatever else there can be one of are those of the first.
-
-    Args:
-        adapters: `{ADAPTER: weight}` or `["ADAPTER=WEIGHT", …]`; ADAPTER is a folder, a name in the store, or a Hub id.
-        options: see `merge_deltas`.
-
-    Raises `InputError`, with every problem found.
+    `adapters`: `{ADAPTER: weight}` or `["ADAPTER=WEIGHT", …]`; ADAPTER is a folder, a name in the store, or a Hub id. Prompt,
+    decoding and whatever else there can be one of are those of the first. `options`: see `merge_deltas`. Raises `InputError`,
+    with every problem found.
     """
     weights = adapters if isinstance(adapters, Mapping) else _parse_weights(adapters)
     output, problems = Path(output), MergeArguments(**options).check()
@@ -41,8 +37,7 @@ def merge(adapters: Mapping[str, float] | Iterable[str], output: str | Path, **o
     raise_all(problems)
     weighted = list(zip(opened, weights.values(), strict=True))
     made, report = merge_deltas(weighted, **options)
-    _write(output, made, opened[0], {"command": "merge", **report}, _merge_whole(weighted))
-    return {"output": str(output), **report}
+    return _write(output, made, opened[0], "merge", report, _merge_whole(weighted))
 
 
 def resize(adapter: str, output: str | Path, *, rank: int | None = None, energy: float | None = None) -> dict:
@@ -52,8 +47,7 @@ def resize(adapter: str, output: str | Path, *, rank: int | None = None, energy:
     opened = collect_errors(problems, open_adapter, adapter)
     raise_all(problems)
     made, report = resize_deltas(opened, rank=rank, energy=energy)
-    _write(output, made, opened, {"command": "resize", **report}, whole_modules(opened))
-    return {"output": str(output), **report}
+    return _write(output, made, opened, "resize", report, whole_modules(opened))
 
 
 def merge_deltas(adapters: Weighted, **options) -> tuple[Deltas, dict]:
@@ -83,17 +77,14 @@ def merge_deltas(adapters: Weighted, **options) -> tuple[Deltas, dict]:
         if len(shapes) > 1:
             shown = " and ".join(map(str, shapes))
             raise InputError(f"merge: {module} has shapes {shown}: the adapters were made for different bases")
-    used = {}
-    if args.method == "cat":
-        made, measured = concatenate(parts)
-    elif args.method == "linear":
-        made, measured = reduce_rank(concatenate(parts)[0], args.rank, args.energy)
-    elif args.method == "ties":
-        used = {"density": args.density}
-        made, measured = approximate(ties(parts, args.density), parts, args.rank, args.seed)
+    used = {"ties": {"density": args.density}, "dare": {"drop": args.drop, "seed": args.seed}}.get(args.method, {})
+    if used:
+        dense = ties(parts, **used) if args.method == "ties" else dare(parts, **used)
+        made, measured = approximate(dense, parts, args.rank, args.seed)
     else:
-        used = {"drop": args.drop, "seed": args.seed}
-        made, measured = approximate(dare(parts, args.drop, args.seed), parts, args.rank, args.seed)
+        made, measured = concatenate(parts)
+        if args.method == "linear":
+            made, measured = reduce_rank(made, args.rank, args.energy)
     return made, {"method": args.method, **_report(adapters, read, made, measured, used, notes)}
 
 
@@ -126,14 +117,16 @@ def _parse_weights(given: Iterable[str]) -> dict[str, float]:
     return weights
 
 
-def _write(output: Path, made: Deltas, first: Adapter, origin: dict, whole: dict[str, torch.Tensor]) -> None:
+def _write(output: Path, made: Deltas, first: Adapter, command: str, report: dict, whole: dict) -> dict:
+    """Write the adapter that `command` has made; return the report with its folder. `whole`: its weights beside the deltas."""
     scopes, roles = scopes_and_roles(list(made), family_named(first.manifest.get("family"), list(made)))
     rank = largest_rank(made)
     manifest = derive(
-        first.manifest, origin, rank=rank, alpha=rank, scopes=scopes, roles=roles,
+        first.manifest, {"command": command, **report}, rank=rank, alpha=rank, scopes=scopes, roles=roles,
         base_model_id=first.base_model_id, base_model_revision=first.base_model_revision,
     )  # fmt: skip
     write_adapter(output, made, like=first, manifest=manifest, whole=whole)
+    return {"output": str(output), **report}
 
 
 def _report(

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from blip2vqa.exchange.checking import INCOMPATIBLE, Check, compare
 from blip2vqa.exchange.distilling import distil
 from blip2vqa.exchange.measuring import BASE, MOVED, measure, scores_of
 from blip2vqa.models.loading import remembered
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 EXACT, MEASURED, INITIALISATION = "exact", "measured", "initialisation"
@@ -109,17 +110,14 @@ def swap(first: str, second: str, output: str, **options) -> dict:
 
 def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: Check) -> str:
     """Choose the method asked for, or the best that applies. Raises `InputError` saying why none does."""
-    fits = found.verdict != INCOMPATIBLE
-    why = {}
-    if not fits:
+    why, problems = {}, []
+    collect_errors(problems, read_deltas, source)
+    if problems:
+        why["subspace"] = problems[0]
+    if found.verdict == INCOMPATIBLE:
         why = dict.fromkeys(("exact", "copy", "subspace"), "; ".join(found.reasons))
     elif found.move != "exact":
         why["exact"] = "; ".join(found.reasons)
-    if fits and "subspace" not in why:
-        try:
-            read_deltas(source)
-        except InputError as error:
-            why["subspace"] = error.problems[0]
     if source.manifest.get("task") == "caption":
         why["distil"] = "it writes captions, and answers alone are distilled"
         if args.csv_path or args.eval_csv_path:
@@ -143,15 +141,13 @@ def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: C
 
 def _tables(args: TransferArguments, method: str) -> tuple[list[Example], list[Example]]:
     """Load (questions to learn from, questions with answers to measure on), on different images; empty where there are none."""
-
-    def load(path: str, answered: bool) -> list[Example]:
-        return load_examples(path, args.image_dir, require_answers=answered)[0]
-
-    teach = load(args.csv_path, False) if args.csv_path else []
-    held_out = load(args.eval_csv_path, True) if args.eval_csv_path else None
-    if held_out is None and method == "distil":
+    load = partial(load_examples, image_dir=args.image_dir)
+    teach = load(args.csv_path, require_answers=False)[0] if args.csv_path else []
+    if args.eval_csv_path:
+        held_out = load(args.eval_csv_path)[0]
+    elif method == "distil":
         teach, held_out = split_by_image(teach, args.val_split, args.seed)
-    elif held_out is None:
+    else:
         held_out = teach
     return teach, [example for example in held_out if example.answers]
 

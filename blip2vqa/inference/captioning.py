@@ -81,15 +81,6 @@ def style_name(given: str) -> str:
     return Path(given).stem if given.endswith(".json") else given
 
 
-def styles_of(args: CaptionArguments) -> list[Style]:
-    """Read the styles asked for, and --prompt as one more."""
-    styles = parse_styles(args.styles or ([] if args.prompt else DEFAULT_STYLES))
-    if args.prompt:
-        options = {"prompt": args.prompt, "max_new_tokens": CAPTION.max_new_tokens}
-        styles.append(Style("prompt", None, options))
-    return styles
-
-
 def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
     """Build the request for captions in a style: of its adapter as it was trained, or of the base with the style's prompt.
 
@@ -111,19 +102,23 @@ def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
     return request
 
 
-def find_styles(
-    styles: Sequence[Style], base_model_id: str | None, revision: str | None, dtype: str = "auto"
-) -> tuple[ModelSpec, list[AnswerRequest]]:
-    """Find the base of all styles with their adapters, and build a request for each style. Raises `InputError`."""
+def find_requests(args: CaptionArguments) -> tuple[list[Style], ModelSpec, list[AnswerRequest]]:
+    """Read the styles asked for, --prompt being one more; find their base with its adapters, and build a request for each.
+
+    Raises `InputError` with every problem found.
+    """
+    styles = parse_styles(args.styles or ([] if args.prompt else DEFAULT_STYLES))
+    if args.prompt:
+        styles.append(Style("prompt", None, {"prompt": args.prompt, "max_new_tokens": CAPTION.max_new_tokens}))
     adapters = {style.ref: (style.adapter, None) for style in styles if style.adapter}
-    with_base = len(adapters) < len(styles)
-    spec = find_model_spec(base_model_id, revision, adapters, with_base=with_base, dtype=dtype)
+    base, with_base = (args.base_model_id, args.base_model_revision), len(adapters) < len(styles)
+    spec = find_model_spec(*base, adapters, with_base=with_base, dtype=args.dtype)
     if spec.family.caption_prompt is None:
         raise InputError(f"base model {spec.base_model_id}: {spec.family.name} cannot write captions")
     problems: list[str] = []
     requests = [collect_errors(problems, style_request, spec, style) for style in styles]
     raise_all(problems)
-    return spec, requests
+    return styles, spec, requests
 
 
 def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict | None:
@@ -134,11 +129,9 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     """
     state = start()
     problems = args.check() + features.check()
-    styles = collect_errors(problems, styles_of, args)
-    base = args.base_model_id, args.base_model_revision, args.dtype
-    found = collect_errors(problems, find_styles, styles, *base) if styles else None
+    found = collect_errors(problems, find_requests, args)
     raise_all(problems)
-    spec, requests = found
+    styles, spec, requests = found
     pictures, bad = run_on_main_rank(lambda: _gather(args))
     began = time.monotonic()
     images = {picture.digest: picture.source for picture in pictures}

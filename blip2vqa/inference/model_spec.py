@@ -131,12 +131,6 @@ class ModelSpec:
         add_adapters(loaded, {ref: found})
         self.adapters[ref] = found
 
-    def drop(self, loaded: LoadedModel, ref: AdapterRef) -> None:
-        """Take an adapter away from the base (in place). Raises `InputError` for an unknown one."""
-        self.check(ref)
-        loaded.adapters.drop(ref)
-        del self.adapters[ref]
-
     def check(self, ref: AdapterRef) -> None:
         """Raise `InputError` unless the adapter, or the base alone, can be asked."""
         if ref == BASE and not self.with_base:
