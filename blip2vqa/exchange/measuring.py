@@ -32,10 +32,9 @@ def answer(
     args: MovingArguments, spec: ModelSpec, pairs: list[tuple[AnswerRequest, Example]], progress: str
 ) -> list[Answer]:
     """Load a base with its adapters, and answer each (request, example) in common batches; it leaves memory afterwards."""
-    images = {example.digest: example.image for _, example in pairs}
-    options = {"dtype": args.dtype, "quantization": args.quantization, "batch_size": args.batch_size}
-    loaded, features, _ = spec.load(images, FeatureArguments().kept(), **options)
     requests, examples = [request for request, _ in pairs], [example for _, example in pairs]
+    options = {"quantization": args.quantization, "batch_size": args.batch_size}
+    loaded, features, _ = spec.load(examples, FeatureArguments().kept(), **options)
     answers = answer_examples(loaded, features, examples, requests, batch_size=args.batch_size, progress=progress)
     del loaded, features
     free_memory()

@@ -139,12 +139,8 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
 
 def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef, AnswerRequest]]:
     adapters = parse_adapters(args.lora_model_path)
-    spec = find_model_spec(
-        args.base_model_id,
-        args.base_model_revision,
-        {ref: (path, args.lora_revision) for ref, path in adapters.items()},
-        dtype=args.dtype,
-    )
+    given = {ref: (path, args.lora_revision) for ref, path in adapters.items()}
+    spec = find_model_spec(args.base_model_id, args.base_model_revision, given, dtype=args.dtype)
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     answers = read_answers(args.answers) if args.answers else None
     build = partial(spec.question_request, prompt=args.prompt, decoding=decoding, answers=answers)
@@ -214,13 +210,12 @@ def _answer(
     table: PredictionsTable | None,
 ) -> None:
     """Answer the pending questions; the main process alone has a table, and keeps results in it as they come."""
-    images = {example.digest: example.image for example in pending}
-    options = {"dtype": args.dtype, "quantization": args.quantization, "batch_size": args.batch_size}
-    loaded, found, kept = job.spec.load(images, features.kept(), **options)
+    size, quantization = args.batch_size, args.quantization
+    loaded, found, kept = job.spec.load(pending, features.kept(), quantization=quantization, batch_size=size)
     if table:
         print(_start_block(args, job, loaded, kept, pending), flush=True)
     requests = [job.requests[job.ref_for(example)] for example in pending]
-    batches = answer_by_batch(loaded, found, pending, requests, batch_size=args.batch_size)
+    batches = answer_by_batch(loaded, found, pending, requests, batch_size=size)
     with show_progress(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
         for batch in batches:
             if table:

@@ -134,16 +134,15 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     styles, spec, requests = found
     pictures, bad = run_on_main_rank(lambda: _gather(args))
     began = time.monotonic()
-    images = {picture.digest: picture.source for picture in pictures}
-    options = {"dtype": args.dtype, "quantization": args.quantization, "batch_size": args.batch_size}
-    loaded, kept, lines = spec.load(images, features.kept(), **options)
-    if state.is_main_process:
-        print(_start_block(args, styles, requests, loaded, lines, len(pictures), bad), flush=True)
     asked = [picture for picture in pictures for _ in requests]
     examples = [
         Example(row, picture.source, picture.source.name, picture.digest, "", (), "", {})
         for row, picture in enumerate(asked)
     ]
+    options = {"quantization": args.quantization, "batch_size": args.batch_size}
+    loaded, kept, lines = spec.load(examples, features.kept(), **options)
+    if state.is_main_process:
+        print(_start_block(args, styles, requests, loaded, lines, len(pictures), bad), flush=True)
     if isinstance(kept, Pixels):
         kept = encode_in_memory(loaded, kept, spec.scopes, args.batch_size)
     options = {"batch_size": args.batch_size, "progress": "captioning"}

@@ -9,7 +9,7 @@ from blip2vqa.adapters.attach import FoundAdapter, add_adapters, find_adapter, m
 from blip2vqa.adapters.multi import MEMORY_GB
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import DEFAULT_BASE, KeptFeatures
-from blip2vqa.data.images import ImageSource
+from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of
@@ -30,6 +30,8 @@ class ModelSpec:
     """By name; one that was given without a name is `CURRENT`."""
     with_base: bool
     """Whether the base alone is asked, too."""
+    dtype: str
+    """Precision to load it in, as `--dtype` names it."""
 
     @property
     def family(self) -> Family:
@@ -87,19 +89,19 @@ class ModelSpec:
 
     def load(
         self,
-        images: Mapping[str, ImageSource],
+        examples: Iterable[Example],
         kept: KeptFeatures | None,
         *,
-        dtype: str,
         quantization: str,
         batch_size: int,
     ) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
-        """Load the base with its adapters, and the features of the images.
+        """Load the base with its adapters, and the features of the examples' images.
 
         Returns also `(label, text)` lines for the start block, which say what features these are.
         """
+        images = {example.digest: example.image for example in examples}
         load = partial(
-            load_base, self.base_model_id, revision=self.revision, dtype=dtype, quantization=quantization,
+            load_base, self.base_model_id, revision=self.revision, dtype=self.dtype, quantization=quantization,
             answers=self.own_answers,
         )  # fmt: skip
         found = load_with_features(load, images, self.family, self.scopes, kept, batch_size=batch_size)
@@ -175,7 +177,8 @@ def find_model_spec(
     base, revision = base or DEFAULT_BASE, own.base_model_revision if own else revision
     config = load_config(base, revision)
     choose_dtype(dtype, family_of(config), find_device())
-    return ModelSpec(base, revision, config, load_processor(base, config, revision), found, with_base or not found)
+    processor = load_processor(base, config, revision)
+    return ModelSpec(base, revision, config, processor, found, with_base or not found, dtype)
 
 
 def _find(path: str, revision: str | None, base_model_id: str | None, base_revision: str | None) -> FoundAdapter:

@@ -203,9 +203,8 @@ def _run(
     """Answer the whole table by every system of a group, in common batches."""
     state, spec = PartialState(), group.spec
     reset_peak_memory()
-    images = {example.digest: example.image for example in examples}
-    options = {"dtype": args.dtype, "quantization": group.quantization, "batch_size": args.batch_size}
-    loaded, found, kept = spec.load(images, features.kept(), **options)
+    options = {"quantization": group.quantization, "batch_size": args.batch_size}
+    loaded, found, kept = spec.load(examples, features.kept(), **options)
     count = len(group.systems)
     pairs = start_pairs(loaded, kept)
     for system, request in zip(group.systems, group.requests, strict=True):

@@ -122,7 +122,7 @@ def respond(model: Respondent, asked: Sequence[tuple[Item, str]], ledger: Ledger
 
 def _compute(model: Respondent, missing: list[dict[str, tuple[Item, str]]], ledger: Ledger, progress: str) -> None:
     batch_size = model.batch_size
-    loaded, _, _ = model.spec.load({}, None, dtype=model.dtype, quantization=model.quantization, batch_size=batch_size)
+    loaded, _, _ = model.spec.load([], None, quantization=model.quantization, batch_size=batch_size)
     too_long = _too_long(model.request, {text for rows in missing for _, text in rows.values()})
     if too_long:
         logger.warning(
