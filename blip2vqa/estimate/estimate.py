@@ -13,11 +13,12 @@ from functools import cached_property
 import psutil
 import torch
 from accelerate import PartialState
+from torch._subclasses import FakeTensorMode
 
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.config.roles import parse_scopes
-from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted, layer_rate, materialise
+from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, layer_rate, materialise
 from blip2vqa.features.encode import DECODING_THREADS, stage_maker
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
@@ -158,9 +159,9 @@ def count_encoding(plan: Plan, images: int) -> MemoryTracker:
     """Count memory and operations of the frozen parts on `images` images at once."""
     loaded, memory = plan.outline(plan.family.stage(plan.stage).made_by), MemoryTracker()
     _, _, size = plan.family.stage(PIXELS).shape(plan.config)
-    with counted(memory), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), memory, torch.no_grad():
         materialise(loaded, memory)
-        memory.forget_peak()
+        memory.peak = memory.live.copy()  # of the computation alone
         pixels = torch.empty(images, 3, size, size, dtype=plan.dtype, device=plan.device)
         stage_maker(loaded, plan.stage)(pixels)
     if plan.device.type == "cpu":  # decoded pictures of the next batches, in float32

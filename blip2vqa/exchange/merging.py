@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from blip2vqa.adapters.files.adapter import Adapter, check_output
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.config.exchange import MergeArguments, ResizeArguments
-from blip2vqa.exchange.merge_methods import Error, approximate, concatenate, dare, reduce_rank, ties
+from blip2vqa.exchange.merge_methods import Errors, approximate, concatenate, dare, reduce_rank, ties
 from blip2vqa.models.families import family_named
 from blip2vqa.models.places import part_of, scopes_and_roles
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
@@ -80,12 +81,12 @@ def merge_deltas(adapters: Weighted, **options) -> tuple[Deltas, dict]:
     used = {"ties": {"density": args.density}, "dare": {"drop": args.drop, "seed": args.seed}}.get(args.method, {})
     if used:
         dense = ties(parts, **used) if args.method == "ties" else dare(parts, **used)
-        made, measured = approximate(dense, parts, args.rank, args.seed)
+        made, errors = approximate(dense, parts, args.rank, args.seed)
     else:
-        made, measured = concatenate(parts)
+        made, errors = concatenate(parts)
         if args.method == "linear":
-            made, measured = reduce_rank(made, args.rank, args.energy)
-    return made, {"method": args.method, **_report(adapters, read, made, measured, used, notes)}
+            made, errors = reduce_rank(made, args.rank, args.energy)
+    return made, {"method": args.method, **_report(adapters, read, made, errors, used, notes)}
 
 
 def resize_deltas(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> tuple[Deltas, dict]:
@@ -95,11 +96,11 @@ def resize_deltas(adapter: Adapter, *, rank: int | None = None, energy: float | 
     """
     raise_all(ResizeArguments(rank=rank, energy=energy).check())
     before = read_deltas(adapter)
-    made, measured = reduce_rank(before, rank, energy)
+    made, errors = reduce_rank(before, rank, energy)
     own, notes = largest_rank(before), []
     if rank is not None and rank > own:
         notes.append(f"--rank {rank}: it has rank {own}, and keeps it")
-    return made, _report([(adapter, 1.0)], [before], made, measured, {}, notes)
+    return made, _report([(adapter, 1.0)], [before], made, errors, {}, notes)
 
 
 def _parse_weights(given: Iterable[str]) -> dict[str, float]:
@@ -130,10 +131,12 @@ def _write(output: Path, made: Deltas, first: Adapter, command: str, report: dic
 
 
 def _report(
-    adapters: Weighted, before: list[Deltas], made: Deltas, measured: Error, used: dict, notes: list[str]
+    adapters: Weighted, before: list[Deltas], made: Deltas, errors: Errors, used: dict, notes: list[str]
 ) -> dict:
     """What a merge or a resizing reports; `used`: options of the method."""
-    error = measured.lost / measured.total if measured.total else 0.0
+    lost, total = (reduce(math.hypot, column) for column in zip(*errors.values(), strict=True))
+    error = lost / total if total else 0.0
+    worst, module = max((part / whole if whole else 0.0, module) for module, (part, whole) in errors.items())
     return {
         "of": [{"name": adapter.name, "sha256": adapter.digest, "weight": weight} for adapter, weight in adapters],
         "rank_before": [largest_rank(deltas) for deltas in before],
@@ -142,7 +145,7 @@ def _report(
         "modules": len(made),
         "energy_kept": max(0.0, 1 - error**2),
         "relative_error": error,
-        "worst_module": {"name": measured.worst[1], "relative_error": measured.worst[0]},
+        "worst_module": {"name": module, "relative_error": worst},
         "notes": notes,
     }
 
