@@ -126,7 +126,7 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
     found = collect_errors(problems, _find_requests, args)
     rows = collect_errors(problems, load_rows, args) if args.csv_path else None
     job = Job(*rows, *found) if found and rows else None
-    if job:
+    if job and job.routed:
         collect_errors(problems, _check_routes, job)
     raise_all(problems)
     for ref, request in job.requests.items():
@@ -152,8 +152,6 @@ def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef
 
 def _check_routes(job: Job) -> None:
     """Raise `InputError` for a question without an adapter, and for an adapter named for a type that does not exist."""
-    if not job.routed:
-        return
     types = Counter(example.question_type for example in job.examples)
     known = ", ".join(sorted(types))
     _, unknown = missing_types((ref.name for ref in job.requests if ref != DEFAULT), job.examples)
