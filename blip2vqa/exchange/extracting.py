@@ -121,15 +121,6 @@ def _check_alike(base: Checkpoint, tuned: Checkpoint) -> None:
     raise_all(problems)
 
 
-def _linear_layers(base: Checkpoint) -> set[str]:
-    """Name the layers that an adapter may hold: those with a role, and the projection."""
-    if base.family is not None:
-        found = modules_to_adapt(base.model, base.family, ROLES, base.family.scopes)
-        return {name for names in found.values() for name in names}
-    head = base.model.get_output_embeddings()
-    return {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear) and module is not head}
-
-
 def _compare(
     base: Checkpoint, tuned: Checkpoint, rank: int
 ) -> tuple[dict[str, _Layer], dict[str, tuple[float, float]], dict[str, torch.Tensor]]:
@@ -138,8 +129,13 @@ def _compare(
     Returns the linear layers that differ, brought to `rank` at once; name → (‖ΔW‖, ‖ΔW‖ / ‖W‖) of other weights that differ,
     the ratio being 1 where the base has no such weight; and the weights of the head where that differs.
     """
-    layers, lost, linear = {}, {}, {f"{name}.weight" for name in _linear_layers(base)}
-    own = base.trained_whole
+    if base.family is not None:  # the layers that an adapter may hold: those with a role, and the projection
+        found = modules_to_adapt(base.model, base.family, ROLES, base.family.scopes)
+        linear = {f"{name}.weight" for names in found.values() for name in names}
+    else:
+        modules, head = base.model.named_modules(), base.model.get_output_embeddings()
+        linear = {f"{name}.weight" for name, one in modules if isinstance(one, nn.Linear) and one is not head}
+    layers, lost, own = {}, {}, base.trained_whole
     for name in show_progress(tuned.names, "extracting", unit="weight", leave=False):
         if name not in base.names or base.shape(name) != tuned.shape(name):
             if name in linear:

@@ -133,7 +133,7 @@ def _write(output: Path, made: Deltas, first: Adapter, command: str, report: dic
 def _report(
     adapters: Weighted, before: list[Deltas], made: Deltas, errors: Errors, used: dict, notes: list[str]
 ) -> dict:
-    """What a merge or a resizing reports; `used`: options of the method."""
+    """Report on a merge or a resizing; `used`: options of the method."""
     lost, total = (reduce(math.hypot, column) for column in zip(*errors.values(), strict=True))
     error = lost / total if total else 0.0
     worst, module = max((part / whole if whole else 0.0, module) for module, (part, whole) in errors.items())
@@ -156,17 +156,14 @@ def check_together(adapters: Sequence[Adapter]) -> list[str]:
     for other in adapters[1:]:
         pair = f"adapters {first.name} and {other.name}"
         family, theirs = (family_named(one.manifest.get("family"), list(one.modules)) for one in (first, other))
-        modules = {*first.modules, *other.modules}
-        bare = [
-            not any(f and f.scope_of(name) for name in one.modules) for one, f in ((first, family), (other, theirs))
-        ]
-        if bare[0] != bare[1]:
-            alone = (first if bare[0] else other).name
+        whole = ((first, family), (other, theirs))
+        bare = [one.name for one, f in whole if not any(f and f.scope_of(name) for name in one.modules)]
+        if len(bare) == 1:
             problems.append(
-                f"{pair}: {alone} is of a bare language model, whose layers have other names; transfer it first"
+                f"{pair}: {bare[0]} is of a bare language model, whose layers have other names; transfer it first"
             )
             continue
-        parts = {part_of(name, family) for name in modules}
+        parts = {part_of(name, family) for name in {*first.modules, *other.modules}}
         bases = [one.manifest.get("base") for one in (first, other)]
         known = compare_parts(*bases) if all(bases) else {}
         unlike = sorted(part for part in parts if known.get(part) == "different")

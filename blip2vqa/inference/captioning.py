@@ -113,8 +113,7 @@ def find_requests(args: CaptionArguments) -> tuple[list[Style], ModelSpec, list[
     adapters = {style.ref: (style.adapter, None) for style in styles if style.adapter}
     base, with_base = (args.base_model_id, args.base_model_revision), len(adapters) < len(styles)
     spec = find_model_spec(*base, adapters, with_base=with_base, dtype=args.dtype)
-    if spec.family.caption_prompt is None:
-        raise InputError(f"base model {spec.base_model_id}: {spec.family.name} cannot write captions")
+    spec.check_captions()
     problems: list[str] = []
     requests = [collect_errors(problems, style_request, spec, style) for style in styles]
     raise_all(problems)

@@ -87,6 +87,11 @@ class ModelSpec:
             )
         return request
 
+    def check_captions(self) -> None:
+        """Raise `InputError` where the base cannot write captions."""
+        if self.family.caption_prompt is None:
+            raise InputError(f"base model {self.base_model_id}: {self.family.name} cannot write captions")
+
     def load(
         self,
         examples: Iterable[Example],

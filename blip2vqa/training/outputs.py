@@ -17,7 +17,6 @@ from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.bertscore import BERTScore
 from blip2vqa.evaluation.tasks import VQA, Task
 from blip2vqa.inference.generation import ANSWERS_WITH, Answer
-from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.places import place_of
 from blip2vqa.training.data import RunData, count_images
@@ -46,14 +45,6 @@ def _name_upstream(config: Path, loaded: LoadedModel) -> None:
     write_json_atomic(config, known)
 
 
-def _shapes(folder: Path, family: Family) -> dict[str, list[int]]:
-    """Read the shapes [out, in] of the adapted layers, by role, from the adapter that was written."""
-    found = {}
-    for module, factors in split_weights(open_adapter(folder))[0].items():
-        found[place_of(module, family).role] = [len(factors[B]), factors[A].shape[1]]
-    return found
-
-
 def write_results(
     run: Run,
     loaded: LoadedModel,
@@ -66,6 +57,9 @@ def write_results(
     """Write predictions, model card, manifest and, last, the metrics that mark the run as finished."""
     folder, arguments, text = run.folder, run.lora, data.text
     _name_upstream(folder / CONFIG, loaded)
+    # Of each role, the shape [out, in] of its layers, as the adapter holds them.
+    layers = split_weights(open_adapter(folder))[0].items()
+    shapes = {place_of(name, loaded.family).role: [len(ab[B]), ab[A].shape[1]] for name, ab in layers}
     written = ANSWERS_WITH[text.answers_with].remembered(data.request)
     manifest = {
         "task": run.task.name,
@@ -83,7 +77,7 @@ def write_results(
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,
         "scopes": parse_scopes(arguments.lora_scope),
-        "shapes": _shapes(folder, loaded.family),
+        "shapes": shapes,
         "roles": [role for role, count in lora.modules.items() if count],
         "rank": arguments.lora_r,
         "alpha": arguments.lora_alpha,
