@@ -46,8 +46,7 @@ from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import leave_out
 from blip2vqa.models.loading import LoadedModel, find_device
-from blip2vqa.training.collators import TrainingCollator
-from blip2vqa.training.losses import AnswerLoss
+from blip2vqa.training.collators import AnswerLoss, TrainingCollator
 
 MAX_GRADIENT_NORM = 1.0  # Trainer's default
 TIMES = ("reference_seconds_per_question", "seconds_per_question", "gemm_floor_seconds_per_question")

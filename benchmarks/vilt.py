@@ -33,8 +33,7 @@ from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
-from blip2vqa.training.collators import ClassCollator
-from blip2vqa.training.losses import ClassLoss
+from blip2vqa.training.collators import ClassCollator, ClassLoss
 
 SIZES = {
     "vilt-b32": {},

@@ -81,8 +81,11 @@ class VQAModel:
 
     def drop_adapter(self, name: str) -> None:
         """Forget an adapter. Raises `InputError` for a name that is not there."""
-        self.spec.drop(self.loaded, _ref(name))
-        self._requests.pop(_ref(name), None)
+        ref = _ref(name)
+        self.spec.check(ref)
+        self.loaded.adapters.drop(ref)
+        del self.spec.adapters[ref]
+        self._requests.pop(ref, None)
 
     def _request_of(self, ref: AdapterRef) -> AnswerRequest:
         self.spec.check(ref)
@@ -99,14 +102,14 @@ class VQAModel:
         """
         if style is not None:
             return self.compare_styles(image, [style])[style]
-        self._check_captions()
+        self.spec.check_captions()
         return self._answer([image], [""], [self.caption_request], 1)[0].text
 
     def compare_styles(
         self, image: Picture, styles: Sequence[str] = ("detailed", "concise", "creative")
     ) -> dict[str, str]:
         """Caption one image in several styles, `{style: caption}`; the image is encoded once."""
-        self._check_captions()
+        self.spec.check_captions()
         requests = [self._request_in_style(style) for style in styles]
         said = self._answer([image] * len(requests), [""] * len(requests), requests, len(requests))
         return {style: answer.text for style, answer in zip(styles, said, strict=True)}
@@ -123,10 +126,6 @@ class VQAModel:
         raise InputError(
             f"style {name}: this model is the one adapter {only.path}; load its base, with adapters={{…}}, for other styles"
         )
-
-    def _check_captions(self) -> None:
-        if self.spec.family.caption_prompt is None:
-            raise InputError(f"base model {self.spec.base_model_id}: {self.spec.family.name} cannot write captions")
 
     def _answer(self, images: Sequence[Picture], questions, requests, batch_size: int) -> list[Answer]:
         names = [str(image) if isinstance(image, str | Path) else str(id(image)) for image in images]

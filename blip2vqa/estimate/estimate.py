@@ -13,11 +13,12 @@ from functools import cached_property
 import psutil
 import torch
 from accelerate import PartialState
+from torch._subclasses import FakeTensorMode
 
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.config.roles import parse_scopes
-from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, counted, layer_rate, materialise
+from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, layer_rate, materialise
 from blip2vqa.features.encode import DECODING_THREADS, stage_maker
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
@@ -33,13 +34,11 @@ from blip2vqa.models.loading import (
     quantized_layers,
     remove_dropout,
 )
-from blip2vqa.models.text import PromptEncoder
 from blip2vqa.training.checks import check
-from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.data import Rows, RunData, build_run_data, count_images
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
-from blip2vqa.training.trainer import AnsweredQuestions, copy_arguments, row_length, row_sampler, trainer_arguments
+from blip2vqa.training.trainer import make_batches, trainer_arguments
 from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
 
@@ -94,11 +93,6 @@ class Plan:
         """The family of the base."""
         return family_of(self.config)
 
-    @property
-    def text(self) -> PromptEncoder:
-        """The encoder that turns questions and answers into tensors."""
-        return self.data.text
-
     @cached_property
     def args(self) -> FinetuneArguments:
         """The arguments that Trainer would get."""
@@ -110,11 +104,6 @@ class Plan:
         stage, _ = self.family.last_frozen_stage(parse_scopes(self.run.lora.lora_scope))
         return stage if self.run.features.kept() else PIXELS
 
-    @property
-    def towers(self) -> tuple[str, ...]:
-        """The parts that run once for each image, before training."""
-        return self.family.stage(self.stage).made_by
-
     @cached_property
     def parts(self) -> tuple[str, ...]:
         """The parts that are in memory during training."""
@@ -124,24 +113,18 @@ class Plan:
         """Build the model that `load_base` would load with `parts`, unquantized and without contents."""
         config, family = copy.deepcopy(self.config), self.family
         remove_dropout(config)
-        model = family.outline(config, parts, self.text.answers).to(self.dtype).requires_grad_(False).eval()
+        model = family.outline(config, parts, self.data.text.answers).to(self.dtype).requires_grad_(False).eval()
         if LANGUAGE_MODEL in parts:
             suit_training(model.language_model, self.device)
         return LoadedModel(model, None, family, self.base_model_id, None, self.device, self.dtype, "none", [])
 
-    def features(self) -> _Shapes:
-        """Describe the features that batches start from."""
-        shape = self.family.stage(self.stage).shape(self.config)
-        return _Shapes(self.stage, shape, torch.float32 if self.stage == PIXELS else self.dtype)
-
     @cached_property
     def batches(self) -> list[list[dict[str, torch.Tensor]]]:
         """Up to `BATCHES` batches of the first epoch, as `VQATrainer` draws them and divides them into parts."""
-        args, train, text = self.args, self.data.train, self.text
-        tokens_per_row = row_length(train, text, args)
-        collate = COLLATORS[text.answers_with](text, self.features(), tokens_per_row)
-        order = list(row_sampler(train, text, args, tokens_per_row))
-        items, size = AnsweredQuestions(train, args.seed), args.train_batch_size
+        args, shape = self.args, self.family.stage(self.stage).shape(self.config)
+        features = _Shapes(self.stage, shape, torch.float32 if self.stage == PIXELS else self.dtype)
+        items, sampler, collate = make_batches(self.data, features, args)
+        order, size = list(sampler), args.train_batch_size
         starts = range(0, len(order), size)
         drawn = [
             collate([items[index] for index in order[start : start + size]])
@@ -174,11 +157,11 @@ def _supervised(part: dict[str, torch.Tensor]) -> int:
 
 def count_encoding(plan: Plan, images: int) -> MemoryTracker:
     """Count memory and operations of the frozen parts on `images` images at once."""
-    loaded, memory = plan.outline(plan.towers), MemoryTracker()
+    loaded, memory = plan.outline(plan.family.stage(plan.stage).made_by), MemoryTracker()
     _, _, size = plan.family.stage(PIXELS).shape(plan.config)
-    with counted(memory), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), memory, torch.no_grad():
         materialise(loaded, memory)
-        memory.forget_peak()
+        memory.peak = memory.live.copy()  # of the computation alone
         pixels = torch.empty(images, 3, size, size, dtype=plan.dtype, device=plan.device)
         stage_maker(loaded, plan.stage)(pixels)
     if plan.device.type == "cpu":  # decoded pictures of the next batches, in float32
@@ -187,20 +170,15 @@ def count_encoding(plan: Plan, images: int) -> MemoryTracker:
 
 
 def estimate_base(plan: Plan, process: int) -> dict:
-    """Estimate the figures of one base: memory in bytes, times in seconds.
-
-    `process`: the bytes that a process takes without a model.
-    """
+    """Estimate the figures of one base: memory in bytes, of which a process takes `process` alone; times in seconds."""
     run, args, state = plan.run, plan.args, PartialState()
     longest = plan.longest
     loaded = plan.outline(plan.parts)
     layers = quantized_layers(loaded.base, plan.family)
-    numel, largest = sum(layer.weight.numel() for layer in layers), max(layer.weight.numel() for layer in layers)
-    shape = next(layer.weight.shape for layer in layers if layer.weight.numel() == largest)
-
+    numel, largest = sum(layer.weight.numel() for layer in layers), max(layers, key=lambda layer: layer.weight.numel())
     images = count_images(plan.data.train + plan.data.val)
     encoding, encode_flops = None, 0
-    if plan.towers:
+    if plan.stage != PIXELS:
         batch = min(args.per_device_eval_batch_size, images)
         encoding = count_encoding(plan, batch)
         encode_flops = encoding.operations * images / batch / state.num_processes
@@ -208,7 +186,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
     tokens = sum(_tokens(part) for parts in plan.batches for part in parts) / len(plan.batches)
     width, variants = plan.dtype.itemsize, {}
     rates = {
-        kind: layer_rate(kind, *shape, _tokens(longest), plan.dtype, plan.device)
+        kind: layer_rate(kind, *largest.weight.shape, _tokens(longest), plan.dtype, plan.device)
         for kind in ("none", *BYTES_PER_WEIGHT)
     }
     chosen = choose_quantization(run.model.quantization, plan.config, plan.dtype, plan.device, plan.parts)[0]
@@ -219,7 +197,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
         training = dict(memory.peak)
         if kind != "none":
             training["weights"] -= round(numel * (width - BYTES_PER_WEIGHT[kind]))
-            training["activations"] += largest * width  # one weight at a time in its full width
+            training["activations"] += largest.weight.numel() * width  # one weight at a time in its full width
         phases = {"training": training} | ({"encoding": dict(encoding.peak)} if encoding else {})
         phase = max(phases, key=lambda name: sum(phases[name].values()))
         tensors = {name: phases[phase].get(name, 0) for name in KINDS}
@@ -237,11 +215,10 @@ def estimate_base(plan: Plan, process: int) -> dict:
             "epoch_seconds": steps * memory.operations / _tokens(longest) * tokens / rates[kind] / EFFICIENCY,
             "chosen": kind == chosen,
         }
+    whole = plan.family.outline(plan.config, answers=plan.data.text.answers)
     return {
         "base_model_id": plan.base_model_id,
-        "parameters": sum(
-            weight.numel() for weight in plan.family.outline(plan.config, answers=plan.text.answers).parameters()
-        ),
+        "parameters": sum(weight.numel() for weight in whole.parameters()),
         "trainable": lora.trainable,
         "dtype": str(plan.dtype).removeprefix("torch."),
         "starts_from": plan.stage,
@@ -259,19 +236,18 @@ def estimate(run: Run) -> dict:
     """
     bases = run.model.estimate or [run.model.base_model_id]
     # A folder that does not exist yet holds no other run, and no checkpoint.
-    elsewhere = copy_arguments(
-        run.training,
-        output_dir=str(run.folder / "estimate"),
-        resume_from_checkpoint=None,
-        hub_model_id=run.push_to,
-    )
+    elsewhere = copy.copy(run.training)
+    elsewhere.output_dir, elsewhere.hub_model_id = str(run.folder / "estimate"), run.push_to
+    elsewhere.resume_from_checkpoint = None
     rows = check(replace(run, training=elsewhere, model=replace(run.model, base_model_id=bases[0]))).rows
     problems, device = [], find_device(run.training.use_cpu)
     process = psutil.Process().memory_info().rss + LATER
     plans = [collect_errors(problems, make_plan, run, rows, base, device) for base in bases]
     raise_all(problems)
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else f"{device.type.upper()}, {torch.get_num_threads()} threads"
     result = {
-        "device": _device_name(device),
+        "device": name,
         "assumed": _assumed(device),
         "batch_size": plans[0].args.train_batch_size,
         "bases": [estimate_base(plan, process) for plan in plans],
@@ -288,12 +264,6 @@ def make_plan(run: Run, rows: Rows, base: str, device: torch.device) -> Plan:
     data = build_run_data(run, rows, load_processor(base, config, revision), config)
     dtype, _ = choose_dtype(run.model.dtype, family_of(config), device)
     return Plan(run, data, base, config, dtype, device)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
 
 def _assumed(device: torch.device) -> list[str]:

@@ -1,10 +1,9 @@
 """Count bytes and operations of steps that are not carried out, and measure the rate at which a device would do them."""
 
-import contextlib
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import bitsandbytes
 import torch
@@ -51,10 +50,6 @@ class MemoryTracker(TorchDispatchMode):
         if self.live.total() > self.peak.total():
             self.peak = self.live.copy()
 
-    def forget_peak(self) -> None:
-        """Look for the peak from now on."""
-        self.peak = self.live.copy()
-
     def _free(self, key: int, size: int) -> None:
         self.live[self._storages.pop(key)[0]] -= size
 
@@ -68,13 +63,6 @@ class MemoryTracker(TorchDispatchMode):
                 logits = self.kind == "activations" and tensor.ndim and tensor.shape[-1] == self.vocabulary
                 self.hold([tensor], "logits" if logits else self.kind)
         return out
-
-
-@contextlib.contextmanager
-def counted(memory: MemoryTracker) -> Iterator[None]:
-    """Count what runs inside, without carrying it out."""
-    with FakeTensorMode(allow_non_fake_inputs=True), memory:
-        yield
 
 
 def _run(func, args: tuple, kwargs: dict):
@@ -118,14 +106,12 @@ def materialise(loaded: LoadedModel, memory: MemoryTracker) -> list[nn.Parameter
 def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False) -> MemoryTracker:
     """Count memory and operations of an optimizer step, as `VQATrainer` takes it after its first.
 
-    Args:
-        loaded: the model with its adapter, on the meta device.
-        args: what `trainer_arguments` returns.
-        gradients: whether there are gradients of an earlier part or batch already.
+    `loaded`: with its adapter, on the meta device. `args`: what `trainer_arguments` returns. `gradients`: whether there are
+    gradients of an earlier part or batch already.
     """
     memory = MemoryTracker(loaded.base.config.get_text_config().vocab_size)
     loss_of = COLLATORS[loaded.family.encoder_class.answers_with].LOSS(args.label_smoothing_factor)
-    with counted(memory):
+    with FakeTensorMode(allow_non_fake_inputs=True), memory:
         trained = materialise(loaded, memory)
         if args.activation_checkpointing:
             options = dict(args.activation_checkpointing_kwargs or {})
@@ -147,7 +133,7 @@ def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gra
             )
         memory.hold(inputs.values(), "other")
         labels, memory.kind = inputs.pop("labels"), "activations"
-        memory.forget_peak()
+        memory.peak = memory.live.copy()  # of the step alone
         half = torch.float16 if args.fp16 else torch.bfloat16
         loaded.model.train()
         with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16):

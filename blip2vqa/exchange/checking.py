@@ -79,26 +79,26 @@ def check(adapter: str, base_model_id: str, revision: str | None = None, *, quic
 def compare(adapter: Adapter, base: Checkpoint) -> Check:
     """Do all of a check that takes no run of the model."""
     found = Check(adapter.name, base.base_model_id)
-    names = place(adapter, base)
-    if names is None:
-        lacking = [module for module in adapter.modules if _target(module, base) is None]
+    names = {module: _find_layer(module, adapter, base) for module in adapter.modules}
+    lacking = [module for module, name in names.items() if name is None]
+    if lacking:
         shown = ", ".join(lacking[:2])
         found.lower(
             INCOMPATIBLE,
-            f"{len(lacking)} of its {len(adapter.modules)} layers are not in this base, or of another shape ({shown}, …)",
+            f"{len(lacking)} of its {len(names)} layers are not in this base, or of another shape ({shown}, …)",
         )
         return found
     found.names = names
-    if found.renamed:
-        misfit = _gaps(adapter, base, names) or misfit_of(
-            adapter.renamed(names), partial(base.outline, adapter.answers)
-        )
-    else:
-        misfit = misfit_of(adapter, partial(base.outline, adapter.answers))
+    here, gaps = (adapter.renamed(names), _gaps(adapter, base, names)) if found.renamed else (adapter, None)
+    misfit = gaps or misfit_of(here, partial(base.outline, adapter.answers))
     if misfit:
         found.lower(INCOMPATIBLE, misfit)
         return found
-    _check_values(found, adapter)
+    idle = [module for module in adapter.modules if not adapter.factors(module)[1].any()]
+    if len(idle) == len(adapter.modules) and not adapter.config.modules_to_save:
+        found.lower(INCOMPATIBLE, "it is untrained: B is zero in every layer, so it changes nothing")
+    elif idle:
+        found.reasons.append(f"{len(idle)} of its {len(adapter.modules)} layers are untrained: B is zero there")
     _check_parts(found, adapter, base)
     if found.renamed:
         old, new = next(iter(names.items()))
@@ -108,25 +108,15 @@ def compare(adapter: Adapter, base: Checkpoint) -> Check:
     return found
 
 
-def _target(module: str, base: Checkpoint) -> str | None:
-    """Find the base's name for a layer of an adapter; None where it has no such layer.
+def _find_layer(module: str, adapter: Adapter, base: Checkpoint) -> str | None:
+    """Find the base's name for a layer of an adapter; None where it has no such layer, or one of another shape.
 
     The names of a language model begin with `language_model` inside a BLIP-2, and without it when it stands alone.
     """
     inner = (base.language_model or "") + module.removeprefix("language_model.")
-    return next((name for name in (module, inner) if f"{name}.weight" in base.names), None)
-
-
-def place(adapter: Adapter, base: Checkpoint) -> dict[str, str] | None:
-    """Map each layer of the adapter to the base's; None where the base lacks one, or has it in another shape."""
-    names = {}
-    for module in adapter.modules:
-        name = _target(module, base)
-        a, b = adapter.factors(module)
-        if name is None or tuple(base.shape(f"{name}.weight")) != (b.shape[0], a.shape[1]):
-            return None
-        names[module] = name
-    return names
+    name = next((name for name in (module, inner) if f"{name}.weight" in base.names), None)
+    a, b = adapter.factors(module)
+    return name if name and tuple(base.shape(f"{name}.weight")) == (b.shape[0], a.shape[1]) else None
 
 
 def _gaps(adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> str | None:
@@ -138,38 +128,23 @@ def _gaps(adapter: Adapter, base: Checkpoint, names: dict[str, str]) -> str | No
     return f"{len(missing)} places have no weight, such as {min(missing)}" if missing else None
 
 
-def _check_values(found: Check, adapter: Adapter) -> None:
-    idle = [module for module in adapter.modules if not adapter.factors(module)[1].any()]
-    if len(idle) == len(adapter.modules) and not adapter.config.modules_to_save:
-        found.lower(INCOMPATIBLE, "it is untrained: B is zero in every layer, so it changes nothing")
-    elif idle:
-        found.reasons.append(f"{len(idle)} of its {len(adapter.modules)} layers are untrained: B is zero there")
-
-
-def own_base(adapter: Adapter) -> tuple[dict | None, str]:
-    """Return the fingerprints of the base that an adapter was made for, or None; and their source, or why there are none."""
-    if adapter.manifest.get("base"):
-        return adapter.manifest["base"], "its manifest"
-    if not adapter.base_model_id:
-        return None, "it does not say what its base is"
-    try:
-        return fingerprint_base(adapter.base_model_id, adapter.base_model_revision), adapter.base_model_id
-    except InputError as error:
-        return None, error.problems[0]
-
-
 def _check_parts(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     """Compare fingerprints: of the parts under the adapter, of those around it, of tokenizer and image processor."""
-    mine, where = own_base(adapter)
+    mine, why = adapter.manifest.get("base"), "it does not say what its base is"
+    if not mine and adapter.base_model_id:
+        try:
+            mine = fingerprint_base(adapter.base_model_id, adapter.base_model_revision)
+        except InputError as error:
+            why = error.problems[0]
     try:
         theirs = fingerprint_base(base.base_model_id, base.revision)
     except InputError as error:
         found.lower(CONVERTIBLE, f"whether the base's weights are the same is not known: {error.problems[0]}")
         return
-    if mine is None:
+    if not mine:
         found.lower(
             CONVERTIBLE,
-            f"it has no fingerprint of its base, which cannot be reached either ({where}): nothing proves it the same",
+            f"it has no fingerprint of its base, which cannot be reached either ({why}): nothing proves it the same",
         )
         return
     found.parts = parts = compare_parts(mine, theirs)
@@ -220,14 +195,15 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
         return
     del loaded, put_on
     free_memory()
-    own = adapter.base_model_id
-    if not own or same_place(own, base.base_model_id):
-        found.lower(CONVERTIBLE, "the drift of the logits is not measured: its own base cannot be reached")
-        return
-    try:
-        loaded = load_base(own, revision=adapter.base_model_revision, answers=adapter.answers)
-    except InputError as error:
-        found.lower(CONVERTIBLE, f"the drift of the logits is not measured: {error.problems[0]}")
+    own, why = adapter.base_model_id, "its own base cannot be reached"
+    loaded = None
+    if own and not same_place(own, base.base_model_id):
+        try:
+            loaded = load_base(own, revision=adapter.base_model_revision, answers=adapter.answers)
+        except InputError as error:
+            why = error.problems[0]
+    if loaded is None:
+        found.lower(CONVERTIBLE, f"the drift of the logits is not measured: {why}")
         return
     drift = _drift(probe(loaded, adapter, CURRENT), without)
     said = f"logits of this copy drift by {drift:.1%} of their spread from those of {own}"

@@ -13,7 +13,7 @@ from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
-from blip2vqa.exchange.measuring import EvalSettings
+from blip2vqa.exchange.measuring import answer
 from blip2vqa.inference.model_spec import find_model_spec
 from blip2vqa.models.families import family_named
 from blip2vqa.training.recipe import finetune
@@ -31,30 +31,25 @@ def distil(
     teach: list[Example],
     held_out: list[Example],
     args: TransferArguments,
-    settings: EvalSettings,
 ) -> str:
     """Train an adapter of `base` in `folder` on the confident answers of `source`; return how many these were, in words.
 
     The training is finetune.py's with its defaults, except that rank, alpha, answer length and prompt are the source's;
     `args.finetune` goes over both.
 
-    Args:
-        teach: questions for the source to answer.
-        held_out: questions with true answers, to choose the epoch by; where there are none, some of the source's own answers
-            are held out.
-
-    Raises `InputError` when the source is confident of nothing.
+    The source answers the questions of `teach`. The epoch is chosen by the true answers of `held_out`; where there are none,
+    some of the source's own are held out. Raises `InputError` when the source is confident of nothing.
     """
     known = find_model_spec(None, None, {CURRENT: (source.name, None)}, dtype=args.dtype)
     request = known.request()
-    answers = settings.answer(known, [(request, example) for example in teach], f"asking {Path(source.name).name}")
+    found = answer(args, known, [(request, example) for example in teach], f"asking {Path(source.name).name}")
     kept = [
-        (example, answer.text)
-        for example, answer in zip(teach, answers, strict=True)
-        if answer.confidence >= args.min_confidence and answer.text
+        (example, said.text)
+        for example, said in zip(teach, found, strict=True)
+        if said.confidence >= args.min_confidence and said.text
     ]
     if not kept:
-        best = max((answer.confidence for answer in answers), default=0.0)
+        best = max((said.confidence for said in found), default=0.0)
         raise InputError(
             f"--min_confidence {args.min_confidence}: {source.name} is that sure of none of {len(teach):,} answers; the surest "
             f"has {best:.2f}"

@@ -1,14 +1,14 @@
 """Make an adapter of the difference of two checkpoints: what a full fine-tuning changed, as far as LoRA can hold it."""
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from peft import LoraConfig
 from torch import nn
 
-from blip2vqa.adapters.algebra import Deltas, Factors, derive, largest_rank, write_adapter
+from blip2vqa.adapters.algebra import Factors, derive, largest_rank, write_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import base_facts
 from blip2vqa.adapters.files.adapter import Adapter, check_output
@@ -16,7 +16,7 @@ from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.config.roles import ROLES
 from blip2vqa.models.classes import head_answers
 from blip2vqa.models.places import scopes_and_roles
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.progress import show_progress
 
 EXACT_SIDE = 1024
@@ -24,32 +24,14 @@ EXACT_SIDE = 1024
 _OVERSAMPLED, _POWERS = 16, 4
 
 
-@dataclass
-class _Difference:
-    """The difference of two checkpoints, weight by weight."""
+class _Layer(NamedTuple):
+    """What differs in a linear layer."""
 
-    deltas: Deltas = field(default_factory=dict)
-    whole: dict[str, torch.Tensor] = field(default_factory=dict)
-    errors: dict[str, float] = field(default_factory=dict)
-    """Layer → ‖ΔW − BA‖ / ‖ΔW‖."""
-    squares: dict[str, float] = field(default_factory=dict)
-    """Layer → ‖ΔW‖²."""
-    lost: dict[str, float] = field(default_factory=dict)
-    """Weight that is no linear layer's → ‖ΔW‖."""
-    sizes: dict[str, float] = field(default_factory=dict)
-    """The same → ‖W‖ in the base."""
-
-    @property
-    def error(self) -> float:
-        """Relative error of all layers together."""
-        left = sum(self.squares[name] * self.errors[name] ** 2 for name in self.squares)
-        return math.sqrt(left / sum(self.squares.values()))
-
-    @property
-    def lost_share(self) -> float:
-        """Share of the squared difference that is in weights which LoRA cannot hold."""
-        lost = sum(change**2 for change in self.lost.values())
-        return lost / (lost + sum(self.squares.values()))
+    factors: Factors
+    error: float
+    """‖ΔW − BA‖ / ‖ΔW‖."""
+    square: float
+    """‖ΔW‖²."""
 
 
 def extract(
@@ -60,7 +42,6 @@ def extract(
     rank: int = 16,
     revision: str | None = None,
     tuned_revision: str | None = None,
-    progress: bool = True,
 ) -> dict:
     """Write the LoRA adapter of that rank which, on `base`, comes nearest to `tuned`.
 
@@ -71,28 +52,32 @@ def extract(
     check_output(output)
     one, other = open_checkpoint(base, revision), open_checkpoint(tuned, tuned_revision)
     _check_alike(one, other)
-    difference = _compare(one, other, rank, progress)
-    if not difference.deltas:
-        lost = f"; other weights do, such as {next(iter(difference.lost))}" if difference.lost else ""
-        raise InputError(f"{tuned}: no linear layer differs from {base}, so there is nothing to extract{lost}")
+    layers, lost, whole = _compare(one, other, rank)
+    if not layers:
+        beside = f"; other weights do, such as {next(iter(lost))}" if lost else ""
+        raise InputError(f"{tuned}: no linear layer differs from {base}, so there is nothing to extract{beside}")
+    deltas = {name: layer.factors for name, layer in layers.items()}
+    errors = {name: layer.error for name, layer in layers.items()}
+    left = sum(layer.square * layer.error**2 for layer in layers.values())
+    total = sum(layer.square for layer in layers.values())
+    error = math.sqrt(left / total)
     facts = base_facts(one)
-    facts["scopes"], facts["roles"] = scopes_and_roles(list(difference.deltas), one.family)
-    if difference.whole:
+    facts["scopes"], facts["roles"] = scopes_and_roles(list(deltas), one.family)
+    if whole:
         facts["answers"] = list(head_answers(other.config))
     manifest = derive(
         facts,
-        {"command": "extract", "of": [{"name": str(tuned), "revision": tuned_revision}], "error": difference.error},
-        rank=largest_rank(difference.deltas),
+        {"command": "extract", "of": [{"name": str(tuned), "revision": tuned_revision}], "error": error},
+        rank=largest_rank(deltas),
     )
-    saved = LoraConfig(modules_to_save=list(one.trained_whole)) if difference.whole else LoraConfig()
+    saved = LoraConfig(modules_to_save=list(one.trained_whole)) if whole else LoraConfig()
     like = Adapter(str(tuned), output, None, saved, {})
-    write_adapter(output, difference.deltas, like=like, manifest=manifest, whole=difference.whole)
-    worst = max(difference.errors, key=difference.errors.get)
+    write_adapter(output, deltas, like=like, manifest=manifest, whole=whole)
+    worst = max(errors, key=errors.get)
     return {
         "base_model_id": str(base), "tuned": str(tuned), "output": str(output), "rank": manifest["rank"],
-        "layers": len(difference.deltas), "relative_error": difference.error,
-        "worst": {"layer": worst, "relative_error": difference.errors[worst]}, "by_layer": difference.errors,
-        "whole": sorted(difference.whole), "lost": sorted(difference.lost), "notes": _notes(one, other, difference),
+        "layers": len(layers), "relative_error": error, "worst": {"layer": worst, "relative_error": errors[worst]},
+        "by_layer": errors, "whole": sorted(whole), "lost": sorted(lost), "notes": _notes(one, other, lost, total),
     }  # fmt: skip
 
 
@@ -133,69 +118,61 @@ def _check_alike(base: Checkpoint, tuned: Checkpoint) -> None:
         problems.append(f"{tuned.base_model_id}: is a {kinds[1]}, and {base.base_model_id} a {kinds[0]}")
     elif base.family is not tuned.family:
         problems.append(f"{tuned.base_model_id}: is {tuned.family.name}, and {base.base_model_id} {base.family.name}")
-    if problems:
-        raise InputError(*problems)
+    raise_all(problems)
 
 
-def _linear_layers(base: Checkpoint) -> set[str]:
-    """Name the layers that an adapter may hold: those with a role, and the projection."""
-    if base.family is not None:
+def _compare(
+    base: Checkpoint, tuned: Checkpoint, rank: int
+) -> tuple[dict[str, _Layer], dict[str, tuple[float, float]], dict[str, torch.Tensor]]:
+    """Compare two checkpoints weight by weight.
+
+    Returns the linear layers that differ, brought to `rank` at once; name → (‖ΔW‖, ‖ΔW‖ / ‖W‖) of other weights that differ,
+    the ratio being 1 where the base has no such weight; and the weights of the head where that differs.
+    """
+    if base.family is not None:  # the layers that an adapter may hold: those with a role, and the projection
         found = modules_to_adapt(base.model, base.family, ROLES, base.family.scopes)
-        return {name for names in found.values() for name in names}
-    head = base.model.get_output_embeddings()
-    return {name for name, module in base.model.named_modules() if isinstance(module, nn.Linear) and module is not head}
-
-
-def _compare(base: Checkpoint, tuned: Checkpoint, rank: int, progress: bool) -> _Difference:
-    """Compare two checkpoints weight by weight; linear layers are brought to `rank` at once."""
-    found, linear = _Difference(), {f"{name}.weight" for name in _linear_layers(base)}
-    own = base.trained_whole
-    for name in show_progress(tuned.names, "extracting", unit="weight", disable=not progress, leave=False):
+        linear = {f"{name}.weight" for names in found.values() for name in names}
+    else:
+        modules, head = base.model.named_modules(), base.model.get_output_embeddings()
+        linear = {f"{name}.weight" for name, one in modules if isinstance(one, nn.Linear) and one is not head}
+    layers, lost, own = {}, {}, base.trained_whole
+    for name in show_progress(tuned.names, "extracting", unit="weight", leave=False):
         if name not in base.names or base.shape(name) != tuned.shape(name):
             if name in linear:
                 shapes = f"{list(tuned.shape(name))} and {list(base.shape(name))}"
                 raise InputError(f"{tuned.base_model_id}: {name} is of another shape than the base's: {shapes}")
             if not name.startswith(own):
-                found.lost[name], found.sizes[name] = tuned.tensor(name).float().norm().item(), 0.0
+                lost[name] = tuned.tensor(name).float().norm().item(), 1.0
             continue
         before, after = base.tensor(name).float(), tuned.tensor(name).float()
         if name.startswith(own) or torch.equal(before, after):
             continue
         delta = after - before
+        size = delta.norm().item()
         if name in linear:
-            layer = name.removesuffix(".weight")
-            found.deltas[layer], found.errors[layer] = nearest(delta, rank)
-            found.squares[layer] = delta.norm().item() ** 2
+            layers[name.removesuffix(".weight")] = _Layer(*nearest(delta, rank), size**2)
         else:
-            found.lost[name], found.sizes[name] = delta.norm().item(), before.norm().item()
-    found.whole.update(_own_head(base, tuned, own))
-    return found
+            lost[name] = size, size / (before.norm().item() or size)
+    head = [name for name in tuned.names if name.startswith(own)]
+    # A head of another shape, for other answers, is unlike the base's, too.
+    if any(name not in base.names or not torch.equal(base.tensor(name), tuned.tensor(name)) for name in head):
+        return layers, lost, {name: tuned.tensor(name).float() for name in head}
+    return layers, lost, {}
 
 
-def _own_head(base: Checkpoint, tuned: Checkpoint, own: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Return the head that the fine-tuned checkpoint answers with, where it differs from the base's; else {}."""
-    names = [name for name in tuned.names if name.startswith(own)]
-    same = all(
-        name in base.names
-        and base.shape(name) == tuned.shape(name)
-        and torch.equal(base.tensor(name), tuned.tensor(name))
-        for name in names
-    )
-    return {} if same else {name: tuned.tensor(name).float() for name in names}
-
-
-def _notes(base: Checkpoint, tuned: Checkpoint, difference: _Difference) -> list[str]:
+def _notes(base: Checkpoint, tuned: Checkpoint, lost: dict[str, tuple[float, float]], held: float) -> list[str]:
+    """Note what the adapter does not hold; `held` is the sum of the squared differences of the layers."""
     notes = []
     if base.stored_dtype != tuned.stored_dtype:
         kinds = [str(one.stored_dtype).removeprefix("torch.") for one in (base, tuned)]
         notes.append(
             f"the base is in {kinds[0]}, the fine-tuned one in {kinds[1]}: rounding is a part of the difference"
         )
-    if difference.lost:
-        biggest = max(difference.lost, key=lambda n: difference.lost[n] / (difference.sizes[n] or difference.lost[n]))
-        part = difference.lost[biggest] / (difference.sizes[biggest] or difference.lost[biggest])
+    if lost:
+        square = sum(size**2 for size, _ in lost.values())
+        biggest = max(lost, key=lambda name: lost[name][1])
         notes.append(
-            f"lost: {len(difference.lost)} weights that differ and that LoRA cannot hold (norms, biases, embeddings), "
-            f"{difference.lost_share:.2%} of the squared difference; most changed is {biggest}, by {part:.2%}"
+            f"lost: {len(lost)} weights that differ and that LoRA cannot hold (norms, biases, embeddings), "
+            f"{square / (square + held):.2%} of the squared difference; most changed is {biggest}, by {lost[biggest][1]:.2%}"
         )
     return notes

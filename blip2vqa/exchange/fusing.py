@@ -72,9 +72,7 @@ def fuse(adapter: str, output: str | Path, base_model_id: str | None = None) -> 
     return fuse_adapter(opened, output, base_model_id)
 
 
-def fuse_adapter(
-    adapter: Adapter, output: str | Path, base_model_id: str | None = None, *, progress: bool = True
-) -> dict:
+def fuse_adapter(adapter: Adapter, output: str | Path, base_model_id: str | None = None) -> dict:
     """Write the base with the adapter merged in: the same files, the same precision, a tensor at a time in memory.
 
     `base_model_id`: None for the one that the adapter remembers. Returns what was done, in JSON's types. Raises `InputError`
@@ -83,9 +81,8 @@ def fuse_adapter(
     """
     output = Path(output)
     check_output(output)
-    where, revision = base_model_id, None
-    if where is None:
-        where, revision = adapter.base_model_id, adapter.base_model_revision
+    own = adapter.base_model_id, adapter.base_model_revision
+    where, revision = own if base_model_id is None else (base_model_id, None)
     if not where:
         raise InputError(f"adapter {adapter.name}: does not say what its base model is; name it with --base_model_id")
     base = open_checkpoint(where, revision)
@@ -100,7 +97,7 @@ def fuse_adapter(
             _copy_files(base, folder)
             if plan.whole:
                 _name_answers(plan, folder / "config.json")
-            size = _write_weights(plan, folder, progress)
+            size = _write_weights(plan, folder)
             write_text_atomic(folder / "README.md", _card(plan))
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written: {first_line(error)}") from error
@@ -151,7 +148,7 @@ def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
     return _Plan(adapter, base, layers, whole)
 
 
-def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
+def _write_weights(plan: _Plan, folder: Path) -> int:
     """Write the merged weights; return their size in bytes.
 
     Pickled files become safetensors files, without the second copies of tied parameters.
@@ -160,12 +157,13 @@ def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
     added = {name: tensor for name, tensor in plan.whole.items() if name not in base.places}
     weight_map, size = {}, 0
     total = sum(len(reader.stored) for reader in base.readers)
-    with show_progress(total=total, desc="merging", unit="weight", disable=not progress, leave=False) as bar:
+    with show_progress(total=total, desc="merging", unit="weight", leave=False) as bar:
         for number, reader in enumerate(base.readers, 1):
             stored = {}
             for key, entry in reader.stored.items():
-                if (reader.pickled and key in base.doubles) or _replaced(plan, key, names):
-                    continue
+                replaced = plan.whole and base.family and key not in names and key.startswith(base.family.replaced)
+                if (reader.pickled and key in base.doubles) or replaced:
+                    continue  # a second copy, or a head of the base in whose place the adapter brings another
                 whole = plan.whole.get(names.get(key))
                 stored[key] = entry if whole is None else whole.to("meta", entry.dtype)
             if number == len(base.readers):
@@ -188,12 +186,6 @@ def _write_weights(plan: _Plan, folder: Path, progress: bool) -> int:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
         write_json_atomic(folder / SAFE_WEIGHTS_INDEX_NAME, index)
     return size
-
-
-def _replaced(plan: _Plan, key: str, names: dict[str, str]) -> bool:
-    """Tell whether a weight belongs to a head of the base in whose place the adapter brings another."""
-    family = plan.base.family
-    return bool(plan.whole and family) and key not in names and key.startswith(family.replaced)
 
 
 def _copy_files(base: Checkpoint, folder: Path) -> None:

@@ -51,6 +51,9 @@ def describe(adapter: Adapter) -> dict:
         for kind, tensor in tensors.items()
         if kind not in (A, B) or not {A, B} <= set(tensors)
     }
+    notes = [f"{found}: the norms are of scaling · B·A alone" for found in more_than_deltas(adapter.config)]
+    if not adapter.manifest:
+        notes.append("no blip2vqa.json: made with other tools, or it was left behind")
     return {
         "name": adapter.name,
         "sha256": adapter.digest,
@@ -66,7 +69,7 @@ def describe(adapter: Adapter) -> dict:
         "modules": modules,
         "whole": [_tensor(name, tensor) | {"norm": tensor.double().norm().item()} for name, tensor in others.items()],
         "beside": [_tensor(name, tensor) for name, tensor in beside.items()],
-        "notes": _notes(adapter),
+        "notes": notes,
     }
 
 
@@ -113,10 +116,3 @@ def _norms(modules: list[dict]) -> dict[str, dict]:
 
 def _root(norms: list[float] | None) -> float | None:
     return None if norms is None else sum(value**2 for value in norms) ** 0.5
-
-
-def _notes(adapter: Adapter) -> list[str]:
-    notes = [f"{found}: the norms are of scaling · B·A alone" for found in more_than_deltas(adapter.config)]
-    if not adapter.manifest:
-        notes.append("no blip2vqa.json: made with other tools, or it was left behind")
-    return notes

@@ -1,7 +1,6 @@
 """Measure a moved adapter on the user's table, beside its base, a zero and a random adapter, and one trained directly."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +12,7 @@ from blip2vqa.adapters.algebra import Deltas, Factors, norm, read_deltas, write_
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.ref import AdapterRef
 from blip2vqa.config.common import FeatureArguments
+from blip2vqa.config.exchange import MovingArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
 from blip2vqa.evaluation.scores import swap_images
@@ -28,26 +28,17 @@ ZERO, RANDOM = "zero adapter", "random adapter"
 SOURCE, SOURCE_BASE = "source adapter", "source base"
 
 
-@dataclass(frozen=True)
-class EvalSettings:
-    """How bases are loaded and how they answer."""
-
-    batch_size: int = 16
-    dtype: str = "auto"
-    quantization: str = "auto"
-    seed: int = 42
-    """Random seed of the random adapter and of the swapped images."""
-
-    def answer(self, spec: ModelSpec, pairs: list[tuple[AnswerRequest, Example]], progress: str) -> list[Answer]:
-        """Answer each (request, example) in common batches; the base leaves memory afterwards."""
-        images = {example.digest: example.image for _, example in pairs}
-        options = {"dtype": self.dtype, "quantization": self.quantization, "batch_size": self.batch_size}
-        loaded, features, _ = spec.load(images, FeatureArguments().kept(), **options)
-        requests, examples = [request for request, _ in pairs], [example for _, example in pairs]
-        answers = answer_examples(loaded, features, examples, requests, batch_size=self.batch_size, progress=progress)
-        del loaded, features
-        free_memory()
-        return answers
+def answer(
+    args: MovingArguments, spec: ModelSpec, pairs: list[tuple[AnswerRequest, Example]], progress: str
+) -> list[Answer]:
+    """Load a base with its adapters, and answer each (request, example) in common batches; it leaves memory afterwards."""
+    requests, examples = [request for request, _ in pairs], [example for _, example in pairs]
+    options = {"quantization": args.quantization, "batch_size": args.batch_size}
+    loaded, features, _ = spec.load(examples, FeatureArguments().kept(), **options)
+    answers = answer_examples(loaded, features, examples, requests, batch_size=args.batch_size, progress=progress)
+    del loaded, features
+    free_memory()
+    return answers
 
 
 def random_like(deltas: Deltas, seed: int) -> Deltas:
@@ -60,42 +51,34 @@ def random_like(deltas: Deltas, seed: int) -> Deltas:
     return made
 
 
-def zero_like(deltas: Deltas) -> Deltas:
-    """Make factors that add nothing."""
-    return {name: Factors(factors.a, torch.zeros_like(factors.b)) for name, factors in deltas.items()}
-
-
 def measure(
     moved: Adapter,
     target: str,
     revision: str | None,
     examples: list[Example],
-    settings: EvalSettings,
+    args: MovingArguments,
     *,
     source: Adapter | None = None,
     direct: str | None = None,
 ) -> dict:
     """Answer `examples` by the target base and by adapters of it, in common batches, and compare.
 
-    Args:
-        source: the adapter as it was, measured on its own base, too, where that is to be had.
-        direct: an adapter trained directly for the target.
-
-    Returns the result of `evaluation.compare.compare` and `gain`, {moved, direct, recovered}: the accuracy of the moved adapter
-    less that of the base, that of the direct one less that of the base, and the ratio of the two. Without an adapter trained
-    directly the last two are None.
+    `source` is the adapter as it was, measured on its own base, too, where that is to be had; `direct` is an adapter trained
+    directly for the target. Returns the result of `evaluation.compare.compare` and `gain`, {moved, direct, recovered}: the
+    accuracy of the moved adapter less that of the base, that of the direct one less that of the base, and the ratio of the
+    two. Without an adapter trained directly the last two are None.
     """
     adapters, notes = {MOVED: str(moved.folder)} | ({DIRECT: direct} if direct else {}), []
     with TemporaryDirectory() as scratch:
         try:
-            adapters |= _controls(moved, Path(scratch), settings.seed)
+            adapters |= _controls(moved, Path(scratch), args.seed)
         except InputError as error:
             notes.append(f"No zero and no random adapter beside it: {error.problems[0]}")
-        runs = run_systems(settings, target, revision, adapters, examples, moved, BASE, swapped=MOVED)
+        runs = run_systems(args, target, revision, adapters, examples, moved, BASE, swapped=MOVED)
     if source and source.base_model_id:
         own = source.base_model_id, source.base_model_revision
         try:
-            runs += run_systems(settings, *own, {SOURCE: source.name}, examples, source, SOURCE_BASE)
+            runs += run_systems(args, *own, {SOURCE: source.name}, examples, source, SOURCE_BASE)
         except InputError as error:
             notes.append(f"The source is not measured on its own base: {error.problems[0]}")
     result = compare(examples, runs)
@@ -123,13 +106,14 @@ def scores_of(result: dict) -> dict[str, dict]:
 def _controls(moved: Adapter, folder: Path, seed: int) -> dict[str, str]:
     """Write adapters that should gain nothing, to stand beside a moved one; return name → folder."""
     deltas = read_deltas(moved)
-    for name, made in ((ZERO, zero_like(deltas)), (RANDOM, random_like(deltas, seed))):
+    zero = {name: Factors(factors.a, torch.zeros_like(factors.b)) for name, factors in deltas.items()}
+    for name, made in ((ZERO, zero), (RANDOM, random_like(deltas, seed))):
         write_adapter(folder / name, made, like=moved, manifest=moved.manifest)
     return {name: str(folder / name) for name in (ZERO, RANDOM)}
 
 
 def run_systems(
-    settings: EvalSettings,
+    args: MovingArguments,
     base: str,
     revision: str | None,
     adapters: Mapping[str, str],
@@ -138,26 +122,23 @@ def run_systems(
     base_name: str,
     swapped: str | None = None,
 ) -> list[SystemRun]:
-    """Answer the examples by a base and by adapters of it, in common batches.
+    """Answer the examples by a base, `base_name` in the result, and by adapters of it, in common batches.
 
-    Args:
-        adapters: name → folder, name in the store, or Hub id; each is asked with its own prompt and decoding.
-        like: the adapter with whose prompt and decoding the base is asked.
-        base_name: what the base is called in the result.
-        swapped: the adapter that is also asked about swapped images.
+    `adapters`: name → folder, name in the store, or Hub id. Each is asked with its own prompt and decoding, the base with those
+    of `like`; the adapter called `swapped` is asked about swapped images, too.
     """
     given = {AdapterRef.named(name): (path, None) for name, path in adapters.items()}
-    spec = find_model_spec(base, revision, given, with_base=True, dtype=settings.dtype)
+    spec = find_model_spec(base, revision, given, with_base=True, dtype=args.dtype)
     own = {"prompt": like.manifest.get("prompt"), "decoding": like.manifest.get("decoding") or {}}
     requests = {base_name: spec.request(ref.BASE, **own)}
     requests |= {name: spec.request(AdapterRef.named(name)) for name in adapters}
     pairs = {name: [(request, example) for example in examples] for name, request in requests.items()}
-    others = swap_images(examples, settings.seed) if swapped else None
+    others = swap_images(examples, args.seed) if swapped else None
     if others:
         pairs[SWAPPED] = [(requests[swapped], example) for example in others]
-    answers = iter(settings.answer(spec, [*chain(*pairs.values())], f"answering by {Path(base).name}"))
+    answers = iter(answer(args, spec, [*chain(*pairs.values())], f"answering by {Path(base).name}"))
     runs = []
     for name, asked in pairs.items():
         texts = [next(answers).text for _ in asked]
-        runs.append(SystemRun(name, texts, base, adapters.get(name), settings.quantization, asked[0][0].text.prompt))
+        runs.append(SystemRun(name, texts, base, adapters.get(name), args.quantization, asked[0][0].text.prompt))
     return runs

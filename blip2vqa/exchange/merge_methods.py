@@ -1,6 +1,5 @@
 """Compute weighted sums of ΔW: exact ones in factors, and those on the entries of ΔW, one dense module at a time."""
 
-import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -15,30 +14,19 @@ Parts = Mapping[str, list[tuple[Factors, float]]]
 _ITERATIONS, _OVERSAMPLING = 8, 16
 
 
-class Error:
-    """Approximation errors of modules, summed over a whole adapter."""
-
-    def __init__(self):
-        self.lost = self.total = 0.0
-        self.worst: tuple[float, str] = (0.0, "")
-
-    def count(self, module: str, lost: float, total: float) -> None:
-        """Count one module's ‖ΔW' − ΔW‖ (`lost`) and ‖ΔW‖ (`total`)."""
-        self.lost, self.total = math.hypot(self.lost, lost), math.hypot(self.total, total)
-        self.worst = max(self.worst, (lost / total if total else 0.0, module))
+Errors = dict[str, tuple[float, float]]
+"""Module → (‖ΔW' − ΔW‖, ‖ΔW‖) of the approximation ΔW'."""
 
 
 @one_thread()
-def concatenate(parts: Parts) -> tuple[Deltas, Error]:
+def concatenate(parts: Parts) -> tuple[Deltas, Errors]:
     """Compute the exact sums, factors side by side."""
-    made, measured = {module: add(pairs) for module, pairs in parts.items()}, Error()
-    for module, factors in made.items():
-        measured.count(module, 0.0, norm(factors))
-    return made, measured
+    made = {module: add(pairs) for module, pairs in parts.items()}
+    return made, {module: (0.0, norm(factors)) for module, factors in made.items()}
 
 
 @one_thread()
-def reduce_rank(deltas: Deltas, rank: int | None, energy: float | None) -> tuple[Deltas, Error]:
+def reduce_rank(deltas: Deltas, rank: int | None, energy: float | None) -> tuple[Deltas, Errors]:
     """Compute the best approximations of one rank for all modules; a module of a smaller rank keeps its own.
 
     `rank`, else the smallest that keeps `energy` of Σσ² over all modules; with neither, or 1.0, the largest rank of any.
@@ -52,11 +40,11 @@ def reduce_rank(deltas: Deltas, rank: int | None, energy: float | None) -> tuple
             squares[: len(values)] += values.square()
         kept = squares.cumsum(0)
         rank = min(1 + int((kept < energy * kept[-1]).sum()), len(kept))
-    made, measured = {}, Error()
+    made, errors = {}, {}
     for module, factors in deltas.items():
         made[module] = truncate(split.pop(module)[0], rank)
-        measured.count(module, distance(made[module], factors), norm(factors))
-    return made, measured
+        errors[module] = distance(made[module], factors), norm(factors)
+    return made, errors
 
 
 def ties(parts: Parts, density: float) -> Iterator[torch.Tensor]:
@@ -101,12 +89,12 @@ def dare(parts: Parts, drop: float, seed: int) -> Iterator[torch.Tensor]:
         yield total
 
 
-def approximate(dense: Iterator[torch.Tensor], parts: Parts, rank: int | None, seed: int) -> tuple[Deltas, Error]:
+def approximate(dense: Iterator[torch.Tensor], parts: Parts, rank: int | None, seed: int) -> tuple[Deltas, Errors]:
     """Compute low-rank approximations of dense matrices, which come in the order of the modules in `parts`.
 
     `rank`: by default the sum of the adapters' ranks, since a matrix with entries dropped may have any rank.
     """
-    made, measured = {}, Error()
+    made, errors = {}, {}
     for module, entries in zip(parts, dense, strict=True):
         wanted = min(rank or sum(factors.rank for factors, _ in parts[module]), *entries.shape)
         with torch.random.fork_rng(devices=[]):
@@ -116,5 +104,5 @@ def approximate(dense: Iterator[torch.Tensor], parts: Parts, rank: int | None, s
         made[module] = Factors((v[:, :wanted] * roots).T.contiguous(), u[:, :wanted] * roots)
         total = entries.norm(dtype=torch.float64).item()
         lost = entries.addmm_(made[module].b, made[module].a, alpha=-1).norm(dtype=torch.float64).item()
-        measured.count(module, lost, total)
-    return made, measured
+        errors[module] = lost, total
+    return made, errors

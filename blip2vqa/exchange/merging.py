@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -13,26 +14,20 @@ from blip2vqa.adapters.files.adapter import Adapter, check_output
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.config.exchange import MergeArguments, ResizeArguments
-from blip2vqa.exchange.merge_methods import Error, Parts, approximate, concatenate, dare, reduce_rank, ties
+from blip2vqa.exchange.merge_methods import Errors, approximate, concatenate, dare, reduce_rank, ties
 from blip2vqa.models.families import family_named
 from blip2vqa.models.places import part_of, scopes_and_roles
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 Weighted = Sequence[tuple[Adapter, float]]
 
-"""Scope → part of the base that has a fingerprint; the language model's otherwise."""
-
 
 def merge(adapters: Mapping[str, float] | Iterable[str], output: str | Path, **options) -> dict:
     """Merge adapters into a new one at `output`; return a report, ready for JSON.
 
-    Prompt, decoding and whatever else there can be one of are those of the first.
-
-    Args:
-        adapters: `{ADAPTER: weight}` or `["ADAPTER=WEIGHT", …]`; ADAPTER is a folder, a name in the store, or a Hub id.
-        options: see `merge_deltas`.
-
-    Raises `InputError`, with every problem found.
+    `adapters`: `{ADAPTER: weight}` or `["ADAPTER=WEIGHT", …]`; ADAPTER is a folder, a name in the store, or a Hub id. Prompt,
+    decoding and whatever else there can be one of are those of the first. `options`: see `merge_deltas`. Raises `InputError`,
+    with every problem found.
     """
     weights = adapters if isinstance(adapters, Mapping) else _parse_weights(adapters)
     output, problems = Path(output), MergeArguments(**options).check()
@@ -43,8 +38,7 @@ def merge(adapters: Mapping[str, float] | Iterable[str], output: str | Path, **o
     raise_all(problems)
     weighted = list(zip(opened, weights.values(), strict=True))
     made, report = merge_deltas(weighted, **options)
-    _write(output, made, opened[0], {"command": "merge", **report}, _merge_whole(weighted))
-    return {"output": str(output), **report}
+    return _write(output, made, opened[0], "merge", report, _merge_whole(weighted))
 
 
 def resize(adapter: str, output: str | Path, *, rank: int | None = None, energy: float | None = None) -> dict:
@@ -54,28 +48,15 @@ def resize(adapter: str, output: str | Path, *, rank: int | None = None, energy:
     opened = collect_errors(problems, open_adapter, adapter)
     raise_all(problems)
     made, report = resize_deltas(opened, rank=rank, energy=energy)
-    _write(output, made, opened, {"command": "resize", **report}, whole_modules(opened))
-    return {"output": str(output), **report}
+    return _write(output, made, opened, "resize", report, whole_modules(opened))
 
 
 def merge_deltas(adapters: Weighted, **options) -> tuple[Deltas, dict]:
     """Compute Σ weight · ΔW of adapters of one base; return (deltas, report).
 
-    Where only some of them adapt a module, the sum there is of these alone.
-
-    Args:
-        adapters: with their weights; their ranks, scalings and roles may differ.
-        options: those of `MergeArguments`, with its defaults:
-            method: `linear`: the exact sum, then the smallest rank, one for all modules, that keeps `energy` of it, or `rank`.
-                `cat`: the exact sum, factors side by side.
-                `ties` (arXiv 2306.01708): of each ΔW the `density` largest entries, the sign by weighted sum, then the weighted
-                average of those that agree with it. `dare` (arXiv 2311.03099): entries dropped at random, others divided by
-                1 - `drop`, then the weighted sum. Both work on the entries of ΔW, one dense module at a time, and end with the
-                best approximation of `rank`; by default the sum of the ranks.
-            energy: share of Σσ² over all modules, above 0; 1.0, the default, loses nothing but rounding.
-            seed: of what `dare` drops, and of the randomized SVD.
-
-    Raises `InputError` for adapters of different bases, ones that are more than a sum of ΔW, and arguments out of range.
+    Ranks, scalings and roles may differ; where only some of the adapters adapt a module, the sum there is of these alone.
+    `options` are those of `MergeArguments`; `merge_methods` says what the methods do. Raises `InputError` for adapters of
+    different bases, ones that are more than a sum of ΔW, and arguments out of range.
     """
     args = MergeArguments(**options)
     raise_all(args.check())
@@ -83,26 +64,29 @@ def merge_deltas(adapters: Weighted, **options) -> tuple[Deltas, dict]:
         if not math.isfinite(weight) or weight == 0:
             raise InputError(f"merge: {adapter.name} has the weight {weight:g}; take a number other than 0")
     notes = check_together([adapter for adapter, _ in adapters])
-    read = _read([adapter for adapter, _ in adapters])
+    problems: list[str] = []
+    read = [collect_errors(problems, read_deltas, adapter) for adapter, _ in adapters]
+    raise_all(problems)
     parts = {  # by name, so that what is drawn at random does not depend on the order in a file
         module: [
             (deltas[module], weight) for deltas, (_, weight) in zip(read, adapters, strict=True) if module in deltas
         ]
         for module in sorted({module for deltas in read for module in deltas})
     }
-    _check_shapes(parts)
-    used = {}
-    if args.method == "cat":
-        made, measured = concatenate(parts)
-    elif args.method == "linear":
-        made, measured = reduce_rank(concatenate(parts)[0], args.rank, args.energy)
-    elif args.method == "ties":
-        used = {"density": args.density}
-        made, measured = approximate(ties(parts, args.density), parts, args.rank, args.seed)
+    for module, pairs in parts.items():
+        shapes = sorted({factors.shape for factors, _ in pairs})
+        if len(shapes) > 1:
+            shown = " and ".join(map(str, shapes))
+            raise InputError(f"merge: {module} has shapes {shown}: the adapters were made for different bases")
+    used = {"ties": {"density": args.density}, "dare": {"drop": args.drop, "seed": args.seed}}.get(args.method, {})
+    if used:
+        dense = ties(parts, **used) if args.method == "ties" else dare(parts, **used)
+        made, errors = approximate(dense, parts, args.rank, args.seed)
     else:
-        used = {"drop": args.drop, "seed": args.seed}
-        made, measured = approximate(dare(parts, args.drop, args.seed), parts, args.rank, args.seed)
-    return made, {"method": args.method, **_report(adapters, read, made, measured, used, notes)}
+        made, errors = concatenate(parts)
+        if args.method == "linear":
+            made, errors = reduce_rank(made, args.rank, args.energy)
+    return made, {"method": args.method, **_report(adapters, read, made, errors, used, notes)}
 
 
 def resize_deltas(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> tuple[Deltas, dict]:
@@ -112,11 +96,11 @@ def resize_deltas(adapter: Adapter, *, rank: int | None = None, energy: float | 
     """
     raise_all(ResizeArguments(rank=rank, energy=energy).check())
     before = read_deltas(adapter)
-    made, measured = reduce_rank(before, rank, energy)
+    made, errors = reduce_rank(before, rank, energy)
     own, notes = largest_rank(before), []
     if rank is not None and rank > own:
         notes.append(f"--rank {rank}: it has rank {own}, and keeps it")
-    return made, _report([(adapter, 1.0)], [before], made, measured, {}, notes)
+    return made, _report([(adapter, 1.0)], [before], made, errors, {}, notes)
 
 
 def _parse_weights(given: Iterable[str]) -> dict[str, float]:
@@ -134,21 +118,25 @@ def _parse_weights(given: Iterable[str]) -> dict[str, float]:
     return weights
 
 
-def _write(output: Path, made: Deltas, first: Adapter, origin: dict, whole: dict[str, torch.Tensor]) -> None:
+def _write(output: Path, made: Deltas, first: Adapter, command: str, report: dict, whole: dict) -> dict:
+    """Write the adapter that `command` has made; return the report with its folder. `whole`: its weights beside the deltas."""
     scopes, roles = scopes_and_roles(list(made), family_named(first.manifest.get("family"), list(made)))
     rank = largest_rank(made)
     manifest = derive(
-        first.manifest, origin, rank=rank, alpha=rank, scopes=scopes, roles=roles,
+        first.manifest, {"command": command, **report}, rank=rank, alpha=rank, scopes=scopes, roles=roles,
         base_model_id=first.base_model_id, base_model_revision=first.base_model_revision,
     )  # fmt: skip
     write_adapter(output, made, like=first, manifest=manifest, whole=whole)
+    return {"output": str(output), **report}
 
 
 def _report(
-    adapters: Weighted, before: list[Deltas], made: Deltas, measured: Error, used: dict, notes: list[str]
+    adapters: Weighted, before: list[Deltas], made: Deltas, errors: Errors, used: dict, notes: list[str]
 ) -> dict:
-    """What a merge or a resizing reports; `used`: options of the method."""
-    error = measured.lost / measured.total if measured.total else 0.0
+    """Report on a merge or a resizing; `used`: options of the method."""
+    lost, total = (reduce(math.hypot, column) for column in zip(*errors.values(), strict=True))
+    error = lost / total if total else 0.0
+    worst, module = max((part / whole if whole else 0.0, module) for module, (part, whole) in errors.items())
     return {
         "of": [{"name": adapter.name, "sha256": adapter.digest, "weight": weight} for adapter, weight in adapters],
         "rank_before": [largest_rank(deltas) for deltas in before],
@@ -157,7 +145,7 @@ def _report(
         "modules": len(made),
         "energy_kept": max(0.0, 1 - error**2),
         "relative_error": error,
-        "worst_module": {"name": measured.worst[1], "relative_error": measured.worst[0]},
+        "worst_module": {"name": module, "relative_error": worst},
         "notes": notes,
     }
 
@@ -168,17 +156,14 @@ def check_together(adapters: Sequence[Adapter]) -> list[str]:
     for other in adapters[1:]:
         pair = f"adapters {first.name} and {other.name}"
         family, theirs = (family_named(one.manifest.get("family"), list(one.modules)) for one in (first, other))
-        modules = {*first.modules, *other.modules}
-        bare = [
-            not any(f and f.scope_of(name) for name in one.modules) for one, f in ((first, family), (other, theirs))
-        ]
-        if bare[0] != bare[1]:
-            alone = (first if bare[0] else other).name
+        whole = ((first, family), (other, theirs))
+        bare = [one.name for one, f in whole if not any(f and f.scope_of(name) for name in one.modules)]
+        if len(bare) == 1:
             problems.append(
-                f"{pair}: {alone} is of a bare language model, whose layers have other names; transfer it first"
+                f"{pair}: {bare[0]} is of a bare language model, whose layers have other names; transfer it first"
             )
             continue
-        parts = {part_of(name, family) for name in modules}
+        parts = {part_of(name, family) for name in {*first.modules, *other.modules}}
         bases = [one.manifest.get("base") for one in (first, other)]
         known = compare_parts(*bases) if all(bases) else {}
         unlike = sorted(part for part in parts if known.get(part) == "different")
@@ -208,21 +193,6 @@ def check_together(adapters: Sequence[Adapter]) -> list[str]:
 def _short(value: object) -> str:
     text = f"{len(value)} of them" if isinstance(value, list) else repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _read(adapters: Sequence[Adapter]) -> list[Deltas]:
-    problems: list[str] = []
-    read = [collect_errors(problems, read_deltas, adapter) for adapter in adapters]
-    raise_all(problems)
-    return read
-
-
-def _check_shapes(parts: Parts) -> None:
-    for module, pairs in parts.items():
-        shapes = {factors.shape for factors, _ in pairs}
-        if len(shapes) > 1:
-            shown = " and ".join(map(str, sorted(shapes)))
-            raise InputError(f"merge: {module} has shapes {shown}: the adapters were made for different bases")
 
 
 def _merge_whole(adapters: Weighted) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,14 +20,13 @@ from blip2vqa.data.examples import Example, load_examples
 from blip2vqa.data.splits import split_by_image
 from blip2vqa.exchange.checking import INCOMPATIBLE, Check, compare
 from blip2vqa.exchange.distilling import distil
-from blip2vqa.exchange.measuring import BASE, MOVED, EvalSettings, measure, scores_of
+from blip2vqa.exchange.measuring import BASE, MOVED, measure, scores_of
 from blip2vqa.models.loading import remembered
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 EXACT, MEASURED, INITIALISATION = "exact", "measured", "initialisation"
 """State of a moved adapter: proved equal to the source; measured better than its new base; neither."""
-_NOT_MOVED = {"method": None, "state": None, "reasons": [], "output": None, "measured": None}
 
 
 def transfer(adapter: str, target: str, output: str, **options) -> dict:
@@ -50,23 +50,22 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
         )
     if args.direct:
         find_adapter(args.direct, None, target, args.target_revision)  # what is wrong with it is said before the work
-    settings = EvalSettings(args.batch_size, args.dtype, args.quantization, args.seed)
     reasons = list(found.reasons)
     if method == "distil":
-        reasons = [distil(source, base, folder, teach, held_out, args, settings)]
+        reasons = [distil(source, base, folder, teach, held_out, args)]
     elif method == "subspace":
         _project(source, base, folder, found, args.subspace, reasons)
     else:
         moved = source.renamed(found.names)
         config = moved.config
         config.base_model_name_or_path, config.revision = remembered(base.base_model_id), base.revision
-        save_adapter(folder, config, moved.weights, _manifest(source, base, method))
+        save_adapter(folder, config, moved.weights, _manifest(source, base))
     state = EXACT if method in ("exact", "copy") and found.move == "exact" else INITIALISATION
     measured = None
-    _complete(folder, source, method, state, measured)  # now: what is measured next may take long
+    _complete(folder, source, method, state)  # now: what is measured next may take long
     if held_out:
         measured = measure(
-            read_adapter(folder), target, args.target_revision, held_out, settings, source=source, direct=args.direct
+            read_adapter(folder), target, args.target_revision, held_out, args, source=source, direct=args.direct
         )
         if state != EXACT and is_better(measured):
             state = MEASURED
@@ -99,7 +98,8 @@ def swap(first: str, second: str, output: str, **options) -> dict:
         try:
             moves[adapter.name] = transfer(adapter.name, other.base_model_id, str(folder), **more)
         except InputError as error:
-            moves[adapter.name] = _NOT_MOVED | {"reasons": error.problems}
+            reasons = error.problems
+            moves[adapter.name] = {"method": None, "state": None, "reasons": reasons, "output": None, "measured": None}
     if not any(move["method"] for move in moves.values()):
         with suppress(OSError):  # what was made before it failed stays
             Path(output).rmdir()
@@ -109,17 +109,14 @@ def swap(first: str, second: str, output: str, **options) -> dict:
 
 def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: Check) -> str:
     """Choose the method asked for, or the best that applies. Raises `InputError` saying why none does."""
-    fits = found.verdict != INCOMPATIBLE
-    why = {}
-    if not fits:
+    why, problems = {}, []
+    collect_errors(problems, read_deltas, source)
+    if problems:
+        why["subspace"] = problems[0]
+    if found.verdict == INCOMPATIBLE:
         why = dict.fromkeys(("exact", "copy", "subspace"), "; ".join(found.reasons))
     elif found.move != "exact":
         why["exact"] = "; ".join(found.reasons)
-    if fits and "subspace" not in why:
-        try:
-            read_deltas(source)
-        except InputError as error:
-            why["subspace"] = error.problems[0]
     if source.manifest.get("task") == "caption":
         why["distil"] = "it writes captions, and answers alone are distilled"
         if args.csv_path or args.eval_csv_path:
@@ -143,32 +140,21 @@ def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: C
 
 def _tables(args: TransferArguments, method: str) -> tuple[list[Example], list[Example]]:
     """Load (questions to learn from, questions with answers to measure on), on different images; empty where there are none."""
-
-    def load(path: str, answered: bool) -> list[Example]:
-        return load_examples(path, args.image_dir, require_answers=answered)[0]
-
-    teach = load(args.csv_path, False) if args.csv_path else []
-    held_out = load(args.eval_csv_path, True) if args.eval_csv_path else None
-    if held_out is None and method == "distil":
+    load = partial(load_examples, image_dir=args.image_dir)
+    teach = load(args.csv_path, require_answers=False)[0] if args.csv_path else []
+    if args.eval_csv_path:
+        held_out = load(args.eval_csv_path)[0]
+    elif method == "distil":
         teach, held_out = split_by_image(teach, args.val_split, args.seed)
-    elif held_out is None:
+    else:
         held_out = teach
     return teach, [example for example in held_out if example.answers]
 
 
-def _origin(source: Adapter, method: str, state: str) -> dict:
-    return {
-        "command": "transfer",
-        "method": method,
-        "state": state,
-        "of": [{"name": Path(source.name).name, "sha256": source.digest}],
-        "from_base": source.base_model_id and Path(source.base_model_id).name,
-    }
-
-
-def _manifest(source: Adapter, base: Checkpoint, method: str, **changes) -> dict:
+def _manifest(source: Adapter, base: Checkpoint, **changes) -> dict:
+    """Make the manifest of a moved adapter, to which `_complete` adds its origin."""
     kept = {key: source.manifest[key] for key in ("rank", "alpha", "scaling", "roles") if key in source.manifest}
-    return derive(source.manifest, _origin(source, method, INITIALISATION), **kept | base_facts(base) | changes)
+    return derive(source.manifest, {}, **kept | base_facts(base) | changes)
 
 
 def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, share: float, reasons: list[str]) -> None:
@@ -182,7 +168,7 @@ def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, shar
     kept = sum(norm(factors) ** 2 for factors in projected.values())
     reasons.append(f"{kept / whole:.1%} of the adapter's squared norm lies in the target's singular subspaces")
     rank = largest_rank(projected)
-    write_adapter(folder, projected, like=source, manifest=_manifest(source, base, "subspace", rank=rank, alpha=rank))
+    write_adapter(folder, projected, like=source, manifest=_manifest(source, base, rank=rank, alpha=rank))
 
 
 def project(factors: Factors, weight: torch.Tensor, share: float) -> Factors:
@@ -209,10 +195,16 @@ def is_better(measured: dict) -> bool:
     return measured["gain"]["moved"] > 0 and bool(pair["more_than_noise"])
 
 
-def _complete(folder: Path, source: Adapter, method: str, state: str, measured: dict | None) -> None:
+def _complete(folder: Path, source: Adapter, method: str, state: str, measured: dict | None = None) -> None:
     """Write manifest, scores and card of a moved adapter beside its weights, with no scores but those of the measurement."""
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    manifest["origin"] = _origin(source, method, state)
+    manifest["origin"] = {
+        "command": "transfer",
+        "method": method,
+        "state": state,
+        "of": [{"name": Path(source.name).name, "sha256": source.digest}],
+        "from_base": source.base_model_id and Path(source.base_model_id).name,
+    }
     metrics = {}
     # A distilled adapter's own scores are its agreement with the source, where the table has no answers.
     manifest.pop("metrics", None)

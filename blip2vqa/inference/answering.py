@@ -126,7 +126,7 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
     found = collect_errors(problems, _find_requests, args)
     rows = collect_errors(problems, load_rows, args) if args.csv_path else None
     job = Job(*rows, *found) if found and rows else None
-    if job:
+    if job and job.routed:
         collect_errors(problems, _check_routes, job)
     raise_all(problems)
     for ref, request in job.requests.items():
@@ -139,12 +139,8 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
 
 def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef, AnswerRequest]]:
     adapters = parse_adapters(args.lora_model_path)
-    spec = find_model_spec(
-        args.base_model_id,
-        args.base_model_revision,
-        {ref: (path, args.lora_revision) for ref, path in adapters.items()},
-        dtype=args.dtype,
-    )
+    given = {ref: (path, args.lora_revision) for ref, path in adapters.items()}
+    spec = find_model_spec(args.base_model_id, args.base_model_revision, given, dtype=args.dtype)
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     answers = read_answers(args.answers) if args.answers else None
     build = partial(spec.question_request, prompt=args.prompt, decoding=decoding, answers=answers)
@@ -156,8 +152,6 @@ def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef
 
 def _check_routes(job: Job) -> None:
     """Raise `InputError` for a question without an adapter, and for an adapter named for a type that does not exist."""
-    if not job.routed:
-        return
     types = Counter(example.question_type for example in job.examples)
     known = ", ".join(sorted(types))
     _, unknown = missing_types((ref.name for ref in job.requests if ref != DEFAULT), job.examples)
@@ -214,13 +208,12 @@ def _answer(
     table: PredictionsTable | None,
 ) -> None:
     """Answer the pending questions; the main process alone has a table, and keeps results in it as they come."""
-    images = {example.digest: example.image for example in pending}
-    options = {"dtype": args.dtype, "quantization": args.quantization, "batch_size": args.batch_size}
-    loaded, found, kept = job.spec.load(images, features.kept(), **options)
+    size, quantization = args.batch_size, args.quantization
+    loaded, found, kept = job.spec.load(pending, features.kept(), quantization=quantization, batch_size=size)
     if table:
         print(_start_block(args, job, loaded, kept, pending), flush=True)
     requests = [job.requests[job.ref_for(example)] for example in pending]
-    batches = answer_by_batch(loaded, found, pending, requests, batch_size=args.batch_size)
+    batches = answer_by_batch(loaded, found, pending, requests, batch_size=size)
     with show_progress(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
         for batch in batches:
             if table:

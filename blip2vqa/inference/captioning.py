@@ -52,6 +52,11 @@ class Style:
         """The adapter that writes in this style, or the base alone."""
         return AdapterRef.named(self.name) if self.adapter else BASE
 
+    @property
+    def writer(self) -> str:
+        """Who writes in this style, in words."""
+        return f"adapter {self.adapter}" if self.adapter else NO_ADAPTER
+
 
 def parse_styles(given: Sequence[str]) -> list[Style]:
     """Read styles such as `["detailed=ADAPTER", "concise", "mine.json"]`. Raises `InputError` with every problem found."""
@@ -76,50 +81,43 @@ def style_name(given: str) -> str:
     return Path(given).stem if given.endswith(".json") else given
 
 
-def styles_of(args: CaptionArguments) -> list[Style]:
-    """Read the styles asked for, and --prompt as one more."""
-    styles = parse_styles(args.styles or ([] if args.prompt else DEFAULT_STYLES))
-    if args.prompt:
-        options = {"prompt": args.prompt, "max_new_tokens": CAPTION.max_new_tokens}
-        styles.append(Style("prompt", None, options))
-    return styles
-
-
 def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
     """Build the request for captions in a style: of its adapter as it was trained, or of the base with the style's prompt.
 
     Raises `InputError` where the base has no room for prompt and caption.
     """
-    request, problems = _request_of(spec, style), []
+    options = {name: style.options[name] for name in DECODING if name in style.options}
+    if style.ref == BASE:
+        request = spec.request(BASE, prompt=style.options["prompt"], decoding=options)
+    elif spec.adapters[style.ref].manifest.get("task") == CAPTION.name:
+        request = spec.request(style.ref)
+    else:
+        # The adapter is of another task, or of other tools: the prompt that it was trained with does not write captions.
+        prompt = style.options.get("prompt") or spec.family.caption_prompt
+        options = {"max_new_tokens": CAPTION.max_new_tokens} | options
+        request = spec.request(style.ref, prompt=prompt, decoding=options)
+    problems: list[str] = []
     collect_errors(problems, request.text.check_lengths, [NO_QUESTION], request.decoding.max_new_tokens)
     raise_all([f"style {style.name}: {problem.removeprefix('row 0: ')}" for problem in problems])
     return request
 
 
-def _request_of(spec: ModelSpec, style: Style) -> AnswerRequest:
-    options = {name: style.options[name] for name in DECODING if name in style.options}
-    if style.ref == BASE:
-        return spec.request(BASE, prompt=style.options["prompt"], decoding=options)
-    if spec.adapters[style.ref].manifest.get("task") == CAPTION.name:
-        return spec.request(style.ref)
-    # The adapter is of another task, or of other tools: the prompt that it was trained with does not write captions.
-    prompt = style.options.get("prompt") or spec.family.caption_prompt
-    return spec.request(style.ref, prompt=prompt, decoding={"max_new_tokens": CAPTION.max_new_tokens} | options)
+def find_requests(args: CaptionArguments) -> tuple[list[Style], ModelSpec, list[AnswerRequest]]:
+    """Read the styles asked for, --prompt being one more; find their base with its adapters, and build a request for each.
 
-
-def find_styles(
-    styles: Sequence[Style], base_model_id: str | None, revision: str | None, dtype: str = "auto"
-) -> tuple[ModelSpec, list[AnswerRequest]]:
-    """Find the base of all styles with their adapters, and build a request for each style. Raises `InputError`."""
+    Raises `InputError` with every problem found.
+    """
+    styles = parse_styles(args.styles or ([] if args.prompt else DEFAULT_STYLES))
+    if args.prompt:
+        styles.append(Style("prompt", None, {"prompt": args.prompt, "max_new_tokens": CAPTION.max_new_tokens}))
     adapters = {style.ref: (style.adapter, None) for style in styles if style.adapter}
-    with_base = len(adapters) < len(styles)
-    spec = find_model_spec(base_model_id, revision, adapters, with_base=with_base, dtype=dtype)
-    if spec.family.caption_prompt is None:
-        raise InputError(f"base model {spec.base_model_id}: {spec.family.name} cannot write captions")
+    base, with_base = (args.base_model_id, args.base_model_revision), len(adapters) < len(styles)
+    spec = find_model_spec(*base, adapters, with_base=with_base, dtype=args.dtype)
+    spec.check_captions()
     problems: list[str] = []
     requests = [collect_errors(problems, style_request, spec, style) for style in styles]
     raise_all(problems)
-    return spec, requests
+    return styles, spec, requests
 
 
 def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict | None:
@@ -130,23 +128,20 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     """
     state = start()
     problems = args.check() + features.check()
-    styles = collect_errors(problems, styles_of, args)
-    base = args.base_model_id, args.base_model_revision, args.dtype
-    found = collect_errors(problems, find_styles, styles, *base) if styles else None
+    found = collect_errors(problems, find_requests, args)
     raise_all(problems)
-    spec, requests = found
+    styles, spec, requests = found
     pictures, bad = run_on_main_rank(lambda: _gather(args))
     began = time.monotonic()
-    images = {picture.digest: picture.source for picture in pictures}
-    options = {"dtype": args.dtype, "quantization": args.quantization, "batch_size": args.batch_size}
-    loaded, kept, lines = spec.load(images, features.kept(), **options)
-    if state.is_main_process:
-        print(_start_block(args, styles, requests, loaded, lines, len(pictures), bad), flush=True)
     asked = [picture for picture in pictures for _ in requests]
     examples = [
         Example(row, picture.source, picture.source.name, picture.digest, "", (), "", {})
         for row, picture in enumerate(asked)
     ]
+    options = {"quantization": args.quantization, "batch_size": args.batch_size}
+    loaded, kept, lines = spec.load(examples, features.kept(), **options)
+    if state.is_main_process:
+        print(_start_block(args, styles, requests, loaded, lines, len(pictures), bad), flush=True)
     if isinstance(kept, Pixels):
         kept = encode_in_memory(loaded, kept, spec.scopes, args.batch_size)
     options = {"batch_size": args.batch_size, "progress": "captioning"}
@@ -175,10 +170,9 @@ def _rows(styles: list[Style], pictures: list[Picture], said: list[Answer], bad:
         (image, style.name, answer.text, f"{answer.confidence:.6f}", style.adapter or "", "ok")
         for (image, style), answer in zip(asked, said, strict=True)
     ]
-    refused = [(place, style, reason) for place, reason in bad for style in styles]
-    return rows + [
-        (place, style.name, "", "", style.adapter or "", f"bad image: {reason}") for place, style, reason in refused
-    ]
+    for place, reason in bad:
+        rows += [(place, style.name, "", "", style.adapter or "", f"bad image: {reason}") for style in styles]
+    return rows
 
 
 def short_names(places: Sequence[str]) -> dict[str, str]:
@@ -203,10 +197,8 @@ def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]
 def _start_block(args, styles, requests, loaded, lines, images: int, bad) -> str:
     pairs = [*start_pairs(loaded, lines), ("images", f"{images:,}, {args.batch_size} captions at once")]
     for style, request in zip(styles, requests, strict=True):
-        by = f"adapter {style.adapter}" if style.adapter else NO_ADAPTER
-        pairs.append((style.name, f"{by}; {request.text.prompt!r}, {request.decoding.describe()}"))
-    for place, reason in bad:
-        pairs.append(("left out", f"{place}: {reason}"))
+        pairs.append((style.name, f"{style.writer}; {request.text.prompt!r}, {request.decoding.describe()}"))
+    pairs += [("left out", f"{place}: {reason}") for place, reason in bad]
     return format_block("Captioning", pairs)
 
 
@@ -222,4 +214,4 @@ def _write_sheet(path: str, styles: list[Style], pictures: list[Picture], names:
         for place, reason in bad:
             yield names[place], None, dict.fromkeys(style.name for style in styles), reason
 
-    write_sheet(path, rows(), [(s.name, f"adapter {s.adapter}" if s.adapter else NO_ADAPTER) for s in styles])
+    write_sheet(path, rows(), [(style.name, style.writer) for style in styles])

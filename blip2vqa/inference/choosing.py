@@ -1,7 +1,5 @@
 """Answers of a base that chooses among the outputs of a head."""
 
-from collections.abc import Sequence
-
 import torch
 
 from blip2vqa.features.encode import Pixels
@@ -9,20 +7,6 @@ from blip2vqa.inference.request import Answer, AnswerRequest
 from blip2vqa.models.answer_lists import RANKED
 from blip2vqa.models.classes import ClassEncoder, class_scores
 from blip2vqa.models.loading import LoadedModel
-
-
-def choose(scores: torch.Tensor, answers: Sequence[str], allowed: Sequence[int] | None = None) -> list[Answer]:
-    """Choose the likeliest answer to each question, and name the next ones, by probabilities [questions, answers].
-
-    `allowed`: the outputs to choose among; None: all.
-    """
-    columns = torch.arange(len(answers)) if allowed is None else torch.tensor(allowed)
-    best = scores[:, columns].topk(min(RANKED, len(columns)), dim=1)
-    found = []
-    for values, places in zip(best.values.tolist(), columns[best.indices].tolist(), strict=True):
-        ranked = tuple((answers[place], value) for place, value in zip(places, values, strict=True))
-        found.append(Answer(*ranked[0], ranked))
-    return found
 
 
 class ChosenAnswers:
@@ -36,8 +20,16 @@ class ChosenAnswers:
     def answer(
         self, loaded: LoadedModel, request: AnswerRequest, features: Pixels, memory, rows, digests, questions, prompts
     ) -> list[Answer]:
-        scores = class_scores(loaded, request.text, features, digests, questions, prompts)
-        return choose(scores, request.text.answers, request.tree and request.tree.rows)
+        """Choose the likeliest answer to each question, among those allowed, and name the next ones."""
+        scores = class_scores(loaded, request.text, features, digests, questions, prompts)  # [questions, answers]
+        answers = request.text.answers
+        columns = torch.tensor(request.tree.rows) if request.tree else torch.arange(len(answers))
+        best = scores[:, columns].topk(min(RANKED, len(columns)), dim=1)
+        found = []
+        for values, places in zip(best.values.tolist(), columns[best.indices].tolist(), strict=True):
+            ranked = tuple((answers[place], value) for place, value in zip(places, values, strict=True))
+            found.append(Answer(*ranked[0], ranked))
+        return found
 
     def first_scores(self, loaded: LoadedModel, text: ClassEncoder, pixels: Pixels, question: str) -> torch.Tensor:
         """Compute the probability of each answer [answers]."""

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features, Pixels
 from blip2vqa.inference.choosing import ChosenAnswers
-from blip2vqa.inference.request import Answer, AnswerRequest, Decoding, use_adapters
+from blip2vqa.inference.request import Answer, AnswerRequest, use_adapters
 from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
@@ -28,11 +28,9 @@ questions, since the keys and values of all these images are in memory at once."
 @torch.inference_mode()
 def answer_batch(
     loaded: LoadedModel,
-    text: TextEncoder,
+    request: AnswerRequest,
     vision: torch.Tensor,
     questions: Sequence[str],
-    decoding: Decoding,
-    tree: AnswerTree | None = None,
     prompts: Sequence[str] | None = None,
 ) -> list[Answer]:
     """Answer one batch the plain way: image and question go through the language model together.
@@ -40,12 +38,21 @@ def answer_batch(
     `vision`: what the base's `encode` returns for the images [batch, …]. `prompts`: one for each question instead of the
     encoder's own.
     """
-    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
-    # BLIP-2's own `generate` always runs the vision tower, and ignores the model's generation_config.
-    inputs = loaded.base.generation_inputs(vision.to(loaded.device), **batch)
+    inputs = _with_images(loaded, request.text, vision, questions, prompts)
     # With embeddings as input a causal model returns the new tokens alone; a seq2seq one starts with its start token.
-    prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else int(text.seq2seq)
-    return _generate(loaded, text, decoding, tree, prompt=prompt, **inputs)
+    prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else int(request.text.seq2seq)
+    return _generate(loaded, request, prompt, **inputs)
+
+
+def _with_images(
+    loaded: LoadedModel, text: TextEncoder, vision: torch.Tensor, questions: Sequence[str], prompts=None
+) -> dict[str, torch.Tensor]:
+    """Encode images and prompts together for upstream's `generate`.
+
+    BLIP-2's own always runs the vision tower, and ignores the model's generation_config.
+    """
+    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
+    return loaded.base.generation_inputs(vision.to(loaded.device), **batch)
 
 
 @torch.inference_mode()
@@ -64,33 +71,31 @@ def prefill_images(loaded: LoadedModel, query_output: torch.Tensor) -> list[tupl
 @torch.inference_mode()
 def answer_with_kv_cache(
     loaded: LoadedModel,
-    text: TextEncoder,
+    request: AnswerRequest,
     memory: list[tuple[torch.Tensor, torch.Tensor]],
     rows: Sequence[int],
     questions: Sequence[str],
-    decoding: Decoding,
-    tree: AnswerTree | None = None,
     prompts: Sequence[str] | None = None,
 ) -> list[Answer]:
     """Answer one batch by a causal model, `questions[i]` about image `rows[i]` of `memory`.
 
     `memory`: what `prefill_images` returns; the tokens of the images are not computed again. Otherwise as `answer_batch`.
     """
-    batch = {name: tensor.to(loaded.device) for name, tensor in text.generation_batch(questions, prompts).items()}
-    index = torch.tensor(rows, device=loaded.device).repeat_interleave(_beams(decoding, tree))
+    encoded = request.text.generation_batch(questions, prompts)
+    batch = {name: tensor.to(loaded.device) for name, tensor in encoded.items()}
+    index = torch.tensor(rows, device=loaded.device).repeat_interleave(_beams(request))
     cache = DynamicCache([(keys[index], values[index]) for keys, values in memory])
-    return _generate(loaded, text, decoding, tree, prompt=batch["input_ids"].shape[1], past_key_values=cache, **batch)
+    return _generate(loaded, request, batch["input_ids"].shape[1], past_key_values=cache, **batch)
 
 
-def _beams(decoding: Decoding, tree: AnswerTree | None) -> int:
-    return max(decoding.num_beams, tree.beams) if tree else decoding.num_beams
+def _beams(request: AnswerRequest) -> int:
+    return max(request.decoding.num_beams, request.tree.beams if request.tree else 1)
 
 
-def _generate(
-    loaded: LoadedModel, text: TextEncoder, decoding: Decoding, tree: AnswerTree | None, prompt: int, **inputs
-) -> list[Answer]:
+def _generate(loaded: LoadedModel, request: AnswerRequest, prompt: int, **inputs) -> list[Answer]:
     """Run upstream's `generate`; `prompt` is the number of columns in front of the answer in the sequences it returns."""
-    language_model, beams = loaded.base.language_model, _beams(decoding, tree)
+    text, decoding, tree = request.text, request.decoding, request.tree
+    language_model, beams = loaded.base.language_model, _beams(request)
     options = {"max_new_tokens": decoding.max_new_tokens, "do_sample": decoding.do_sample}
     if decoding.min_new_tokens:
         options["min_new_tokens"] = decoding.min_new_tokens
@@ -177,17 +182,15 @@ class WrittenAnswers:
         self, loaded: LoadedModel, request: AnswerRequest, features: Features, memory, rows, digests, questions, prompts
     ) -> list[Answer]:
         """Answer one batch of questions about the images `digests`, which are `rows` of what `prepare` returned."""
-        text, how = request.text, (request.decoding, request.tree, prompts)
-        if text.shares_image:
-            return answer_with_kv_cache(loaded, text, memory, rows, questions, *how)
-        return answer_batch(loaded, text, memory[rows], questions, *how)
+        if request.text.shares_image:
+            return answer_with_kv_cache(loaded, request, memory, rows, questions, prompts)
+        return answer_batch(loaded, request, memory[rows], questions, prompts)
 
     @torch.inference_mode()
     def first_scores(self, loaded: LoadedModel, text: TextEncoder, pixels: Pixels, question: str) -> torch.Tensor:
         """Compute the logits [vocabulary] of an answer's first token, about the one image of `pixels`."""
         vision = loaded.base.encode(pixel_values=pixels.of(pixels.images).to(loaded.device, loaded.dtype))
-        batch = {key: tensor.to(loaded.device) for key, tensor in text.generation_batch([question]).items()}
-        inputs = loaded.base.generation_inputs(vision, **batch)
+        inputs = _with_images(loaded, text, vision, [question])
         options = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
         said = loaded.base.language_model.generate(**inputs, **options, pad_token_id=text.pad_token_id)
         return said.logits[0][0].float().cpu()
@@ -248,7 +251,8 @@ def _my_batches(loaded, features, examples, requests, keys, mine, batch_size) ->
         answers = ANSWERS_WITH[request.text.answers_with]
         images = {key: row for row, key in enumerate(dict.fromkeys(keys[index] for index in chunk))}
         memory = answers.prepare(loaded, request.text, features, list(images), batch_size)
-        lengths = _prompt_lengths(chunk, examples, requests)
+        asked = [examples[index].question for index in chunk], [requests[index].text.prompt for index in chunk]
+        lengths = dict(zip(chunk, map(len, request.text.prompt_ids(*asked)), strict=True))
         chunk.sort(key=lengths.__getitem__, reverse=True)
         for first in range(0, len(chunk), batch_size):
             batch = sorted(chunk[first : first + batch_size], key=lambda index: requests[index].adapter)
@@ -259,18 +263,6 @@ def _my_batches(loaded, features, examples, requests, keys, mine, batch_size) ->
             with use_adapters(loaded, [requests[index].adapter for index in batch]):
                 said = answers.answer(loaded, request, features, memory, rows, digests, questions, prompts)
             yield list(zip(batch, said, strict=True))
-
-
-def _prompt_lengths(chunk: list[int], examples: Sequence[Example], requests: Sequence[AnswerRequest]) -> dict[int, int]:
-    """Count the tokens of each prompt, by the index of its example."""
-    by_text: dict[int, list[int]] = {}
-    for index in chunk:
-        by_text.setdefault(id(requests[index].text), []).append(index)
-    lengths = {}
-    for indices in by_text.values():
-        counted = requests[indices[0]].text.prompt_lengths([examples[index].question for index in indices])
-        lengths |= dict(zip(indices, counted, strict=True))
-    return lengths
 
 
 def _chunks(mine: list[int], keys: list[tuple], batch_size: int) -> Iterator[list[int]]:

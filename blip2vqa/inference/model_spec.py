@@ -1,7 +1,7 @@
 """A base with its adapters: found and checked before any weight is read, then loaded once to answer questions."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from blip2vqa.adapters.attach import FoundAdapter, add_adapters, find_adapter, m
 from blip2vqa.adapters.multi import MEMORY_GB
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import DEFAULT_BASE, KeptFeatures
-from blip2vqa.data.images import ImageSource
+from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of
@@ -30,6 +30,8 @@ class ModelSpec:
     """By name; one that was given without a name is `CURRENT`."""
     with_base: bool
     """Whether the base alone is asked, too."""
+    dtype: str
+    """Precision to load it in, as `--dtype` names it."""
 
     @property
     def family(self) -> Family:
@@ -67,8 +69,10 @@ class ModelSpec:
         manifest = adapter.manifest if adapter else {}
         prompt = prompt if prompt is not None else manifest.get("prompt")
         text = self.family.text_encoder(self.processor, self.config, prompt, adapter and adapter.answers)
+        given = {name: value for name, value in (decoding or {}).items() if value is not None}
+        how = Decoding(**(manifest.get("decoding") or {}) | given)
         allowed = text.constraint(tuple(answers) if answers else None)
-        return AnswerRequest(text, decoding_of(manifest, decoding or {}), allowed, CURRENT if self._alone else ref)
+        return AnswerRequest(text, how, allowed, CURRENT if self._alone else ref)
 
     def question_request(self, ref: AdapterRef = CURRENT, **options) -> AnswerRequest:
         """Build the request for questions, as `request` does, and check it by `check_question`."""
@@ -83,29 +87,31 @@ class ModelSpec:
             )
         return request
 
+    def check_captions(self) -> None:
+        """Raise `InputError` where the base cannot write captions."""
+        if self.family.caption_prompt is None:
+            raise InputError(f"base model {self.base_model_id}: {self.family.name} cannot write captions")
+
     def load(
         self,
-        images: Mapping[str, ImageSource],
+        examples: Iterable[Example],
         kept: KeptFeatures | None,
         *,
-        dtype: str,
         quantization: str,
         batch_size: int,
-        progress: bool = True,
     ) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
-        """Load the base with its adapters, and the features of the images.
+        """Load the base with its adapters, and the features of the examples' images.
 
         Returns also `(label, text)` lines for the start block, which say what features these are.
         """
+        images = {example.digest: example.image for example in examples}
         load = partial(
-            load_base, self.base_model_id, revision=self.revision, dtype=dtype, quantization=quantization,
+            load_base, self.base_model_id, revision=self.revision, dtype=self.dtype, quantization=quantization,
             answers=self.own_answers,
         )  # fmt: skip
-        loaded, features, lines = load_with_features(
-            load, images, self.family, self.scopes, kept, batch_size=batch_size, progress=progress
-        )
-        self.attach(loaded)
-        return loaded, features, lines
+        found = load_with_features(load, images, self.family, self.scopes, kept, batch_size=batch_size)
+        self.attach(found[0])
+        return found
 
     def attach(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB) -> None:
         """Put the adapters on their loaded base (in place): one alone is merged into its weights, several stay beside it.
@@ -131,12 +137,6 @@ class ModelSpec:
         found = _find(path, revision, self.base_model_id, self.revision)
         add_adapters(loaded, {ref: found})
         self.adapters[ref] = found
-
-    def drop(self, loaded: LoadedModel, ref: AdapterRef) -> None:
-        """Take an adapter away from the base (in place). Raises `InputError` for an unknown one."""
-        self.check(ref)
-        loaded.adapters.drop(ref)
-        del self.adapters[ref]
 
     def check(self, ref: AdapterRef) -> None:
         """Raise `InputError` unless the adapter, or the base alone, can be asked."""
@@ -182,7 +182,8 @@ def find_model_spec(
     base, revision = base or DEFAULT_BASE, own.base_model_revision if own else revision
     config = load_config(base, revision)
     choose_dtype(dtype, family_of(config), find_device())
-    return ModelSpec(base, revision, config, load_processor(base, config, revision), found, with_base or not found)
+    processor = load_processor(base, config, revision)
+    return ModelSpec(base, revision, config, processor, found, with_base or not found, dtype)
 
 
 def _find(path: str, revision: str | None, base_model_id: str | None, base_revision: str | None) -> FoundAdapter:
@@ -190,12 +191,6 @@ def _find(path: str, revision: str | None, base_model_id: str | None, base_revis
     found = find_adapter(path, revision, base_model_id, base_revision)
     found.adapter.forget_weights()
     return found
-
-
-def decoding_of(manifest: dict, asked: Mapping) -> Decoding:
-    """Take each option from what was asked for, else from the adapter's manifest, else from the defaults."""
-    known = Decoding(**(manifest.get("decoding") or {}))
-    return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 
 def parse_adapters(given: list[str] | str | None) -> dict[AdapterRef, str]:

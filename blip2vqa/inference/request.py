@@ -1,16 +1,15 @@
 """How a question is asked: the prompt's tokens, the decoding, the answers allowed, and the adapter."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
+from blip2vqa.adapters.ref import CURRENT, AdapterRef
 from blip2vqa.config.decoding import Decoding
 from blip2vqa.models.answer_lists import AnswerTree
 from blip2vqa.models.classes import ClassSubset
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import PromptEncoder
-from blip2vqa.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -35,21 +34,9 @@ class Answer:
     """With a list of answers, the likeliest of them and their probabilities."""
 
 
-@contextmanager
-def use_adapters(loaded: LoadedModel, adapters: Sequence[AdapterRef]) -> Iterator[None]:
-    """Inside, row i of every batch goes through adapter `adapters[i]`.
+def use_adapters(loaded: LoadedModel, adapters: Sequence[AdapterRef]) -> AbstractContextManager:
+    """Inside, row i of every batch goes through adapter `adapters[i]`; a base with none beside it answers as it is.
 
     Raises `InputError` for an adapter that is not loaded.
     """
-    if loaded.adapters is not None:
-        with loaded.adapters.use_adapters(adapters):
-            yield
-    elif set(adapters) <= {CURRENT}:
-        yield
-    elif set(adapters) == {BASE}:  # without the adapter that trains
-        with loaded.model.disable_adapter():
-            yield
-    else:
-        raise InputError(
-            *(f"adapter {ref.name}: is not loaded; there is none" for ref in sorted({*adapters} - {CURRENT, BASE}))
-        )
+    return nullcontext() if loaded.adapters is None else loaded.adapters.use_adapters(adapters)

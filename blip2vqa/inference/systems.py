@@ -103,7 +103,10 @@ def find_groups(systems: list[System], decoding: dict, dtype: str) -> list[Group
     problems: dict[str, list[str]] = {}
     by_base: dict[tuple, list[tuple[System, ModelSpec]]] = {}
     for system in systems:
-        spec = _collect(problems, system, _find, system, dtype)
+        base = system.base_model_id and remembered(system.base_model_id)
+        adapters = {system.ref: (system.lora_model_path, system.lora_revision)} if system.lora_model_path else {}
+        find = partial(find_model_spec, base, system.base_model_revision, adapters, dtype=dtype)
+        spec = _collect(problems, system, find)
         if spec:
             key = remembered(spec.base_model_id), spec.revision, system.quantization
             by_base.setdefault(key, []).append((system, spec))
@@ -117,12 +120,6 @@ def find_groups(systems: list[System], decoding: dict, dtype: str) -> list[Group
         groups.append(Group(spec, quantization, members, requests))
     _raise_under_names(problems)
     return groups
-
-
-def _find(system: System, dtype: str) -> ModelSpec:
-    base = system.base_model_id and remembered(system.base_model_id)
-    adapters = {system.ref: (system.lora_model_path, system.lora_revision)} if system.lora_model_path else {}
-    return find_model_spec(base, system.base_model_revision, adapters, dtype=dtype)
 
 
 def _collect(problems: dict[str, list[str]], system: System, step: Callable, *args):
@@ -187,8 +184,8 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
             "Systems of one base answer in common batches: their seconds a question and their peak memory are those of "
             "all of them together, the seconds divided evenly."
         )
-    table = {"row": [e.row for e in examples], "image_name": [e.image_name for e in examples]}
-    table |= {"question": [e.question for e in examples], "answer": [e.answer for e in examples]}
+    columns = ("row", "image_name", "question", "answer")
+    table = {name: [getattr(example, name) for example in examples] for name in columns}
     frame = pd.DataFrame(table | {f"{run.name} (said)" if run.name in table else run.name: run.answers for run in runs})
     write_text_atomic(answers_path(args.output_path), to_csv(frame.astype(str)))
     return result, [*write_systems(result, args.output_path), answers_path(args.output_path)]
@@ -206,9 +203,8 @@ def _run(
     """Answer the whole table by every system of a group, in common batches."""
     state, spec = PartialState(), group.spec
     reset_peak_memory()
-    images = {example.digest: example.image for example in examples}
-    options = {"dtype": args.dtype, "quantization": group.quantization, "batch_size": args.batch_size}
-    loaded, found, kept = spec.load(images, features.kept(), **options)
+    options = {"quantization": group.quantization, "batch_size": args.batch_size}
+    loaded, found, kept = spec.load(examples, features.kept(), **options)
     count = len(group.systems)
     pairs = start_pairs(loaded, kept)
     for system, request in zip(group.systems, group.requests, strict=True):
@@ -223,25 +219,21 @@ def _run(
     said = [answer.text for answer in answers]
     seconds = (time.perf_counter() - began) / max(1, len(asked))
     peak = peak_memory()
-    parameters = _parameters(spec, group.requests)
     quantization = loaded.quantization
     del loaded, found
     free_memory()
+    model = spec.family.outline(spec.config)
+    whole = sum(weight.numel() for weight in model.parameters())
+    heads = [getattr(model, name) for name in spec.family.trained_whole if hasattr(model, name)]
+    replaced = sum(weight.numel() for head in heads for weight in head.parameters())
     runs = {}
     for place, (system, request) in enumerate(zip(group.systems, group.requests, strict=True)):
         adapter = spec.adapters.get(system.ref)
         own = adapter.parameters if adapter else 0
+        # A head for answers that an adapter brings counts with the adapter, in place of the base's.
+        parameters = whole + own - (replaced if adapter else 0)
         runs[system.name] = SystemRun(
             system.name, said[place::count], spec.base_model_id, system.lora_model_path, quantization, request.text.prompt,
-            seconds, peak, parameters[place] + own, own or None,
+            seconds, peak, parameters, own or None,
         )  # fmt: skip
     return runs
-
-
-def _parameters(spec: ModelSpec, requests: list[AnswerRequest]) -> list[int]:
-    """Count the base's parameters under each request; a head for answers that an adapter brings counts with the adapter."""
-    model = spec.family.outline(spec.config)
-    total = sum(weight.numel() for weight in model.parameters())
-    heads = [name for name in spec.family.trained_whole if hasattr(model, name)]
-    replaced = sum(weight.numel() for name in heads for weight in getattr(model, name).parameters())
-    return [total - replaced if spec.adapters and request.adapter != BASE else total for request in requests]

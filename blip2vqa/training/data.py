@@ -21,7 +21,7 @@ from blip2vqa.models.answer_lists import AnswerList, read_answers
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
 from blip2vqa.models.text import PromptEncoder
-from blip2vqa.training.collators import refused_options
+from blip2vqa.training.collators import COLLATORS
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -86,13 +86,12 @@ def load_rows(run: Run) -> Rows:
     """Read, check and split the tables. Raises `InputError` with every problem found."""
     data, problems = run.data, []
     found = collect_errors(problems, _load_table, run, data.csv_path, data.annotations_path, BAD_IMAGES)
-    found_val = None
     if data.eval_csv_path:
         given = data.eval_csv_path, data.eval_annotations_path, "eval_" + BAD_IMAGES
         found_val = collect_errors(problems, _load_table, run, *given)
     raise_all(problems)
     train, skipped = found
-    if found_val:
+    if data.eval_csv_path:
         val, skipped_val = found_val
         skipped = skipped + skipped_val
     else:
@@ -141,7 +140,8 @@ def build_run_data(run: Run, rows: Rows, processor, config) -> RunData:
     train, answers, note = _answers_allowed(run, rows, family)
     text = family.text_encoder(processor, config, prompt, answers)
     tree = collect_errors(problems, text.constraint)
-    problems += refused_options(text, run.training)
+    refused = COLLATORS[text.answers_with].REFUSED
+    problems += [f"--{option}: {remedy}" for option, remedy in refused.items() if getattr(run.training, option)]
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
     collect_errors(problems, text.check_lengths, train + rows.val, room, row)
     raise_all(problems)

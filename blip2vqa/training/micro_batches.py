@@ -35,13 +35,9 @@ def _rows(
     batch: dict[str, torch.Tensor], rows: list[int], longest: int, decoded: int | None
 ) -> dict[str, torch.Tensor]:
     """Take some rows of a batch, cut to the longest of them; `decoded`: the longest answer's length, of a seq2seq model."""
-    part = {}
-    for name, tensor in batch.items():
-        part[name] = tensor[rows]
-        if name == "attention_mask" and tensor.ndim == 4:
-            part[name] = part[name][:, :, :longest, :longest]
-        elif name in TOKENS:
-            part[name] = part[name][:, :longest]
-        elif name in ANSWERS:
-            part[name] = part[name][:, : longest if decoded is None else decoded]
+    widths = dict.fromkeys(TOKENS, longest) | dict.fromkeys(ANSWERS, longest if decoded is None else decoded)
+    part = {name: tensor[rows] for name, tensor in batch.items()}
+    part |= {name: part[name][..., : widths[name]] for name in part.keys() & widths.keys()}
+    if part["attention_mask"].ndim == 4:  # of rows that several questions share, by the tokens that see and are seen
+        part["attention_mask"] = part["attention_mask"][:, :, :longest]
     return part

@@ -17,7 +17,6 @@ from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.bertscore import BERTScore
 from blip2vqa.evaluation.tasks import VQA, Task
 from blip2vqa.inference.generation import ANSWERS_WITH, Answer
-from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.places import place_of
 from blip2vqa.training.data import RunData, count_images
@@ -25,23 +24,16 @@ from blip2vqa.training.run import Run
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 
-def score_run(
-    task: Task,
-    data: RunData,
-    scorer: BERTScore | None,
-    base: list[Answer],
-    adapter: list[Answer],
-    swapped: list[Answer] | None,
-) -> dict[str, dict]:
-    """Score base and adapter, and the answers of a model that sees no picture, or the wrong one; `metrics.json` holds this."""
-    blind = task.blind(data.train).predict(data.val)
-    metrics = {
-        "base": task.score(data.val, [answer.text for answer in base], bertscore=scorer),
-        "adapter": task.score(data.val, [answer.text for answer in adapter], bertscore=scorer),
-        "blind": task.score(data.val, blind),
-    }
-    if swapped is not None:
-        metrics["swapped"] = task.score(data.val, [answer.text for answer in swapped])
+def score_run(task: Task, data: RunData, scorer: BERTScore | None, answers: dict[str, list[Answer]]) -> dict[str, dict]:
+    """Score the answers, and those of a baseline that sees no picture; `metrics.json` holds this.
+
+    `answers`: of `base` and `adapter`, and of the adapter about `swapped` images where there are any to swap.
+    """
+    texts = {name: [answer.text for answer in given] for name, given in answers.items()}
+    metrics = {name: task.score(data.val, texts[name], bertscore=scorer) for name in ("base", "adapter")}
+    metrics["blind"] = task.score(data.val, task.blind(data.train).predict(data.val))
+    if "swapped" in texts:
+        metrics["swapped"] = task.score(data.val, texts["swapped"])
     return metrics
 
 
@@ -53,27 +45,21 @@ def _name_upstream(config: Path, loaded: LoadedModel) -> None:
     write_json_atomic(config, known)
 
 
-def _shapes(folder: Path, family: Family) -> dict[str, list[int]]:
-    """Read the shapes [out, in] of the adapted layers, by role, from the adapter that was written."""
-    found = {}
-    for module, factors in split_weights(open_adapter(folder))[0].items():
-        found[place_of(module, family).role] = [len(factors[B]), factors[A].shape[1]]
-    return found
-
-
 def write_results(
     run: Run,
     loaded: LoadedModel,
     lora: LoraSummary,
     data: RunData,
     metrics: dict,
-    base: list[Answer],
-    adapter: list[Answer],
+    answers: dict[str, list[Answer]],
     fingerprints: dict,
 ) -> None:
     """Write predictions, model card, manifest and, last, the metrics that mark the run as finished."""
     folder, arguments, text = run.folder, run.lora, data.text
     _name_upstream(folder / CONFIG, loaded)
+    # Of each role, the shape [out, in] of its layers, as the adapter holds them.
+    layers = split_weights(open_adapter(folder))[0].items()
+    shapes = {place_of(name, loaded.family).role: [len(ab[B]), ab[A].shape[1]] for name, ab in layers}
     written = ANSWERS_WITH[text.answers_with].remembered(data.request)
     manifest = {
         "task": run.task.name,
@@ -91,7 +77,7 @@ def write_results(
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,
         "scopes": parse_scopes(arguments.lora_scope),
-        "shapes": _shapes(folder, loaded.family),
+        "shapes": shapes,
         "roles": [role for role, count in lora.modules.items() if count],
         "rank": arguments.lora_r,
         "alpha": arguments.lora_alpha,
@@ -110,17 +96,11 @@ def write_results(
         "metrics": metrics,
         "versions": versions(),
     }
-    predictions = pd.DataFrame(
-        {
-            "image_name": [example.image_name for example in data.val],
-            "question": [example.question for example in data.val],
-            "answer": [example.answer for example in data.val],
-            "question_type": [example.question_type for example in data.val],
-            "base_answer": [answer.text for answer in base],
-            "generated_answer": [answer.text for answer in adapter],
-            "confidence": [f"{answer.confidence:.4f}" for answer in adapter],
-        }
-    )
+    columns = ("image_name", "question", "answer", "question_type")
+    predictions = pd.DataFrame({name: [getattr(example, name) for example in data.val] for name in columns})
+    predictions["base_answer"] = [answer.text for answer in answers["base"]]
+    predictions["generated_answer"] = [answer.text for answer in answers["adapter"]]
+    predictions["confidence"] = [f"{answer.confidence:.4f}" for answer in answers["adapter"]]
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
     write_text_atomic(folder / "README.md", model_card(manifest, metrics))
     write_manifest(folder, manifest)

@@ -11,13 +11,12 @@ from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import describe_split
 from blip2vqa.evaluation.scores import swap_images
-from blip2vqa.features.encode import Features, load_with_features
+from blip2vqa.features.encode import load_with_features
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.startup import find_scorer
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import LoadedModel, load_base, load_config
+from blip2vqa.models.loading import load_base, load_config
 from blip2vqa.training.checks import check
-from blip2vqa.training.data import RunData
 from blip2vqa.training.outputs import score_run, write_results
 from blip2vqa.training.resume import SPLIT, TRAINING_DATA, checkpoint_to_resume, describe_training_data
 from blip2vqa.training.run import Run
@@ -48,13 +47,20 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     # 2. Load the base; the frozen towers encode the images first, and leave memory again.
     base = run.model.base_model_id, run.model.base_model_revision
     fingerprints = fingerprint_base(*base, progress=not args.disable_tqdm) if state.is_main_process else {}
-    loaded, features, feature_lines = _load(run, data)
+    load = partial(
+        load_base, base[0], revision=base[1], dtype=run.model.dtype, quantization=run.model.quantization, device=args.device,
+        for_training=True, answers=data.answers,
+    )  # fmt: skip
+    images = {example.digest: example.image for example in data.train + data.val}
+    family, scopes = family_of(load_config(*base)), parse_scopes(run.lora.lora_scope)
+    shown = {"batch_size": args.per_device_eval_batch_size, "progress": not args.disable_tqdm}
+    loaded, features, feature_lines = load_with_features(load, images, family, scopes, run.features.kept(), **shown)
 
     def answer(examples: list[Example], progress: str) -> list[Answer]:
         size, shown = args.per_device_eval_batch_size, None if args.disable_tqdm else progress
         return answer_examples(loaded, features, examples, data.request, batch_size=size, progress=shown)
 
-    base_answers = answer(data.val, "base model")
+    answers = {"base": answer(data.val, "base model")}
 
     # 3. Put a fresh adapter on the base, and train it.
     lora = wrap(loaded, run.lora, args.seed, fused=not args.torch_compile)
@@ -64,28 +70,17 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # 4. Answer the validation questions, with the right images and with others.
-    adapter_answers = trainer.final_answers()
-    swapped = swap_images(data.val, args.seed)
-    swapped_answers = answer(swapped, "swapped images") if swapped else None
+    answers["adapter"] = trainer.final_answers()
+    if swapped := swap_images(data.val, args.seed):
+        answers["swapped"] = answer(swapped, "swapped images")
 
     # 5. Write the adapter, its scores and its answers.
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
     metrics = {}
     if state.is_main_process:
-        metrics = score_run(run.task, data, scorer, base_answers, adapter_answers, swapped_answers)
-        write_results(run, loaded, lora, data, metrics, base_answers, adapter_answers, fingerprints)
+        metrics = score_run(run.task, data, scorer, answers)
+        write_results(run, loaded, lora, data, metrics, answers, fingerprints)
         if run.push_to:
             run.publish()
     state.wait_for_everyone()
     return metrics
-
-
-def _load(run: Run, data: RunData) -> tuple[LoadedModel, Features, list[tuple[str, str]]]:
-    """Load the base for training, and the features of the images; see `load_with_features`."""
-    base, revision, args = run.model.base_model_id, run.model.base_model_revision, run.training
-    options = {"dtype": run.model.dtype, "quantization": run.model.quantization, "device": args.device}
-    load = partial(load_base, base, revision=revision, for_training=True, answers=data.answers, **options)
-    images = {example.digest: example.image for example in data.train + data.val}
-    family, scopes = family_of(load_config(base, revision)), parse_scopes(run.lora.lora_scope)
-    shown = {"batch_size": args.per_device_eval_batch_size, "progress": not args.disable_tqdm}
-    return load_with_features(load, images, family, scopes, run.features.kept(), **shown)

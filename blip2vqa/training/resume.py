@@ -1,7 +1,7 @@
 """Resume a run that was stopped: find its checkpoint, and make sure that it is the same run."""
 
 import json
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
@@ -57,14 +57,22 @@ def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
 
     Resumed with other options or data, it would end in an adapter that nothing describes.
     """
-    problems, split, training_data = [], before / SPLIT, before / TRAINING_DATA
-    if not training_data.is_file():
-        training_data = before / FORMER_TRAINING_DATA
-    if (before / "run.json").is_file():
-        problems = different_options(_read(before / "run.json"), run.resolved, before)
-    if data and split.is_file() and _read(split) != describe_split(data.train, data.val):
+    options, split = _read(before / "run.json"), _read(before / SPLIT)
+    training_data = _read(before / TRAINING_DATA) or _read(before / FORMER_TRAINING_DATA)
+    problems = []
+    # Options that are None are never written, and an earlier version does not know those that have come since.
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for arguments in FINETUNE_ARGUMENTS
+        for field in fields(arguments)
+    }
+    for name in sorted((options.keys() | run.resolved.keys()) - MAY_CHANGE) if options is not None else ():
+        was, value = (side.get(name, defaults.get(name)) for side in (options, run.resolved))
+        if was != value:
+            problems.append(f"--{name}: the run in {before} was begun with {was!r}, not {value!r}")
+    if data and split not in (None, describe_split(data.train, data.val)):
         problems.append(f"{run.data.csv_path}: the images are not those that the run in {before} was begun with")
-    if data and training_data.is_file() and _read(training_data) != describe_training_data(data):
+    if data and training_data not in (None, describe_training_data(data)):
         problems.append(
             f"{run.data.csv_path}: questions, answers, or the list of answers, are not those that the run in {before} was "
             "begun with"
@@ -72,27 +80,8 @@ def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
     return problems
 
 
-def different_options(then: dict, now: dict, before: Path) -> list[str]:
-    """List the options in which a run differs from the one that was begun in folder `before`.
-
-    An option that one side does not name has its default there: options that are None are never written, and a run.json of an
-    earlier version does not know the options that have come since.
-    """
-    defaults = {field.name: _default(field) for arguments in FINETUNE_ARGUMENTS for field in fields(arguments)}
-    problems = []
-    for name in sorted((then.keys() | now.keys()) - MAY_CHANGE):
-        was, value = (side.get(name, defaults.get(name)) for side in (then, now))
-        if was != value:
-            problems.append(f"--{name}: the run in {before} was begun with {was!r}, not {value!r}")
-    return problems
-
-
-def _default(field: Field) -> object:
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def _read(path: Path) -> object:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read(path: Path) -> dict | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def describe_training_data(data: RunData) -> dict:

@@ -7,18 +7,20 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import has_length
 
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.data.examples import Example
+from blip2vqa.evaluation.metrics import METRICS
+from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.models.text import PromptEncoder
-from blip2vqa.training.collators import COLLATORS
+from blip2vqa.training.collators import COLLATORS, TrainingCollator
 from blip2vqa.training.data import RunData
 from blip2vqa.training.micro_batches import split_by_tokens
-from blip2vqa.training.progress_callback import TrainingProgress
 from blip2vqa.training.run import Run
+from blip2vqa.utils.progress import show_progress
 
 Answering = Callable[[list[Example], str], list[Answer]]
 """`answer(examples, progress)`: what the model answers as it is now; `progress` names the bar."""
@@ -29,14 +31,12 @@ def trainer_arguments(run: Run, dtype: torch.dtype) -> FinetuneArguments:
 
     `dtype`: the base's precision.
     """
-    args = copy_arguments(
-        run.training,
-        output_dir=str(run.folder / "checkpoints"),
-        metric_for_best_model=run.task.find_best_metric(run.training.metric_for_best_model),
-        # The finished adapter is published once; Trainer would publish its checkpoints, and keep the token in them.
-        push_to_hub=False,
-        hub_token=None,
-    )
+    args, best = copy.copy(run.training), run.task.find_best_metric(run.training.metric_for_best_model)
+    args.output_dir = str(run.folder / "checkpoints")
+    args.metric_for_best_model = best
+    args.greater_is_better = best != LOSS and METRICS[best].higher_is_better
+    # The finished adapter is published once; Trainer would publish its checkpoints, and keep the token in them.
+    args.push_to_hub, args.hub_token = False, None
     if args.device.type == "cpu":
         args.dataloader_pin_memory = False  # else torch warns at every epoch
     if dtype == torch.float16:
@@ -45,14 +45,6 @@ def trainer_arguments(run: Run, dtype: torch.dtype) -> FinetuneArguments:
         # Trainer would copy the model to all of them in one process, which is slow, and count the loss once for each.
         args._n_gpu = 1
     return args
-
-
-def copy_arguments(args: FinetuneArguments, **changes) -> FinetuneArguments:
-    """Copy `TrainingArguments` with changes; `dataclasses.replace` would derive values anew from values that are derived."""
-    copied = copy.copy(args)
-    for name, value in changes.items():
-        setattr(copied, name, value)
-    return copied
 
 
 class AnsweredQuestions(Dataset):
@@ -81,6 +73,23 @@ class _EpochCallback(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.dataset.epoch = self.sampler.epoch = int(state.epoch or 0)
+
+
+class TrainingProgress(ProgressCallback):
+    """Upstream's callback, whose bars become lines where there is no terminal."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.training_bar = show_progress(total=state.max_steps, desc="training", unit="step")
+        self.current_step = 0
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        if state.is_world_process_zero and has_length(eval_dataloader):
+            if self.prediction_bar is None:
+                self.prediction_bar = show_progress(
+                    total=len(eval_dataloader), desc="validation loss", unit="batch", leave=self.training_bar is None
+                )
+            self.prediction_bar.update(1)
 
 
 class RowSampler(Sampler):
@@ -118,22 +127,20 @@ class RowSampler(Sampler):
         return sum(self.lengths[index] for index in group)
 
 
-def row_length(train: Sequence[Example], text: PromptEncoder, args) -> int | None:
-    """Choose the longest row, in tokens, that questions of one image share; None where each has a row of its own.
+def make_batches(data: RunData, features, args) -> tuple[AnsweredQuestions, RowSampler, TrainingCollator]:
+    """Make the training questions, the sampler that orders them, and the collator that the base needs.
 
-    An encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
+    `features`: what the batches start from; `args`: what `trainer_arguments` returns.
     """
-    shared = len({example.digest for example in train}) < len(train)
-    return args.tokens_per_row if shared and args.tokens_per_row and text.shares_image else None
-
-
-def row_sampler(train: Sequence[Example], text: PromptEncoder, args, tokens_per_row: int | None) -> RowSampler:
-    """Build the sampler that orders the training questions; `args` are `FinetuneArguments`."""
-    lengths = None
+    train, text = data.train, data.text
+    # An encoder would have to be kept from looking across questions in every layer, which T5's does not offer.
+    shared = text.shares_image and len({example.digest for example in train}) < len(train)
+    tokens_per_row, lengths = (args.tokens_per_row or None) if shared else None, None
     if args.train_sampling_strategy == "group_by_length":
         lengths = text.prompt_lengths([example.question for example in train])
     rows = range(len(train)) if tokens_per_row is None else (example.digest for example in train)
-    return RowSampler(rows, args.seed, lengths, window=50 * args.train_batch_size)  # the window is upstream's own
+    sampler = RowSampler(rows, args.seed, lengths, window=50 * args.train_batch_size)  # the window is upstream's own
+    return AnsweredQuestions(train, args.seed), sampler, COLLATORS[text.answers_with](text, features, tokens_per_row)
 
 
 class VQATrainer(Trainer):
@@ -141,21 +148,23 @@ class VQATrainer(Trainer):
 
     def __init__(self, run: Run, loaded: LoadedModel, features: Features, data: RunData, answer: Answering):
         """Build the trainer of a run, whose model has its adapter already."""
-        args, text = trainer_arguments(run, loaded.dtype), data.text
-        tokens_per_row, patience = row_length(data.train, text, args), args.early_stopping_patience
-        dataset, collator = AnsweredQuestions(data.train, args.seed), COLLATORS[text.answers_with]
+        args = trainer_arguments(run, loaded.dtype)
+        dataset, self.sampler, collator = make_batches(data, features, args)
+        if args.train_sampling_strategy == "group_by_length":
+            # The sampler sees to it. Trainer would look for lengths in the validation set, too, and find none.
+            args.train_sampling_strategy = "random"
+        patience = args.early_stopping_patience
         super().__init__(
             model=loaded.model,
             args=args,
             train_dataset=dataset,
             eval_dataset=AnsweredQuestions(data.val, args.seed),
-            data_collator=collator(text, features, tokens_per_row),
+            data_collator=collator,
             compute_loss_func=collator.LOSS(args.label_smoothing_factor),
             callbacks=[EarlyStoppingCallback(patience)] if patience else [],
         )
         self.answer, self.task = answer, run.task
         self.answers_by_step: dict[int, list[Answer]] = {}  # to the validation questions
-        self.sampler = row_sampler(data.train, text, args, tokens_per_row)
         self.add_callback(_EpochCallback(dataset, self.sampler))
         if self.pop_callback(ProgressCallback):  # upstream's is there unless --disable_tqdm
             self.add_callback(TrainingProgress())
@@ -190,7 +199,7 @@ class VQATrainer(Trainer):
         return loss + super().training_step(model, last, num_items_in_batch)
 
     def _get_train_sampler(self, train_dataset=None):
-        ours = self.args.train_sampling_strategy in ("random", "group_by_length")
+        ours = self.args.train_sampling_strategy == "random"
         return self.sampler if ours else super()._get_train_sampler(train_dataset)
 
     def floating_point_ops(self, inputs) -> int:

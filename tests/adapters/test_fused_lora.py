@@ -111,7 +111,7 @@ def test_over_a_quantized_base(bits, tiny_opt):
     from blip2vqa.adapters.lora import wrap
     from blip2vqa.config.common import LoraArguments
     from blip2vqa.models.loading import load_base
-    from blip2vqa.training.losses import AnswerLoss
+    from blip2vqa.training.collators import AnswerLoss
 
     found = []
     for fused in (False, True):

@@ -34,8 +34,8 @@ def tuned(base, folder, edit):
 @pytest.mark.parametrize("kind", MAKERS)
 def test_what_was_fused_comes_out_again(bases, kind, tmp_path):
     source = open_adapter(random_adapter(bases[kind], tmp_path / "adapter", 5))
-    fuse_adapter(source, tmp_path / "fused", progress=False)
-    report = extract(str(bases[kind]), str(tmp_path / "fused"), tmp_path / "extracted", rank=4, progress=False)
+    fuse_adapter(source, tmp_path / "fused")
+    report = extract(str(bases[kind]), str(tmp_path / "fused"), tmp_path / "extracted", rank=4)
     found = open_adapter(tmp_path / "extracted")
     before, after = read_deltas(source), read_deltas(found)
     assert before.keys() == after.keys() and report["layers"] == len(before)
@@ -71,7 +71,7 @@ def test_all_scopes_count_and_what_lora_cannot_hold_is_named(bases, tmp_path):
         model.get_parameter("qformer.layernorm.weight").mul_(1.25)
 
     folder = tuned(bases["opt"], tmp_path / "tuned", edit)
-    report = extract(str(bases["opt"]), str(folder), tmp_path / "extracted", rank=8, progress=False)
+    report = extract(str(bases["opt"]), str(folder), tmp_path / "extracted", rank=8)
     assert set(report["by_layer"]) == set(changed)
     assert report["lost"] == ["language_model.model.decoder.layers.0.fc1.bias", "qformer.layernorm.weight"]
     assert "lost: 2 weights that differ" in report["notes"][0]
@@ -117,8 +117,8 @@ def test_both_ways_find_the_nearest(shape, exact, monkeypatch):
 def test_a_head_of_its_own_is_held_whole(tmp_path):
     base = make_vilt(tmp_path / "base", answers=ANSWERS)
     random_adapter(base, tmp_path / "adapter", 3, answers=("red", "sky", "two"), family="ViLT")
-    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused", progress=False)
-    report = extract(str(base), str(tmp_path / "fused"), tmp_path / "extracted", rank=4, progress=False)
+    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused")
+    report = extract(str(base), str(tmp_path / "fused"), tmp_path / "extracted", rank=4)
     found, source = open_adapter(tmp_path / "extracted"), open_adapter(tmp_path / "adapter")
     assert found.answers == ("red", "sky", "two") and len(report["whole"]) == 6 and not report["lost"]
     for key, tensor in source.weights.items():
@@ -136,7 +136,7 @@ def test_a_language_model_alone_has_its_own(bases, tmp_path):
     with torch.no_grad():
         model.encoder.block[0].layer[1].DenseReluDense.wi_0.weight.add_(torch.ones(128, 64))
     model.save_pretrained(tmp_path / "tuned")
-    report = extract(str(tmp_path / "base"), str(tmp_path / "tuned"), tmp_path / "extracted", rank=1, progress=False)
+    report = extract(str(tmp_path / "base"), str(tmp_path / "tuned"), tmp_path / "extracted", rank=1)
     assert list(report["by_layer"]) == ["encoder.block.0.layer.1.DenseReluDense.wi_0"]
     assert report["relative_error"] < 1e-5 and open_adapter(tmp_path / "extracted").manifest["family"] == "t5"
 
@@ -151,7 +151,7 @@ def test_another_precision_is_said_and_misfits_are_refused(bases, tmp_path):
         extract(base, str(bases["blip-vqa"]), output)
     assert not list(tmp_path.iterdir())
     Blip2ForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
-    report = extract(base, str(tmp_path / "half"), output, rank=2, progress=False)
+    report = extract(base, str(tmp_path / "half"), output, rank=2)
     assert "the fine-tuned one in bfloat16: rounding is a part of the difference" in report["notes"][0]
     with pytest.raises(InputError, match="is already there"):
         extract(base, str(tmp_path / "half"), output)

@@ -64,7 +64,7 @@ def logits(kind: str, base, model) -> torch.Tensor:
     [*((kind, False) for kind in MAKERS), ("opt", True), ("instructblip-t5", True), ("vilt", True)],
 )
 def test_upstream_loads_it_and_says_what_base_and_adapter_say(bases, adapters, kind, use_dora, tmp_path):
-    report = fuse_adapter(open_adapter(adapters(kind, use_dora)), tmp_path / "fused", progress=False)
+    report = fuse_adapter(open_adapter(adapters(kind, use_dora)), tmp_path / "fused")
     fused, info = MAKERS[kind][1].from_pretrained(tmp_path / "fused", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     expected = merged(kind, bases[kind], adapters(kind, use_dora))
@@ -79,7 +79,7 @@ def test_upstream_loads_it_and_says_what_base_and_adapter_say(bases, adapters, k
 
 def test_only_adapted_weights_change_and_files_come_along(bases, adapters, tmp_path):
     base, output = bases["instructblip-t5"], tmp_path / "fused"
-    report = fuse_adapter(open_adapter(adapters("instructblip-t5")), output, progress=False)
+    report = fuse_adapter(open_adapter(adapters("instructblip-t5")), output)
     before, after = load_file(base / "model.safetensors"), load_file(output / "model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -107,7 +107,7 @@ def test_shards_and_precision_stay_and_pickles_go(bases, adapters, kind, layout,
     else:
         model.config.save_pretrained(base)
         save_pickled(model.state_dict(), base, parts=1 if layout == "bin" else 3)
-    report = fuse_adapter(open_adapter(adapters(kind)), output, str(base), progress=False)
+    report = fuse_adapter(open_adapter(adapters(kind)), output, str(base))
     assert report["dtype"] == "bfloat16" and report["base_model_id"] == str(base)
     expected = merged(kind, base, adapters(kind))  # bfloat16 as float32
     fused, info = MAKERS[kind][1].from_pretrained(output, output_loading_info=True, dtype="auto")
@@ -150,7 +150,7 @@ def test_whatever_peft_makes_of_a_configuration(bases, options, tmp_path):
     model.peft_config["default"].base_model_name_or_path = str(bases["opt"])
     trained = copy.deepcopy(model).merge_and_unload()
     model.save_pretrained(tmp_path / "adapter")
-    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused", progress=False)
+    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused")
     fused = Blip2ForConditionalGeneration.from_pretrained(tmp_path / "fused")
     expected = merged("opt", bases["opt"], tmp_path / "adapter")
     base, moved = open_checkpoint(bases["opt"]), 0
@@ -167,7 +167,7 @@ def test_a_head_for_own_answers_comes_along(bare, tmp_path):
     base = make_vilt(tmp_path / "base", answers=None if bare else ANSWERS)
     answers = ("red", "sky", "two")
     random_adapter(base, tmp_path / "adapter", 3, answers=answers, family="ViLT", prompt="{question}")
-    report = fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused", progress=False)
+    report = fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused")
     fused, info = ViltForQuestionAnswering.from_pretrained(tmp_path / "fused", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert fused.config.id2label == dict(enumerate(answers)) and fused.config.label2id["sky"] == 1
@@ -186,7 +186,7 @@ def test_a_language_model_alone_is_a_base_too(bases, tmp_path):
         type(alone).from_pretrained(tmp_path / "base"), LoraConfig(r=2, target_modules=["fc1"], init_lora_weights=False)
     )
     model.save_pretrained(tmp_path / "adapter")
-    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused", progress=False)
+    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused")
     fused = type(alone).from_pretrained(tmp_path / "fused")
     for (name, weight), (_, other) in zip(
         fused.named_parameters(), model.merge_and_unload().named_parameters(), strict=True
@@ -199,7 +199,7 @@ def test_the_card_says_what_it_is_and_how_to_ask(bases, tmp_path):
         bases["opt"], tmp_path / "adapter", 1, prompt="Q: {question} A:", end_token="\n",
         decoding={"num_beams": 3, "max_new_tokens": 10},
     )  # fmt: skip
-    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused", progress=False)
+    fuse_adapter(open_adapter(tmp_path / "adapter"), tmp_path / "fused")
     card = (tmp_path / "fused" / "README.md").read_text()
     for fact in (
         "Q: {question} A:",
@@ -239,7 +239,7 @@ def test_what_cannot_be_fused_is_refused_and_leaves_nothing(bases, adapters, tmp
         fuse_adapter(altered(**{"base_model.model.language_model.extra": torch.zeros(1)}), output)
     huge = {k: torch.full_like(adapter.weights[k], 1e30) for k in (key, key.replace("lora_B", "lora_A"))}
     with pytest.raises(InputError, match="is not finite in float32"):
-        fuse_adapter(altered(**huge), output, progress=False)
+        fuse_adapter(altered(**huge), output)
     shared = {
         f"base_model.model.language_model.lm_head.lora_{side}.weight": torch.zeros(shape)
         for side, shape in (("A", (4, 64)), ("B", (open_checkpoint(bases["opt"]).config.text_config.vocab_size, 4)))
@@ -250,7 +250,7 @@ def test_what_cannot_be_fused_is_refused_and_leaves_nothing(bases, adapters, tmp
         "blip2vqa.exchange.fusing.write_text_atomic", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(InputError, match="cannot be written: disk full"):
-        fuse_adapter(adapter, output, progress=False)
+        fuse_adapter(adapter, output)
     assert not list(tmp_path.iterdir())
     output.mkdir()
     with pytest.raises(InputError, match="is already there"):
@@ -273,7 +273,7 @@ def test_a_base_on_the_hub_is_read_from_its_cache(bases, adapters, tmp_path, mon
         open_checkpoint("user/base", "v2")
     adapter = open_adapter(adapters("opt"))
     adapter.config.base_model_name_or_path, adapter.config.revision = "user/base", "v1"
-    report = fuse_adapter(adapter, tmp_path / "fused", progress=False)
+    report = fuse_adapter(adapter, tmp_path / "fused")
     assert report["base_model_id"] == "user/base" and report["base_model_revision"] == "v1"
     assert (tmp_path / "fused" / "tokenizer.json").read_bytes() == (bases["opt"] / "tokenizer.json").read_bytes()
     card = (tmp_path / "fused" / "README.md").read_text()

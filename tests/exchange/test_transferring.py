@@ -18,6 +18,7 @@ from blip2vqa import load
 from blip2vqa.adapters.algebra import Factors, norm, read_deltas
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.config.exchange import MovingArguments
 from blip2vqa.data.examples import load_examples
 from blip2vqa.evaluation.compare import SystemRun
 from blip2vqa.exchange import check, measuring, swap, transfer
@@ -294,15 +295,13 @@ def test_the_share_of_the_gain_that_a_move_recovers(right, direct, recovered, ad
     examples = load_examples(str(drawn[1]), str(drawn[0]))[0]
     rights = {BASE: 9, MOVED: right, DIRECT: direct, ZERO: 9, RANDOM: 2, SWAPPED: 5}
 
-    def run(settings, base, revision, adapters, asked, like, base_name, swapped=None):
+    def run(args, base, revision, adapters, asked, like, base_name, swapped=None):
         names = [base_name, *adapters, SWAPPED]
         answers = {n: [e.answer if i < rights[n] else "nothing" for i, e in enumerate(asked)] for n in names}
         return [SystemRun(name, said, base, None, "none", PROMPT) for name, said in answers.items()]
 
     monkeypatch.setattr(measuring, "run_systems", run)
-    gain = measuring.measure(open_adapter(adapter), "base", None, examples, measuring.EvalSettings(), direct="direct")[
-        "gain"
-    ]
+    gain = measuring.measure(open_adapter(adapter), "base", None, examples, MovingArguments(), direct="direct")["gain"]
     assert gain["moved"] == pytest.approx((right - 9) / 36) and gain["direct"] == pytest.approx((direct - 9) / 36)
     assert gain["recovered"] == (None if recovered is None else pytest.approx(recovered))
 

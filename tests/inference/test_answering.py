@@ -1,4 +1,4 @@
-"""inference.py's work in this process: whole tables, interruptions, mistakes, scores."""
+"""inference.py's work in this process: whole tables, interruptions, mistakes."""
 
 import json
 
@@ -10,7 +10,6 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.inference import answering, generation, model_spec
 from blip2vqa.inference.answering import metrics_path
-from blip2vqa.inference.scoring import score_table
 from blip2vqa.utils.errors import InputError
 
 
@@ -122,43 +121,6 @@ def test_everything_wrong_is_said_before_the_weights(tiny_opt, drawn, tmp_path, 
     assert all(part in str(caught.value) for part in ("nowhere", "image_name", "--num_beams: 0"))
 
 
-def test_scoring_needs_neither_model_nor_images(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_spec, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
-    table = read(drawn[1])
-    table["generated_answer"] = table["answer"]
-    table.loc[0, "generated_answer"] = "purple"
-    table.loc[1, "generated_answer"] = ""
-    table.to_csv(tmp_path / "said.csv", index=False)
-    args = arguments("nowhere", ("/nonexistent", drawn[1]), "unused", score=str(tmp_path / "said.csv"), image_dir=None)
-    metrics = score_table(args)["predictions"]
-    assert metrics["accuracy"] == pytest.approx(34 / 36)
-    assert metrics["empty_predictions"] == 1
-
-
-def test_official_results_are_scored_against_ten_annotators(tmp_path):
-    questions = [
-        {"image_id": 1, "question": "Red?", "question_id": 10},
-        {"image_id": 1, "question": "Who?", "question_id": 11},
-    ]
-    answers = [["yes"] * 10, ["man"] * 2 + ["boy"] * 8]
-    annotations = [
-        {"question_id": 10 + i, "multiple_choice_answer": a[-1], "answers": [{"answer": x} for x in a]}
-        for i, a in enumerate(answers)
-    ]
-    (tmp_path / "q.json").write_text(json.dumps({"data_subtype": "val2014", "questions": questions}))
-    (tmp_path / "a.json").write_text(json.dumps({"annotations": annotations}))
-    said = [{"question_id": 11, "answer": "man"}, {"question_id": 10, "answer": "yes"}]
-    (tmp_path / "said.json").write_text(json.dumps(said))
-    args = InferenceArguments(
-        csv_path=str(tmp_path / "q.json"), annotations_path=str(tmp_path / "a.json"), score=str(tmp_path / "said.json"),
-        bertscore_model="none",
-    )  # fmt: skip
-    metrics = score_table(args)["predictions"]
-    assert metrics["accuracy"] == 0.5
-    # "man": of the ten leave-one-out groups eight hold both, two hold one of them.
-    assert metrics["vqa_accuracy"] == pytest.approx((1 + (8 * 2 / 3 + 2 * 1 / 3) / 10) / 2)
-
-
 def test_another_adapter_in_the_same_folder_does_not_finish_the_first_ones_table(
     tiny_opt, drawn, tmp_path, monkeypatch
 ):
@@ -191,11 +153,3 @@ def test_another_adapter_in_the_same_folder_does_not_finish_the_first_ones_table
 def test_the_table_of_questions_is_never_the_output(tiny_opt, drawn):
     with pytest.raises(InputError, match="is the table of questions itself"):
         answer_table(arguments(tiny_opt, drawn, drawn[1], overwrite=True))
-
-
-def test_scores_of_a_semicolon_table_are_written(drawn, tmp_path):
-    table = read(drawn[1]).assign(generated_answer="red")
-    table.to_csv(tmp_path / "said.csv", index=False, sep=";")
-    args = arguments("nowhere", drawn, "unused", score=str(tmp_path / "said.csv"))
-    metrics = score_table(args)
-    assert json.loads((tmp_path / "said.score.json").read_text()) == metrics

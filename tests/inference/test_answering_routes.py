@@ -10,7 +10,6 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.inference import answering, generation, model_spec
 from blip2vqa.inference.answering import metrics_path
-from blip2vqa.inference.scoring import score_table
 from blip2vqa.training.checks import check
 from blip2vqa.training.recipe import finetune
 from blip2vqa.utils.errors import InputError
@@ -202,16 +201,6 @@ def interrupted(batches):
         raise KeyboardInterrupt
 
     return stop
-
-
-def test_types_alone_are_scored(drawn, tmp_path):
-    predictions = tmp_path / "said.csv"
-    table = pd.read_csv(drawn[1], dtype=str)
-    table.assign(generated_answer=table["answer"]).to_csv(predictions, index=False)
-    args = InferenceArguments(
-        csv_path=str(drawn[1]), score=str(predictions), bertscore_model="none", question_types="count"
-    )
-    assert score_table(args)["predictions"]["n"] == table["question"].str.startswith("How many").sum()
 
 
 def test_a_type_of_the_rule_may_be_absent(answer, adapters, tiny_opt, caplog):

@@ -48,7 +48,7 @@ def one_by_one(model, asked, decoding, tree=None):
     loaded, text = model
     examples, features = asked
     return [
-        answer_batch(loaded, text, features.of([example.digest]), [example.question], decoding, tree)[0]
+        answer_batch(loaded, AnswerRequest(text, decoding, tree), features.of([example.digest]), [example.question])[0]
         for example in examples
     ]
 

@@ -6,7 +6,7 @@ from transformers import Blip2ForConditionalGeneration
 
 from blip2vqa.models.loading import load_base
 from blip2vqa.models.text import IGNORE, pad
-from blip2vqa.training.losses import AnswerLoss
+from blip2vqa.training.collators import AnswerLoss
 from blip2vqa.training.trainer import AnsweredQuestions
 from blip2vqa.utils.errors import InputError
 from helpers.tiny_blip2 import NUM_QUERY_TOKENS, upstream_logits

@@ -10,8 +10,7 @@ from blip2vqa.config.common import LoraArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.models.loading import load_base
 from blip2vqa.models.text import IGNORE, TextEncoder
-from blip2vqa.training.collators import TrainingCollator
-from blip2vqa.training.losses import AnswerLoss
+from blip2vqa.training.collators import AnswerLoss, TrainingCollator
 from blip2vqa.training.trainer import RowSampler
 from helpers.tiny_blip2 import GivenFeatures, upstream_logits
 

@@ -1,13 +1,17 @@
 """Trainer's arguments, the order of the questions, and when the validation questions are answered."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from blip2vqa.evaluation.metrics import METRICS
+from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import load_base
+from blip2vqa.training.data import RunData
 from blip2vqa.training.recipe import finetune
-from blip2vqa.training.trainer import RowSampler, row_length, trainer_arguments
+from blip2vqa.training.trainer import RowSampler, make_batches, trainer_arguments
 from helpers.finetune_runs import make_run
 
 
@@ -23,11 +27,20 @@ def test_trainer_gets_arguments_of_its_own(tiny_opt, drawn, tmp_path):
 
 
 def test_captions_choose_the_best_epoch_by_their_own_score(tiny_opt, drawn, tmp_path):
-    names = {}
+    found = {}
     for given in ("accuracy", "cider", "eval_loss", "loss"):
         run = make_run(tiny_opt, drawn, tmp_path / "run", "--task", "caption", "--metric_for_best_model", given)
-        names[given] = trainer_arguments(run, torch.float32).metric_for_best_model
-    assert names == {"accuracy": "cider", "cider": "cider", "eval_loss": "loss", "loss": "loss"}
+        args = trainer_arguments(run, torch.float32)
+        found[given] = args.metric_for_best_model, args.greater_is_better
+    cider, loss = ("cider", True), ("loss", False)
+    assert found == {"accuracy": cider, "cider": cider, "eval_loss": loss, "loss": loss}
+
+
+def test_the_metric_itself_says_which_way_is_better(tiny_opt, drawn, tmp_path, monkeypatch):
+    """Not Trainer, which guesses it from the name's end."""
+    monkeypatch.setitem(METRICS, "anls", replace(METRICS["anls"], higher_is_better=False))
+    run = make_run(tiny_opt, drawn, tmp_path / "run", "--metric_for_best_model", "anls")
+    assert trainer_arguments(run, torch.float32).greater_is_better is False
 
 
 def test_the_validation_questions_are_not_asked_again_of_the_same_adapter(tiny_opt, drawn, tmp_path, monkeypatch):
@@ -84,7 +97,7 @@ def test_rows_of_like_length_come_together():
 
 
 def test_grouping_by_length_is_trainers_own_flag(tiny_t5, drawn, tmp_path):
-    few = ("--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no", "--batch_size", "8")
+    few = ("--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", "--batch_size", "8")
     run = make_run(tiny_t5, drawn, tmp_path / "run", *few, "--train_sampling_strategy", "group_by_length")
     finetune(run)
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
@@ -97,5 +110,6 @@ def test_one_question_an_image_has_a_row_of_its_own(tiny_opt, drawn, tmp_path, c
     run = make_run(tiny_opt, drawn, tmp_path / "run")
     loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
     text = loaded.family.text_encoder(loaded.processor, loaded.base.config, "{question}")
-    assert row_length(examples, text, run.training) == 512
-    assert row_length(examples[::3], text, run.training) is None
+    for asked, expected in ((examples, 512), (examples[::3], None)):
+        *_, collator = make_batches(RunData(None, asked, AnswerRequest(text)), None, run.training)
+        assert collator.tokens_per_row == expected

@@ -109,7 +109,7 @@ def respond(
 
 def _compute(model: Respondent, missing: list[dict[str, tuple[Item, str]]], ledger: Ledger, progress: str) -> None:
     args, batch_size = model.args, model.args.batch_size
-    loaded, _, _ = model.spec.load({}, None, dtype=args.dtype, quantization=args.quantization, batch_size=batch_size)
+    loaded, _, _ = model.spec.load([], None, quantization=args.quantization, batch_size=batch_size)
     # They leave the model no room for a response, or spell the token that stands for the picture.
     too_long = {
         text for text in {text for rows in missing for _, text in rows.values()} if not _fits(model.request, text)

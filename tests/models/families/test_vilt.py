@@ -18,8 +18,7 @@ from blip2vqa.models.classes import ClassEncoder, head_answers
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_config, load_processor
 from blip2vqa.training.checks import check
-from blip2vqa.training.collators import ClassCollator
-from blip2vqa.training.losses import ClassLoss
+from blip2vqa.training.collators import ClassCollator, ClassLoss
 from blip2vqa.training.recipe import finetune
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import QUESTIONS, examples_of, load_float32, random_adapter, watch
