@@ -49,7 +49,7 @@ class InspectArguments(_Command):
 
 @dataclass
 class CheckArguments(_Command):
-    """Check whether an adapter fits a base: exit code 0 ok, 3 convertible, 1 incompatible."""
+    """Check whether an adapter fits a base, and say why."""
 
     adapter: str = _ADAPTER
     base_model_id: str = option("", "Base model: Hub id or local folder.", *BASE_ALIASES, positional=True)
@@ -94,7 +94,7 @@ class ImportArguments(_Command):
 
 @dataclass
 class MergeArguments(_Command):
-    """Merge adapters of one base into one: a sum of what they add, each with its weight."""
+    """Merge adapters of one base by a weighted sum."""
 
     adapters: list[str] = option(
         [], "Adapters with their weights: A=0.7 B=0.3. Without =WEIGHT it is 1.", nargs="+", positional=True
@@ -144,7 +144,7 @@ class ResizeArguments(_Command):
 
 @dataclass
 class ExtractArguments(_Command):
-    """Write an adapter from the difference of two checkpoints."""
+    """Make an adapter from two checkpoints of a model."""
 
     base: str = option("", "Base model: Hub id or local folder.", positional=True)
     tuned: str = option("", "The same model, fine-tuned as a whole.", positional=True)
@@ -156,7 +156,7 @@ class ExtractArguments(_Command):
 
 @dataclass
 class FuseArguments(_Command):
-    """Write a base with the adapter in its weights, in the Hub's layout."""
+    """Write a base with the adapter in its weights."""
 
     adapter: str = _ADAPTER
     output: str = _OUTPUT

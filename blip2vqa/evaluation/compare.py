@@ -13,11 +13,11 @@ from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.blind import BlindBaseline
 from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.evaluation.scores import rows_to_score, score
+from blip2vqa.evaluation.verdict import BLIND
 
 if TYPE_CHECKING:
     from blip2vqa.evaluation.bertscore import BERTScore
 
-BLIND = "blind (no image)"
 FOLDS = 5
 CONFIDENCE = 0.95
 FEW_IMAGES = 30  # below about so many clusters, intervals are too narrow (Cameron, Gelbach & Miller 2008)

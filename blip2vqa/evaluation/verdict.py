@@ -12,6 +12,8 @@ ROWS = {
     "predictions": "predictions",  # of any other system
 }
 """What each key of metrics.json is called in tables and model cards, in their order."""
+BLIND = "blind (no image)"
+"""What the baseline that sees no image is called beside systems that are compared."""
 
 
 def present_rows(metrics: Mapping[str, dict | None]) -> dict[str, dict]:

@@ -14,8 +14,9 @@ from blip2vqa.adapters.ref import AdapterRef
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.exchange import MovingArguments
 from blip2vqa.data.examples import Example
-from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
+from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.scores import swap_images
+from blip2vqa.evaluation.verdict import BLIND
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest

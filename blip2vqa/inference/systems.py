@@ -19,7 +19,8 @@ from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
-from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
+from blip2vqa.evaluation.compare import SystemRun, compare
+from blip2vqa.evaluation.verdict import BLIND
 from blip2vqa.inference.answering import load_rows
 from blip2vqa.inference.generation import answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec

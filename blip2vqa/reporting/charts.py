@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from blip2vqa.evaluation.compare import BLIND
+from blip2vqa.evaluation.verdict import BLIND
 from blip2vqa.reporting.labels import BLUE, GREY, ORANGE, accuracy_of, in_seconds, labels, types_of
 from blip2vqa.utils.formatting import MISSING, percent
 

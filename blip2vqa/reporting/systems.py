@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from blip2vqa.data.readers import to_csv
-from blip2vqa.evaluation.compare import BLIND
 from blip2vqa.evaluation.metrics import metrics_shown, scorers_of
+from blip2vqa.evaluation.verdict import BLIND
 from blip2vqa.reporting.charts import draw_systems
 from blip2vqa.reporting.labels import accuracy_of, in_seconds, labels, types_of, wrap
 from blip2vqa.reporting.tables import make_table, terminal

@@ -8,8 +8,9 @@ import pytest
 
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource
-from blip2vqa.evaluation.compare import BLIND, SystemRun, blind_answers, compare
+from blip2vqa.evaluation.compare import SystemRun, blind_answers, compare
 from blip2vqa.evaluation.scores import score
+from blip2vqa.evaluation.verdict import BLIND
 
 
 def example(row=0, image="a", answers=("red",), question="What color is it?", kind="color") -> Example:

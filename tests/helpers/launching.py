@@ -13,6 +13,8 @@ from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from tempfile import TemporaryDirectory
 
+import transformers.utils.logging
+
 from helpers.paths import ROOT
 
 _server = multiprocessing.get_context("forkserver")
@@ -31,7 +33,7 @@ def run_script(
 ) -> CompletedProcess:
     """Run `python SCRIPT ARGV…` in `folder`, without the network; its output as text."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **environment}
-    words = [str(ROOT / script), *map(str, argv)]
+    words = [script if folder == ROOT else str(ROOT / script), *map(str, argv)]
     with TemporaryDirectory() as output:
         streams = [Path(output, name) for name in ("out", "err")]
         process = _server.Process(target=_begin, args=(words, folder, environment, streams))
@@ -52,6 +54,8 @@ def _begin(words: list[str], folder: Path, environment: dict[str, str], streams:
         file = path.open("w", encoding="utf-8", buffering=1)
         os.dup2(file.fileno(), number)
         setattr(sys, name, file)
+    # A new interpreter would read this from the environment, where `run_script` of the package sets it.
+    transformers.utils.logging.disable_progress_bar()
     sys.argv = words
     sys.path.insert(0, str(Path(words[0]).parent))
     runpy.run_path(words[0], run_name="__main__")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
-from blip2vqa.evaluation.compare import BLIND
+from blip2vqa.evaluation.verdict import BLIND
 from blip2vqa.inference import answering, model_spec, systems
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter

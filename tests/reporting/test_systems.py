@@ -11,7 +11,8 @@ from PIL import Image
 
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource
-from blip2vqa.evaluation.compare import BLIND, SystemRun, compare
+from blip2vqa.evaluation.compare import SystemRun, compare
+from blip2vqa.evaluation.verdict import BLIND
 from blip2vqa.reporting.charts import draw_systems
 from blip2vqa.reporting.labels import labels, wrap
 from blip2vqa.reporting.systems import output_paths, print_systems, write_systems
