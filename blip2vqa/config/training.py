@@ -40,7 +40,7 @@ class TrainingOptions(Arguments):
     load_best_model_at_end: bool = option(True, "Save the best on validation, not the last.")
     metric_for_best_model: str = option(
         "accuracy",
-        "Score that chooses the best: one of the task's metrics, or loss. Of captions, accuracy stands for cider.",
+        "Metric of the task that chooses the best, or loss. Of captions, accuracy stands for cider.",
     )
     early_stopping_patience: int | None = option(
         None, "Stop after so many evaluations without a better score.", at_least=1
