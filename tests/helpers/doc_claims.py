@@ -56,6 +56,14 @@ def move_row(label: str, move: str) -> str:
     return f"{first} {' | '.join(cells)} | {{moves[{move}][gain][recovered]:.0%}} |"
 
 
+def startup_rows() -> list[str]:
+    """The table of start-up times, a row a command."""
+    return [
+        f"| `{row['command']}` | {{rows[{number}][before][seconds]:.1f}} | {{rows[{number}][now][seconds]:.1f}} |"
+        for number, row in enumerate(measured("startup")["rows"])
+    ]
+
+
 def merge_row(label: str, merge: str) -> str:
     return f"| {label} | {{merges[{merge}][count]:.1%}} | {{merges[{merge}][color]:.1%}} |"
 
@@ -72,6 +80,7 @@ INFERENCE = [
     "| ours, kept | {seconds_per_question:.2f} | **{speedup:.1f} ×** | {speedup_seed:.1f} × |",
 ]
 PERFORMANCE_CLAIMS = {
+    "startup": startup_rows(),
     "training-opt-2.7b-04": [
         training_row("opt-2.7b, 4 questions an image", 16),
         "in float32 without dropout (`gradient_difference`)",
