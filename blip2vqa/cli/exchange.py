@@ -7,12 +7,14 @@ command's options; --json prints its result as JSON. The exit code of check is 0
 fits, 3 for one that can be converted, 1 for one that cannot. Commands:
 """
 
+import difflib
 import json
 import sys
 
 from blip2vqa.cli.arguments import called, check_paths, described
 from blip2vqa.exchange.commands import COMMANDS, overview
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.version import __version__
 
 GO_ON = "run the same command again"
 
@@ -24,8 +26,13 @@ def main(argv: list[str] | None = None) -> None:
     if name in ("-h", "--help"):
         print(described("exchange", __doc__), overview(), sep="\n")
         return
+    if name == "--version":
+        print(f"blip2vqa {__version__}")
+        return
     if name not in COMMANDS:
-        raise InputError(f"command {name!r}: not known; choose from {', '.join(COMMANDS)}")
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+        raise InputError(f"command {name!r}: not known; {hint}")
     from blip2vqa.config.parser import parse_command
 
     command = COMMANDS[name]

@@ -30,7 +30,8 @@ def check(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Fine-tune, or with --estimate print what it would take."""
     argv = sys.argv[1:] if argv is None else argv
-    if not any(flag in ("-h", "--help") and word == "all" for flag, word in pairwise(argv)):
+    asked_all = "--help=all" in argv or ("--help", "all") in pairwise(argv) or ("-h", "all") in pairwise(argv)
+    if not asked_all:
         check(argv)  # or print the help without Trainer's options, and end
     from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 

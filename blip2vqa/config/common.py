@@ -140,7 +140,7 @@ class LoraArguments(Arguments):
     start_from: str | None = option(
         None,
         "Adapter to start from: folder, name in the store or Hub id. It must have this rank and these layers.",
-        "--adapter_name_or_path",
+        base.ADAPTER_ALIAS,
     )
 
     def lora_init(self) -> bool | str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from blip2vqa.config import base
 from blip2vqa.config.common import check_prompt
+from blip2vqa.config.decoding import MAX_COUNT
 from blip2vqa.config.fields import option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.utils.errors import collect_errors
@@ -46,9 +47,11 @@ class InferenceArguments(base.ServedBaseArguments):
         None,
         "Text file of the answers allowed, one a line. Each question gets the likeliest that five beams find, ranked.",
     )
-    num_beams: int | None = option(None, "Beams; 1 is greedy decoding. Default: the adapter's own, else 1.", at_least=1)
+    num_beams: int | None = option(
+        None, "Beams; 1 is greedy decoding. Default: the adapter's own, else 1.", at_least=1, at_most=MAX_COUNT
+    )
     max_new_tokens: int | None = option(
-        None, "Longest answer in tokens. Default: the adapter's own, else 10.", at_least=1
+        None, "Longest answer in tokens. Default: the adapter's own, else 10.", at_least=1, at_most=MAX_COUNT
     )
     bertscore_model: str = option("auto", "BERTScore's encoder: auto, minilm, none, Hub id or folder.")
     score: str | None = option(

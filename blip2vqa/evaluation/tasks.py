@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from blip2vqa.evaluation.blind import BlindBaseline, BlindCaption
+from blip2vqa.evaluation.metric import Needs
 from blip2vqa.evaluation.metrics import metrics_of
 from blip2vqa.evaluation.scores import score
 from blip2vqa.utils.errors import InputError
@@ -33,10 +34,16 @@ class Task:
     def find_best_metric(self, asked: str) -> str:
         """Check the name given as `--metric_for_best_model`: "loss" or a metric of this task that says what is better.
 
+        Metrics that need a text encoder are no choice: answers are scored without one during training.
+
         "accuracy", the option's default, stands for the task's main metric. Raises `InputError` for any other name.
         """
         name = asked.removeprefix("eval_")  # which Trainer puts in front of the names itself
-        known = [metric.name for metric in metrics_of(self.name) if metric.higher_is_better is not None]
+        known = [
+            metric.name
+            for metric in metrics_of(self.name)
+            if metric.higher_is_better is not None and metric.needs is not Needs.ENCODER
+        ]
         if name == "accuracy":
             return self.main
         if name not in (*known, LOSS):

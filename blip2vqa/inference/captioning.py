@@ -13,6 +13,7 @@ from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.decoding import DECODING
+from blip2vqa.config.files import is_config_file
 from blip2vqa.config.styles import known_styles, read_style
 from blip2vqa.data.collect import Picture, gather_images
 from blip2vqa.data.examples import Example
@@ -63,7 +64,7 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
     problems, styles = [], []
     for item in given:
         name, sign, adapter = item.partition("=")
-        known = name in known_styles() or name.endswith(".json")
+        known = name in known_styles() or is_config_file(name)
         # An adapter remembers its own prompt: any name will do for it.
         options = collect_errors(problems, read_style, name) if name and (known or not adapter) else {}
         label = style_name(name)
@@ -78,7 +79,7 @@ def parse_styles(given: Sequence[str]) -> list[Style]:
 
 def style_name(given: str) -> str:
     """Name a style that is given by its name or by the path of its file."""
-    return Path(given).stem if given.endswith(".json") else given
+    return Path(given).stem if is_config_file(given) else given
 
 
 def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from blip2vqa.utils.errors import InputError
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
+_VERBOSITY = "TRANSFORMERS_VERBOSITY"
+_GIVEN = os.environ.get(_VERBOSITY)
+"""The user's own wish, which goes before ours."""
 
 
 def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:
     """Run a script's `main` and exit with its code. `go_on` tells what to do after Ctrl-C."""
     is_main = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
-    _quiet_libraries()
+    quiet_libraries()
     try:
         main()
     except InputError as error:
@@ -39,14 +42,23 @@ def set_log_level(name: str | None) -> None:
         return
     level = logging.getLevelNamesMapping()[name.upper()]
     logging.getLogger().setLevel(level)
+    os.environ[_VERBOSITY] = _GIVEN or name
+    if "transformers" in sys.modules and not _GIVEN:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity(level)
     if level >= logging.ERROR:
         warnings.filterwarnings("ignore")
     elif level == logging.DEBUG:
         warnings.resetwarnings()
 
 
-def _quiet_libraries() -> None:
-    """Hide what libraries print and a user of the scripts can do nothing about; the environment may say otherwise."""
+def quiet_libraries() -> None:
+    """Hide what libraries print and a user of the scripts can do nothing about; the environment may say otherwise.
+
+    It has to be called before transformers and huggingface_hub are imported.
+    """
+    os.environ.setdefault(_VERBOSITY, "error")
     # Of an unreachable Hub it reports every retry, twice; what follows from it is said in one line here.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # Raised by upstream for its own deprecations.

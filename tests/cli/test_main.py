@@ -109,3 +109,15 @@ def test_what_needs_no_model_imports_no_torch(line, tmp_path):
     done = subprocess.run([sys.executable, "-c", probe, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "no torch"
     assert "Traceback" not in done.stderr
+
+
+def test_exchange_tells_its_version_and_the_nearest_command(monkeypatch, capsys):
+    assert front_door(monkeypatch, capsys, "exchange", "--version") == (0, f"blip2vqa {__version__}\n", "")
+    code, out, err = front_door(monkeypatch, capsys, "exchange", "lst")
+    assert (code, out, err) == (2, "", "error: command 'lst': not known; did you mean list?\n")
+
+
+@pytest.mark.parametrize("flags", [["--help", "all"], ["--help=all"], ["-h", "all"]])
+def test_help_all_has_the_options_of_trainer(monkeypatch, capsys, flags):
+    code, out, _ = front_door(monkeypatch, capsys, "finetune", *flags)
+    assert code == 0 and "--lr_scheduler_type" in out.split("Writes into")[1].split("\n\n", 1)[1]

@@ -16,7 +16,8 @@ def test_any_metric_that_says_what_is_better_may_choose_the_best_epoch():
 
 
 @pytest.mark.parametrize(
-    ("task", "name"), [(VQA, "cider"), (VQA, "accurracy"), (CAPTION, "mean_words"), (CAPTION, "anls")]
+    ("task", "name"),
+    [(VQA, "cider"), (VQA, "accurracy"), (VQA, "bertscore_f1"), (CAPTION, "mean_words"), (CAPTION, "anls")],
 )
 def test_a_name_that_cannot_choose_is_refused(task, name):
     with pytest.raises(InputError, match=f"--metric_for_best_model {name}: .* choose from .*loss"):
