@@ -31,7 +31,7 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
 
 
 def set_log_level(name: str | None) -> None:
-    """Set the least level of log lines that are printed; None, or a word of Trainer's that is no level, changes nothing.
+    """Print log lines of this level and above; None, or a word of Trainer's that names no level, changes nothing.
 
     Warnings of Python follow: `debug` shows those that are hidden by default, `error` and above hide all.
     """
@@ -46,7 +46,7 @@ def set_log_level(name: str | None) -> None:
 
 
 def _quiet_libraries() -> None:
-    """Hide what libraries print and a user of the scripts can do nothing about; the environment may say otherwise."""
+    """Hide what libraries print and users can do nothing about; environment variables that are set already win."""
     # Of an unreachable Hub it reports every retry, twice; what follows from it is said in one line here.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # Raised by upstream for its own deprecations.
@@ -57,7 +57,7 @@ def _quiet_libraries() -> None:
 
 
 def _leave_process_group() -> None:
-    """End this process's part in a launch of several, after all its work is done.
+    """Leave the process group of a launch of several processes, after all work is done.
 
     Without it gloo's threads may still be letting go of tensors while the interpreter shuts down, which aborts the process
     and fails the launch after its files were written. After a failure it is left out: ending a group is itself a meeting of
