@@ -26,9 +26,10 @@ def read_file(path: str | Path, what: str) -> object:
     try:
         data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
         return yaml.load(data.decode("utf-8"), _Loader) if kind == "YAML" else parse_json(data, finite=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{what} {path}: no such file") from error
     except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{what} {path}: not readable as {kind}: {reason}") from error
+        raise InputError(f"{what} {path}: not readable as {kind}: {_reason(error)}") from error
 
 
 def read_config(path: str | Path, what: str = "configuration") -> dict:
@@ -39,6 +40,16 @@ def read_config(path: str | Path, what: str = "configuration") -> dict:
     if not isinstance(values, dict):
         raise InputError(f"{what} {path}: must hold one JSON object (YAML mapping) of option: value")
     return values
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line what is wrong in a file, and at which line and column where YAML's parser tells."""
+    text = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        text = f"{said} (line {mark.line + 1}, column {mark.column + 1})"
+    return " ".join(text.replace('in "<unicode string>", position', "at position").split())
 
 
 class _Loader(yaml.SafeLoader):

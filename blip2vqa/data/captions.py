@@ -1,4 +1,4 @@
-"""Examples without a question, made of tables of captions, which may have several captions a picture."""
+"""Makes examples without a question from tables of captions, which may have several captions a picture."""
 
 import json
 from collections import Counter, defaultdict

@@ -27,7 +27,7 @@ BYTES_OF_ANY_KIND = ("application/octet-stream", "binary/octet-stream")  # what 
 
 
 def download(address: str, allow_private: bool, seconds: float, max_bytes: int) -> bytes | BadImage:
-    """Fetch the bytes at an http(s) address, or the reason why there are none, in no more than `seconds`."""
+    """Fetch an http(s) address in at most `seconds`, and return its bytes or the reason why there are none."""
     try:
         return call_within(seconds, _follow, address, allow_private, time.monotonic() + seconds, max_bytes)
     except BadImage as error:

@@ -1,4 +1,4 @@
-"""Examples made of a table's rows and their pictures, all checked."""
+"""Makes examples of a table's rows and their pictures, and checks them all."""
 
 import logging
 from collections import defaultdict
@@ -38,12 +38,12 @@ class Example:
 
     @property
     def answer(self) -> str:
-        """The most common of the answers, of several the table's own, else the first; "" when there is none."""
+        """Return the most common answer; of equally common ones the table's own, else the first; "" when there is none."""
         return most_common(self.answers)
 
     @property
     def image_key(self) -> str:
-        """What tells its picture from others: the digest, or the name where no picture was read."""
+        """Return what tells its picture from others: the digest, or the name where no picture was read."""
         return self.digest or self.image_name
 
 

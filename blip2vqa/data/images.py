@@ -34,7 +34,7 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where one picture's bytes are; `name` tells sources apart.
+    """Says where one picture's bytes are; `name` tells sources apart.
 
     They are in a file, or in row `index` of a `datasets.Dataset` whose column `image` is not decoded, or they are `data`.
     """
@@ -110,7 +110,7 @@ class ImageIndex:
 
     @cached_property
     def _files(self) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-        """Paths of all files below the folder, relative to it: by name, and of pictures by name without extension."""
+        """List all files below the folder, relative to it: by name, and pictures also by name without extension."""
         extensions = picture_extensions()
         exact, by_stem = defaultdict(list), defaultdict(list)
         for folder, _, names in os.walk(self.root):

@@ -1,4 +1,4 @@
-"""The table of predictions: filled batch by batch, resumed after an interruption, written whole or not at all."""
+"""Writes the table of predictions: filled batch by batch, resumed after an interruption, written whole or not at all."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def partial_path(output_path: str | Path) -> Path:
 
 
 class PredictionsTable:
-    """Results of `inference.py`, kept in a journal beside the output until every row has one.
+    """Keeps results of `inference.py` in a journal beside the output until every row has one.
 
     The journal, `RESULTS.csv.partial`, holds one JSON object a line: first what was run, then one result each. It is
     flushed with every batch, so that a killed run goes on where it was.
@@ -94,7 +94,7 @@ class PredictionsTable:
 
     @property
     def done(self) -> set[int]:
-        """The rows (as in `Example.row`) answered so far; one whose image was bad is left out, to be tried again."""
+        """Return the rows (as in `Example.row`) answered so far; one whose image was bad is left out, to be tried again."""
         return {row for row, entry in self._results.items() if entry["status"] == "ok"}
 
     def add(self, results: Iterable[dict]) -> None:

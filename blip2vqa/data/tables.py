@@ -24,7 +24,7 @@ class Table(RawTable):
     """Name of the column of answers, or of captions."""
 
     def only(self, rows: set[int]) -> "Table":
-        """Keep these rows, named as the index does; the pictures stay whole, as examples know their own by position."""
+        """Return the table with these rows alone, given by their labels in the index; all pictures stay."""
         kept = [row in rows for row in self.frame.index]
         answers = [answer for answer, stays in zip(self.answers, kept, strict=True) if stays]
         return replace(self, frame=self.frame[kept], answers=answers)

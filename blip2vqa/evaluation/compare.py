@@ -26,7 +26,7 @@ CHUNK = 1 << 21  # numbers drawn at once: 16 MiB
 
 @dataclass
 class SystemRun:
-    """What one system answered, and what it is."""
+    """Holds what one system answered, and what it is."""
 
     name: str
     answers: list[str]

@@ -1,4 +1,4 @@
-"""What a metric is: its name, what it needs, which way is better, how it is printed, and how it is computed."""
+"""Defines what a metric is: its name, what it needs, which way is better, how it is printed, and how it is computed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Needs(StrEnum):
-    """What a metric cannot be computed without, which also says for which task it is computed (`metrics_of`)."""
+    """Names what a metric cannot be computed without, which also decides for which task it is computed (`metrics_of`)."""
 
     ANSWERS = "answers"
     """An answer to each question; computed for questions."""
@@ -35,13 +35,13 @@ class Row:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was predicted, which every metric counts as wrong."""
+        """Tell whether nothing was predicted, which every metric counts as wrong."""
         return not self.text.strip()
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a metric says of some rows."""
+    """Holds what a metric has computed on some rows."""
 
     value: float | None
     """None for no rows."""
@@ -86,5 +86,5 @@ class Metric:
         return percent(value) if self.is_share else as_text(value, f"{{:.{self.digits}f}}")
 
     def rows_of(self, rows: Sequence[Row]) -> list[Row]:
-        """Pick the rows that it can be computed on."""
+        """Pick the rows that this metric can be computed on."""
         return [row for row in rows if self.needs is not Needs.ANNOTATORS or len(row.example.answers) > 1]

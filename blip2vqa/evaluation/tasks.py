@@ -1,4 +1,4 @@
-"""What a run learns, questions or captions: how it is scored, and what is predicted without the image."""
+"""Defines the two tasks of a run, questions and captions: how it is scored, and what is predicted without the image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Task:
 
     @property
     def main(self) -> str:
-        """Name of the metric that chooses the best epoch unless another is asked for."""
+        """Return the name of the metric that chooses the best epoch unless another is asked for."""
         return metrics_of(self.name)[0].name
 
     def find_best_metric(self, asked: str) -> str:

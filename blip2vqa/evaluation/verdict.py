@@ -1,4 +1,4 @@
-"""What a run's scores are called, and what they say of its adapter."""
+"""Names a run's scores, and says what they mean for its adapter."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Words of a caption, as the metrics of captions count them."""
+"""Splits captions into words, as the metrics of captions count them."""
 
 import re
 import unicodedata

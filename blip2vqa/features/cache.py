@@ -1,4 +1,4 @@
-"""Features of images on disk, so that a later run need not compute them: keyed by content, bounded, safe to share.
+"""Keeps features of images on disk, so that a later run need not compute them: keyed by content, bounded, safe to share.
 
     ROOT/v1-<key>/space.json            what made the features, for people
     ROOT/v1-<key>/<random>.safetensors  a shard: `features` [n, *shape], the digests of its n images as metadata
@@ -40,7 +40,7 @@ _SHARD_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
 class FeatureStore:
-    """The features of one `FeatureKey` in the folder `root`, which other keys share.
+    """Reads and writes the features of one `FeatureKey` in the folder `root`, which other keys share.
 
     Images go by the SHA-256 of their files' bytes, in hexadecimal. Nothing is made on disk before something is
     written, and reading works in a folder that cannot be written to. Raises `InputError` when `root` cannot be a folder.
@@ -108,7 +108,7 @@ class FeatureStore:
 
     @property
     def nbytes(self) -> int:
-        """Size of all shards of all keys below the root, in bytes."""
+        """Return the size of all shards of all keys below the root, in bytes."""
         return sum(status.st_size for _, status in self._all_files(_SHARD_NAME))
 
     def evict(self, limit_bytes: int, keep: Sequence["StoredFeatures"] = ()) -> int:
@@ -247,7 +247,7 @@ class StoredFeatures:
 
     @property
     def name(self) -> str:
-        """The stage, which is also the name in a batch."""
+        """Return the stage's name, under which a batch holds these features."""
         return self.key.stage
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
@@ -272,6 +272,7 @@ class StoredFeatures:
 
 
 def checksum(listed: str, last: torch.Tensor) -> str:
+    """Compute the CRC-32 of a shard's list of digests, as JSON, and the features of its last image, in hexadecimal."""
     return f"{zlib.crc32(raw_bytes(last), zlib.crc32(listed.encode())):08x}"
 
 

@@ -1,4 +1,4 @@
-"""Features of images: the output of the frozen stage, computed once for each distinct image and kept on disk for every run.
+"""Computes the output of the frozen stage once for each distinct image, and keeps it on disk for every run.
 
 Frozen weights always make the same features of an image, so training, evaluation and inference read them from the store, and
 the towers leave memory before the language model is loaded.
@@ -34,7 +34,7 @@ DECODING_THREADS = 4
 
 
 class Features(Protocol):
-    """What a batch starts from, by image; `name` is the stage, which is also its name in the batch."""
+    """Gives the values that a batch starts from, by image; `name` is the stage, which is also their name in the batch."""
 
     name: str
 
@@ -44,18 +44,18 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pictures that are opened anew for every batch: no features are kept, and every part of the model runs in every step."""
+    """Opens pictures anew for every batch: no features are kept, and every part of the model runs in every step."""
 
     images: Mapping[str, ImageSource | PIL.Image.Image]
     image_processor: Callable
     name: str = PIXELS
 
     def of(self, digests: Iterable[str]) -> torch.Tensor:
-        """Open pictures → `pixel_values` [n, 3, height, width]."""
+        """Open the pictures and return their `pixel_values` [n, 3, height, width]."""
         return self.padded(digests)[PIXELS]
 
     def padded(self, digests: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Open pictures → `pixel_values` as `of`, and `pixel_mask` [n, height, width] where they keep their proportions."""
+        """Open the pictures; return `pixel_values` and, where they keep their proportions, `pixel_mask` [n, height, width]."""
         digests = list(digests)
         rows = {digest: row for row, digest in enumerate(dict.fromkeys(digests))}  # each is opened once
         pictures = [self.images[digest] for digest in rows]
@@ -158,7 +158,7 @@ def load_with_features(
 
 @dataclass(frozen=True)
 class InMemoryFeatures:
-    """Features of pictures by digest, held in memory."""
+    """Holds features of pictures in memory, by digest."""
 
     name: str
     values: dict[str, torch.Tensor]

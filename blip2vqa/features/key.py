@@ -14,7 +14,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """What features were made by; features of equal keys can stand for each other."""
+    """Identifies what features were made by; features of equal keys can stand for each other."""
 
     stage: str
     """Output of the frozen stage: query_output or image_embeds"""
@@ -32,12 +32,12 @@ class FeatureKey:
 
     @property
     def image_bytes(self) -> int:
-        """Size of one image's features in bytes."""
+        """Return the size of one image's features in bytes."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     @cached_property
     def name(self) -> str:
-        """Name of its folder: the format and a hash of all fields."""
+        """Return the name of the folder of these features: the format and a hash of all fields."""
         canonical = json.dumps(self.as_json(), sort_keys=True, allow_nan=False)
         return f"v{FORMAT}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
 

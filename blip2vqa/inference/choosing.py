@@ -15,7 +15,7 @@ class ChosenAnswers:
     share_batches = False  # a head with other outputs has batches of its own
 
     def prepare(self, *given) -> None:
-        """Nothing of a picture can be computed before its question is known."""
+        """Do nothing: nothing of a picture can be computed before its question is known."""
 
     def answer(
         self, loaded: LoadedModel, request: AnswerRequest, features: Pixels, memory, rows, digests, questions, prompts

@@ -29,5 +29,5 @@ def score_table(args: InferenceArguments) -> dict:
 
 
 def score_path(predictions: str) -> Path:
-    """`PREDICTIONS.csv` → `PREDICTIONS.score.json`."""
+    """Name the file of scores that stands beside a file of predictions: `PREDICTIONS.csv` → `PREDICTIONS.score.json`."""
     return Path(predictions).with_suffix(".score.json")

@@ -126,7 +126,7 @@ class TextEncoder(PromptEncoder):
 
     @property
     def pad_token_id(self) -> int:
-        """Old copies of LLaMA's tokenizer have none; what is padded is masked."""
+        """Return the padding token's id, or the end token's where the tokenizer has none (old copies of LLaMA's)."""
         return self.end_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
 
     @property

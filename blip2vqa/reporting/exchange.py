@@ -49,7 +49,7 @@ def print_store(adapters: list[dict]) -> None:
 
 
 def _score(score: dict, whose: str) -> str:
-    """A share alone, any other metric with its name."""
+    """Write one score for the table: a share as a percentage alone, any other metric with its name."""
     metric = METRICS.get(score.get("metric"))
     if metric is None or metric.is_share:
         return percent(score.get(whose))

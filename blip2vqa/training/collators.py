@@ -78,7 +78,7 @@ class TrainingCollator:
         return {self.features.name: self.features.of(digests), **batch}
 
     def _rows(self, items: Sequence[tuple[Example, str]]) -> tuple[list[str], list[list[tuple[list[int], list[int]]]]]:
-        """Token ids of prompts and answers by image, in rows of at most `tokens_per_row` tokens."""
+        """Pack the token ids of prompts and answers into rows of one image each, of at most `tokens_per_row` tokens."""
         image = self.text.num_query_tokens
         prompts = self.text.prompt_ids([example.question for example, _ in items])
         targets = self.text.answer_ids([answer for _, answer in items])

@@ -1,1 +1,1 @@
-"""What every other part may use: errors, files, processes; no model and no table."""
+"""Helpers that every other part may use: for errors, files and processes; none knows of models or tables."""

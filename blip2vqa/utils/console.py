@@ -34,7 +34,7 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
 
 
 def set_log_level(name: str | None) -> None:
-    """Set the least level of log lines that are printed; None, or a word of Trainer's that is no level, changes nothing.
+    """Print log lines of this level and above; None, or a word of Trainer's that names no level, changes nothing.
 
     Warnings of Python follow: `debug` shows those that are hidden by default, `error` and above hide all.
     """
@@ -69,7 +69,7 @@ def quiet_libraries() -> None:
 
 
 def _leave_process_group() -> None:
-    """End this process's part in a launch of several, after all its work is done.
+    """Leave the process group of a launch of several processes, after all work is done.
 
     Without it gloo's threads may still be letting go of tensors while the interpreter shuts down, which aborts the process
     and fails the launch after its files were written. After a failure it is left out: ending a group is itself a meeting of

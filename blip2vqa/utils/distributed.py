@@ -1,4 +1,4 @@
-"""Several processes of one launch: what only one of them may do."""
+"""Runs steps in one or all processes of a launch, so that all of them go on or fail together."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -33,7 +33,7 @@ def run_on_main_rank(function: Callable[[], Result]) -> Result:
 
 
 def run_on_all_ranks(function: Callable[[], Result]) -> Result:
-    """Call `function` in every process; all get their own result, or raise the `InputError` of any together."""
+    """Call `function` in every process; each gets its own result, or all raise the problems of any of them."""
     result, problems = None, []
     try:
         result = function()

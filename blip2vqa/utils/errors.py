@@ -5,7 +5,7 @@ from typing import Any
 
 
 class InputError(Exception):
-    """Wrong input or arguments. Each problem is one line: what, which value, what to do."""
+    """Says that input or arguments are wrong. Each problem is one line: what, which value, what to do."""
 
     def __init__(self, *problems: str):
         self.problems = list(problems)
@@ -13,7 +13,7 @@ class InputError(Exception):
 
 
 def collect_errors(problems: list[str], step: Callable, *args) -> Any:
-    """Run one step of checking: its result, or None with its problems added to those found so far."""
+    """Run one step of checking and return its result; on `InputError` add its lines to `problems` and return None."""
     try:
         return step(*args)
     except InputError as error:
@@ -22,6 +22,6 @@ def collect_errors(problems: list[str], step: Callable, *args) -> Any:
 
 
 def raise_all(problems: list[str]) -> None:
-    """Raise one `InputError` with every problem found, or return."""
+    """Raise one `InputError` with every problem found; return when there is none."""
     if problems:
         raise InputError(*problems)

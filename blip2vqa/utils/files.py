@@ -1,4 +1,4 @@
-"""Output files are written whole or not at all: a temporary name in the same folder, then a rename."""
+"""Writes output files whole or not at all: under a temporary name in the same folder, which is then renamed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Memory of this process: the most that it has held, and freeing what nothing uses any more."""
+"""Measures the most memory that this process has held, and frees what nothing uses any more."""
 
 import gc
 import re
@@ -10,14 +10,14 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def free_memory() -> None:
-    """Give back what models that were dropped have held, also in reference cycles and in the accelerator's cache."""
+    """Free the memory of models that nothing uses any more, also in reference cycles and in the accelerator's cache."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory` count from now on, where the machine can."""
+    """Make `peak_memory` count from now on; does nothing where the machine cannot."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
@@ -28,7 +28,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """In bytes; None where it is not to be had."""
+    """Return the most memory that this process has held, in bytes: on the GPU if there is one; None where it is unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     try:

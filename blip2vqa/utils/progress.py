@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal or in a notebook; elsewhere a line now and then, with rate and time left."""
+"""Shows progress: a bar on a terminal or in a notebook; elsewhere a line now and then, with rate and time left."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ def show_progress(iterable: Iterable | None = None, desc: str = "", total: int |
 
 
 class ProgressLines(AbstractContextManager):
-    """What of tqdm's interface this package uses, as lines on stderr: nothing is drawn over, so a log file stays readable."""
+    """Stands in for tqdm's bar and prints lines on stderr: nothing is drawn over, so a log file stays readable."""
 
     def __init__(
         self,
@@ -32,8 +32,8 @@ class ProgressLines(AbstractContextManager):
         disable: bool = False,
         leave: bool = True,
     ):
-        """`initial`: what was done before. `leave` is tqdm's, and means nothing here: a line stays."""
-        self.iterable, self.desc, self.total, self.unit, self.disable = iterable, desc, total, unit, disable
+        """Start counting at `initial`, what was done before. `leave` is tqdm's, and means nothing here: a line stays."""
+        self.iterable, self.desc, self.total, self.units, self.disable = iterable, desc, total, _plural(unit), disable
         self.initial = self.done = initial
         self.note = ""
         self.start = self.printed = time.monotonic()
@@ -52,9 +52,9 @@ class ProgressLines(AbstractContextManager):
     def line(self) -> str:
         """Describe the state: `encoding images: 1,200 of 5,000 images (24%), 35.1 images/s, 1 min 48 s left`."""
         rate = (self.done - self.initial) / max(time.monotonic() - self.start, 1e-9)
-        parts = [f"{self.desc}: {self.done:,} {self.unit}s", f"{rate:.3g} {self.unit}s/s"]
+        parts = [f"{self.desc}: {self.done:,} {self.units}", f"{rate:.3g} {self.units}/s"]
         if self.total:
-            parts[0] = f"{self.desc}: {self.done:,} of {self.total:,} {self.unit}s ({self.done / self.total:.0%})"
+            parts[0] = f"{self.desc}: {self.done:,} of {self.total:,} {self.units} ({self.done / self.total:.0%})"
         if self.total and rate:
             minutes, seconds = divmod(round((self.total - self.done) / rate), 60)
             parts.append(f"{minutes} min {seconds} s left")
@@ -65,7 +65,7 @@ class ProgressLines(AbstractContextManager):
         print(text, flush=True)
 
     def close(self) -> None:
-        """End; there is nothing to clear."""
+        """Do nothing: tqdm's bar is cleared here, but lines stay."""
 
     def __iter__(self) -> Iterator:
         for item in self.iterable:
@@ -74,3 +74,12 @@ class ProgressLines(AbstractContextManager):
 
     def __exit__(self, *error) -> None:
         self.close()
+
+
+def _plural(noun: str) -> str:
+    """Write the plural of a regular English noun: batch → batches, query → queries, day → days."""
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"

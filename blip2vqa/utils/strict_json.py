@@ -1,4 +1,4 @@
-"""JSON from strangers: UTF-8, no key twice, no bottomless nesting, and no value that other readers would see differently."""
+"""Parses JSON from strangers: UTF-8, no key twice, no bottomless nesting, no value that others would read differently."""
 
 import json
 import math
@@ -7,7 +7,7 @@ MAX_DEPTH = 16
 
 
 def parse_json(data: bytes, finite: bool = True) -> object:
-    """What `data` says. Raises `ValueError`, with the reason in one line, for what is not plain JSON.
+    """Parse `data` as JSON and return its value. Raises `ValueError`, with the reason in one line, for what is not plain JSON.
 
     `finite`: whether NaN and infinity are refused, which Python's own writer writes although JSON has none.
     """
@@ -24,7 +24,7 @@ def parse_json(data: bytes, finite: bool = True) -> object:
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in a message: one line of printable ASCII, not longer than a name."""
+    """Write a value for a message: in one line of printable ASCII, shortened to about 80 characters."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:76]} …"
 

@@ -1,4 +1,4 @@
-"""How many threads torch computes with, and a thread that is left behind when its time is up."""
+"""Limits the threads that torch computes with, and the time that a step may take."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For thousands of small products, which threads make slower: beside another busy process, each then waits for a core."""
+    """Let torch compute with one thread inside the block, and with as many as before after it.
+
+    Several threads make thousands of small products slower: beside another busy process, each product waits for a core.
+    """
     import torch  # whose import takes a second, which a list of adapters has no use for
 
     before = torch.get_num_threads()

@@ -90,6 +90,36 @@ def test_no_such_file():
             read_config(name)
 
 
+@pytest.mark.parametrize("name", ["none.yaml", "none.json"])
+def test_no_such_list_of_systems(name):
+    with pytest.raises(InputError) as caught:
+        read_systems(name)
+    assert caught.value.problems == [f"--systems {name}: no such file"]
+
+
+def test_a_folder_is_not_readable(tmp_path):
+    (tmp_path / "c.yaml").mkdir()
+    with pytest.raises(InputError, match=r"not readable as YAML: Is a directory$"):
+        read_systems(str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            "a: 1\nb: [",
+            "while parsing a flow node, expected the node content, but found '<stream end>' (line 2, column 5)",
+        ),
+        ("a: b: c", "mapping values are not allowed here (line 1, column 5)"),
+        ("a: \x00", "unacceptable character #x0000: special characters are not allowed at position 3"),
+    ],
+)
+def test_where_yaml_is_wrong(write, content, reason):
+    with pytest.raises(InputError) as caught:
+        read_config(write("c.yaml", content))
+    assert caught.value.problems[0].endswith(f"c.yaml: not readable as YAML: {reason}")
+
+
 def test_yaml_that_includes_itself_is_no_configuration(write):
     with pytest.raises(InputError):
         parse(FINETUNE_ARGUMENTS, "", [write("c.yaml", "seed: &a [*a]")])

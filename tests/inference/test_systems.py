@@ -217,7 +217,7 @@ def test_systems_bring_their_own_adapters_and_prompts(problems, tiny_opt, tmp_pa
     assert all("does not go with --systems" in line for line in found)
     missing = str(tmp_path / "absent.json")
     (problem,) = problems(good, systems=missing)
-    assert problem.startswith(f"--systems {missing}: not readable")
+    assert problem == f"--systems {missing}: no such file"
 
 
 def test_flags_that_each_system_has_are_refused(problems, entries):

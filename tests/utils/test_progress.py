@@ -56,6 +56,18 @@ def test_without_a_total_there_is_no_time_left(clock, capsys):
     assert capsys.readouterr().err == "reading: 80 rows, 2 rows/s\n"
 
 
+@pytest.mark.parametrize(
+    ("unit", "units"),
+    [("batch", "batches"), ("query", "queries"), ("box", "boxes"), ("day", "days"), ("image", "images")],
+)
+def test_units_stand_in_the_plural(clock, unit, units):
+    clock(0)
+    bar = show_progress(total=9, desc="validation loss", unit=unit)
+    clock(3)
+    bar.update(3)
+    assert bar.line() == f"validation loss: 3 of 9 {units} (33%), 1 {units}/s, 0 min 6 s left"
+
+
 def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     bar = show_progress(range(3), "x", 3, unit="row", disable=True)
