@@ -108,6 +108,7 @@ class BlipCaption(BlipModel, BlipForConditionalGeneration):
 class BlipFamily(Family):
     """What the two families of BLIP have in common; the class named in the configuration tells them apart."""
 
+    card_name = "BLIP"
     model_type = "blip"
     processor_class = BlipProcessor
     parts = (VIT, Part(LANGUAGE_MODEL, ("text_encoder", "text_decoder"), "language_model", layer_names.BERT))

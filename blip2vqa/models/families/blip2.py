@@ -165,6 +165,7 @@ class QFormerFamily(Family):
 class Blip2Family(QFormerFamily):
     """BLIP-2 with any language model: what the Q-Former says of an image does not depend on the question."""
 
+    card_name = "BLIP-2"
     model_type = "blip-2"
     model_class = Blip2
     processor_class = Blip2Processor

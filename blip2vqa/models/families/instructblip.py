@@ -76,6 +76,7 @@ class InstructBlipEncoder(TextEncoder):
 class InstructBlipFamily(QFormerFamily):
     """InstructBLIP with any language model."""
 
+    card_name = "InstructBLIP"
     model_type = "instructblip"
     model_class = InstructBlip
     processor_class = InstructBlipProcessor
