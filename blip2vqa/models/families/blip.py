@@ -128,6 +128,8 @@ class BlipFamily(Family):
 
 @register
 class BlipVqaFamily(BlipFamily):
+    """BLIP that answers questions and writes no captions."""
+
     name = "BLIP for questions"
     kind = "BlipForQuestionAnswering"
     model_class = BlipVqa
@@ -138,6 +140,8 @@ class BlipVqaFamily(BlipFamily):
 
 @register
 class BlipCaptionFamily(BlipFamily):
+    """BLIP that goes on from a prompt, as it does for captions."""
+
     name = "BLIP for captions"
     kind = "BlipForConditionalGeneration"
     model_class = BlipCaption

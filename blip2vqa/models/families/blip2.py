@@ -184,6 +184,8 @@ class Blip2Family(QFormerFamily):
 
 @register
 class Blip2Opt(Blip2Family):
+    """BLIP-2 with OPT."""
+
     name = "BLIP-2 with OPT"
     kind = "opt"
     language_roles = layer_names.OPT
@@ -200,4 +202,6 @@ class WithT5:
 
 @register
 class Blip2T5(WithT5, Blip2Family):
+    """BLIP-2 with T5 or FLAN-T5."""
+
     name = "BLIP-2 with T5"

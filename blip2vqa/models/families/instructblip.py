@@ -118,4 +118,6 @@ class InstructBlipLlama(InstructBlipFamily):
 
 @register
 class InstructBlipT5(WithT5, InstructBlipFamily):
+    """InstructBLIP with T5 or FLAN-T5."""
+
     name = "InstructBLIP with T5"
