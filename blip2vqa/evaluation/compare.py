@@ -66,7 +66,7 @@ def compare(
 
     Returns, ready for JSON:
         systems: one a system in the order given, last `BLIND` where it can be had: the fields of `SystemRun` but its
-            answers (all None for `BLIND`), all that `evaluation.score` returns, `interval` [low, high] of the accuracy,
+            answers (all None for `BLIND`), all that `evaluation.scores.score` returns, `interval` [low, high] of the accuracy,
             and `vqa_interval` where there is `vqa_accuracy`. `empty_predictions` counts those of rows without answer
             too. Intervals are None without two images that have answers, accuracies without any.
         differences: {a, b, difference, interval, p_value, more_than_noise} a pair, `difference` the accuracy of a less

@@ -94,6 +94,8 @@ class Family:
     """One supported architecture. A subclass states what is its own, and overrides what it does in another way."""
 
     name: ClassVar[str]
+    card_name: ClassVar[str] = ""
+    """What a model card calls it, where that is not `name`."""
     model_type: ClassVar[str]
     """`model_type` of its configuration."""
     kind: ClassVar[str | None] = None
@@ -123,6 +125,8 @@ class Family:
     """Modules that a run trains and an adapter holds as they are, beside LoRA: a head for the user's own answers."""
     replaced: ClassVar[tuple[str, ...]] = ()
     """How the names of weights begin that the modules of `trained_whole` stand in place of."""
+    head_class: ClassVar[type | None] = None
+    """The class of transformers that holds a head for the user's own answers; None: there is none."""
     language_prefix: ClassVar[str | None] = None
     """How the names of its language model begin; None where the text layers are none that stands alone."""
     tower_configs: ClassVar[tuple[str, ...]] = ("vision_config",)

@@ -45,7 +45,7 @@ class LoadedModel:
     notes: list[str]
     """What was decided by itself, in words: precision, quantization."""
     adapters: Any = None
-    """`side_by_side.Adapters` in use beside the base, if any."""
+    """`adapters.multi.Adapters` in use beside the base, if any."""
 
     @property
     def where(self) -> str:

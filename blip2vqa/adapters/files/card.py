@@ -14,6 +14,7 @@ from blip2vqa.evaluation.verdict import ROWS, present_rows, verdict
 from blip2vqa.utils.formatting import MISSING
 
 TASKS = {"vqa": "visual-question-answering", "caption": "image-to-text"}  # the Hub's names
+UNNAMED = "BLIP-2"  # the only ones there were when manifests named no family
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 # Of the model index: the configuration of the data, and what stands behind the metric's name. The adapter's own come first.
 RESULTS = {"adapter": (None, ""), "blind": ("blind", ", blind baseline"), "swapped": ("swapped", ", images swapped")}
@@ -24,7 +25,11 @@ def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, lic
 
     `repo_id`: where it is published; its commands then run as they stand. `licence`: the Hub's name of one, such as `mit`.
     """
-    manifest = manifest | {"family": (manifest.get("family") or "BLIP-2").split()[0]}  # "BLIP-2", of "BLIP-2 with OPT"
+    from blip2vqa.models.families import families  # which brings in torch; `is_hub_id` is wanted without
+
+    named = manifest.get("family") or UNNAMED
+    family = families().get(named)
+    manifest = manifest | {"family": (family and family.card_name) or named}
     present, main = present_rows(metrics), main_metric(metrics.get("adapter") or {})
     shown = _judging(present.values())
     compared = main is not None and (metrics.get("blind") or {}).get(main.name) is not None
@@ -33,6 +38,7 @@ def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, lic
         repo_id=repo_id,
         licence=licence,
         called=repo_id or "THIS_FOLDER",
+        head_class=family and family.head_class and family.head_class.__name__,
         captions=manifest.get("task") == "caption",
         base_on_hub=is_hub_id(manifest.get("base_model_id") or ""),
         front_matter=_front_matter(manifest, metrics, shown, repo_id, licence),

@@ -108,6 +108,7 @@ class BlipCaption(BlipModel, BlipForConditionalGeneration):
 class BlipFamily(Family):
     """What the two families of BLIP have in common; the class named in the configuration tells them apart."""
 
+    card_name = "BLIP"
     model_type = "blip"
     processor_class = BlipProcessor
     parts = (VIT, Part(LANGUAGE_MODEL, ("text_encoder", "text_decoder"), "language_model", layer_names.BERT))
@@ -127,6 +128,8 @@ class BlipFamily(Family):
 
 @register
 class BlipVqaFamily(BlipFamily):
+    """BLIP that answers questions and writes no captions."""
+
     name = "BLIP for questions"
     kind = "BlipForQuestionAnswering"
     model_class = BlipVqa
@@ -137,6 +140,8 @@ class BlipVqaFamily(BlipFamily):
 
 @register
 class BlipCaptionFamily(BlipFamily):
+    """BLIP that goes on from a prompt, as it does for captions."""
+
     name = "BLIP for captions"
     kind = "BlipForConditionalGeneration"
     model_class = BlipCaption

@@ -165,6 +165,7 @@ class QFormerFamily(Family):
 class Blip2Family(QFormerFamily):
     """BLIP-2 with any language model: what the Q-Former says of an image does not depend on the question."""
 
+    card_name = "BLIP-2"
     model_type = "blip-2"
     model_class = Blip2
     processor_class = Blip2Processor
@@ -183,6 +184,8 @@ class Blip2Family(QFormerFamily):
 
 @register
 class Blip2Opt(Blip2Family):
+    """BLIP-2 with OPT."""
+
     name = "BLIP-2 with OPT"
     kind = "opt"
     language_roles = layer_names.OPT
@@ -199,4 +202,6 @@ class WithT5:
 
 @register
 class Blip2T5(WithT5, Blip2Family):
+    """BLIP-2 with T5 or FLAN-T5."""
+
     name = "BLIP-2 with T5"

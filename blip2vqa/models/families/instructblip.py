@@ -76,6 +76,7 @@ class InstructBlipEncoder(TextEncoder):
 class InstructBlipFamily(QFormerFamily):
     """InstructBLIP with any language model."""
 
+    card_name = "InstructBLIP"
     model_type = "instructblip"
     model_class = InstructBlip
     processor_class = InstructBlipProcessor
@@ -117,4 +118,6 @@ class InstructBlipLlama(InstructBlipFamily):
 
 @register
 class InstructBlipT5(WithT5, InstructBlipFamily):
+    """InstructBLIP with T5 or FLAN-T5."""
+
     name = "InstructBLIP with T5"

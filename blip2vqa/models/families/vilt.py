@@ -105,6 +105,7 @@ class ViltFamily(Family):
     kept_whole = ("classifier", "vilt.pooler")
     trained_whole = ("classifier",)
     replaced = ("mlm_score.",)  # a bare encoder's head for masked words
+    head_class = ViltForQuestionAnswering
 
     def set_answers(self, model, answers: Sequence[str] | None) -> int | None:
         return model.answer_with(answers) if answers else None

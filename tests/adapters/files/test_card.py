@@ -80,6 +80,17 @@ def test_card_tells_how_to_use_it_and_what_it_scores():
     assert "/home/me" not in text
 
 
+@pytest.mark.parametrize(
+    ("family", "named"),
+    [("ViLT", "ViLT"), ("BLIP for questions", "BLIP"), ("InstructBLIP with T5", "InstructBLIP"), (None, "BLIP-2")],
+)
+def test_card_names_the_family_and_the_class_of_its_head(family, named):
+    card = ModelCard(model_card({**MANIFEST, "family": family, "answers": ["dog", "cat"]}, {}))
+    assert f"# {named} adapter for" in card.text and card.data.tags[0] == named.lower()
+    has_head = "`ViltForQuestionAnswering.from_pretrained(BASE, num_labels=2, " in card.text
+    assert has_head == (family == "ViLT")
+
+
 def test_card_says_when_the_adapter_is_no_better_than_blind():
     assert "no better than the blind baseline" in model_card(MANIFEST, {"adapter": scores(0.5), "blind": scores(0.5)})
 
