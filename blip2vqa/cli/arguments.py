@@ -1,31 +1,19 @@
-"""What the commands do alike with their arguments: how they are called, and what is refused before torch is imported."""
+"""What the commands do alike with their arguments: how they are parsed, and what is refused before torch is imported."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from blip2vqa.config.parser import parse
+from blip2vqa.utils.console import called
 from blip2vqa.utils.errors import InputError, raise_all
 
-_SCRIPTS = {
-    "finetune": "accelerate launch finetune.py",
-    "infer": "python inference.py",
-    "caption": "python caption.py",
-    "generate": "python generate_vqa.py",
-    "exchange": "python exchange.py",
-}
 _TABLES = ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score")
 _ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".json")  # a table of another name may be a data set of the Hub
 _FOLDERS = {
     **dict.fromkeys(("base_model_id", "base", "tuned", "target"), "base model"),
     **dict.fromkeys(("lora_model_path", "start_from", "adapter", "adapters", "first", "second", "direct"), "adapter"),
 }
-
-
-def called(command: str) -> str:
-    """Return how the user called `command`: as `blip2vqa COMMAND`, or by the script of the same purpose."""
-    script = _SCRIPTS[command]
-    return script if Path(sys.argv[0]).name == script.split()[-1] else f"blip2vqa {command}"
 
 
 def described(command: str, text: str) -> str:

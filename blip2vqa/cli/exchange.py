@@ -10,8 +10,9 @@ fits, 3 for one that can be converted, 1 for one that cannot. Commands:
 import json
 import sys
 
-from blip2vqa.cli.arguments import called, check_paths, described
+from blip2vqa.cli.arguments import check_paths, described
 from blip2vqa.exchange.commands import COMMANDS, overview
+from blip2vqa.utils.console import called
 from blip2vqa.utils.errors import InputError, raise_all
 
 GO_ON = "run the same command again"

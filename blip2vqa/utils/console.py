@@ -1,14 +1,37 @@
-"""How a script ends, and what it prints: exit code 0 done, 1 failed on the way, 2 wrong input with a line for each problem."""
+"""How a script is called, how it ends, and what it prints.
+
+Exit code 0: done; 1: failed on the way; 2: wrong input, with a line for each problem.
+"""
 
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 from blip2vqa.utils.errors import InputError
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
+_SCRIPTS = {
+    "finetune": "accelerate launch finetune.py",
+    "infer": "python inference.py",
+    "caption": "python caption.py",
+    "generate": "python generate_vqa.py",
+    "exchange": "python exchange.py",
+}
+
+
+def called(command: str) -> str:
+    """Return how the user runs `command`: as `blip2vqa COMMAND` if this process was, else by the script of the same purpose."""
+    program = Path(sys.argv[0])
+    by_name = program.name == "blip2vqa" or program.parts[-2:] == ("blip2vqa", "__main__.py")
+    return f"blip2vqa {command}" if by_name else _SCRIPTS[command]
+
+
+def named(command: str) -> str:
+    """Return how a sentence names `command`: as `called`, without what starts the script."""
+    return called(command).removeprefix("python ").removeprefix("accelerate launch ")
 
 
 def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:
