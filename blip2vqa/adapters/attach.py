@@ -19,6 +19,7 @@ from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.config.roles import SCOPES
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, load_config
+from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ def _warn_of_another(adapter: Adapter, base_model_id: str, revision: str | None)
         unlike = sorted(part for part, how in parts.items() if how in (DIFFERENT, UNKNOWN))
         if not unlike:
             return
-        doubt = f"by their fingerprints these differ: {', '.join(unlike)}; `exchange.py check` says what that means"
+        doubt = (
+            f"by their fingerprints these differ: {', '.join(unlike)}; `{named('exchange')} check` says what that means"
+        )
     logger.warning(
         "adapter %s was made for %s and is put on %s: %s", adapter.name, adapter.base_model_id, base_model_id, doubt
     )

@@ -15,6 +15,7 @@ from blip2vqa.config.roles import parse_roles, parse_scopes
 from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.places import role_label
+from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.formatting import percent
 
@@ -90,14 +91,14 @@ def check_start(arguments: LoraArguments, names: Iterable[str]) -> None:
     ]  # fmt: skip
     ranks = {weight.shape[0] for key, weight in adapter.weights.items() if key.endswith(".lora_A.weight")}
     if not problems and ranks != {arguments.lora_r}:
-        problems.append(f"{said}: its layers have ranks of their own; exchange.py resize gives them one")
+        problems.append(f"{said}: its layers have ranks of their own; {named('exchange')} resize gives them one")
     if arguments.lora_init() is not True:
         problems.append(f"{said}: does not go with --init_lora_weights {arguments.init_lora_weights}")
     missing, more = {*names} - {*adapter.modules}, {*adapter.modules} - {*names}
     if missing or more:
         problems.append(
             f"{said}: {len(missing)} of the layers to adapt are not in it, and it has {len(more)} others; give the "
-            "--lora_roles and --lora_scope that it has, or exchange.py transfer it to this base first"
+            f"--lora_roles and --lora_scope that it has, or {named('exchange')} transfer it to this base first"
         )
     raise_all(problems)
 

@@ -1,31 +1,21 @@
-"""What the commands do alike with their arguments: how they are called, and what is refused before torch is imported."""
+"""What the commands do alike with their arguments: how they are parsed, and what is refused before torch is imported."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from blip2vqa.config.parser import parse
+from blip2vqa.utils.console import called
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.strict_json import shown
 
-_SCRIPTS = {
-    "finetune": "accelerate launch finetune.py",
-    "infer": "python inference.py",
-    "caption": "python caption.py",
-    "generate": "python generate_vqa.py",
-    "exchange": "python exchange.py",
-}
-_TABLES = ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score")
-_ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".json")  # a table of another name may be a data set of the Hub
+_FILES = ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score", "systems", "answers")
+# A table of another name may be a data set of the Hub, and `answers` may be a word.
+_ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".yaml", ".yml")
 _FOLDERS = {
     **dict.fromkeys(("base_model_id", "base", "tuned", "target"), "base model"),
     **dict.fromkeys(("lora_model_path", "start_from", "adapter", "adapters", "first", "second", "direct"), "adapter"),
 }
-
-
-def called(command: str) -> str:
-    """Return how the user called `command`: as `blip2vqa COMMAND`, or by the script of the same purpose."""
-    script = _SCRIPTS[command]
-    return script if Path(sys.argv[0]).name == script.split()[-1] else f"blip2vqa {command}"
 
 
 def described(command: str, text: str) -> str:
@@ -62,18 +52,22 @@ def check_paths(parts: Sequence) -> None:
     """
     missing = [problem for part in parts for problem in _missing(part)]
     if missing:
-        raise_all([*(problem for part in parts for problem in part.check()), *missing])
+        others = [problem for part in parts for problem in part.check()]
+        raise_all([*dict.fromkeys(others + missing)])  # some parts check a path themselves
 
 
 def _missing(part) -> list[str]:
     given = {name: value for name, value in vars(part).items() if value}
     problems = [
         f"--{name} {given[name]}: no such file"
-        for name in _TABLES
+        for name in _FILES
         if name in given
         and Path(given[name].removesuffix(".gz")).suffix.lower() in _ENDINGS
         and not Path(given[name]).exists()
     ]
+    if "archive" in given and not Path(given["archive"]).is_file():
+        archive = str(Path(given["archive"]))
+        problems.append(f"archive {archive if archive.isprintable() else shown(archive)}: there is no such file")
     if "image_dir" in given and not Path(given["image_dir"]).is_dir():
         problems.append(f"--image_dir {given['image_dir']}: no such folder")
     for name, what in _FOLDERS.items():

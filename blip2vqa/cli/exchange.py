@@ -11,8 +11,9 @@ import difflib
 import json
 import sys
 
-from blip2vqa.cli.arguments import called, check_paths, described
+from blip2vqa.cli.arguments import check_paths, described
 from blip2vqa.exchange.commands import COMMANDS, overview
+from blip2vqa.utils.console import called
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.version import __version__
 

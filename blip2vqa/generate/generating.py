@@ -1,8 +1,6 @@
 """Make one data set: read a catalogue, ask about its pictures, filter, balance, split and write."""
 
 import logging
-import shlex
-import sys
 from contextlib import nullcontext
 
 from blip2vqa.config.generate import ApiArguments, CatalogueArguments, QuestionArguments, WriterArguments
@@ -17,6 +15,7 @@ from blip2vqa.generate.filter.filters import FILTERS
 from blip2vqa.generate.filter.funnel import Funnel, summarize
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.outputs import Files, split_of, write_data_set
+from blip2vqa.utils.console import command_line
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.version import __version__
 
@@ -63,7 +62,7 @@ def generate(
         "model": {"api": api.api_model, "model": writer.lora_model_path or writer.base_model_id}.get(args.backend),
         "check_model": writer.check_model, "blind": blind, "cost": cost,
         "preview": str(files.preview) if args.preview else None,
-        "command": shlex.join(["generate_vqa.py", *sys.argv[1:]]),
+        "command": command_line("generate"),
         "versions": {"blip2vqa": __version__},
     })  # fmt: skip
     try:

@@ -15,6 +15,7 @@ from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel, choose_dtype, find_device, load_base, load_config, load_processor
+from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 
@@ -83,7 +84,7 @@ class ModelSpec:
         if ref in self.adapters and "{question}" not in request.text.prompt:
             raise InputError(
                 f"adapter {self.adapters[ref].path}: its prompt, {request.text.prompt!r}, has no {{question}}: it writes "
-                "captions, as caption.py asks for; give a prompt with {question} to ask it all the same"
+                f"captions, as {named('caption')} asks for; give a prompt with {{question}} to ask it all the same"
             )
         return request
 

@@ -8,6 +8,7 @@ from rich.text import Text
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.reporting.tables import format_block, terminal
+from blip2vqa.utils.console import called
 from blip2vqa.utils.formatting import MISSING, as_text, percent, points
 
 
@@ -25,7 +26,7 @@ def print_written(report: dict) -> None:
 def print_store(adapters: list[dict]) -> None:
     """Print the table of a store's adapters, then those that are not usable."""
     if not adapters:
-        print("The store is empty; put an adapter into it with: python exchange.py add ADAPTER")
+        print(f"The store is empty; put an adapter into it with: {called('exchange')} add ADAPTER")
         return
     table, broken = Table(), []
     for name in ("name", "task", "base", "rank", "roles", "score", "blind", "MB", "date"):
@@ -79,7 +80,7 @@ def print_check(found: dict) -> None:
     if found["verdict"] == "convertible":
         how = "exactly" if found["move"] == "exact" else "as an initialisation, unless a table shows its worth"
         pairs.append(
-            ("move it", f"python exchange.py transfer {found['adapter']} {found['base']} --output NEW  ({how})")
+            ("move it", f"{called('exchange')} transfer {found['adapter']} {found['base']} --output NEW  ({how})")
         )
     print(format_block(found["verdict"], pairs))
 

@@ -14,6 +14,7 @@ from blip2vqa.models.loading import choose_dtype, find_device, load_config, load
 from blip2vqa.training.data import RunData, build_run_data, load_rows
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.training.run import Run
+from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def _check_push(run: Run) -> None:
     if not is_hub_id(run.model.base_model_id):
         raise InputError(
             f"--push_to_hub: the base is a local folder, {run.model.base_model_id}, that others do not have; leave it out, and "
-            "publish by exchange.py push with --base_model_id"
+            f"publish by {named('exchange')} push with --base_model_id"
         )
     check_push(run.push_to, run.training.hub_token)
 

@@ -11,6 +11,7 @@ from blip2vqa.config.decoding import DECODING, Decoding
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.evaluation.tasks import CAPTION, TASKS, Task
 from blip2vqa.evaluation.verdict import verdict
+from blip2vqa.utils.console import called, named
 from blip2vqa.utils.errors import InputError
 
 
@@ -54,16 +55,16 @@ class Run:
     def results(self, metrics: dict) -> list[tuple[str, str]]:
         """List what was written and where, as `(label, text)` pairs for the closing block."""
         minutes, seconds = divmod(round(time.monotonic() - self.started), 60)
-        use = f"python inference.py --lora_model_path {self.folder} --image_dir … --csv_path …"
+        use = f"{called('infer')} --lora_model_path {self.folder} --image_dir … --csv_path …"
         if self.task is CAPTION:
-            use = f"python caption.py --images … --styles {self.data.style or 'plain'}={self.folder}"
+            use = f"{called('caption')} --images … --styles {self.data.style or 'plain'}={self.folder}"
         return [
             ("verdict", verdict(metrics)),
             ("time", f"{minutes} min {seconds} s"),
             ("adapter", f"{self.folder}/adapter_model.safetensors, with its prompt and scores in blip2vqa.json"),
             ("scores", f"{self.folder}/metrics.json"),
             ("answers", f"{self.folder}/predictions.csv"),
-            ("run again", f"accelerate launch finetune.py {self.folder}/run.json --output_dir NEW_FOLDER"),
+            ("run again", f"{called('finetune')} {self.folder}/run.json --output_dir NEW_FOLDER"),
             ("use it", use),
             *([("published", self.address)] if self.address else []),
         ]
@@ -75,5 +76,5 @@ class Run:
         try:
             self.address = push(adapter, self.push_to, token=self.training.hub_token, **options)
         except InputError as error:
-            again = f"exchange.py push {self.folder} {self.push_to} publishes it"
+            again = f"{named('exchange')} push {self.folder} {self.push_to} publishes it"
             raise InputError(*error.problems, f"the adapter is finished, in {self.folder}; {again}") from error

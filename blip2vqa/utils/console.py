@@ -1,10 +1,15 @@
-"""How a script ends, and what it prints: exit code 0 done, 1 failed on the way, 2 wrong input with a line for each problem."""
+"""How a script is called, how it ends, and what it prints.
+
+Exit code 0: done; 1: failed on the way; 2: wrong input, with a line for each problem.
+"""
 
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 from blip2vqa.utils.errors import InputError
 
@@ -12,6 +17,32 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 _VERBOSITY = "TRANSFORMERS_VERBOSITY"
 _GIVEN = os.environ.get(_VERBOSITY)
 """The user's own wish, which goes before ours."""
+
+_SCRIPTS = {
+    "finetune": "accelerate launch finetune.py",
+    "infer": "python inference.py",
+    "caption": "python caption.py",
+    "generate": "python generate_vqa.py",
+    "exchange": "python exchange.py",
+}
+
+
+def called(command: str) -> str:
+    """Return how the user runs `command`: as `blip2vqa COMMAND` if this process was, else by the script of the same purpose."""
+    program = Path(sys.argv[0])
+    by_name = program.name == "blip2vqa" or program.parts[-2:] == ("blip2vqa", "__main__.py")
+    return f"blip2vqa {command}" if by_name else _SCRIPTS[command]
+
+
+def command_line(command: str) -> str:
+    """Return the whole command line of this process, as the user may give it again."""
+    words = sys.argv[2:] if called(command).startswith("blip2vqa ") else sys.argv[1:]
+    return f"{called(command)} {shlex.join(words)}".strip()
+
+
+def named(command: str) -> str:
+    """Return how a sentence names `command`: as `called`, without what starts the script."""
+    return called(command).removeprefix("python ").removeprefix("accelerate launch ")
 
 
 def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:

@@ -4,17 +4,18 @@ import sys
 
 import pytest
 
-from blip2vqa.cli.arguments import called, check_paths, described
+from blip2vqa.cli.arguments import check_paths, described
+from blip2vqa.config.common import DataArguments
+from blip2vqa.config.exchange import TransferArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.utils.errors import InputError
 
 
-def test_a_command_goes_by_the_name_that_it_was_called_by(monkeypatch):
+def test_examples_go_by_the_name_that_the_command_was_called_by(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/inference.py", "--help"])
-    assert called("infer") == "python inference.py"
     assert described("infer", "blip2vqa infer --csv_path A") == "python inference.py --csv_path A"
     monkeypatch.setattr(sys, "argv", ["/usr/bin/blip2vqa", "infer"])
-    assert called("infer") == "blip2vqa infer"
+    assert described("infer", "blip2vqa infer --csv_path A") == "blip2vqa infer --csv_path A"
 
 
 def test_paths_that_lead_nowhere_are_named_with_all_else_that_is_wrong(tmp_path):
@@ -36,3 +37,25 @@ def test_paths_that_lead_nowhere_are_named_with_all_else_that_is_wrong(tmp_path)
 
 def test_names_of_the_hub_are_no_paths():
     check_paths([InferenceArguments(csv_path="user/questions", base_model_id="Salesforce/blip2-opt-2.7b")])
+
+
+@pytest.mark.parametrize("ending", [".json", ".yaml", ".yml", ".txt"])
+def test_lists_of_systems_and_of_answers_must_be_there(ending, tmp_path):
+    path = tmp_path / f"list{ending}"
+    args = InferenceArguments(systems=str(path), answers=str(path), image_dir=str(tmp_path))
+    with pytest.raises(InputError) as raised:
+        check_paths([args])
+    assert {f"--systems {path}: no such file", f"--answers {path}: no such file"} <= {*raised.value.problems}
+    path.touch()
+    check_paths([args])
+
+
+def test_answers_of_the_table_are_no_path():
+    check_paths([DataArguments(answers="table")])
+
+
+def test_a_path_that_a_command_checks_itself_is_named_once(tmp_path):
+    args = TransferArguments(adapter="x", target="y", output="z", csv_path="absent.csv", image_dir=str(tmp_path))
+    with pytest.raises(InputError) as raised:
+        check_paths([args])
+    assert raised.value.problems == ["--csv_path absent.csv: no such file"]

@@ -89,9 +89,12 @@ WITHOUT_TORCH = [
     "finetune.py --lerning_rate 1",
     "finetune.py --csv_path absent.csv --image_dir absent",
     "inference.py --csv_path absent.csv --image_dir absent",
+    "inference.py --systems absent.yaml --answers absent.txt",
     "inference.py --score {folder}/said.csv --csv_path {folder}/questions.csv --bertscore_model none",
     "exchange.py list {folder}",
     "exchange.py inspect ./absent",
+    "exchange.py import absent.zip",
+    "exchange.py transfer x y --output z --csv_path absent.csv",
     "generate_vqa.py --csv_path absent.csv --image_dir absent",
 ]
 

@@ -1,5 +1,7 @@
 """What exchange.py prints: a store, a check, moves, and reports of what was written."""
 
+import sys
+
 import pytest
 
 from blip2vqa.exchange.commands import COMMANDS, EXIT_CODES
@@ -67,8 +69,10 @@ def test_a_store_with_what_is_not_usable(capsys):
     assert printed(capsys, "list", [broken]) == f"not usable: {broken['problem']}\n"
 
 
-def test_a_store_that_is_empty_says_how_to_fill_it(capsys):
+def test_a_store_that_is_empty_says_how_to_fill_it(capsys, monkeypatch):
     assert "python exchange.py add ADAPTER" in printed(capsys, "list", [])
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/blip2vqa", "exchange", "list"])
+    assert "with: blip2vqa exchange add ADAPTER" in printed(capsys, "list", [])
 
 
 def checked(verdict: str, **found) -> dict:

@@ -1,6 +1,7 @@
-"""How a script ends, and what it prints."""
+"""How a script is called, how it ends, and what it prints."""
 
 import logging
+import sys
 import warnings
 
 import pytest
@@ -8,8 +9,23 @@ import torch.distributed as dist
 
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.config.parser import parse
-from blip2vqa.utils.console import run_script, set_log_level
+from blip2vqa.utils.console import called, named, run_script, set_log_level
 from helpers.launching import run_script as run_process
+
+
+@pytest.mark.parametrize(
+    ("program", "run", "name"),
+    [
+        ("/somewhere/inference.py", "accelerate launch finetune.py", "finetune.py"),
+        ("/usr/bin/pytest", "accelerate launch finetune.py", "finetune.py"),
+        ("/usr/bin/blip2vqa", "blip2vqa finetune", "blip2vqa finetune"),
+        ("/usr/lib/blip2vqa/__main__.py", "blip2vqa finetune", "blip2vqa finetune"),
+        ("/usr/lib/pytest/__main__.py", "accelerate launch finetune.py", "finetune.py"),
+    ],
+)
+def test_commands_are_named_as_the_user_called_this_one(program, run, name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program])
+    assert (called("finetune"), named("finetune")) == (run, name)
 
 
 def test_a_script_that_is_done_has_left_its_process_group(tmp_path):

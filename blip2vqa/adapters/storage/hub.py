@@ -17,6 +17,7 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.files.publication import published
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CARD, CONFIG, WEIGHTS, read_manifest, too_large
+from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
 logger = logging.getLogger(__name__)
@@ -214,7 +215,7 @@ def _check_listing(what: str, siblings: dict[str, RepoSibling]) -> None:
     if WEIGHTS not in siblings and PICKLED in siblings:
         raise InputError(
             f"{what}: its weights are pickled ({PICKLED}), which can run code; download it, and convert it by "
-            "`exchange.py add FOLDER --convert_pickle`"
+            f"`{named('exchange')} add FOLDER --convert_pickle`"
         )
     if WEIGHTS not in siblings:
         raise InputError(f"{what}: what the Hub has under this name holds no {WEIGHTS}")

@@ -18,6 +18,7 @@ from blip2vqa.adapters.validation.manifest_schema import Metrics, check_manifest
 from blip2vqa.adapters.validation.pickles import pickled_weights
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
 from blip2vqa.adapters.validation.schema import problems_of
+from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 
@@ -115,7 +116,7 @@ def _check_entries(folder: Path, pickled: bool) -> None:
     elif pickle:
         problems.append(
             f"its weights are a pickle, {pickle.name}, which can run code when it is read; "
-            "exchange.py add with --convert_pickle reads nothing but tensors from it and keeps them without"
+            f"{named('exchange')} add with --convert_pickle reads nothing but tensors from it and keeps them without"
         )
     elif not (pickled or has_weights):
         problems.append(f"the folder holds no {WEIGHTS}")

@@ -9,6 +9,7 @@ from blip2vqa.config.common import GenerationArguments
 from blip2vqa.config.decoding import check_decoding
 from blip2vqa.config.files import is_config_file, read_file
 from blip2vqa.config.training import FINETUNE_OPTIONS, trainer_flags
+from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, raise_all
 
 FOLDER = Path(__file__).parent
@@ -47,7 +48,7 @@ def check_style(style: dict) -> list[str]:
     problems = []
     for name in style.keys() - known:
         near = difflib.get_close_matches(name, known, n=1)
-        problems.append(f"{name} is no option of finetune.py{f'; did you mean {near[0]}?' if near else ''}")
+        problems.append(f"{name} is no option of {named('finetune')}{f'; did you mean {near[0]}?' if near else ''}")
     if "{question}" in style["prompt"]:
         problems.append("its prompt contains {question}, and captions have none; leave it out")
     decoding = {option.name: option for option in fields(GenerationArguments) if option.name in style}
