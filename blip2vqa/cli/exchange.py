@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
-        raise InputError(f"command {name!r}: not known; {hint}")
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"command {name!r}: not known; choose from {', '.join(COMMANDS)}{hint}")
     from blip2vqa.config.parser import parse_command
 
     command = COMMANDS[name]

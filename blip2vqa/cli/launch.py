@@ -63,14 +63,11 @@ def launch(command: str, flags: list[str], argv: list[str]) -> None:
     except SignalException as error:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
-        sys.exit(_exit_code(min(error.failures.items())[1].exitcode))
+        # The launcher ends the others when the first has ended, so that their codes say nothing.
+        sys.exit(2 if any(failure.exitcode == 2 for failure in error.failures.values()) else 1)
     except subprocess.CalledProcessError as error:
-        sys.exit(_exit_code(error.returncode))
+        sys.exit(2 if error.returncode == 2 else 1)
 
 
 def _refuse(message: str) -> None:
     raise InputError(message)
-
-
-def _exit_code(code: int) -> int:
-    return code if code == 2 else 1

@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from pathlib import Path
 from blip2vqa.utils.errors import InputError
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
+MAIN_FIRST = 3.0
+"""Seconds that other processes of a launch wait before they end over wrong input: a launcher ends all as soon as one has ended,
+and the main process is to say before that what is wrong."""
 _VERBOSITY = "TRANSFORMERS_VERBOSITY"
 _GIVEN = os.environ.get(_VERBOSITY)
 """The user's own wish, which goes before ours."""
@@ -56,6 +60,8 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
         if is_main:
             for problem in error.problems:
                 print(f"error: {problem}", file=sys.stderr)
+        else:
+            time.sleep(MAIN_FIRST)
         sys.exit(2)
     except KeyboardInterrupt:
         if is_main:

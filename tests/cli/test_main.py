@@ -117,7 +117,8 @@ def test_what_needs_no_model_imports_no_torch(line, tmp_path):
 def test_exchange_tells_its_version_and_the_nearest_command(monkeypatch, capsys):
     assert front_door(monkeypatch, capsys, "exchange", "--version") == (0, f"blip2vqa {__version__}\n", "")
     code, out, err = front_door(monkeypatch, capsys, "exchange", "lst")
-    assert (code, out, err) == (2, "", "error: command 'lst': not known; did you mean list?\n")
+    assert (code, out) == (2, "") and err.startswith("error: command 'lst': not known; choose from list, ")
+    assert err.endswith("; did you mean list?\n")
 
 
 @pytest.mark.parametrize("flags", [["--help", "all"], ["--help=all"], ["-h", "all"]])
