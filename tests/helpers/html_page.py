@@ -2,15 +2,15 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and text; fails on a tag that is not closed in its turn."""
+    """Tags with their attributes, and text, in all and inside each tag; fails on a tag that is not closed in its turn."""
 
     def __init__(self, text: str):
         super().__init__()
-        self.open, self.tags, self.text = [], [], []
+        self.open, self.tags, self.text, self.texts = [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -18,13 +18,21 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
-            self.open.append(tag)
+            self.open.append((tag, len(self.texts)))
+            self.texts.append((tag, ""))
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        opened, _ = self.open.pop()
+        assert opened == tag
 
     def handle_data(self, data):
         self.text.append(data)
+        for tag, place in self.open:
+            self.texts[place] = (tag, self.texts[place][1] + data)
 
     def all(self, tag: str) -> list[dict]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+    def inside(self, tag: str) -> list[str]:
+        """The text of each such tag, on one line."""
+        return [" ".join(text.split()) for name, text in self.texts if name == tag]

@@ -4,7 +4,6 @@ import base64
 import io
 import re
 import weakref
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,41 +11,9 @@ from PIL import Image
 
 from blip2vqa.generate.report.contact_sheet import write_contact_sheet
 from blip2vqa.generate.rows import Item, Question
+from helpers.html_page import Page
 
-VOID = {"meta", "img", "input"}
 NASTY = '"><script>alert("1")</script><img src=http://example.org/x onerror=x>\'& $title'
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text inside each tag; fails on a tag that is not closed in its turn."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.tags, self.texts = [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append((tag, len(self.texts)))
-            self.texts.append((tag, ""))
-
-    def handle_endtag(self, tag):
-        opened, _ = self.open.pop()
-        assert opened == tag
-
-    def handle_data(self, data):
-        for tag, place in self.open:
-            self.texts[place] = (tag, self.texts[place][1] + data)
-
-    def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    def inside(self, tag: str) -> list[str]:
-        """The text of each such tag, on one line."""
-        return [" ".join(text.split()) for name, text in self.texts if name == tag]
 
 
 @pytest.fixture
