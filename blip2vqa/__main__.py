@@ -8,12 +8,12 @@ import difflib
 import sys
 from importlib import import_module
 
-from blip2vqa.cli import COMMANDS
-from blip2vqa.utils.console import run_script
+from blip2vqa.utils.console import COMMANDS, run_script
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.version import __version__
 
 LAUNCHABLE = ("finetune", "infer", "caption")
+"""Commands that may run in several processes."""
 
 
 def main() -> None:

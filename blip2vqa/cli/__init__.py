@@ -3,5 +3,3 @@
 from blip2vqa.utils.console import quiet_libraries
 
 quiet_libraries()  # before the commands' modules import transformers, which reads the environment at its import
-
-COMMANDS = ("finetune", "infer", "caption", "generate", "exchange")

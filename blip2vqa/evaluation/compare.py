@@ -11,7 +11,8 @@ import numpy as np
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.blind import BlindBaseline
-from blip2vqa.evaluation.metrics import METRICS
+from blip2vqa.evaluation.metric import Metric, Needs
+from blip2vqa.evaluation.metrics import metrics_of
 from blip2vqa.evaluation.scores import rows_to_score, score
 from blip2vqa.evaluation.verdict import BLIND
 
@@ -66,9 +67,9 @@ def compare(
 
     Returns, ready for JSON:
         systems: one a system in the order given, last `BLIND` where it can be had: the fields of `SystemRun` but its
-            answers (all None for `BLIND`), all that `evaluation.scores.score` returns, `interval` [low, high] of the accuracy,
-            and `vqa_interval` where there is `vqa_accuracy`. `empty_predictions` counts those of rows without answer
-            too. Intervals are None without two images that have answers, accuracies without any.
+            answers (all None for `BLIND`), all that `evaluation.scores.score` returns, and an interval [low, high]
+            of each metric under its `interval_key`: `interval` is that of the accuracy. `empty_predictions` counts
+            those of rows without answer too. Intervals are None without two images that have answers, accuracies without any.
         differences: {a, b, difference, interval, p_value, more_than_noise} a pair, `difference` the accuracy of a less
             that of b; the last four are None where there are no intervals, `more_than_noise` False.
         agreement: {a: {b: share of questions with the same answer after normalisation}}, None for no questions.
@@ -93,22 +94,21 @@ def compare(
         answers[BLIND] = blind
 
     clusters = len({example.image_key for example in examples if example.answer})
-    rng = np.random.default_rng(seed)
-    exact = _image_sums(examples, answers, "accuracy")
-    accuracies = _resample(*exact, resamples, rng)
-    vqa = _resample(*_image_sums(examples, answers, "vqa_accuracy"), resamples, rng)
+    metrics = [metric for metric in metrics_of("vqa") if metric.needs is not Needs.ENCODER]
+    sums = {metric: _image_sums(examples, answers, metric) for metric in metrics}
+    # The same draws for each metric, so that a new one changes nothing of the others.
+    means = {metric: _resample(*of, resamples, np.random.default_rng(seed)) for metric, of in sums.items()}
+    main = metrics[0]
     for place, row in enumerate(rows):
         said = answers[row["name"]]
         row |= score(examples, said, bertscore=bertscore)
         row["empty_predictions"] = sum(not text.strip() for text in said)
-        row["interval"] = _interval(accuracies, place)
-        if "vqa_accuracy" in row:
-            row["vqa_interval"] = _interval(vqa, place)
+        row |= {metric.interval_key: _interval(means[metric], place) for metric in metrics if metric.name in row}
 
     normalized = {name: [normalize_answer(text) for text in said] for name, said in answers.items()}
     return {
         "systems": rows,
-        "differences": _differences(rows, accuracies, exact[0], resamples, rng),
+        "differences": _differences(rows, main, means[main], sums[main][0], resamples, np.random.default_rng(seed)),
         "agreement": {a: {b: _share_equal(normalized[a], normalized[b]) for b in answers} for a in answers},
         "disagreements": [
             {"row": example.row, "image_name": example.image_name, "question": example.question,
@@ -151,15 +151,15 @@ def blind_answers(examples: Sequence[Example], seed: int = 0) -> list[str] | Non
 
 
 def _image_sums(
-    examples: Sequence[Example], answers: dict[str, list[str]], metric: str
+    examples: Sequence[Example], answers: dict[str, list[str]], metric: Metric
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum a metric's scores over each image (images × systems), and count its rows (images)."""
-    by_system = [METRICS[metric].rows_of(rows_to_score(examples, said)) for said in answers.values()]
+    by_system = [metric.rows_of(rows_to_score(examples, said)) for said in answers.values()]
     rows = by_system[0] if by_system else []
     # Sorted, so that the resamples do not depend on the order of the rows.
     images = {image: number for number, image in enumerate(sorted({row.example.image_key for row in rows}))}
     numbers = np.array([images[row.example.image_key] for row in rows], dtype=np.intp)
-    sums = [np.bincount(numbers, METRICS[metric].compute(said).scores, len(images)) for said in by_system if rows]
+    sums = [np.bincount(numbers, metric.compute(said).scores, len(images)) for said in by_system if rows]
     counts = np.bincount(numbers, minlength=len(images))
     return np.array(sums).reshape(len(sums), len(images)).T, counts
 
@@ -190,20 +190,25 @@ def _interval(values: np.ndarray | None, column: int) -> list[float] | None:
 
 
 def _differences(
-    rows: list[dict], accuracies: np.ndarray | None, sums: np.ndarray, resamples: int, rng: np.random.Generator
+    rows: list[dict],
+    metric: Metric,
+    means: np.ndarray | None,
+    sums: np.ndarray,
+    resamples: int,
+    rng: np.random.Generator,
 ) -> list[dict]:
     pairs = list(combinations(range(len(rows)), 2))
     p_values = [None] * len(pairs)
-    if accuracies is not None and pairs:
+    if means is not None and pairs:
         first, second = np.array(pairs).T
         p_values = _randomisation(sums[:, first] - sums[:, second], resamples, rng).tolist()
     result = []
     for (a, b), p_value in zip(pairs, p_values, strict=True):
-        known = rows[a]["accuracy"] is not None
-        difference = rows[a]["accuracy"] - rows[b]["accuracy"] if known else None
+        first, second = rows[a][metric.name], rows[b][metric.name]
+        difference = None if first is None else first - second
         interval, clear = None, False
         if p_value is not None:
-            low, high = interval = _interval(accuracies[:, [a]] - accuracies[:, [b]], 0)
+            low, high = interval = _interval(means[:, [a]] - means[:, [b]], 0)
             clear = (low > 0 or high < 0) and p_value < 1 - CONFIDENCE
         result.append(
             {"a": rows[a]["name"], "b": rows[b]["name"], "difference": difference, "interval": interval,

@@ -80,6 +80,13 @@ class Metric:
     """Whether its mean over each question type is kept, too."""
     repeats: str = ""
     """A metric that it often equals: tables show both only where they differ by 0.01 or more."""
+    interval: str = ""
+    """Key of its interval where systems are compared, if that is not its name with `_interval` behind it."""
+
+    @property
+    def interval_key(self) -> str:
+        """Return the key of its interval where systems are compared; one that needs an encoder has none."""
+        return self.interval or f"{self.name}_interval"
 
     def show(self, value: float | None) -> str:
         """Write one value for a table."""

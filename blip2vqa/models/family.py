@@ -127,8 +127,12 @@ class Family:
     """How the names of weights begin that the modules of `trained_whole` stand in place of."""
     head_class: ClassVar[type | None] = None
     """The class of transformers that holds a head for the user's own answers; None: there is none."""
+    language_class: ClassVar[type | None] = None
+    """The class of transformers that its language model has when it stands alone, as a text model on disk."""
     language_prefix: ClassVar[str | None] = None
     """How the names of its language model begin; None where the text layers are none that stands alone."""
+    token_names: ClassVar[tuple[str, ...]] = ("embed_tokens", "shared", "lm_head")
+    """Ends of the names of the input embeddings and the output head of a language model: OPT's, LLaMA's and T5's."""
     tower_configs: ClassVar[tuple[str, ...]] = ("vision_config",)
     """Attributes of the configuration on which the features of an image depend."""
     extra_files: ClassVar[tuple[str, ...]] = ()

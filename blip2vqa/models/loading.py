@@ -1,6 +1,7 @@
 """Base model, processor, quantization → one loaded model, checked before any weight is read."""
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +11,14 @@ from typing import Any
 import bitsandbytes.nn as bnb
 import psutil
 import torch
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, ProcessorMixin
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
@@ -98,6 +101,12 @@ def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
             f"base model {base_model_id}{at}: no such folder, and not reachable on the Hub ({first_line(error)}); "
             "check the spelling, or download it and give the folder"
         ) from error
+
+
+def _is_to_be_downloaded(base_model_id: str, revision: str | None) -> bool:
+    names = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+    found = (try_to_load_from_cache(base_model_id, name, revision=revision) for name in names)
+    return not Path(base_model_id).is_dir() and not any(isinstance(path, str) for path in found)
 
 
 def first_line(error: Exception) -> str:
@@ -242,6 +251,10 @@ def load_base(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch_dtype,
             llm_int8_skip_modules=list(family.kept_whole),
+        )
+    if _is_to_be_downloaded(base_model_id, revision) and not sys.stderr.isatty():  # a terminal shows the Hub's own bars
+        logger.warning(
+            "base model %s: its weights are downloaded from the Hub first, which may take long", base_model_id
         )
     with torch.random.fork_rng():
         torch.manual_seed(0)  # for what the checkpoint does not hold: a head for answers, put on a bare encoder

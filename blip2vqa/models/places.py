@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from blip2vqa.config.roles import ROLE_ALIASES, ROLES, SCOPES
 from blip2vqa.models.family import LANGUAGE_MODEL, TOKEN_EMBEDDINGS, Family
 
-_TOKENS = ("embed_tokens", "shared", "lm_head")  # of OPT, LLaMA and T5: input embeddings and output head
 _NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.)")
 
 
@@ -76,4 +75,8 @@ def part_of(name: str, family: Family | None) -> str:
     if part and part.name != LANGUAGE_MODEL:
         return part.name
     stands_alone = family is None or family.language_prefix is not None
-    return TOKEN_EMBEDDINGS if stands_alone and name.removesuffix(".weight").endswith(_TOKENS) else LANGUAGE_MODEL
+    return (
+        TOKEN_EMBEDDINGS
+        if stands_alone and name.removesuffix(".weight").endswith((family or Family).token_names)
+        else LANGUAGE_MODEL
+    )

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from blip2vqa.data.readers import to_csv
-from blip2vqa.evaluation.metrics import metrics_shown, scorers_of
+from blip2vqa.evaluation.metrics import MAIN_METRICS, METRICS, metrics_shown, scorers_of
 from blip2vqa.evaluation.verdict import BLIND
 from blip2vqa.reporting.charts import draw_systems
 from blip2vqa.reporting.labels import accuracy_of, in_seconds, labels, types_of, wrap
@@ -54,9 +54,9 @@ def _print_scores(console: Console, result: dict) -> None:
     columns = {}
     for metric in metrics_shown(systems):
         heading, cells = metric.title.replace(" ", "\n"), [metric.show(row.get(metric.name)) for row in systems]
-        if metric.name == "accuracy":
+        if metric.name in MAIN_METRICS:
             heading += "\n(95% interval)"
-            cells = [cell + _interval(row) for cell, row in zip(cells, systems, strict=True)]
+            cells = [cell + _interval(row[metric.interval_key]) for cell, row in zip(cells, systems, strict=True)]
         columns[heading] = cells
     columns |= {
         "s per\nquestion": [in_seconds(row["seconds_per_question"]) for row in systems],
@@ -119,8 +119,8 @@ def _print_table(
     console.print(make_table(header, fitted, title, caption=caption, named=named, no_wrap=True))
 
 
-def _interval(row: dict) -> str:
-    return " ({:.1f}–{:.1f})".format(*(100 * bound for bound in row["interval"])) if row["interval"] else ""
+def _interval(bounds: list[float] | None) -> str:
+    return " ({:.1f}–{:.1f})".format(*(100 * bound for bound in bounds)) if bounds else ""
 
 
 def _count(number: int | None) -> str:
@@ -158,12 +158,12 @@ def write_systems(result: dict, output_path: str | Path) -> list[Path]:
 def _systems_table(result: dict) -> pd.DataFrame:
     """Make one row a system; numbers have six decimals, and cells without a value are empty."""
     kinds, records = types_of(result["systems"]), []
+    intervals = {metric.interval_key: metric.name for metric in METRICS.values()}
     for row in result["systems"]:
         flat = {}
         for key, value in row.items():
-            if key in ("interval", "vqa_interval"):
-                prefix = "accuracy" if key == "interval" else "vqa_accuracy"
-                flat[f"{prefix}_low"], flat[f"{prefix}_high"] = value or (None, None)
+            if key in intervals:
+                flat[f"{intervals[key]}_low"], flat[f"{intervals[key]}_high"] = value or (None, None)
             elif key != "by_question_type":
                 flat[key] = value
         for kind in kinds:

@@ -22,20 +22,21 @@ _VERBOSITY = "TRANSFORMERS_VERBOSITY"
 _GIVEN = os.environ.get(_VERBOSITY)
 """The user's own wish, which goes before ours."""
 
-_SCRIPTS = {
+COMMANDS = {
     "finetune": "accelerate launch finetune.py",
     "infer": "python inference.py",
     "caption": "python caption.py",
     "generate": "python generate_vqa.py",
     "exchange": "python exchange.py",
 }
+"""Command → how its script is called, in the order of the help."""
 
 
 def called(command: str) -> str:
     """Return how the user runs `command`: as `blip2vqa COMMAND` if this process was, else by the script of the same purpose."""
     program = Path(sys.argv[0])
     by_name = program.name == "blip2vqa" or program.parts[-2:] == ("blip2vqa", "__main__.py")
-    return f"blip2vqa {command}" if by_name else _SCRIPTS[command]
+    return f"blip2vqa {command}" if by_name else COMMANDS[command]
 
 
 def command_line(command: str) -> str:

@@ -73,6 +73,7 @@ def test_base_and_adapter_by_hub_id(tuned, tiny_opt, drawn, tmp_path):
         done = run(*command, "--output_path", results, **network)
         assert done.returncode == 0, done.stderr
         assert any("/tiny-base/" in path and path.endswith("/model.safetensors") for path in server.requests)
+        assert "someone/tiny-base: its weights are downloaded" in done.stderr
         wrong = run(*command, "--lora_revision", "v9", "--output_path", tmp_path / "w.csv", **network)
         absent = run(*command[:-1], "someone/nothing", "--output_path", tmp_path / "w.csv", **network)
     for failed in (wrong, absent):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from blip2vqa import __main__, __version__
-from blip2vqa.cli import COMMANDS
+from blip2vqa.utils.console import COMMANDS
 from helpers.launching import run_script
 from helpers.paths import ROOT
 

@@ -82,6 +82,13 @@ def test_vqa_accuracy_has_its_own_interval():
     assert low < row["vqa_accuracy"] < high and row["accuracy"] == 0.5
 
 
+def test_a_metric_has_an_interval_without_being_named():
+    examples = [example(row, str(row), ["yellow"]) for row in range(10)]
+    row = compare(examples, [run("x", ["yellow"] * 5 + ["yelow"] * 5)], resamples=200)["systems"][0]
+    low, high = row["anls_interval"]
+    assert low < row["anls"] < high < 1
+
+
 def test_a_table_without_answers_is_compared_all_the_same():
     examples = [example(row, str(row), ()) for row in range(3)]
     result = json.loads(json.dumps(compare(examples, [run("x", ["a", "b", ""]), run("y", ["b", "B", ""])])))

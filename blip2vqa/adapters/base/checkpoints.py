@@ -14,20 +14,18 @@ import bitsandbytes.functional as bnb
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, LlamaForCausalLM, OPTForCausalLM, T5ForConditionalGeneration, utils
+from transformers import AutoConfig, utils
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from blip2vqa.adapters.validation.safe_weights import TYPES
 from blip2vqa.features.key import raw_bytes
-from blip2vqa.models.families import family_of
+from blip2vqa.models.families import family_of, language_models
 from blip2vqa.models.family import Family
 from blip2vqa.models.loading import first_line, reach, stored_quantization
 from blip2vqa.utils.errors import InputError, raise_all
 
-TEXT_MODELS = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration, "llama": LlamaForCausalLM}
-"""Language models that stand alone, by their configuration's `model_type`."""
 _DTYPES = {name: getattr(torch, kind) for name, (kind, _) in TYPES.items()}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 MAPPED_BYTES = 256 * 2**20
@@ -168,7 +166,7 @@ def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoi
     """
     base_model_id = str(base_model_id)
     config = reach(AutoConfig.from_pretrained, base_model_id, revision)
-    family = None if config.model_type in TEXT_MODELS else family_of(config)
+    family = None if config.model_type in language_models() else family_of(config)
     files = reach(_weight_files, base_model_id, revision)
     with torch.device("meta"):
         model = upstream_class(config)(config)
@@ -189,8 +187,9 @@ def open_checkpoint(base_model_id: str, revision: str | None = None) -> Checkpoi
 
 def upstream_class(config) -> type:
     """Find the class of transformers that a base of this configuration is loaded with; our own where there is none."""
-    if config.model_type in TEXT_MODELS:
-        return TEXT_MODELS[config.model_type]
+    alone = language_models().get(config.model_type)
+    if alone:
+        return alone
     ours = family_of(config).model_class
     theirs = (cls for cls in ours.__mro__ if cls.__module__.startswith("transformers.models."))
     return next(theirs, ours)

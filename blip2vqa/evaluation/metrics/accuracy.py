@@ -14,5 +14,13 @@ def compute(rows: Sequence[Row]) -> Result:
 
 
 METRIC = Metric(
-    "accuracy", "accuracy", 10, Needs.ANSWERS, compute, is_share=True, card_title="Exact match", by_question_type=True
+    "accuracy",
+    "accuracy",
+    10,
+    Needs.ANSWERS,
+    compute,
+    is_share=True,
+    card_title="Exact match",
+    by_question_type=True,
+    interval="interval",
 )

@@ -23,5 +23,5 @@ def compute(rows: Sequence[Row]) -> Result:
 
 
 METRIC = Metric(
-    "vqa_accuracy", "VQA accuracy", 20, Needs.ANNOTATORS, compute, is_share=True, by_question_type=True
+    "vqa_accuracy", "VQA accuracy", 20, Needs.ANNOTATORS, compute, is_share=True, by_question_type=True, interval="vqa_interval"
 )  # fmt: skip

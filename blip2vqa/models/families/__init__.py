@@ -33,6 +33,12 @@ def _import_modules() -> None:
         importlib.import_module(f"{__name__}.{module.name}")
 
 
+def language_models() -> dict[str, type]:
+    """Return the classes of the language models that families have and that can stand alone, by their `model_type`."""
+    classes = [family.language_class for family in families().values() if family.language_class]
+    return {found.config_class.model_type: found for found in classes}
+
+
 def family_of(config) -> Family:
     """Return the family of a model's configuration. Raises `InputError` naming the known ones."""
     known = families().values()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
+from transformers import Blip2ForConditionalGeneration, Blip2Processor, OPTForCausalLM, T5ForConditionalGeneration
 from transformers.modeling_outputs import CausalLMOutput
 
 from blip2vqa.models import layer_names
@@ -188,6 +188,7 @@ class Blip2Opt(Blip2Family):
 
     name = "BLIP-2 with OPT"
     kind = "opt"
+    language_class = OPTForCausalLM
     language_roles = layer_names.OPT
 
 
@@ -195,6 +196,7 @@ class WithT5:
     """What T5 or FLAN-T5 as the language model makes of a family; mixed in before it."""
 
     kind = "t5"
+    language_class = T5ForConditionalGeneration
     language_roles = layer_names.T5
     seq2seq = True
     float16 = False  # T5's activations overflow it: huggingface/transformers#9295

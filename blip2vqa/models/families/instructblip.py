@@ -9,6 +9,7 @@ from transformers import (
     AutoTokenizer,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
+    LlamaForCausalLM,
     PreTrainedTokenizerBase,
 )
 
@@ -109,6 +110,7 @@ class InstructBlipLlama(InstructBlipFamily):
 
     name = "InstructBLIP with LLaMA"
     kind = "llama"
+    language_class = LlamaForCausalLM
     language_roles = layer_names.LLAMA
 
     def encoder_options(self, processor, config) -> dict:
