@@ -6,6 +6,7 @@ from pathlib import Path
 from blip2vqa.config.base import ServedBaseArguments
 from blip2vqa.config.common import check_prompt
 from blip2vqa.config.fields import option
+from blip2vqa.data.journal import partial_path
 
 
 @dataclass
@@ -39,7 +40,8 @@ class CaptionArguments(ServedBaseArguments):
             problems.append("--images: missing; name the pictures to caption")
         problems += check_prompt(self.prompt, of_questions=False)
         for flag, path in (("output_path", self.output_path), ("compare", self.compare)):
-            if path and Path(path).exists() and not self.overwrite:
+            unfinished = partial_path(self.output_path).exists()
+            if path and Path(path).exists() and not self.overwrite and not unfinished:
                 problems.append(f"--{flag} {path}: is already there; name another, or --overwrite it")
         if self.compare and Path(self.compare).resolve() == Path(self.output_path).resolve():
             problems.append(f"--compare {self.compare}: is the --output_path, too; name another file")

@@ -104,17 +104,18 @@ def _run_key(args: InferenceArguments, job: Job) -> dict:
         "base_model": job.spec.base_model_id,
         "base_revision": job.spec.revision,
         "adapters": {ref.name: adapter.digest for ref, adapter in job.spec.adapters.items()},
-        "images": _hash("".join(example.digest for example in job.examples)),
+        "images": hash_text("".join(example.digest for example in job.examples)),
         "prompts": {ref.name: request.text.prompt for ref, request in job.requests.items()},
         "decoding": {ref.name: asdict(request.decoding) for ref, request in job.requests.items()},
         "answers": {ref.name: list(request.tree.answers) for ref, request in job.requests.items() if request.tree},
-        "routes": _hash("\n".join(job.ref_for(example).name for example in job.examples)) if job.routed else None,
+        "routes": hash_text("\n".join(job.ref_for(example).name for example in job.examples)) if job.routed else None,
         "dtype": args.dtype,
         "quantization": args.quantization,
     }
 
 
-def _hash(text: str) -> str:
+def hash_text(text: str) -> str:
+    """Compute the SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
