@@ -1,6 +1,8 @@
 """How a script is called, how it ends, and what it prints."""
 
+import errno
 import logging
+import os
 import sys
 import warnings
 
@@ -78,3 +80,33 @@ def test_a_script_at_log_level_error_prints_errors_alone(drawn, tiny_opt, tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     warned = run_process(*argv, "--output_dir", tmp_path / "again")
     assert "WARNING " in warned.stderr and "\r" not in warned.stderr
+
+
+def test_a_failure_of_the_disk_is_one_line(capsys):
+    def main():
+        raise OSError(errno.ENOSPC, "No space left on device", "out/a.csv")
+
+    with pytest.raises(SystemExit) as ended:
+        run_script(main, "the same command goes on")
+    assert ended.value.code == 1
+    said = "error: out/a.csv: No space left on device; files that were finished are kept; the same command goes on\n"
+    assert capsys.readouterr().err == said
+
+
+def test_an_output_that_cannot_be_written_is_one_line(capsys, monkeypatch):
+    with open(os.devnull, "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+
+        def full():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(sys, "stdout", type("Full", (), {"flush": staticmethod(full), "fileno": file.fileno})())
+        with pytest.raises(SystemExit) as ended:
+            run_script(lambda: None)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: the output: No space left on device; ")
+
+
+def test_other_failures_keep_their_traceback():
+    with pytest.raises(KeyError):
+        run_script(lambda: {}["absent"])
