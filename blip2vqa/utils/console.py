@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.terminal import guard_terminal, one_line
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAIN_FIRST = 3.0
@@ -52,14 +53,14 @@ def named(command: str) -> str:
 def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:
     """Run a script's `main` and exit with its code. `go_on` tells what to do after Ctrl-C."""
     is_main = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
+    guard_terminal(logging.WARNING if is_main else logging.ERROR)
     quiet_libraries()
     try:
         main()
     except InputError as error:
         if is_main:
             for problem in error.problems:
-                print(f"error: {problem}", file=sys.stderr)
+                print(f"error: {one_line(problem)}", file=sys.stderr)
         else:
             time.sleep(MAIN_FIRST)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Writes output files whole or not at all: under a temporary name in the same folder, which is then renamed."""
+"""Writes output files whole or not at all, under a temporary name that is then renamed; tells files from pipes."""
 
 import json
 import os
@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+
+def is_endless(path: str | Path) -> bool:
+    """Whether a path is that of a named pipe, a socket or a device: reading it may wait for ever, or have no end."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
