@@ -7,7 +7,8 @@ from typing import ClassVar
 import yaml
 
 from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.strict_json import check_tree, read_json, read_limited, shown
+from blip2vqa.utils.files import read_limited
+from blip2vqa.utils.strict_json import check_tree, read_json, shown
 
 ENDINGS = (".json", ".yaml", ".yml")
 MAX_BYTES = 1 << 18

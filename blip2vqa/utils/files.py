@@ -14,6 +14,17 @@ def is_endless(path: str | Path) -> bool:
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
+def read_limited(path: str | Path, max_bytes: int) -> bytes:
+    """Read a file that is no larger than this. Raises `OSError`, and `ValueError` for another, and for a pipe or a device."""
+    if is_endless(path):
+        raise ValueError("a pipe, a socket or a device, not a file")
+    with open(path, "rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"larger than {max_bytes:,} bytes")
+    return data
+
+
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
     """Write `data` to `path`, making its folder if need be.
 

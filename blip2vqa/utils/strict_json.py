@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from blip2vqa.utils.files import is_endless
+from blip2vqa.utils.files import read_limited
 from blip2vqa.utils.terminal import half_pair
 
 MAX_DEPTH = 16
@@ -18,17 +18,6 @@ MAX_BYTES = 64 << 20
 def read_json(path: str | Path, finite: bool = True, max_bytes: int = MAX_BYTES) -> object:
     """Read a JSON file, with or without a byte order mark. Raises `OSError`, and `ValueError` as `parse_json` does."""
     return parse_json(read_limited(path, max_bytes).removeprefix(b"\xef\xbb\xbf"), finite)
-
-
-def read_limited(path: str | Path, max_bytes: int) -> bytes:
-    """Read a file that is no larger than this. Raises `OSError`, and `ValueError` for another, and for a pipe or a device."""
-    if is_endless(path):
-        raise ValueError("a pipe, a socket or a device, not a file")
-    with open(path, "rb") as file:
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise ValueError(f"larger than {max_bytes:,} bytes")
-    return data
 
 
 def parse_json(data: bytes, finite: bool = True) -> object:
