@@ -3,6 +3,7 @@
 Exit code 0: done; 1: failed on the way; 2: wrong input, with a line for each problem.
 """
 
+import errno
 import logging
 import os
 import shlex
@@ -63,6 +64,12 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
                 print(f"error: {one_line(problem)}", file=sys.stderr)
         else:
             time.sleep(MAIN_FIRST)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        if is_main:
+            print(f"error: {one_line(error.filename)}: the name is too long for a file", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         if is_main:
