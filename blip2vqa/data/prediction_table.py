@@ -159,14 +159,35 @@ def _read_journal(path: Path) -> tuple[dict | None, list[dict], int]:
     """Read header, results and length in bytes of a journal's whole lines; no header when there is nothing to go on from."""
     if not path.exists():
         return None, [], 0
+    if not path.is_file():
+        raise InputError(f"{path}: is no file; remove it, or name another --output_path")
     data = path.read_bytes()
     size = data.rfind(b"\n") + 1  # a line is whole when its end is there
     try:
         lines = [json.loads(line) for line in data[:size].splitlines()]
         header, entries = (lines[0], lines[1:]) if lines else (None, [])
-        ours = header is None or {"run", "overwrite"} <= header.keys()
-        if not ours or not all({"row", "answer", "confidence", "status"} <= entry.keys() for entry in entries):
+        if not (header is None or _is_header(header)) or not all(map(_is_entry, entries)):
             raise ValueError("not a journal of predictions")
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); remove it, or start anew with --overwrite") from error
     return header, entries, size
+
+
+def _is_header(header: object) -> bool:
+    return (
+        isinstance(header, dict) and isinstance(header.get("run"), dict) and isinstance(header.get("overwrite"), bool)
+    )
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether an entry has what `PredictionsTable.add` writes."""
+    if not isinstance(entry, dict):
+        return False
+    texts = [entry.get("answer"), entry.get("status"), entry.get("adapter", "")]
+    row, confidence, ranked = entry.get("row"), entry.get("confidence", ""), entry.get("ranked", [])
+    return (
+        all(isinstance(text, str) for text in texts)
+        and type(row) is int
+        and (confidence is None or type(confidence) in (int, float))
+        and isinstance(ranked, list)
+    )

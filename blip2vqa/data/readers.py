@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,7 +123,7 @@ def read_csv(path: Path) -> RawTable:
             for mark in ",;\t"
         }
         delimiter = max(headers, key=lambda mark: (len(set(headers[mark]) & set(KNOWN_COLUMNS)), len(headers[mark])))
-        _refuse_many(path, headers[delimiter], max(body.count("\n"), body.count("\r")))
+        check_size(path, headers[delimiter], max(body.count("\n"), body.count("\r")))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             # The header is read as a row: pandas then counts rows as a spreadsheet does, and cells by the header's.
@@ -157,7 +157,7 @@ def to_csv(table: pd.DataFrame) -> str:
 
 def read_json(path: Path, annotations_path: Path | None = None) -> RawTable:
     """Read a list of objects, or the official VQA questions file (with its annotations)."""
-    data = _parse_json(path)
+    data = parse_document(path)
     if isinstance(data, dict) and isinstance(data.get("questions"), list):
         return _read_vqa(path, data, annotations_path)
     if annotations_path is not None:
@@ -194,7 +194,8 @@ def as_text(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _parse_json(path: Path) -> object:
+def parse_document(path: Path) -> object:
+    """Parse a JSON file of any encoding that `read_text` knows; numbers come as the texts that they are written as."""
     try:
         return JSON_DECODER.decode(read_text(path).strip())
     except json.JSONDecodeError as error:
@@ -205,7 +206,7 @@ def _parse_json(path: Path) -> object:
 
 def _from_records(path: Path, records: list[dict], rows: Iterable[int]) -> RawTable:
     keys = list(dict.fromkeys(key for record in records for key in record))
-    _refuse_many(path, keys, len(records))
+    check_size(path, keys, len(records))
     names = clean_names(keys)
     _refuse_duplicates(path, names)
     cells = {name: [record.get(key) for record in records] for name, key in zip(names, keys, strict=True)}
@@ -216,7 +217,8 @@ def _from_records(path: Path, records: list[dict], rows: Iterable[int]) -> RawTa
     return RawTable(frame, cells.get("answers"))
 
 
-def _refuse_many(path: Path, names: list[str], rows: int) -> None:
+def check_size(path: Path | str, names: Sequence[str], rows: int) -> None:
+    """Raise `InputError` for more columns, or more cells, than are read."""
     if len(names) > MAX_COLUMNS:
         raise InputError(
             f"{path}: {len(names):,} columns; at most {MAX_COLUMNS:,} are read: the same columns are expected in all rows"
@@ -257,7 +259,7 @@ def _read_vqa(path: Path, data: dict, annotations_path: Path | None) -> RawTable
     if annotations_path is None:
         return RawTable(frame)
 
-    annotations = _parse_json(annotations_path)
+    annotations = parse_document(annotations_path)
     try:
         by_id = {str(item["question_id"]): item for item in annotations["annotations"]}
         found = [by_id.get(id, {"answers": []}) for id in ids]

@@ -10,17 +10,20 @@ from blip2vqa.utils.terminal import half_pair
 
 MAX_DEPTH = 16
 MAX_KEYS = 100_000
-"""In one document, all objects together; the header of an adapter's weights has some thousands."""
-MAX_BYTES = 64 << 20
-"""Of a file that a user's own runs have written, such as scores; those of strangers have narrower limits."""
+"""In one document of a stranger, all objects together; the header of an adapter's weights has some thousands."""
+MAX_BYTES = 256 << 20
+"""Of a file that the user's own runs have written; a split of a million images has half of it."""
 
 
 def read_json(path: str | Path, finite: bool = True, max_bytes: int = MAX_BYTES) -> object:
-    """Read a JSON file, with or without a byte order mark. Raises `OSError`, and `ValueError` as `parse_json` does."""
-    return parse_json(read_limited(path, max_bytes).removeprefix(b"\xef\xbb\xbf"), finite)
+    """Read a JSON file of at most `max_bytes`, with or without a byte order mark, with any number of keys.
+
+    Raises `OSError`, and `ValueError` as `parse_json` does.
+    """
+    return parse_json(read_limited(path, max_bytes).removeprefix(b"\xef\xbb\xbf"), finite, max_keys=max_bytes)
 
 
-def parse_json(data: bytes, finite: bool = True) -> object:
+def parse_json(data: bytes, finite: bool = True, max_keys: int = MAX_KEYS) -> object:
     """Parse `data` as JSON and return its value. Raises `ValueError`, with the reason in one line, for what is not plain JSON.
 
     `finite`: whether NaN and infinity are refused, which Python's own writer writes although JSON has none.
@@ -31,8 +34,8 @@ def parse_json(data: bytes, finite: bool = True) -> object:
         nonlocal keys
         found = dict(pairs)
         keys += len(pairs)
-        if keys > MAX_KEYS:
-            raise ValueError(f"more than {MAX_KEYS:,} keys")
+        if keys > max_keys:
+            raise ValueError(f"more than {max_keys:,} keys")
         if len(found) < len(pairs):
             key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
             raise ValueError(f"the key {shown(key)} stands there twice")
