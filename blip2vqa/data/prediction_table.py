@@ -12,6 +12,7 @@ import pandas as pd
 from blip2vqa.data.readers import to_csv
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import write_text_atomic
+from blip2vqa.utils.terminal import half_pair
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +189,7 @@ def _is_entry(entry: object) -> bool:
     return (
         all(isinstance(text, str) for text in texts)
         and type(row) is int
-        and (confidence is None or type(confidence) in (int, float))
+        and (confidence is None or (type(confidence) in (int, float) and 0 <= confidence < 2))
         and isinstance(ranked, list)
+        and not half_pair(json.dumps(entry, ensure_ascii=False))
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.terminal import half_pair
 
 if TYPE_CHECKING:
     import datasets
@@ -218,7 +219,11 @@ def _from_records(path: Path, records: list[dict], rows: Iterable[int]) -> RawTa
 
 
 def check_size(path: Path | str, names: Sequence[str], rows: int) -> None:
-    """Raise `InputError` for more columns, or more cells, than are read."""
+    """Raise `InputError` for more columns, or more cells, than are read, and for names that are no text."""
+    if broken := [name for name in names if half_pair(str(name))]:
+        raise InputError(
+            f"{path}: column {', '.join(broken)}: half of a surrogate pair, which is no character; mend it"
+        )
     if len(names) > MAX_COLUMNS:
         raise InputError(
             f"{path}: {len(names):,} columns; at most {MAX_COLUMNS:,} are read: the same columns are expected in all rows"
@@ -265,7 +270,7 @@ def _read_vqa(path: Path, data: dict, annotations_path: Path | None) -> RawTable
         found = [by_id.get(id, {"answers": []}) for id in ids]
         answers = [[as_text(answer["answer"]) for answer in item["answers"]] for item in found]
         for column, key in VQA_COLUMNS.items():
-            frame[column] = [as_text(item.get(key)) for item in found]
+            frame[column] = pd.Series([as_text(item.get(key)) for item in found], frame.index, dtype=object)
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{annotations_path}: not an official VQA annotations file ({reason})") from error

@@ -93,10 +93,11 @@ def _half_pairs(raw: RawTable, path: str) -> list[str]:
         columns["answers"] = [as_text(given) for given in raw.answers]
     problems = []
     for name, cells in columns.items():
-        if half_pair(name) or half_pair("".join(cells)):
-            rows = [row for row, cell in zip(raw.frame.index, cells, strict=True) if half_pair(cell)]
-            where = f"{name_rows(rows)}, column {name}" if rows else f"column {name}"
-            problems.append(f"{path}: {where}: half of a surrogate pair, which is no character; mend or delete it")
+        if half_pair("".join(cells)):
+            rows = name_rows(row for row, cell in zip(raw.frame.index, cells, strict=True) if half_pair(cell))
+            problems.append(
+                f"{path}: {rows}, column {name}: half of a surrogate pair, which is no character; mend or delete it"
+            )
     return problems
 
 

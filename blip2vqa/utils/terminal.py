@@ -5,6 +5,8 @@ import re
 import sys
 import warnings
 
+LONGEST = 4000
+"""Characters of a line; a stranger's column name may have millions."""
 _UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb"
 """Control characters, those that turn the direction of writing, line ends of Unicode, and halves of surrogate pairs."""
 _ESCAPED = re.compile(f"[{_UNSEEN}]")
@@ -15,8 +17,12 @@ _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
 def one_line(text: object) -> str:
-    """Write a text in one line that does nothing to a terminal: what is not seen becomes an escape, such as \\x1b."""
-    return _ESCAPED.sub(lambda match: _escape(match[0]), str(text))
+    """Write a text in one line that does nothing to a terminal: what is not seen becomes an escape, such as \\x1b.
+
+    What is longer than `LONGEST` is cut off.
+    """
+    line = _ESCAPED.sub(lambda match: _escape(match[0]), str(text)[: LONGEST + 1])
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 2]} …"
 
 
 def some_lines(text: object) -> str:
