@@ -103,7 +103,7 @@ def _half_pairs(raw: RawTable, path: str) -> list[str]:
 
 def _read_by_format(path: str, annotations_path: str | None) -> RawTable:
     file = Path(path)
-    suffix = (file.with_suffix("") if file.suffix == ".gz" else file).suffix.lower()
+    suffix = (file.with_suffix("") if file.suffix.lower() == ".gz" else file).suffix.lower()
     if annotations_path is not None and suffix != ".json":
         raise InputError(
             f"annotations_path {annotations_path}: only goes with official VQA questions .json, not {path}"

@@ -19,8 +19,9 @@ def read_limited(path: str | Path, max_bytes: int) -> bytes:
     if is_endless(path):
         raise ValueError("a pipe, a socket or a device, not a file")
     with open(path, "rb") as file:
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(max_bytes + 1) if size <= max_bytes else b""
+    if max(size, len(data)) > max_bytes:
         raise ValueError(f"larger than {max_bytes:,} bytes")
     return data
 
