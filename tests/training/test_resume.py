@@ -90,7 +90,7 @@ def test_a_damaged_file_of_a_stopped_run_is_named(damaged, content, tiny_opt, dr
     copy = state.parent.with_name("checkpoint-12 (copy)") / state.name
     for path in (state, copy, tmp_path / "run" / damaged):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
+        path.write_text(json.dumps(run.resolved) if path.name == "run.json" else "{}")
     assert checkpoint_to_resume(run, None) == str(state.parent)
     (tmp_path / "run" / damaged).write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=f"{damaged}: .*begin anew"):
