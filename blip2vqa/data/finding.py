@@ -74,7 +74,7 @@ class ImageIndex:
         """
         _check_name(name)
         absolute = _is_absolute(name)
-        if not absolute and (path := self.at(name) or self.at(f"{name[:2]}/{name}")):
+        if not absolute and (path := self.at(name) or (not name.startswith("..") and self.at(f"{name[:2]}/{name}"))):
             return path
         if absolute and os.path.lexists(name) and not Path(name).resolve().is_relative_to(self._real_root):
             raise BadImage("absolute path of a file outside the image folder: give names relative to that folder")
