@@ -8,6 +8,7 @@ from blip2vqa.config.parser import parse
 from blip2vqa.utils.console import called
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.strict_json import shown
+from blip2vqa.utils.terminal import half_pair
 
 _FILES = ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score", "systems", "answers")
 # A table of another name may be a data set of the Hub, and `answers` may be a word.
@@ -16,6 +17,11 @@ _FOLDERS = {
     **dict.fromkeys(("base_model_id", "base", "tuned", "target"), "base model"),
     **dict.fromkeys(("lora_model_path", "start_from", "adapter", "adapters", "first", "second", "direct"), "adapter"),
 }
+
+
+_WRITTEN = ("output_path", "output_dir", "output", "compare", "plot", "json_output", "preview")
+_LONGEST = 200
+"""Bytes of the name of what is written: to it come endings and the number of the process, and file systems take 255."""
 
 
 def described(command: str, text: str) -> str:
@@ -50,10 +56,24 @@ def check_paths(parts: Sequence) -> None:
 
     Found here, it takes no second; later, it would have to wait for the import of torch.
     """
+    raise_all([problem for part in parts for problem in _no_names(part)])
     missing = [problem for part in parts for problem in _missing(part)]
     if missing:
         others = [problem for part in parts for problem in part.check()]
         raise_all([*dict.fromkeys(others + missing)])  # some parts check a path themselves
+
+
+def _no_names(part) -> list[str]:
+    """Name texts that no file can hold, and names of outputs that no file can bear."""
+    problems = []
+    for name, value in vars(part).items():
+        for text in filter(lambda text: isinstance(text, str), value if isinstance(value, list) else [value]):
+            # Pictures are only read, whatever they are called.
+            if "\0" in text or (half_pair(text) and name != "images"):
+                problems.append(f"--{name} {text}: is no text in UTF-8; give another, or rename the file or folder")
+            elif name in _WRITTEN and len(Path(text).name.encode()) > _LONGEST:
+                problems.append(f"--{name} {text}: its name is too long; give one of at most {_LONGEST} bytes")
+    return problems
 
 
 def _missing(part) -> list[str]:

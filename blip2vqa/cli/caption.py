@@ -12,6 +12,7 @@ used are named in their rows.
 from blip2vqa.cli.arguments import parse_arguments
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
+from blip2vqa.utils.terminal import one_line
 
 GO_ON = "run the same command again"
 NEEDS = "--images PICTURES/ --output_path CAPTIONS.csv --styles concise=ADAPTER"
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     if done is None:
         return  # the main process has said it
     for image, style, caption in done["shown"]:
-        print(f"{image}  {style}: {caption}")
+        print(one_line(f"{image}  {style}: {caption}"))
     if done["more"]:
         print(f"… and {done['more']:,} more images")
     print(

@@ -15,6 +15,7 @@ from blip2vqa.cli.arguments import check_paths, described
 from blip2vqa.exchange.commands import COMMANDS, overview
 from blip2vqa.utils.console import called
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.terminal import some_lines
 from blip2vqa.utils.version import __version__
 
 GO_ON = "run the same command again"
@@ -44,7 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         # A score may be NaN, which JSON has not.
         result = json.loads(json.dumps(result, default=str), parse_constant=lambda name: None)
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        text = json.dumps(result, indent=2, ensure_ascii=False)
+        print(text if text == some_lines(text) else json.dumps(result, indent=2))
     else:
         command.show(result)
     if code := command.exit_code(result):

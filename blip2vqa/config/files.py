@@ -7,9 +7,12 @@ from typing import ClassVar
 import yaml
 
 from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.strict_json import parse_json, shown
+from blip2vqa.utils.files import read_limited
+from blip2vqa.utils.strict_json import check_tree, read_json, shown
 
 ENDINGS = (".json", ".yaml", ".yml")
+MAX_BYTES = 1 << 18
+"""Of a configuration file; a list of a thousand systems is smaller."""
 
 
 def is_config_file(name: str) -> bool:
@@ -24,8 +27,11 @@ def read_file(path: str | Path, what: str) -> object:
     """
     kind = "YAML" if str(path).lower().endswith((".yaml", ".yml")) else "JSON"
     try:
-        data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
-        return yaml.load(data.decode("utf-8"), _Loader) if kind == "YAML" else parse_json(data, finite=False)
+        if kind == "JSON":
+            return read_json(path, finite=False, max_bytes=MAX_BYTES)
+        value = yaml.load(read_limited(path, MAX_BYTES).decode("utf-8-sig"), _Loader)
+        check_tree(value)
+        return value
     except FileNotFoundError as error:
         raise InputError(f"{what} {path}: no such file") from error
     except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
@@ -61,12 +67,13 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: ClassVar[dict] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
+        seen = set()
+        for key in (self.construct_object(key, deep=True) for key, _ in node.value):
             if not isinstance(key, str):
                 raise ValueError(f"the key {shown(key)} is no text")
-            if key in keys[:number]:
+            if key in seen:
                 raise ValueError(f"the key {shown(key)} stands there twice")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

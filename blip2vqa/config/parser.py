@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from argparse import Action
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -49,6 +50,10 @@ class Parser(HfArgumentParser):
         """Make the dataclasses of what was parsed. Raises `InputError` for what they refuse themselves."""
         set_log_level(namespace.log_level)
         values = vars(namespace)
+        endless = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+        raise_all(
+            [f"--{name}: {values[name]} is no number that can be computed with; give another" for name in endless]
+        )
         try:
             return tuple(
                 cls(**{one.name: values[one.name] for one in fields(cls) if one.init}) for cls in self.dataclass_types

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from blip2vqa.data.downloading import ADDRESS, download
 from blip2vqa.data.images import BadImage, ImageSource, check_images, picture_extensions
 from blip2vqa.utils.progress import show_progress
+from blip2vqa.utils.terminal import name_on_disk, readable_name
 
 MAX_SHOWN = 200  # characters of a place in a message; a data: address may have millions
 AT_ONCE = 8  # downloads
@@ -63,7 +64,8 @@ def gather_images(
         for path in paths:
             if (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
-                found[str(path)] = ImageSource(str(path), path=path)
+                name = readable_name(str(path))
+                found[name] = ImageSource(name, path=path)
 
     def fetch(item: tuple[str, str]) -> tuple[str, bytes | BadImage]:
         return item[0], download(item[1], allow_private, seconds, max_bytes)
@@ -81,8 +83,8 @@ def gather_images(
 
 
 def shown_place(place: str) -> str:
-    """Write a place for a message: without credentials, and shortened where it is very long."""
-    place = _CREDENTIALS.sub(r"\1", place)
+    """Write a place for a message: without credentials, in UTF-8, and shortened where it is very long."""
+    place = _CREDENTIALS.sub(r"\1", readable_name(place))
     return place if ADDRESS.match(place) or len(place) <= MAX_SHOWN else place[:MAX_SHOWN] + "…"
 
 
@@ -91,6 +93,8 @@ def _files_at(place: str) -> tuple[list[Path], dict[str, str]]:
 
     Raises BadImage when there is nothing that could be a picture.
     """
+    if not os.path.lexists(place) and os.path.lexists(on_disk := name_on_disk(place)):
+        place = on_disk
     if os.path.isfile(place):
         return [Path(place)], {}
     if os.path.isdir(place):
@@ -130,4 +134,6 @@ def _pictures_below(folder: Path) -> tuple[list[Path], dict[str, str]]:
         paths += [path for path in found if os.path.isfile(path) or not os.path.exists(path)]  # links to nothing, too
     if not paths and not unread:
         raise BadImage("no picture in this folder of a format that is read here")
-    return sorted(paths), {str(Path(error.filename)): f"cannot be read: {error.strerror}" for error in unread}
+    return sorted(paths), {
+        readable_name(str(Path(error.filename))): f"cannot be read: {error.strerror}" for error in unread
+    }

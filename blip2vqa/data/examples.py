@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
-from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
+from blip2vqa.data.finding import ImageIndex
+from blip2vqa.data.images import BadImage, ImageSource, check_images
 from blip2vqa.data.readers import name_rows, to_csv
 from blip2vqa.data.tables import Table, load_table, most_common
 from blip2vqa.utils.errors import InputError, raise_all
@@ -93,7 +94,7 @@ def check_examples(
     elif in_folder and image_dir is None and table is not None:
         problems.append(f"image_dir is not given, and {path} holds no pictures itself; give the folder of the pictures")
     elif table is not None:
-        pictures, bad_rows = _check_pictures(table, image_dir, progress)
+        pictures, bad_rows = _check_pictures(table, path, image_dir, progress)
         good = len({picture[0].name for picture in pictures if picture})
         problems += _report(path, bad_rows, good, on_bad_image, bad_images_path)
     if table is not None and question_type_column not in (None, *table.frame):
@@ -140,7 +141,7 @@ def load_questions(
 
 
 def _check_pictures(
-    table: Table, image_dir: str | None, progress: bool
+    table: Table, path: str, image_dir: str | None, progress: bool
 ) -> tuple[list[tuple[ImageSource, str] | None], list[BadRow]]:
     """Find the picture of each row, with its digest, and decode each once; None, and a bad row, where it cannot be used."""
     bad: dict[str, str] = {}  # reasons, by key
@@ -155,6 +156,7 @@ def _check_pictures(
                 sources[key] = ImageSource(key, path=index.find(key))
             except BadImage as error:
                 bad[key] = error.reason
+        index.report(path)
     digests, undecodable = check_images(sources.values(), progress=progress)
     bad |= undecodable
     rows = zip(table.frame.index.tolist(), names, keys, strict=True)

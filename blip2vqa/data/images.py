@@ -1,20 +1,19 @@
-"""Finds pictures by name inside one folder, opens them safely, and checks each once before a model sees it."""
+"""Opens pictures safely, and checks each once before a model sees it."""
 
 import contextlib
 import hashlib
 import io
-import os
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from multiprocessing.pool import ThreadPool
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from blip2vqa.utils.files import read_limited
 from blip2vqa.utils.progress import show_progress
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 # Pictures alone: PIL would also open EPS by calling Ghostscript, and a dozen formats nobody keeps photographs in.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
 MAX_PIXELS = 100_000_000  # width times height; more is taken for a decompression bomb
+MAX_BYTES = 500_000_000
 MIN_IMAGES_FOR_BAR = 200
 
 
@@ -58,71 +58,14 @@ class ImageSource:
                 return image["bytes"]
             path = Path(image["path"])
         try:
-            return path.read_bytes()
+            return read_limited(path, MAX_BYTES)
+        except ValueError as error:
+            raise BadImage(str(error)) from error
         except OSError as error:
             raise BadImage(f"cannot be read: {error.strerror or error}") from error
 
 
-class ImageIndex:
-    """Finds pictures by the names a table gives them, inside `image_dir` and nowhere else."""
-
-    def __init__(self, image_dir: str | Path):
-        self.root = Path(image_dir)
-        self._real_root = self.root.resolve()
-
-    def find(self, name: str) -> Path:
-        """Find the file meant by `name`.
-
-        It is `image_dir/name`, else `image_dir/<first two characters>/name` (the layout of Amazon Berkeley Objects),
-        else the one file of that name anywhere below `image_dir`; for the last, the extension may be left out and
-        leading folders may be given. Raises BadImage when it is not found, ambiguous, or outside `image_dir`.
-        """
-        parts = PurePosixPath(name).parts
-        if not parts or "\0" in name:
-            raise BadImage("not a file name")
-        windows = PureWindowsPath(name)
-        if name.startswith("/") or windows.drive or windows.root:
-            raise BadImage("absolute path: give names relative to the image folder")
-        if ".." in parts or ".." in windows.parts:
-            raise BadImage('".." in the name: give names inside the image folder')
-        try:
-            for path in (self.root / name, self.root / name[:2] / name):
-                if path.is_file():
-                    return self._inside(path)
-                if path.is_symlink():
-                    raise BadImage("a link to nothing")
-        except OSError as error:  # a name too long for the file system, a folder that may not be entered
-            raise BadImage(f"cannot be looked up: {error.strerror}") from error
-        exact, by_stem = self._files
-        found = exact[parts[-1]] if parts[-1] in exact else by_stem.get(parts[-1], [])
-        found = [path for path in found if path.parts[-len(parts) : -1] == parts[:-1]]
-        if not found:
-            raise BadImage("not found in the image folder")
-        if len(found) > 1:
-            places = ", ".join(map(str, sorted(found)[:3]))
-            raise BadImage(f"{len(found)} files of this name ({places}{', ...' if len(found) > 3 else ''}): say which")
-        return self._inside(self.root / found[0])
-
-    def _inside(self, path: Path) -> Path:
-        if not path.resolve().is_relative_to(self._real_root):
-            raise BadImage("a link that leads outside the image folder")
-        return path
-
-    @cached_property
-    def _files(self) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-        """List all files below the folder, relative to it: by name, and pictures also by name without extension."""
-        extensions = picture_extensions()
-        exact, by_stem = defaultdict(list), defaultdict(list)
-        for folder, _, names in os.walk(self.root):
-            relative = Path(folder).relative_to(self.root)
-            for name in names:
-                exact[name].append(relative / name)
-                stem, extension = os.path.splitext(name)
-                if extension.lower() in extensions:
-                    by_stem[stem].append(relative / name)
-        return dict(exact), dict(by_stem)
-
-
+@cache
 def picture_extensions() -> set[str]:
     """List the extensions, such as ".jpg", of the formats that are read."""
     Image.init()

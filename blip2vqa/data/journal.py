@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from blip2vqa.utils.errors import InputError, file_error
 from blip2vqa.utils.locked_file import LockedFile
+from blip2vqa.utils.terminal import half_pair
 
 Written = TypeVar("Written")
 
@@ -121,11 +122,31 @@ def _read(path: Path, data: bytes) -> tuple[dict | None, list[dict], int]:
     try:
         lines = [json.loads(line) for line in data[:size].splitlines()]
         header, entries = (lines[0], lines[1:]) if lines else (None, [])
-        ours = header is None or {"run", "overwrite"} <= header.keys()
-        if not ours or not all(
-            "writing" in entry or {"row", "answer", "confidence"} <= entry.keys() for entry in entries
-        ):
+        if not (header is None or _is_header(header)) or not all(map(_is_entry, entries)):
             raise ValueError("not a journal of predictions")
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); remove it, or start anew with --overwrite") from error
     return header, entries, size
+
+
+def _is_header(header: object) -> bool:
+    return (
+        isinstance(header, dict) and isinstance(header.get("run"), dict) and isinstance(header.get("overwrite"), bool)
+    )
+
+
+def _is_entry(entry: object) -> bool:
+    """Tell whether an entry has what `Journal` writes."""
+    if entry == {"writing": True}:
+        return True
+    if not isinstance(entry, dict):
+        return False
+    texts = [entry.get("answer"), entry.get("status", ""), entry.get("adapter", "")]
+    row, confidence, ranked = entry.get("row"), entry.get("confidence", ""), entry.get("ranked", [])
+    return (
+        all(isinstance(text, str) for text in texts)
+        and type(row) in (int, str)
+        and (confidence is None or (type(confidence) in (int, float) and 0 <= confidence < 2))
+        and isinstance(ranked, list)
+        and not half_pair(json.dumps(entry, ensure_ascii=False))
+    )

@@ -1,6 +1,5 @@
 """Predictions of any system, read from a file and matched to the questions that they answer."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from blip2vqa.data.examples import Example
-from blip2vqa.data.readers import read_csv, read_jsonl
+from blip2vqa.data.readers import parse_document, read_csv, read_jsonl
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.strict_json import shown
+from blip2vqa.utils.terminal import half_pair
 
 SHOWN = 5  # mistakes named in an error; the rest is counted
 
@@ -45,15 +46,18 @@ def read_predictions(path: str | Path, examples: Sequence[Example]) -> list[str]
 
 
 def _read_results_json(path: Path) -> pd.DataFrame:
-    results = json.loads(path.read_text(encoding="utf-8-sig"))
+    results = parse_document(path)
     if not isinstance(results, list):
         raise InputError(f'predictions {path}: must be a list of {{"question_id", "answer"}}')
     for position, result in enumerate(results):
         if not isinstance(result, dict) or not {"question_id", "answer"} <= result.keys():
             raise InputError(f'predictions {path}: entry {position} is not an object with "question_id" and "answer"')
-        if not isinstance(result["answer"], str | int | float):
-            raise InputError(f"predictions {path}: entry {position} has answer {result['answer']!r}; it must be text")
-    rows = [(str(result["question_id"]), str(result["answer"])) for result in results]
+        for name in ("question_id", "answer"):  # numbers are text by now
+            if not isinstance(result[name], str) or half_pair(result[name]):
+                raise InputError(
+                    f"predictions {path}: entry {position} has {name} {shown(result[name])}; it must be text"
+                )
+    rows = [(result["question_id"], result["answer"]) for result in results]
     return pd.DataFrame(rows, columns=["question_id", "generated_answer"], dtype=object)
 
 

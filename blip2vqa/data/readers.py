@@ -11,7 +11,8 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.terminal import half_pair
 
 if TYPE_CHECKING:
     import datasets
@@ -31,6 +33,14 @@ VQA_COLUMNS = {
     "annotator_question_type": "question_type",
     "answer_type": "answer_type",
 }  # column here → key in the official annotations
+HEADER = 1_000_000
+"""In characters: all that is looked at for a CSV's header."""
+MAX_COLUMNS = 1000
+MAX_CELLS = 20_000_000
+MAX_UNPACKED = 400_000_000
+"""In bytes, of a gzipped table; the largest official one, VQA v2's annotations, has 360 MB, 17 times as much as packed."""
+MAX_RATIO, SMALL = 50, 64_000_000
+"""Of the unpacked bytes to the packed ones, where the unpacked are not few."""
 JSON_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # 1.10 stays 1.10
 
 
@@ -60,11 +70,11 @@ def read_text(path: Path) -> str:
     The last is a guess, and is warned about.
     """
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+        data = _unpack(path) if path.suffix.lower() == ".gz" else path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read: cut off or damaged ({error}); pack it again") from error
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")
@@ -77,6 +87,19 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path}: the file is empty")
     return text
+
+
+def _unpack(path: Path) -> bytearray:
+    data, limit = bytearray(), min(MAX_UNPACKED, max(SMALL, MAX_RATIO * path.stat().st_size))
+    with gzip.open(path) as file:
+        while chunk := file.read(1 << 20):
+            data += chunk
+            if len(data) > limit:
+                raise InputError(
+                    f"{path}: more than {limit:,} bytes when it is unpacked; if that is right, unpack it by gunzip, and "
+                    "give the unpacked file"
+                )
+    return data
 
 
 def clean_names(names: Iterable[str]) -> list[str]:
@@ -93,12 +116,15 @@ def read_csv(path: Path) -> RawTable:
     """
     text = read_text(path)
     body = text.lstrip("\r\n")
-    skipped = len(text[: -len(body)].splitlines())
+    before = text[: -len(body)]
+    skipped = before.count("\n") or before.count("\r")
     try:
         headers = {
-            mark: clean_names(next(csv.reader(io.StringIO(body, newline=""), delimiter=mark))) for mark in ",;\t"
+            mark: clean_names(next(csv.reader(io.StringIO(body[:HEADER], newline=""), delimiter=mark)))
+            for mark in ",;\t"
         }
         delimiter = max(headers, key=lambda mark: (len(set(headers[mark]) & set(KNOWN_COLUMNS)), len(headers[mark])))
+        check_size(path, headers[delimiter], max(body.count("\n"), body.count("\r")))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             # The header is read as a row: pandas then counts rows as a spreadsheet does, and cells by the header's.
@@ -132,7 +158,7 @@ def to_csv(table: pd.DataFrame) -> str:
 
 def read_json(path: Path, annotations_path: Path | None = None) -> RawTable:
     """Read a list of objects, or the official VQA questions file (with its annotations)."""
-    data = _parse_json(path)
+    data = parse_document(path)
     if isinstance(data, dict) and isinstance(data.get("questions"), list):
         return _read_vqa(path, data, annotations_path)
     if annotations_path is not None:
@@ -169,7 +195,8 @@ def as_text(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _parse_json(path: Path) -> object:
+def parse_document(path: Path) -> object:
+    """Parse a JSON file of any encoding that `read_text` knows; numbers come as the texts that they are written as."""
     try:
         return JSON_DECODER.decode(read_text(path).strip())
     except json.JSONDecodeError as error:
@@ -180,11 +207,32 @@ def _parse_json(path: Path) -> object:
 
 def _from_records(path: Path, records: list[dict], rows: Iterable[int]) -> RawTable:
     keys = list(dict.fromkeys(key for record in records for key in record))
+    check_size(path, keys, len(records))
     names = clean_names(keys)
     _refuse_duplicates(path, names)
     cells = {name: [record.get(key) for record in records] for name, key in zip(names, keys, strict=True)}
-    frame = pd.DataFrame({name: map(as_text, values) for name, values in cells.items()}, index=rows, dtype=object)
+    try:
+        frame = pd.DataFrame({name: map(as_text, values) for name, values in cells.items()}, index=rows, dtype=object)
+    except RecursionError as error:
+        raise InputError(f"{path}: JSON nested too deeply") from error
     return RawTable(frame, cells.get("answers"))
+
+
+def check_size(path: Path | str, names: Sequence[str], rows: int) -> None:
+    """Raise `InputError` for more columns, or more cells, than are read, and for names that are no text."""
+    if broken := [name for name in names if half_pair(str(name))]:
+        raise InputError(
+            f"{path}: column {', '.join(broken)}: half of a surrogate pair, which is no character; mend it"
+        )
+    if len(names) > MAX_COLUMNS:
+        raise InputError(
+            f"{path}: {len(names):,} columns; at most {MAX_COLUMNS:,} are read: the same columns are expected in all rows"
+        )
+    if len(names) * rows > MAX_CELLS:
+        raise InputError(
+            f"{path}: {rows:,} rows of {len(names):,} columns; at most {MAX_CELLS:,} cells are read; leave out columns that "
+            "are not needed, or split the table"
+        )
 
 
 def _refuse_duplicates(path: Path, names: list[str]) -> None:
@@ -216,13 +264,13 @@ def _read_vqa(path: Path, data: dict, annotations_path: Path | None) -> RawTable
     if annotations_path is None:
         return RawTable(frame)
 
-    annotations = _parse_json(annotations_path)
+    annotations = parse_document(annotations_path)
     try:
         by_id = {str(item["question_id"]): item for item in annotations["annotations"]}
         found = [by_id.get(id, {"answers": []}) for id in ids]
         answers = [[as_text(answer["answer"]) for answer in item["answers"]] for item in found]
         for column, key in VQA_COLUMNS.items():
-            frame[column] = [as_text(item.get(key)) for item in found]
+            frame[column] = pd.Series([as_text(item.get(key)) for item in found], frame.index, dtype=object)
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{annotations_path}: not an official VQA annotations file ({reason})") from error

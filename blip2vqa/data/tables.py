@@ -4,8 +4,10 @@ import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from blip2vqa.data.readers import RawTable, name_rows, read_csv, read_json, read_jsonl
-from blip2vqa.utils.errors import InputError, collect_errors
+from blip2vqa.data.readers import RawTable, as_text, name_rows, read_csv, read_json, read_jsonl
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
+from blip2vqa.utils.files import is_endless
+from blip2vqa.utils.terminal import half_pair
 
 # Each also with .gz after it.
 FORMATS = {**dict.fromkeys((".csv", ".tsv", ".txt"), read_csv), ".jsonl": read_jsonl, ".json": read_json}
@@ -79,8 +81,29 @@ def most_common(answers: tuple[str, ...]) -> str:
 
 def read_raw(path: str, annotations_path: str | None = None) -> RawTable:
     """Read the table by its format, without checking it. Raises InputError for a file that is missing or not understood."""
+    raw = _read_by_format(path, annotations_path)
+    raise_all(_half_pairs(raw, path))
+    return raw
+
+
+def _half_pairs(raw: RawTable, path: str) -> list[str]:
+    """Name the cells that hold half of a surrogate pair, as JSON can write it: no file and no tokenizer takes such a text."""
+    columns = {name: raw.frame[name].tolist() for name in raw.frame}
+    if raw.answers is not None and "answers" not in columns:  # of official annotations
+        columns["answers"] = [as_text(given) for given in raw.answers]
+    problems = []
+    for name, cells in columns.items():
+        if half_pair("".join(cells)):
+            rows = name_rows(row for row, cell in zip(raw.frame.index, cells, strict=True) if half_pair(cell))
+            problems.append(
+                f"{path}: {rows}, column {name}: half of a surrogate pair, which is no character; mend or delete it"
+            )
+    return problems
+
+
+def _read_by_format(path: str, annotations_path: str | None) -> RawTable:
     file = Path(path)
-    suffix = (file.with_suffix("") if file.suffix == ".gz" else file).suffix.lower()
+    suffix = (file.with_suffix("") if file.suffix.lower() == ".gz" else file).suffix.lower()
     if annotations_path is not None and suffix != ".json":
         raise InputError(
             f"annotations_path {annotations_path}: only goes with official VQA questions .json, not {path}"
@@ -91,6 +114,8 @@ def read_raw(path: str, annotations_path: str | None = None) -> RawTable:
         return read_dataset(path)
     if not file.exists():
         raise InputError(f"{path}: no such file")
+    if is_endless(file):
+        raise InputError(f"{path}: a pipe, a socket or a device; write the table to a file, and give that")
     if suffix not in FORMATS:
         known = ", ".join(FORMATS)
         raise InputError(f"{path}: unknown table format {suffix!r}; give {known} (also .gz) or a datasets folder")

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import logging
 import tempfile
 import warnings
@@ -16,6 +15,7 @@ import evaluate
 
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import scratch_folder
+from blip2vqa.utils.strict_json import read_json
 from blip2vqa.utils.threads import call_within
 
 logger = logging.getLogger(__name__)
@@ -155,11 +155,12 @@ def encoder_settings(folder: Path, name: str) -> tuple[int, Path | None, str]:
     from bert_score.utils import model2layers
 
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json", finite=False)
     except (OSError, ValueError) as error:
         raise InputError(f"BERTScore's encoder {folder}: config.json is missing or not JSON ({error})") from error
     # bert-score knows the layer for the Hub's names alone; T5 and XLM spell the number of layers in their own way.
-    depth = next((config[key] for key in ("num_hidden_layers", "num_layers", "n_layers") if key in config), 0)
+    keys = ("num_hidden_layers", "num_layers", "n_layers") if isinstance(config, dict) else ()
+    depth = next((config[key] for key in keys if type(config.get(key)) is int), 0)
     layers = model2layers.get(name, depth)
     if not 0 < layers <= depth:
         raise InputError(

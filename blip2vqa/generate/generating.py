@@ -18,6 +18,7 @@ from blip2vqa.generate.outputs import Files, split_of, write_data_set
 from blip2vqa.utils.console import command_line
 from blip2vqa.utils.errors import InputError, file_error, raise_all
 from blip2vqa.utils.formatting import percent
+from blip2vqa.utils.terminal import some_lines
 from blip2vqa.utils.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def generate(
         from blip2vqa.generate.ask.api.dry_run import dry_run
 
         with Ledger(files.responses) if files.responses.exists() else nullcontext({}) as ledger:
-            print(dry_run(items, api, ledger, args.num_questions, args.seed))
+            print(some_lines(dry_run(items, api, ledger, args.num_questions, args.seed)))
         return None
     needs_ledger = args.backend != "templates" or writer.check_model
     with Ledger(files.responses) if needs_ledger else nullcontext() as ledger:

@@ -85,6 +85,6 @@ def _parse(line: bytes) -> dict | None:
     """Read a line as a record; None for what is none."""
     try:
         record = json.loads(line)
-    except ValueError:  # of JSON, or of UTF-8
+    except (ValueError, RecursionError):  # of JSON, or of UTF-8; lists in lists
         return None
     return record if isinstance(record, dict) and isinstance(record.get("key"), str) else None

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from blip2vqa.config.decoding import DECODING
 from blip2vqa.config.files import is_config_file
 from blip2vqa.config.styles import known_styles, read_style
 from blip2vqa.data.collect import Picture, gather_images
+from blip2vqa.data.downloading import ADDRESS
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, open_image
 from blip2vqa.data.prediction_table import write_table
@@ -207,9 +209,15 @@ def _rows(styles: list[Style], pictures: list[Picture], said: list[Answer], bad:
 
 def short_names(places: Sequence[str]) -> dict[str, str]:
     """Map each place to its file's name where no other has it: a page made to be shown hides the user's folders."""
-    last = {place: PurePosixPath(urlsplit(place).path or place).name or place for place in places}
+    last = {place: PurePosixPath(_path(place)).name or place for place in places}
     counts = Counter(last.values())
     return {place: name if counts[name] == 1 else place for place, name in last.items()}
+
+
+def _path(place: str) -> str:
+    with suppress(ValueError):  # what only begins as an address
+        return urlsplit(place).path if ADDRESS.match(place) else place
+    return place
 
 
 def _gather(args: CaptionArguments) -> tuple[list[Picture], list[tuple[str, str]]]:

@@ -4,13 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.data.examples import Example
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.files import read_limited
 
+MAX_BYTES = 64 << 20
 RANKED = 5
 """How many of the list are named for a question, the likeliest first."""
 
@@ -18,8 +19,8 @@ RANKED = 5
 def read_answers(path: str) -> list[str]:
     """Read a list of answers, one a line, without blank lines and repetitions. Raises `InputError`."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_limited(path, MAX_BYTES).decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(f"--answers {path}: cannot be read as text: {error}") from error
     answers = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not answers:

@@ -1,8 +1,6 @@
 """Prints the estimates of memory and time before a run."""
 
-from rich.text import Text
-
-from blip2vqa.reporting.tables import make_table, terminal
+from blip2vqa.reporting.tables import make_table, plain, terminal
 
 
 def print_estimates(result: dict) -> None:
@@ -25,9 +23,9 @@ def print_estimates(result: dict) -> None:
         table = make_table(header, rows, title)
         table.padding, table.collapse_padding = 0, True
         console.print(table)
-    console.print(Text(f"* as this run would load it. Times are for this device: {result['device']}."))
+    console.print(plain(f"* as this run would load it. Times are for this device: {result['device']}."))
     for line in result["assumed"]:
-        console.print(Text(f"Assumed: {line}."))
+        console.print(plain(f"Assumed: {line}."))
 
 
 def _duration(seconds: float) -> str:

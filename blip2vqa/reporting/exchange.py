@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.evaluation.metrics import METRICS
-from blip2vqa.reporting.tables import format_block, terminal
+from blip2vqa.reporting.tables import format_block, plain, terminal
 from blip2vqa.utils.console import called
 from blip2vqa.utils.formatting import MISSING, as_text, percent, points
+from blip2vqa.utils.terminal import one_line
 
 
 def print_written(report: dict) -> None:
@@ -39,14 +39,14 @@ def print_store(adapters: list[dict]) -> None:
             continue
         score = one.get("score") or {}
         table.add_row(
-            Text(one["name"]), Text(one.get("task") or MISSING), Text(_base(one.get("base"))),
-            as_text(one.get("rank"), "{:.0f}"), Text(_roles(one.get("roles") or [])),
-            _score(score, "adapter"), _score(score, "blind"), f"{one['size'] / 1e6:.1f}", one["date"][:10],
+            plain(one["name"]), plain(one.get("task") or MISSING), plain(_base(one.get("base"))),
+            as_text(one.get("rank"), "{:.0f}"), plain(_roles(one.get("roles") or [])),
+            _score(score, "adapter"), _score(score, "blind"), f"{one['size'] / 1e6:.1f}", plain(one["date"][:10]),
         )  # fmt: skip
     if table.row_count:
         terminal().print(table)
     for problem in broken:
-        print(f"not usable: {problem}")
+        print(f"not usable: {one_line(problem)}")
 
 
 def _score(score: dict, whose: str) -> str:
@@ -95,7 +95,7 @@ _STATES = {
 def print_moves(moves: dict[str, dict]) -> None:
     """Print what became of each adapter of a swap."""
     for name, move in moves.items():
-        print(f"{name}:")
+        print(f"{one_line(name)}:")
         print_move(move)
 
 

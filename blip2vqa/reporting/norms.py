@@ -2,20 +2,19 @@
 
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from blip2vqa.adapters.validation.manifest_schema import USES
 from blip2vqa.evaluation.metrics import main_metric
 from blip2vqa.reporting.charts import to_png
 from blip2vqa.reporting.labels import wrap
-from blip2vqa.reporting.tables import format_block, make_table, terminal
+from blip2vqa.reporting.tables import format_block, make_table, plain, terminal
 from blip2vqa.utils.formatting import MISSING
 
 
 def print_inspection(report: dict) -> None:
     """Print what `blip2vqa.exchange.inspecting.inspect` found: facts, then a table of ‖ΔW‖ for each stack of layers."""
     console = terminal()
-    console.print(Text(format_block(f"Adapter {report['name']}", _facts(report))))
+    console.print(plain(format_block(f"Adapter {report['name']}", _facts(report))))
     pairs = []
     for stack, norms in report["norms"].items():
         if norms["layers"] == [None]:
@@ -26,9 +25,9 @@ def print_inspection(report: dict) -> None:
         shape = " × ".join(map(str, row["shape"]))
         pairs.append((row["name"], f"held whole: {shape}, ‖W‖ {_number(row['norm'])}"))
     if pairs:
-        console.print(Text(format_block("Beside the layers", pairs)))
+        console.print(plain(format_block("Beside the layers", pairs)))
     for note in report["notes"]:
-        console.print(Text(f"note: {note}"))
+        console.print(plain(f"note: {note}"))
 
 
 def _facts(report: dict) -> list[tuple[str, str]]:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.text import Text
 
 from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.metrics import MAIN_METRICS, METRICS, metrics_shown, scorers_of
 from blip2vqa.evaluation.verdict import BLIND
 from blip2vqa.reporting.charts import draw_systems
 from blip2vqa.reporting.labels import accuracy_of, in_seconds, labels, types_of, wrap
-from blip2vqa.reporting.tables import make_table, terminal
+from blip2vqa.reporting.tables import make_table, plain, terminal
 from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from blip2vqa.utils.formatting import MISSING, as_text, percent, points
 
@@ -37,7 +36,7 @@ def print_systems(result: dict) -> None:
         rows = [([name], shares) for name, shares in result["agreement"].items()]
         _print_shares(console, "Agreement", ["the same answer"], rows)
     for note in result["notes"]:
-        console.print(Text(note))
+        console.print(plain(note))
 
 
 def print_scores(result: dict) -> None:
@@ -46,7 +45,7 @@ def print_scores(result: dict) -> None:
     _print_scores(console, result)
     for note in result["notes"]:
         if "pairs" not in note:
-            console.print(Text(note))
+            console.print(plain(note))
 
 
 def _print_scores(console: Console, result: dict) -> None:
@@ -72,7 +71,7 @@ def _print_scores(console: Console, result: dict) -> None:
     _print_table(console, title, ["system", *columns], rows, caption=caption, full=True)
     empty = ", ".join(f"{row['name']} {row['empty_predictions']}" for row in systems if row["empty_predictions"])
     if empty:
-        console.print(Text(f"Empty answers{', counted as wrong' if result['images'] else ''}: {empty}"))
+        console.print(plain(f"Empty answers{', counted as wrong' if result['images'] else ''}: {empty}"))
 
 
 def _print_shares(console: Console, title: str, header: list[str], rows: list[tuple[list[str], dict]]) -> None:

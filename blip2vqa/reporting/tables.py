@@ -9,6 +9,7 @@ from rich.text import Text
 from blip2vqa.evaluation.metrics import metrics_shown, scorers_of
 from blip2vqa.evaluation.verdict import ROWS, present_rows
 from blip2vqa.utils.formatting import MISSING, percent
+from blip2vqa.utils.terminal import one_line, some_lines
 
 LOG_WIDTH = 100  # columns, at least, where the output is no terminal and has no width of its own
 
@@ -27,7 +28,7 @@ def print_score_table(metrics: dict, title: str) -> None:
     empty = {ROWS[key]: scores.get("empty_predictions") for key, scores in present.items()}
     counts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
     if counts:
-        console.print(Text(f"Empty predictions, counted as wrong: {counts}"))
+        console.print(plain(f"Empty predictions, counted as wrong: {counts}"))
     if any(scores.get("by_question_type") for scores in present.values()):
         console.print(_by_question_type(present))
 
@@ -44,14 +45,19 @@ def make_table(
 ) -> Table:
     """Build a table whose first `named` columns are aligned left, the others right; `options` are those of each column.
 
-    All becomes Text, because a user's name may hold square brackets, which rich would read as markup.
+    What the cells hold is printed as it is, as by `plain`.
     """
-    table = Table(title=Text(title), caption=Text(caption) if caption else None)
+    table = Table(title=plain(title), caption=plain(caption) if caption else None)
     for place, name in enumerate(header):
-        table.add_column(Text(name), justify="left" if place < named else "right", **options)
+        table.add_column(plain(name), justify="left" if place < named else "right", **options)
     for cells in rows:
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(plain, cells))
     return table
+
+
+def plain(text: str) -> Text:
+    """Make what rich prints of a text: square brackets are no markup to it, and control characters become escapes."""
+    return Text(some_lines(text))
 
 
 def _by_question_type(present: dict[str, dict]) -> Table:
@@ -73,8 +79,9 @@ def format_block(title: str, pairs: Mapping[str, object] | Iterable[tuple[str, o
       model:  tiny
       steps:  10
     """
-    pairs = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
+    pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
+    pairs = [(one_line(key), some_lines(value).split("\n")) for key, value in pairs]
     width = max((len(key) for key, _ in pairs), default=0) + 1
     indent = "\n" + " " * (width + 4)
-    lines = [f"  {key + ':':<{width}}  {indent.join(str(value).splitlines()) or MISSING}" for key, value in pairs]
-    return "\n".join([title, *lines])
+    lines = [f"  {key + ':':<{width}}  {indent.join(value) or MISSING}" for key, value in pairs]
+    return "\n".join([one_line(title), *lines])

@@ -1,6 +1,6 @@
 """Resume a run that was stopped: find its checkpoint, and make sure that it is the same run."""
 
-import json
+import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from blip2vqa.data.splits import describe_split
 from blip2vqa.training.data import RunData
 from blip2vqa.training.run import Run
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.strict_json import read_json
 
+CHECKPOINT = re.compile(r"checkpoint-\d{1,12}", re.ASCII)
 SPLIT = "split.json"
 TRAINING_DATA = "training_data.json"
 FORMER_TRAINING_DATA = "taught.json"
@@ -30,10 +32,9 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     finished run or another one, and for a run that was begun with other options or data.
     """
     asked = str(run.training.resume_from_checkpoint or "false")
-    checkpoints = [
-        path for path in (run.folder / "checkpoints").glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()  # written last: without it the run was stopped in the middle of one
-    ]  # fmt: skip
+    # A copy of one, such as "checkpoint-12 (copy)", is none; trainer_state.json is written last: without it, it is half.
+    named = [path for path in (run.folder / "checkpoints").glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]
+    checkpoints = [path for path in named if (path / "trainer_state.json").is_file()]
     if (run.folder / "metrics.json").exists():  # written last
         raise InputError(f"--output_dir {run.folder}: holds a finished run; name a new folder")
     trained = (run.folder / "adapter_config.json").exists()
@@ -55,6 +56,7 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     if not checkpoints and asked.lower() == "true":
         raise InputError(f"--resume_from_checkpoint: no checkpoint in {run.folder / 'checkpoints'}; leave the flag out")
     checkpoint = Path(asked) if asked.lower() != "true" else max(checkpoints, key=lambda path: int(path.name[11:]))
+    _read(checkpoint / "trainer_state.json")
     raise_all(_differences(run, data, checkpoint.parent.parent))
     return str(checkpoint)
 
@@ -88,7 +90,16 @@ def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Read a file of the stopped run; None where there is none. Raises `InputError` for a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        value = read_json(path, finite=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON: {error}; restore it, or begin anew in a new folder") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds no JSON object; restore it, or begin anew in a new folder")
+    return value
 
 
 def describe_training_data(data: RunData) -> dict:

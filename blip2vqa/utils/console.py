@@ -3,6 +3,7 @@
 Exit code 0: done; 1: failed on the way; 2: wrong input, with a line for each problem.
 """
 
+import errno
 import logging
 import os
 import shlex
@@ -14,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from blip2vqa.utils.errors import InputError, find_os_error
+from blip2vqa.utils.terminal import guard_terminal, one_line
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAIN_FIRST = 3.0
@@ -54,7 +56,7 @@ def named(command: str) -> str:
 def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:
     """Run a script's `main` and exit with its code. `go_on` tells what to do after Ctrl-C."""
     is_main = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
+    guard_terminal(logging.WARNING if is_main else logging.ERROR)
     quiet_libraries()
     try:
         _run(main)
@@ -74,6 +76,9 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
             raise
         logging.getLogger(__name__).debug("where it failed", exc_info=error)
         what = failed.filename or ("the output" if _stdout_fails() else "a file could not be written")
+        if failed.errno == errno.ENAMETOOLONG:
+            _print_errors([f"{what}: the name is too long for a file"])
+            sys.exit(2)
         _print_errors([f"{what}: {failed.strerror}; files that were finished are kept; {go_on}"])
         sys.exit(1)
     _leave_process_group()
@@ -102,7 +107,7 @@ def _stdout_fails() -> bool:
 def _print_errors(problems: list[str], prefix: str = "error: ") -> None:
     with suppress(OSError):  # stderr may be on the disk that is full
         for problem in problems:
-            print(f"{prefix}{problem}", file=sys.stderr)
+            print(f"{prefix}{one_line(problem)}", file=sys.stderr)
 
 
 def set_log_level(name: str | None) -> None:

@@ -1,7 +1,7 @@
 """Writes output files whole or not at all: under a temporary name in the same folder, which is then renamed.
 
 A temporary name says which process it is of: `.NAME.HOST-PID-RANDOM.tmp`. What a killed process has left is removed by the
-next one that writes into the folder.
+next one that writes into the folder. Also tells files from pipes, and reads no more of one than a limit.
 """
 
 import json
@@ -86,6 +86,23 @@ def writing(path: str | Path) -> Iterator[None]:
         if found is None:
             raise
         raise found from error
+
+
+def is_endless(path: str | Path) -> bool:
+    """Whether a path is that of a named pipe, a socket or a device: reading it may wait for ever, or have no end."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def read_limited(path: str | Path, max_bytes: int) -> bytes:
+    """Read a file that is no larger than this. Raises `OSError`, and `ValueError` for another, and for a pipe or a device."""
+    if is_endless(path):
+        raise ValueError("a pipe, a socket or a device, not a file")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(max_bytes + 1) if size <= max_bytes else b""
+    if max(size, len(data)) > max_bytes:
+        raise ValueError(f"larger than {max_bytes:,} bytes")
+    return data
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:

@@ -1,6 +1,8 @@
 """What the commands refuse before torch is imported."""
 
+import os
 import sys
+from dataclasses import dataclass
 
 import pytest
 
@@ -59,3 +61,32 @@ def test_a_path_that_a_command_checks_itself_is_named_once(tmp_path):
     with pytest.raises(InputError) as raised:
         check_paths([args])
     assert raised.value.problems == ["--csv_path absent.csv: no such file"]
+
+
+@dataclass
+class Given:
+    image_dir: str | None = None
+    output_path: str | None = None
+    images: list[str] | None = None
+
+    def check(self) -> list[str]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"image_dir": os.fsdecode(b"caf\xe9")}, "is no text in UTF-8"),
+        ({"image_dir": "a\0b"}, "is no text in UTF-8"),
+        ({"images": ["a\0b"]}, "is no text in UTF-8"),
+        ({"output_path": "out/" + "x" * 250 + ".csv"}, "its name is too long"),
+        ({"output_path": "out/" + "é" * 110 + ".csv"}, "its name is too long"),
+    ],
+)
+def test_names_that_no_file_can_bear_are_refused_at_once(given, reason):
+    with pytest.raises(InputError, match=reason):
+        check_paths([Given(**given)])
+
+
+def test_pictures_to_read_may_have_any_name():
+    check_paths([Given(images=[os.fsdecode(b"caf\xe9.png")])])

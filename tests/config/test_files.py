@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from blip2vqa.config.files import read_config
+from blip2vqa.config.files import read_config, read_file
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.config.styles import read_style
@@ -133,3 +133,23 @@ def test_styles_and_systems_in_yaml(write):
     listed = "- name: base\n  base_model_id: a\n- {name: b, base_model_id: a, prompt: '{question}'}\n"
     as_yaml = read_systems(write("systems.yaml", listed))
     assert as_yaml == read_systems(write("systems.json", json.dumps(SYSTEMS)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("c.yaml", "a: &a [1]\nb: " + "[" * 40 + "*a" + "]" * 40, "nested too deeply"),
+        ("c.yaml", "a: &a [*a]", "nested too deeply"),
+        ("c.yaml", 'a: "\\ud83d"', "half of a surrogate pair"),
+        ("c.json", '{"a": "\\ud83d"}', "half of a surrogate pair"),
+        ("c.json", "[" + "1," * 200_000 + "1]", "larger than"),
+        ("c.yaml", "- a\n" * 100_000, "larger than"),
+    ],
+)
+def test_files_without_measure_are_refused(write, name, content, reason):
+    with pytest.raises(InputError, match=reason):
+        read_file(write(name, content), "configuration")
+
+
+def test_yaml_of_many_keys_takes_no_longer_each(write):
+    assert len(read_file(write("c.yaml", "".join(f"k{key}: 1\n" for key in range(2000))), "configuration")) == 2000

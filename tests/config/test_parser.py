@@ -313,3 +313,9 @@ def test_the_help_of_a_command_shows_how_it_is_called(name, usage, capsys):
 def test_numbers_of_a_command_out_of_range(line, message):
     (problem,) = command(line).check()
     assert problem.startswith(message)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+def test_numbers_without_end_are_refused(value):
+    with pytest.raises(InputError, match=r"--logging_steps: .* is no number that can be computed with"):
+        parsed("--output_dir", "out", f"--logging_steps={value}")

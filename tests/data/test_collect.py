@@ -101,3 +101,19 @@ def test_bad_files_among_good_ones_are_named(folder, monkeypatch):
     assert set(reasons) == {"pics/sub/c.webp", "pics/sub/gone.png", "pics/sub/deep"}
     assert reasons["pics/sub/deep"] == "cannot be read: Permission denied"
     assert "No such file" in reasons["pics/sub/gone.png"]
+
+
+def test_names_that_are_no_utf8_are_written_readably_and_found_by_it(folder):
+    (folder / "pics" / os.fsdecode(b"caf\xe9.png")).write_bytes(png("red"))
+    for places in (["pics"], ["pics/*.png"], [r"pics/caf\xe9.png"], [os.fsdecode(b"pics/caf\xe9.png")]):
+        pictures, bad = gather_images(places, progress=False)
+        assert r"pics/caf\xe9.png" in [picture.source.name for picture in pictures] and not bad
+    _, bad = gather_images([os.fsdecode(b"gone\xe9.png")], progress=False)
+    assert bad == [(r"gone\xe9.png", "no such file or folder")]
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(folder):
+    os.mkfifo(folder / "pics" / "pipe.png")
+    os.mkfifo(folder / "pics" / "pipe")
+    pictures, bad = gather_images(["pics", "pics/pipe"], progress=False)
+    assert len(pictures) == len(ALL) and [name for name, _ in bad] == ["pics/pipe"]

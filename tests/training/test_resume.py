@@ -5,6 +5,7 @@ import json
 import pytest
 
 from blip2vqa.training.recipe import finetune
+from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import adapter_of, interrupt, make_run, parse_run, same_weights
 
@@ -77,3 +78,20 @@ def test_a_run_that_an_earlier_version_began_is_resumed(finished, tiny_opt, draw
     assert path.startswith("--csv_path: ") and "questions, answers, or the list of answers, are not those" in answers
     finetune(make_run(tiny_opt, drawn, out, *same, "--resume_from_checkpoint"))
     assert (out / "training_data.json").read_text() == (out / "taught.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "damaged", ["run.json", "split.json", "training_data.json", "checkpoints/checkpoint-12/trainer_state.json"]
+)
+@pytest.mark.parametrize("content", ['{"a": [', "[]", "[" * 10_000, "\xff"])
+def test_a_damaged_file_of_a_stopped_run_is_named(damaged, content, tiny_opt, drawn, tmp_path):
+    run = make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint")
+    state = tmp_path / "run" / "checkpoints" / "checkpoint-12" / "trainer_state.json"
+    copy = state.parent.with_name("checkpoint-12 (copy)") / state.name
+    for path in (state, copy, tmp_path / "run" / damaged):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run.resolved) if path.name == "run.json" else "{}")
+    assert checkpoint_to_resume(run, None) == str(state.parent)
+    (tmp_path / "run" / damaged).write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=f"{damaged}: .*begin anew"):
+        checkpoint_to_resume(run, None)

@@ -20,6 +20,7 @@ from blip2vqa.models.places import part_of
 from blip2vqa.models.text import IMAGE_TOKEN
 from blip2vqa.utils.files import write_json_atomic
 from blip2vqa.utils.progress import show_progress
+from blip2vqa.utils.strict_json import read_json
 
 FORMAT = 1  # another number for another way to compute any of it: results of two formats are not compared
 
@@ -207,7 +208,7 @@ def _cache_file(checkpoint: Checkpoint) -> Path:
 def _cached(checkpoint: Checkpoint) -> dict | None:
     """Read the kept result for these files; None where there is none, or it is damaged."""
     try:
-        found = json.loads(_cache_file(checkpoint).read_text(encoding="utf-8"))
+        found = read_json(_cache_file(checkpoint))
     except (OSError, ValueError):
         return None
     whole = not problems_of(Base, found) and found.keys() == Base.model_fields.keys()

@@ -20,6 +20,7 @@ from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes,
 from blip2vqa.adapters.validation.schema import problems_of
 from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
+from blip2vqa.utils.files import read_limited
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json"
@@ -126,7 +127,7 @@ def _check_entries(folder: Path, pickled: bool) -> None:
 def _read_json(file: Path, finite: bool) -> object:
     """Read one JSON file; {} where there is none."""
     try:
-        return parse_json(file.read_bytes(), finite) if file.is_file() else {}
+        return parse_json(read_limited(file, MAX_TEXT), finite) if file.is_file() else {}
     except ValueError as error:
         raise InputError(f"{file.name} is not readable as JSON: {error}; restore or remove it") from error
 

@@ -65,12 +65,12 @@ def encode_picture(item: Item) -> tuple[bytes, tuple[int, int]]:
     return buffer.getvalue(), image.size
 
 
-def read_questions(content: str | None) -> list[tuple[str, str, str]]:
+def read_questions(content: object) -> list[tuple[str, str, str]]:
     """Read (question, answer, question type) rows: the answer as it came, the question on one line, an unknown type as "other".
 
     Raises ValueError, in a few words, for what is not JSON or not of the schema.
     """
-    text = (content or "").strip()
+    text = content.strip() if isinstance(content, str) else ""
     if text.startswith("```"):  # some local servers put the JSON in a code fence all the same
         text = text.removeprefix("```").removeprefix("json").removesuffix("```")
     try:

@@ -11,7 +11,7 @@ from isal import igzip, isal_zlib
 
 from blip2vqa.utils.errors import InputError
 
-CHUNK, MAX_LINE = 2**18, 2**24  # bytes
+CHUNK, MAX_LINE, MAX_TABLE = 2**18, 2**24, 2**28  # bytes; the archive's table has 2**24
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -58,7 +58,11 @@ def _whole_lines(path: Path) -> int:
 
 def read_images_table(path: Path) -> dict[str, str]:
     """Read images.csv(.gz): image id → path inside the folder of pictures. Raises `InputError` for a table that is damaged."""
-    data = b"\n".join(read_lines(path))
+    data = bytearray()
+    for line in read_lines(path):
+        data += line + b"\n"
+        if len(data) > MAX_TABLE:
+            raise InputError(f"{path}: more than {MAX_TABLE:,} bytes when it is unpacked; download it again")
     try:
         rows = csv.reader(data.decode().split("\n"))
     except UnicodeDecodeError as error:

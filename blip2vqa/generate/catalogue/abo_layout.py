@@ -94,7 +94,7 @@ def _listings_of(place: Path) -> list[Path]:
     """Find the files of listings in one folder, 0 to 9 before a to f; of one that is there twice, the packed one."""
     files = {}
     for path in sorted(place.glob("listings_*.json*")):  # .json before .json.gz
-        if match := LISTINGS_FILE.fullmatch(path.name):
+        if (match := LISTINGS_FILE.fullmatch(path.name)) and path.is_file():
             name = match[1]
             files[(0, int(name), name) if name.isdecimal() else (1, 0, name)] = path
     return [files[key] for key in sorted(files)]

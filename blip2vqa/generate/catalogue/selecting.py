@@ -15,6 +15,7 @@ from random import Random
 import numpy as np
 
 from blip2vqa.config.generate import CatalogueArguments
+from blip2vqa.data.finding import ImageIndex
 from blip2vqa.data.images import BadImage
 from blip2vqa.generate.catalogue.abo import read_products
 from blip2vqa.generate.catalogue.abo_layout import find_archive
@@ -102,7 +103,7 @@ def choose_items(
                     counts[ABOVE_SHARE] += 1
 
     with ThreadPool() as pool, show_progress(total=wanted, desc="measuring pictures", unit="image") as bar:
-        for item, stats in _measured(turns(), pool, wanted, taken):
+        for item, stats in _measured(turns(), ImageIndex(image_dir), pool, wanted, taken):
             if len(taken) == wanted:
                 break  # the rest was measured in one batch with the last that was wanted
             if per_type[item.product_type] == most:
@@ -149,15 +150,14 @@ def _by_type(
 
 
 def _measured(
-    turns: Iterator[Item], pool: ThreadPool, wanted: int, taken: Sequence[Item]
+    turns: Iterator[Item], index: ImageIndex, pool: ThreadPool, wanted: int, taken: Sequence[Item]
 ) -> Iterator[tuple[Item, PictureStats | BadImage]]:
     """Yield pictures with their measures, batch by batch, as long as more are wanted than were taken."""
 
     def measure(item: Item) -> tuple[Item, PictureStats | BadImage]:
         try:
-            if ".." in item.image_name.split("/"):
-                raise BadImage("outside the image folder")
-            return item, measure_picture(item.path)
+            path = index.at(item.image_name) or item.path
+            return replace(item, path=path), measure_picture(path)
         except BadImage as bad:
             return item, bad
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from blip2vqa.data.images import BadImage, ImageIndex
+from blip2vqa.data.finding import ImageIndex
+from blip2vqa.data.images import BadImage
 from blip2vqa.data.tables import check_table, read_raw
 from blip2vqa.generate.rows import TEXT_FIELDS, Product
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.terminal import readable_name
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +63,13 @@ def read_table_products(csv_path: str | Path, image_dir: str | Path, counts: Cou
         }
         image_name = texts["image_name"]
         try:
-            texts["image_name"] = pictures.find(image_name).relative_to(image_dir).as_posix()
+            texts["image_name"] = readable_name(pictures.find(image_name).relative_to(image_dir).as_posix())
         except BadImage as bad:
             counts["without a picture"] += 1
             missing.append(f"row {row}: {image_name}: {bad.reason}")
             continue
         products.setdefault(texts["item_id"] or image_name, []).append(texts)
+    pictures.report(path)
     if missing:
         rest = f"; and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         logger.warning("%s: no picture for %s%s", path, "; ".join(missing[:NAMED]), rest)

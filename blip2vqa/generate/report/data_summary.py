@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
-from blip2vqa.reporting.tables import format_block, terminal
+from blip2vqa.reporting.tables import format_block, plain, terminal
 from blip2vqa.utils.formatting import percent
 
 REASONS_SHOWN = 5
@@ -45,8 +44,8 @@ def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
     for place, name in enumerate(header):
         numbers = all(re.fullmatch(r"[\d,.]+ ?%?", row[place]) for row in rows)
         table.add_column(name, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:  # Text, because a catalogue's words may hold square brackets, which rich would read as markup
-        table.add_row(*map(Text, row))
+    for row in rows:
+        table.add_row(*map(plain, row))
     terminal().print(table)
 
 

@@ -1,5 +1,6 @@
 """Every kind of damage to the product archive is named, with its file and line."""
 
+import gzip
 import random
 import re
 import zlib
@@ -109,3 +110,10 @@ def test_the_table_of_pictures(tmp_path):
         "71-z9+rstM8L": image_path("71-z9+rstM8L"),
         "q": "00/q.jpg",
     }
+
+
+def test_a_table_of_pictures_that_unpacks_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(abo_files, "MAX_TABLE", 10_000)
+    (tmp_path / "images.csv.gz").write_bytes(gzip.compress(b"image_id,path\n" + b"a,b\n" * 10_000))
+    with pytest.raises(InputError, match="more than 10,000 bytes"):
+        abo_files.read_images_table(tmp_path / "images.csv.gz")

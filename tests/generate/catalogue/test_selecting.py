@@ -1,5 +1,6 @@
 """Which pictures are asked about: even over types, the same for the same seed, look-alikes in one group."""
 
+import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -288,3 +289,23 @@ def test_products_whose_pictures_are_the_same_file_are_in_one_group(pictures, tm
     group = {item.image_name: item.group for item in items}
     assert counts["picture already there"] == 1 and len(items) == 4
     assert group["b.png"] == group["d.png"] != group["e.png"]
+
+
+def test_a_picture_outside_the_folder_is_never_read(pictures, tmp_path):
+    save(tmp_path, inside=unlike(1), outside=unlike(2))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "inside.png").rename(folder / "inside.png")
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    os.mkfifo(folder / "pipe.png")
+    named = [
+        "inside.png",
+        "../outside.png",
+        str(tmp_path / "outside.png"),
+        "link.png",
+        "a/../../outside.png",
+        "pipe.png",
+    ]
+    named += [r"..\outside.png"]
+    names, _, counts = choose([product("Chair", "chair", name) for name in named], folder)
+    assert names == ["inside.png"] and counts["picture not usable"] == 6

@@ -76,7 +76,7 @@ def record_key(digest: str, attempt: int) -> str:
 
 def _read(record: dict, max_output_tokens: int) -> Outcome:
     if record.get("refusal"):
-        return Outcome("refused", record["refusal"])
+        return Outcome("refused", str(record["refusal"]))
     if record.get("finish_reason") == "length":
         return Outcome("malformed", f"cut off at {max_output_tokens} tokens (--max_output_tokens)")
     if record.get("finish_reason") == "content_filter":
