@@ -32,11 +32,19 @@ class InferenceArguments(base.ServedBaseArguments):
     )
     image_dir: str | None = base.IMAGE_DIR
     annotations_path: str | None = base.ANNOTATIONS
+    image_column: str | None = base.IMAGE_COLUMN
+    question_column: str | None = base.QUESTION_COLUMN
+    answer_column: str | None = base.ANSWER_COLUMN
+    prediction_column: str | None = option(
+        None, "With --score: column of the predictions. Default: generated_answer, else the one with a usual name."
+    )
+    cell_separator: str | None = base.CELL_SEPARATOR
     question_types: str | None = base.QUESTION_TYPES
     question_type_column: str | None = base.QUESTION_TYPE_COLUMN
     on_bad_image: str = option(
         "error", "An unusable image: stop (error) or say so in its row (skip).", choices=["error", "skip"]
     )
+    on_bad_row: str = base.ON_BAD_ROW
     prompt: str | None = option(
         None, "Prompt with {question} in it. Default: the adapter's own.", group="Answers and scores"
     )
@@ -56,7 +64,8 @@ class InferenceArguments(base.ServedBaseArguments):
     bertscore_model: str = option("auto", "BERTScore's encoder: auto, minilm, none, Hub id or folder.")
     score: str | None = option(
         None,
-        "Predictions to score: CSV or official JSON; no model is loaded. The CSV has a column generated_answer.",
+        "Predictions to score: a table or the official JSON; no model is loaded. A table has a column generated_answer, "
+        "prediction or the like.",
     )
     systems: str | None = option(
         None,
@@ -69,6 +78,8 @@ class InferenceArguments(base.ServedBaseArguments):
         problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
+        if self.prediction_column and not self.score:
+            problems.append("--prediction_column: goes with --score alone")
         problems += check_prompt(self.prompt, of_questions=True)
         collect_errors(problems, parse_question_types, self.question_types)
         if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +10,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
+from blip2vqa.data.columns import ColumnNames
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
-from blip2vqa.data.readers import name_rows, to_csv
-from blip2vqa.data.tables import Table, load_table, most_common
+from blip2vqa.data.raw_table import name_rows
+from blip2vqa.data.readers import to_csv
+from blip2vqa.data.table_checks import Table, most_common
+from blip2vqa.data.tables import load_table
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import write_text_atomic
 
@@ -48,19 +51,29 @@ class Example:
 
 
 class BadRow(NamedTuple):
-    """A row left out, with the reason against its picture."""
+    """A row left out, with the reason against its picture, or against the row itself."""
 
     row: int
     image_name: str
     reason: str
+    of: str = "image"
+    """What cannot be used: the "image" or the "row"."""
 
 
 def load_examples(
-    path: str, image_dir: str | None, annotations_path: str | None = None, *, require_answers: bool = True, **options
+    path: str,
+    image_dir: str | None,
+    annotations_path: str | None = None,
+    *,
+    require_answers: bool = True,
+    columns: ColumnNames | None = None,
+    on_bad_row: str = "error",
+    **options,
 ) -> tuple[list[Example], list[BadRow]]:
     """Read a table (as `load_table`), find and decode every picture once, and check it all (as `check_examples`)."""
-    table, problems = load_table(path, annotations_path, require_answers=require_answers)
-    return check_examples(table, problems, path, image_dir, **options)
+    given = {"require_answers": require_answers, "columns": columns, "on_bad_row": on_bad_row}
+    table, problems = load_table(path, annotations_path, **given)
+    return check_examples(table, problems, path, image_dir, on_bad_row=on_bad_row, **options)
 
 
 def check_examples(
@@ -72,6 +85,8 @@ def check_examples(
     question_type_column: str | None = None,
     on_bad_image: str = "error",
     bad_images_path: str | None = None,
+    on_bad_row: str = "error",
+    bad_rows_path: str | None = None,
     progress: bool = True,
 ) -> tuple[list[Example], list[BadRow]]:
     """Make examples of a table that `load_table` has read, with the problems that it found.
@@ -83,6 +98,7 @@ def check_examples(
             and its type by rule is the name of the answers' column.
         on_bad_image: "error", or "skip" to leave rows with unusable pictures out and return them beside the examples.
         bad_images_path: where to write all unusable pictures (CSV: image_name, reason, rows), if there are any.
+        on_bad_row, bad_rows_path: the same for rows whose texts cannot be used (CSV: row, image_name, reason).
 
     Returns the examples in the table's order and the rows left out (empty with "error").
     Raises InputError with everything that is wrong, table and pictures, in one go; also when no picture is usable.
@@ -96,11 +112,15 @@ def check_examples(
         pictures, bad_rows = _check_pictures(table, image_dir, progress)
         good = len({picture[0].name for picture in pictures if picture})
         problems += _report(path, bad_rows, good, on_bad_image, bad_images_path)
-    if table is not None and question_type_column not in (None, *table.frame):
-        columns = ", ".join(table.frame)
-        problems.append(f"{path}: no column {question_type_column} for question types; its columns are {columns}")
+        bad_texts = _bad_texts(table)
+        problems += report_bad_rows(path, bad_texts, len(table.frame), on_bad_row, bad_rows_path)
+    if table is not None:
+        problems += _check_type_column(table, path, question_type_column)
     raise_all(problems)
-    return _build(table, pictures, question_type_column), bad_rows
+    left_out = {bad.row for bad in bad_texts}
+    bad_rows = sorted([*bad_texts, *(bad for bad in bad_rows if bad.row not in left_out)])
+    examples = _build(table, pictures, question_type_column)
+    return examples, bad_rows
 
 
 def of_types(examples: list[Example], types: tuple[str, ...], path: str) -> list[Example]:
@@ -128,15 +148,60 @@ def missing_types(types: Iterable[str], examples: list[Example]) -> tuple[list[s
 
 
 def load_questions(
-    path: str, annotations_path: str | None = None, *, question_type_column: str | None = None
+    path: str,
+    annotations_path: str | None = None,
+    *,
+    question_type_column: str | None = None,
+    columns: ColumnNames | None = None,
+    on_bad_row: str = "error",
+    bad_rows_path: str | None = None,
 ) -> list[Example]:
     """Read questions with their answers, for scoring: no picture is looked for, and `image` and `digest` stay empty.
 
     Raises InputError with every problem that `load_table` finds.
     """
-    table, problems = load_table(path, annotations_path, require_answers=True)
+    given = {"require_answers": True, "require_images": False, "columns": columns, "on_bad_row": on_bad_row}
+    table, problems = load_table(path, annotations_path, **given)
+    if table is not None:
+        problems += report_bad_rows(path, _bad_texts(table), len(table.frame), on_bad_row, bad_rows_path)
+        problems += _check_type_column(table, path, question_type_column)
     raise_all(problems)
     return _build(table, [(None, "")] * len(table.frame), question_type_column)
+
+
+def report_bad_rows(
+    path: str, bad_rows: list[BadRow], rows: int, on_bad_row: str, listing: str | None, known: Sequence[BadRow] = ()
+) -> list[str]:
+    """List rows that cannot be used, of `rows`, in a file, and warn of those to be left out; returns the problems they make.
+
+    `known`: rows left out before, which the list holds, too.
+    """
+    skipped = on_bad_row == "skip" and len(bad_rows) < rows
+    if not bad_rows or (listing is None and not skipped):
+        return []
+    listed = ""
+    if listing is not None:
+        records = sorted((bad.row, bad.image_name, bad.reason) for bad in [*known, *bad_rows] if bad.of == "row")
+        write_text_atomic(listing, to_csv(pd.DataFrame(records, columns=["row", "image_name", "reason"]).astype(str)))
+        listed = f", all listed in {listing}"
+    total = f"{path}: {len(bad_rows):,} of {rows:,} rows cannot be used{listed}"
+    if skipped:
+        logger.warning("%s; they are left out", total)
+        return []
+    remedy = "; mend them, or leave them out with --on_bad_row skip" if len(bad_rows) < rows else ""
+    return [f"{total}{remedy}"]
+
+
+def _bad_texts(table: Table) -> list[BadRow]:
+    named = table.image in table.frame
+    names = dict(zip(table.frame.index, table.frame[table.image], strict=True)) if named and table.bad else {}
+    return [BadRow(row, names.get(row, ""), "; ".join(table.bad[row]), "row") for row in sorted(table.bad)]
+
+
+def _check_type_column(table: Table, path: str, name: str | None) -> list[str]:
+    if name in (None, *table.frame):
+        return []
+    return [f"{path}: no column {name} for question types; its columns are {', '.join(table.frame)}"]
 
 
 def _check_pictures(
@@ -144,7 +209,7 @@ def _check_pictures(
 ) -> tuple[list[tuple[ImageSource, str] | None], list[BadRow]]:
     """Find the picture of each row, with its digest, and decode each once; None, and a bad row, where it cannot be used."""
     bad: dict[str, str] = {}  # reasons, by key
-    names = table.frame["image_name"].tolist() if "image_name" in table.frame else [""] * len(table.frame)
+    names = table.frame[table.image].tolist() if table.image in table.frame else [""] * len(table.frame)
     if table.images is not None:
         keys = [str(position) for position in range(len(names))]
         sources = {key: ImageSource(key, dataset=table.images, index=int(key)) for key in keys}
@@ -165,8 +230,8 @@ def _check_pictures(
 def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad_images_path: str | None) -> list[str]:
     """Write and log the unusable pictures; returns the problems they make, the first ten by name."""
     rows_of = defaultdict(list)
-    for row, name, reason in bad_rows:
-        rows_of[name, reason].append(row)
+    for bad in bad_rows:
+        rows_of[bad.image_name, bad.reason].append(bad.row)
     if not rows_of:
         return []
     listed = ""
@@ -190,7 +255,7 @@ def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad
 def _build(
     table: Table, pictures: list[tuple[ImageSource | None, str] | None], type_column: str | None
 ) -> list[Example]:
-    """Make an example of each row whose picture is usable."""
+    """Make an example of each row that is usable, with its picture."""
     frame = table.frame
 
     def column(name: str | None) -> list[str]:
@@ -202,13 +267,17 @@ def _build(
     else:
         by_rule = {question: question_type(question) for question in dict.fromkeys(questions)}
         type_column = type_column or "question_type"
-    extra = frame.drop(columns=["image_name", table.question, table.answer], errors="ignore").to_dict("records")
+    extra = frame.drop(columns=[table.image, table.question, table.answer], errors="ignore").to_dict("records")
     # Of several equally common answers the table's own comes first, so that it is `Example.answer`.
     answers = [
         several if most_common(several) == one else tuple(sorted(several, key=lambda answer, one=one: answer != one))
         for several, one in zip(table.answers, column(table.answer), strict=True)
     ]
     kinds = [text.strip() or by_rule[question] for text, question in zip(column(type_column), questions, strict=True)]
-    names = column("image_name")
+    names = column(table.image)
     rows = zip(frame.index.tolist(), pictures, names, questions, answers, kinds, extra, strict=True)
-    return [Example(row, picture[0], name, picture[1], *rest) for row, picture, name, *rest in rows if picture]
+    return [
+        Example(row, picture[0], name, picture[1], *rest)
+        for row, picture, name, *rest in rows
+        if picture and row not in table.bad
+    ]

@@ -9,12 +9,14 @@ from pathlib import Path
 from accelerate import PartialState
 
 from blip2vqa.adapters.ref import CURRENT, AdapterRef
+from blip2vqa.config.base import column_names
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.data.examples import BadRow, Example, check_examples, missing_types, of_types
 from blip2vqa.data.prediction_table import PredictionsTable, partial_path
-from blip2vqa.data.tables import Table, load_table
+from blip2vqa.data.table_checks import Table
+from blip2vqa.data.tables import load_table
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import ANSWERS_WITH, Answer, answer_by_batch
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec, parse_adapters
@@ -71,7 +73,7 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
     def open_table() -> set[int]:
         nonlocal table
         table = PredictionsTable(args.output_path, job.table.frame, _run_key(args, job), overwrite=args.overwrite)
-        table.add({"row": bad.row, "status": f"bad image: {bad.reason}"} for bad in job.skipped)
+        table.add({"row": bad.row, "status": f"bad {bad.of}: {bad.reason}"} for bad in job.skipped)
         return table.done
 
     done = run_on_main_rank(open_table)
@@ -163,11 +165,18 @@ def _check_routes(job: Job) -> None:
     raise_all(problems)
 
 
+def bad_rows_path(args: InferenceArguments) -> Path | None:
+    """Name the list of rows that cannot be used: `RESULTS.bad_rows.csv` for `RESULTS.csv`; None but in the main process."""
+    return Path(args.output_path).with_suffix(".bad_rows.csv") if PartialState().is_main_process else None
+
+
 def load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
     """Read the table, check its examples, and list the rows left out. Raises `InputError` with every problem found."""
-    table, problems = load_table(args.csv_path, args.annotations_path, require_answers=False)
-    bad_images = Path(args.output_path).with_suffix(".bad_images.csv") if PartialState().is_main_process else None
+    options = {"columns": column_names(args), "on_bad_row": args.on_bad_row}
+    table, problems = load_table(args.csv_path, args.annotations_path, require_answers=False, **options)
     options = {"question_type_column": args.question_type_column, "on_bad_image": args.on_bad_image}
+    options |= {"on_bad_row": args.on_bad_row, "bad_rows_path": bad_rows_path(args)}
+    bad_images = Path(args.output_path).with_suffix(".bad_images.csv") if PartialState().is_main_process else None
     given = table, problems, args.csv_path, args.image_dir
     examples, bad = check_examples(*given, bad_images_path=bad_images, **options)
     types = collect_errors([], parse_question_types, args.question_types)  # what is wrong with them has been reported
@@ -196,7 +205,7 @@ def _start_block(
         described = ANSWERS_WITH[request.text.answers_with].describe(request)
         pairs += [(f"{label}{of}", text) for label, text in described]
     if job.skipped:
-        pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))
+        pairs.append(("skipped", f"{len(job.skipped)} rows that cannot be used; their status says why"))
     return format_block("Answering", pairs)
 
 

@@ -211,7 +211,7 @@ def _run(
     for system, request in zip(group.systems, group.requests, strict=True):
         pairs.append((system.name, f"{system.lora_model_path or 'the base alone'}; {request.text.prompt!r}"))
     if skipped:
-        pairs.append(("skipped", f"{skipped} rows with a bad image"))
+        pairs.append(("skipped", f"{skipped} rows that cannot be used"))
     if state.is_main_process:
         print(format_block("Answering", pairs), flush=True)
     asked = [example for example in examples for _ in group.systems]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from accelerate import PartialState
 
+from blip2vqa.config.base import column_names
 from blip2vqa.data.answers import normalize_answer, parse_question_types
 from blip2vqa.data.captions import group_by_image, load_captions
 from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
@@ -28,6 +29,7 @@ from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 logger = logging.getLogger(__name__)
 
 BAD_IMAGES = "bad_images.csv"
+BAD_ROWS = "bad_rows.csv"
 TABLE = "table"
 """The value of `--answers` that stands for the answers of the training table."""
 
@@ -85,9 +87,9 @@ class RunData:
 def load_rows(run: Run) -> Rows:
     """Read, check and split the tables. Raises `InputError` with every problem found."""
     data, problems = run.data, []
-    found = collect_errors(problems, _load_table, run, data.csv_path, data.annotations_path, BAD_IMAGES)
+    found = collect_errors(problems, _load_table, run, data.csv_path, data.annotations_path, "")
     if data.eval_csv_path:
-        given = data.eval_csv_path, data.eval_annotations_path, "eval_" + BAD_IMAGES
+        given = data.eval_csv_path, data.eval_annotations_path, "eval_"
         found_val = collect_errors(problems, _load_table, run, *given)
     raise_all(problems)
     train, skipped = found
@@ -105,21 +107,23 @@ def load_rows(run: Run) -> Rows:
     return Rows(train, val, skipped)
 
 
-def _load_table(
-    run: Run, csv_path: str, annotations_path: str | None, bad_images: str
-) -> tuple[list[Example], list[BadRow]]:
-    """Read the examples of one table, and list the rows left out for their images."""
+def _load_table(run: Run, csv_path: str, annotations_path: str | None, side: str) -> tuple[list[Example], list[BadRow]]:
+    """Read the examples of one table, and list the rows left out; `side` begins the names of the lists of these."""
     data, main = run.data, PartialState().is_main_process
     options = {
         "on_bad_image": data.on_bad_image,
-        "bad_images_path": run.folder / bad_images if main else None,
+        "bad_images_path": run.folder / f"{side}{BAD_IMAGES}" if main else None,
+        "on_bad_row": data.on_bad_row,
+        "bad_rows_path": run.folder / f"{side}{BAD_ROWS}" if main else None,
+        "columns": column_names(data),
         "progress": main,
     }
     if run.task is CAPTION:
         style = Path(data.style).stem if data.style and data.captions == "style" else None
         # Captions of a style that is not named have been reported with the arguments.
         choose = "all" if data.captions == "style" and not style else data.captions
-        return load_captions(csv_path, data.image_dir, choose=choose, style=style, **options)
+        options |= {"choose": choose, "style": style, "split": "val" if side else "train"}
+        return load_captions(csv_path, data.image_dir, **options)
     options["question_type_column"] = data.question_type_column
     examples, bad = load_examples(csv_path, data.image_dir, annotations_path, **options)
     types = collect_errors([], parse_question_types, data.question_types)  # reported with the arguments, too

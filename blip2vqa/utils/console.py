@@ -70,6 +70,12 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
     _leave_process_group()
 
 
+def say(line: str) -> None:
+    """Print a line in the main process of a launch alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
+
+
 def set_log_level(name: str | None) -> None:
     """Print log lines of this level and above; None, or a word of Trainer's that names no level, changes nothing.
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from blip2vqa.data.examples import load_examples
-from blip2vqa.data.tables import Table, load_table
+from blip2vqa.data.table_checks import Table
+from blip2vqa.data.tables import load_table
 from blip2vqa.utils.errors import InputError, raise_all
 
 HEADER = "image_name,question,answer\n"
