@@ -192,6 +192,24 @@ def report_bad_rows(
     return [f"{total}{remedy}"]
 
 
+def leave_out(
+    path: str, examples: list[Example], reasons: Iterable[tuple[int, str]], on_bad_row: str, *listing
+) -> tuple[list[Example], list[BadRow], list[str]]:
+    """Leave out the examples that there are reasons against, by row, as when the table was read.
+
+    `listing`: where all are listed, and the rows left out before. Returns the others, the rows left out, and the problems.
+    """
+    against = defaultdict(list)
+    for row, reason in reasons:
+        against[row].append(reason)
+    bad = [BadRow(e.row, e.image_name, "; ".join(against[e.row]), "row") for e in examples if e.row in against]
+    problems = report_bad_rows(path, bad, len(examples), on_bad_row, *listing)
+    if bad and (problems or on_bad_row == "error"):
+        more = [f"… and {len(bad) - 10} more rows"] if len(bad) > 10 else []
+        problems = [*(f"row {one.row}: {one.reason}" for one in bad[:10]), *more, *problems]
+    return [example for example in examples if example.row not in against], bad, problems
+
+
 def _bad_texts(table: Table) -> list[BadRow]:
     named = table.image in table.frame
     names = dict(zip(table.frame.index, table.frame[table.image], strict=True)) if named and table.bad else {}

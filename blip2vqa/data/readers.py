@@ -29,7 +29,7 @@ from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-FLICKR30K = ["image_name", "comment_number", "comment"]
+FLICKR30K = ["image_name", "comment_number"]
 JSON_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # 1.10 stays 1.10
 
 
@@ -107,7 +107,17 @@ def _parse_csv(path: Path, text: str) -> RawTable:
     frame = frame.iloc[1:]
     refuse_duplicates(path, headers[delimiter])
     blank = (frame.map(str.strip) == "").all(axis="columns")
-    return RawTable(frame[~blank], layout="Flickr30k" if headers[delimiter] == FLICKR30K else "")
+    frame = frame[~blank]
+    if headers[delimiter][:2] != FLICKR30K or frame.shape[1] != 3:
+        return RawTable(frame)
+    # One row of the published file has no mark behind the number: "4   A dog runs across the grass ."
+    number, comment = headers[delimiter][1:]
+    parts = frame[number].str.extract(r"^\s*(\d+)\s+(\S.*)$")
+    joined = (frame[comment].str.strip() == "") & parts[1].notna()
+    frame = frame.assign(
+        **{number: frame[number].mask(joined, parts[0]), comment: frame[comment].mask(joined, parts[1])}
+    )
+    return RawTable(frame, layout="Flickr30k")
 
 
 def _count_usual(names: list[str]) -> int:

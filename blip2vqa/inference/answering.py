@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from blip2vqa.config.base import column_names
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
-from blip2vqa.data.examples import BadRow, Example, check_examples, missing_types, of_types
+from blip2vqa.data.examples import BadRow, Example, check_examples, leave_out, missing_types, of_types
 from blip2vqa.data.prediction_table import PredictionsTable, partial_path
 from blip2vqa.data.table_checks import Table
 from blip2vqa.data.tables import load_table
@@ -131,12 +131,16 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
     if job and job.routed:
         collect_errors(problems, _check_routes, job)
     raise_all(problems)
+    reasons: list[tuple[int, str]] = []
     for ref, request in job.requests.items():
         asked = [example for example in job.examples if job.ref_for(example) == ref]
         room = request.tree.longest if request.tree else request.decoding.max_new_tokens
-        collect_errors(problems, request.text.check_lengths, asked, room)
-    raise_all(problems)
-    return job
+        problems += request.text.problems_of_all(asked, 0)
+        reasons += request.text.problems_by_row(asked, room)
+    listing = args.on_bad_row, bad_rows_path(args), job.skipped
+    examples, bad, found = leave_out(args.csv_path, job.examples, reasons, *listing)
+    raise_all(problems + found)
+    return replace(job, examples=examples, skipped=job.skipped + bad)
 
 
 def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef, AnswerRequest]]:

@@ -17,11 +17,11 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.fields import QUANTIZATIONS
 from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
-from blip2vqa.data.examples import Example
+from blip2vqa.data.examples import Example, leave_out
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.verdict import BLIND
-from blip2vqa.inference.answering import load_rows
+from blip2vqa.inference.answering import bad_rows_path, load_rows
 from blip2vqa.inference.generation import answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
@@ -160,13 +160,22 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     groups = collect_errors(problems, find_groups, systems, decoding, args.dtype) if systems else None
     rows = collect_errors(problems, load_rows, args) if args.csv_path else None
-    too_long: dict[str, list[str]] = {}
-    for group in groups or () if rows else ():
-        for system, request in zip(group.systems, group.requests, strict=True):
-            _collect(too_long, system, request.text.check_lengths, rows[1], request.decoding.max_new_tokens)
-    collect_errors(problems, _raise_under_names, too_long)
     raise_all(problems)
     _, examples, bad = rows
+    wrong: dict[str, list[str]] = {}
+    reasons: dict[tuple[int, str], list[str]] = {}
+    for group in groups:
+        for system, request in zip(group.systems, group.requests, strict=True):
+            for problem in request.text.problems_of_all(examples, 0):
+                wrong.setdefault(problem, []).append(system.name)
+            for reason in request.text.problems_by_row(examples, request.decoding.max_new_tokens):
+                reasons.setdefault(reason, []).append(system.name)
+    collect_errors(problems, _raise_under_names, wrong)
+    named = [(row, f"{reason} (system {', '.join(names)})") for (row, reason), names in reasons.items()]
+    listing = args.on_bad_row, bad_rows_path(args), bad
+    examples, too_long, found = leave_out(args.csv_path, examples, named, *listing)
+    raise_all(problems + found)
+    bad = bad + too_long
     answered = any(example.answers for example in examples)
     scorer = find_scorer(args.bertscore_model if answered else "none")
     runs: dict[str, SystemRun] = {}

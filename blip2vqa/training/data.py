@@ -3,8 +3,9 @@
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from accelerate import PartialState
 from blip2vqa.config.base import column_names
 from blip2vqa.data.answers import normalize_answer, parse_question_types
 from blip2vqa.data.captions import group_by_image, load_captions
-from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
+from blip2vqa.data.examples import BadRow, Example, leave_out, load_examples, of_types
 from blip2vqa.data.splits import check_disjoint, split_by_image
 from blip2vqa.evaluation.question_only import BlindScore, blind_score
 from blip2vqa.evaluation.tasks import CAPTION
@@ -41,6 +42,9 @@ class Rows(NamedTuple):
     val: list[Example]
     """As they are scored: an image is captioned once, against all of its captions."""
     skipped: list[BadRow]
+    """Of the training table."""
+    skipped_val: Sequence[BadRow] = ()
+    """Of a validation table of its own."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,8 @@ def load_rows(run: Run) -> Rows:
         found_val = collect_errors(problems, _load_table, run, *given)
     raise_all(problems)
     train, skipped = found
-    if data.eval_csv_path:
-        val, skipped_val = found_val
-        skipped = skipped + skipped_val
-    else:
+    val, skipped_val = found_val if data.eval_csv_path else ([], [])
+    if not data.eval_csv_path:
         # A share out of range has been reported with the arguments.
         share = data.val_split if 0 < data.val_split < 1 else 0.5
         train, val = split_by_image(train, share, run.training.seed)
@@ -104,7 +106,7 @@ def load_rows(run: Run) -> Rows:
     shared = check_disjoint(train, val)
     if shared and PartialState().is_main_process:
         logger.warning("%d images stand in both tables: the validation score will flatter the adapter", shared)
-    return Rows(train, val, skipped)
+    return Rows(train, val, skipped, skipped_val)
 
 
 def _load_table(run: Run, csv_path: str, annotations_path: str | None, side: str) -> tuple[list[Example], list[BadRow]]:
@@ -147,9 +149,41 @@ def build_run_data(run: Run, rows: Rows, processor, config) -> RunData:
     refused = COLLATORS[text.answers_with].REFUSED
     problems += [f"--{option}: {remedy}" for option, remedy in refused.items() if getattr(run.training, option)]
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
-    collect_errors(problems, text.check_lengths, train + rows.val, room, row)
+    problems += text.problems_of_all(train + rows.val, row)
+    rows, train = collect_errors(
+        problems, _without_too_long, run, rows, train, partial(text.problems_by_row, answer_room=room)
+    ) or (rows, train)
     raise_all(problems)
     return RunData(rows, train, AnswerRequest(text, run.decoding, tree), answers, note)
+
+
+def _without_too_long(
+    run: Run, rows: Rows, train: list[Example], problems_by_row: Callable[[list[Example]], list[tuple[int, str]]]
+) -> tuple[Rows, list[Example]]:
+    """Leave out the rows that a base cannot be given; raises `InputError` with them unless `--on_bad_row skip`."""
+    data, main = run.data, PartialState().is_main_process
+    problems: list[str] = []
+
+    def drop(side: str, path: str, examples: list[Example], skipped: list[BadRow]) -> tuple[set[int], list[BadRow]]:
+        listing = run.folder / f"{side}{BAD_ROWS}" if main else None
+        _, bad, found = leave_out(path, examples, problems_by_row(examples), data.on_bad_row, listing, skipped)
+        problems.extend(found)
+        return {one.row for one in bad}, [*skipped, *bad]
+
+    if data.eval_csv_path:
+        lost, skipped = drop("", data.csv_path, train, rows.skipped)
+        lost_val, skipped_val = drop("eval_", data.eval_csv_path, rows.val, rows.skipped_val)
+    else:
+        lost, skipped = drop("", data.csv_path, train + rows.val, rows.skipped)
+        lost_val, skipped_val = lost, []
+    kept, kept_val = (
+        [one for one in side if one.row not in lost] for side, lost in ((rows.train, lost), (rows.val, lost_val))
+    )
+    for side, name in ((kept, "training"), (kept_val, "validation")):
+        if not side and not problems:
+            problems.append(f"no row is left for {name}: all of them are too long for this base")
+    raise_all(problems)
+    return Rows(kept, kept_val, skipped, skipped_val), [one for one in train if one.row not in lost]
 
 
 def _answers_allowed(run: Run, rows: Rows, family: Family) -> tuple[list[Example], tuple[str, ...] | None, str]:

@@ -58,7 +58,7 @@ def print_start(
     if data.answers:
         pairs.append(("answers", "; ".join(filter(None, (f"{len(data.answers):,} to choose from", data.note)))))
     for of, listing in (("image", BAD_IMAGES), ("row", BAD_ROWS)):
-        skipped = sum(bad.of == of for bad in data.rows.skipped)
+        skipped = sum(bad.of == of for bad in [*data.rows.skipped, *data.rows.skipped_val])
         if skipped:
             what = "with a bad image" if of == "image" else "that cannot be used"
             pairs.append(("skipped", f"{skipped} rows {what}; listed in {run.folder / listing}"))

@@ -115,7 +115,7 @@ def test_a_bad_image_is_an_error_or_said_in_its_row(tiny_opt, drawn, tmp_path):
 def test_everything_wrong_is_said_before_the_weights(tiny_opt, drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(model_spec, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
     table = tmp_path / "table.csv"
-    table.write_text("picture,question\n1.png,What?\n")
+    table.write_text("where,question\n1.png,What?\n")
     with pytest.raises(InputError) as caught:
         answer_table(arguments(tmp_path / "nowhere", (drawn[0], table), tmp_path / "out.csv", num_beams=0))
     assert all(part in str(caught.value) for part in ("nowhere", "image_name", "--num_beams: 0"))
