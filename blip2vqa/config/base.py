@@ -39,7 +39,7 @@ CELL_SEPARATOR = option(
 )
 ON_BAD_ROW = option(
     "error",
-    "A row whose texts cannot be used, or are too long: stop (error) or leave it out (skip).",
+    "Texts that cannot be used, or are too long: stop (error) or leave their rows out (skip).",
     choices=["error", "skip"],
 )
 QUESTION_TYPE_COLUMN = option(None, "Column that names a question's type. Default: by rule.")

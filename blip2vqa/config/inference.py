@@ -36,7 +36,7 @@ class InferenceArguments(base.ServedBaseArguments):
     question_column: str | None = base.QUESTION_COLUMN
     answer_column: str | None = base.ANSWER_COLUMN
     prediction_column: str | None = option(
-        None, "With --score: column of the predictions. Default: generated_answer, else the one with a usual name."
+        None, "Column of the predictions, with --score. Default: the one with a usual name."
     )
     cell_separator: str | None = base.CELL_SEPARATOR
     question_types: str | None = base.QUESTION_TYPES
@@ -53,7 +53,8 @@ class InferenceArguments(base.ServedBaseArguments):
     )
     answers: str | None = option(
         None,
-        "Text file of the answers allowed, one a line. Each question gets the likeliest that five beams find, ranked.",
+        "Answers allowed: a text file, one a line, or choices. Each question gets the likeliest that five beams find, ranked. "
+        "choices takes those in the row's own column choices.",
     )
     num_beams: int | None = option(
         None, "Beams; 1 is greedy decoding. Default: the adapter's own, else 1.", at_least=1, at_most=MAX_COUNT

@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from blip2vqa.data.bad_rows import BadRow
 from blip2vqa.data.columns import ColumnNames
-from blip2vqa.data.examples import BadRow, Example, check_examples
+from blip2vqa.data.examples import Example, check_examples
 from blip2vqa.data.raw_table import RawTable
 from blip2vqa.data.table_checks import check_table
 from blip2vqa.data.tables import read_raw

@@ -34,6 +34,7 @@ NAMES = {
         ("captions",),
         ("text", "comment", "description", "sentence", "sentences", "raw_caption", "caption_text", "alt_text"),
     ),
+    "choices": (("choices",), ("options", "multiple_choices", "answer_choices", "candidates")),
     "prediction": (
         ("generated_answer",),
         (
@@ -78,9 +79,8 @@ def find_column(path: str, columns: Sequence[str], kind: str, asked: str | None 
     for group in NAMES[kind]:
         found = [name for name in columns if _plain(name) in map(_plain, group)]
         if len(found) > 1:
-            raise InputError(
-                f"{path}: {' and '.join(found)} may each be the {kind}s' column; say which by --{FLAGS[kind]}"
-            )
+            which = f"say which by --{FLAGS[kind]}" if kind in FLAGS else "rename one"
+            raise InputError(f"{path}: {' and '.join(found)} may each be the {kind}s' column; {which}")
         if found:
             return found[0]
     return None

@@ -1,23 +1,18 @@
 """Makes examples of a table's rows and their pictures, and checks them all."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import pandas as pd
-
+from blip2vqa.data.annotators import parse_answers
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
-from blip2vqa.data.columns import ColumnNames
+from blip2vqa.data.bad_rows import BadRow, bad_texts, report_bad_images, report_bad_rows
+from blip2vqa.data.columns import ColumnNames, find_column
 from blip2vqa.data.images import BadImage, ImageIndex, ImageSource, check_images
-from blip2vqa.data.raw_table import name_rows
-from blip2vqa.data.readers import to_csv
 from blip2vqa.data.table_checks import Table, most_common
 from blip2vqa.data.tables import load_table
 from blip2vqa.utils.errors import InputError, raise_all
-from blip2vqa.utils.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -44,20 +39,26 @@ class Example:
         """Return the most common answer; of equally common ones the table's own, else the first; "" when there is none."""
         return most_common(self.answers)
 
+    def choices(self) -> tuple[tuple[str, ...], str]:
+        """Return the answers that the row's own column choices allows, and the right one, "" where the row does not say.
+
+        Raises InputError where there are none.
+        """
+        column = find_column("", list(self.extra), "choices")
+        try:
+            choices = parse_answers(self.extra.get(column, ""))
+        except ValueError as error:
+            raise InputError(f"{column} is {error}, not a list of answers") from error
+        if not choices:
+            raise InputError("no list of choices")
+        right = self.extra.get("correct_choice_idx", "").strip()
+        given = tuple(dict.fromkeys(choice for choice in choices if choice.strip()))
+        return given, choices[int(right)] if right.isdecimal() and int(right) < len(choices) else ""
+
     @property
     def image_key(self) -> str:
         """Return what tells its picture from others: the digest, or the name where no picture was read."""
         return self.digest or self.image_name
-
-
-class BadRow(NamedTuple):
-    """A row left out, with the reason against its picture, or against the row itself."""
-
-    row: int
-    image_name: str
-    reason: str
-    of: str = "image"
-    """What cannot be used: the "image" or the "row"."""
 
 
 def load_examples(
@@ -111,14 +112,14 @@ def check_examples(
     elif table is not None:
         pictures, bad_rows = _check_pictures(table, image_dir, progress)
         good = len({picture[0].name for picture in pictures if picture})
-        problems += _report(path, bad_rows, good, on_bad_image, bad_images_path)
-        bad_texts = _bad_texts(table)
-        problems += report_bad_rows(path, bad_texts, len(table.frame), on_bad_row, bad_rows_path)
+        problems += report_bad_images(path, bad_rows, good, on_bad_image, bad_images_path)
+        unusable = bad_texts(table)
+        problems += report_bad_rows(path, unusable, len(table.frame), on_bad_row, bad_rows_path)
     if table is not None:
         problems += _check_type_column(table, path, question_type_column)
     raise_all(problems)
-    left_out = {bad.row for bad in bad_texts}
-    bad_rows = sorted([*bad_texts, *(bad for bad in bad_rows if bad.row not in left_out)])
+    left_out = {bad.row for bad in unusable}
+    bad_rows = sorted([*unusable, *(bad for bad in bad_rows if bad.row not in left_out)])
     examples = _build(table, pictures, question_type_column)
     return examples, bad_rows
 
@@ -163,57 +164,10 @@ def load_questions(
     given = {"require_answers": True, "require_images": False, "columns": columns, "on_bad_row": on_bad_row}
     table, problems = load_table(path, annotations_path, **given)
     if table is not None:
-        problems += report_bad_rows(path, _bad_texts(table), len(table.frame), on_bad_row, bad_rows_path)
+        problems += report_bad_rows(path, bad_texts(table), len(table.frame), on_bad_row, bad_rows_path)
         problems += _check_type_column(table, path, question_type_column)
     raise_all(problems)
     return _build(table, [(None, "")] * len(table.frame), question_type_column)
-
-
-def report_bad_rows(
-    path: str, bad_rows: list[BadRow], rows: int, on_bad_row: str, listing: str | None, known: Sequence[BadRow] = ()
-) -> list[str]:
-    """List rows that cannot be used, of `rows`, in a file, and warn of those to be left out; returns the problems they make.
-
-    `known`: rows left out before, which the list holds, too.
-    """
-    skipped = on_bad_row == "skip" and len(bad_rows) < rows
-    if not bad_rows or (listing is None and not skipped):
-        return []
-    listed = ""
-    if listing is not None:
-        records = sorted((bad.row, bad.image_name, bad.reason) for bad in [*known, *bad_rows] if bad.of == "row")
-        write_text_atomic(listing, to_csv(pd.DataFrame(records, columns=["row", "image_name", "reason"]).astype(str)))
-        listed = f", all listed in {listing}"
-    total = f"{path}: {len(bad_rows):,} of {rows:,} rows cannot be used{listed}"
-    if skipped:
-        logger.warning("%s; they are left out", total)
-        return []
-    remedy = "; mend them, or leave them out with --on_bad_row skip" if len(bad_rows) < rows else ""
-    return [f"{total}{remedy}"]
-
-
-def leave_out(
-    path: str, examples: list[Example], reasons: Iterable[tuple[int, str]], on_bad_row: str, *listing
-) -> tuple[list[Example], list[BadRow], list[str]]:
-    """Leave out the examples that there are reasons against, by row, as when the table was read.
-
-    `listing`: where all are listed, and the rows left out before. Returns the others, the rows left out, and the problems.
-    """
-    against = defaultdict(list)
-    for row, reason in reasons:
-        against[row].append(reason)
-    bad = [BadRow(e.row, e.image_name, "; ".join(against[e.row]), "row") for e in examples if e.row in against]
-    problems = report_bad_rows(path, bad, len(examples), on_bad_row, *listing)
-    if bad and (problems or on_bad_row == "error"):
-        more = [f"… and {len(bad) - 10} more rows"] if len(bad) > 10 else []
-        problems = [*(f"row {one.row}: {one.reason}" for one in bad[:10]), *more, *problems]
-    return [example for example in examples if example.row not in against], bad, problems
-
-
-def _bad_texts(table: Table) -> list[BadRow]:
-    named = table.image in table.frame
-    names = dict(zip(table.frame.index, table.frame[table.image], strict=True)) if named and table.bad else {}
-    return [BadRow(row, names.get(row, ""), "; ".join(table.bad[row]), "row") for row in sorted(table.bad)]
 
 
 def _check_type_column(table: Table, path: str, name: str | None) -> list[str]:
@@ -243,31 +197,6 @@ def _check_pictures(
     rows = zip(table.frame.index.tolist(), names, keys, strict=True)
     pictures = [(sources[key], digests[key]) if key in digests else None for key in keys]
     return pictures, [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
-
-
-def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad_images_path: str | None) -> list[str]:
-    """Write and log the unusable pictures; returns the problems they make, the first ten by name."""
-    rows_of = defaultdict(list)
-    for bad in bad_rows:
-        rows_of[bad.image_name, bad.reason].append(bad.row)
-    if not rows_of:
-        return []
-    listed = ""
-    if bad_images_path is not None:
-        records = [(name, reason, " ".join(map(str, rows))) for (name, reason), rows in rows_of.items()]
-        write_text_atomic(bad_images_path, to_csv(pd.DataFrame(records, columns=["image_name", "reason", "rows"])))
-        listed = f", all listed in {bad_images_path}"
-    total = f"{len(rows_of)} of {len(rows_of) + good} images cannot be used{listed}"
-    if on_bad_image == "skip" and good:
-        logger.warning("%s: %s; their %d rows are left out", path, total, len(bad_rows))
-        return []
-    remedy = "mend them, or leave their rows out with on_bad_image skip" if good else "is image_dir the right folder?"
-    problems = [f"{path}: {total}; {remedy}"]
-    for (name, reason), rows in list(rows_of.items())[:10]:
-        problems.append(f"image {name}: {reason} ({name_rows(rows)})")
-    if len(rows_of) > 10:
-        problems.append(f"and {len(rows_of) - 10} more images")
-    return problems
 
 
 def _build(

@@ -80,9 +80,6 @@ def _aokvqa(data: list) -> list[dict]:
         row = _image_first(more, _numbered(item.get("image_id")))
         if "direct_answers" in item:
             row["answers"] = item["direct_answers"]
-        index, choices = str(item.get("correct_choice_idx", "")), item.get("choices")
-        if index.isdecimal() and isinstance(choices, list) and int(index) < len(choices):
-            row["correct_choice"] = choices[int(index)]
         rows.append(row)
     return rows
 

@@ -17,7 +17,8 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.fields import QUANTIZATIONS
 from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
-from blip2vqa.data.examples import Example, leave_out
+from blip2vqa.data.bad_rows import leave_out
+from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.verdict import BLIND

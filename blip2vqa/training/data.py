@@ -13,8 +13,9 @@ from accelerate import PartialState
 
 from blip2vqa.config.base import column_names
 from blip2vqa.data.answers import normalize_answer, parse_question_types
+from blip2vqa.data.bad_rows import BadRow, leave_out
 from blip2vqa.data.captions import group_by_image, load_captions
-from blip2vqa.data.examples import BadRow, Example, leave_out, load_examples, of_types
+from blip2vqa.data.examples import Example, load_examples, of_types
 from blip2vqa.data.splits import check_disjoint, split_by_image
 from blip2vqa.evaluation.question_only import BlindScore, blind_score
 from blip2vqa.evaluation.tasks import CAPTION

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from blip2vqa.data.bad_rows import BadRow
 from blip2vqa.data.captions import group_by_image, load_captions
-from blip2vqa.data.examples import BadRow
 from blip2vqa.utils.errors import InputError
 from helpers.paths import DATA
 
