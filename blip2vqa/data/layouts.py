@@ -35,8 +35,10 @@ def _first(data: object, key: str | None = None) -> dict:
     return items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else {}
 
 
-def _objects(data: object, key: str) -> list[dict]:
-    return [item for item in data.get(key) or [] if isinstance(item, dict)]
+def _objects(data: dict, key: str) -> list[dict]:
+    """List what stands under `key`, with {} for what is no object: its row is then named as an empty one."""
+    items = data.get(key)
+    return [item if isinstance(item, dict) else {} for item in items] if isinstance(items, list) else []
 
 
 def _numbered(id: object) -> str:

@@ -96,11 +96,12 @@ def _repeated(names: list[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-def _without_folders(*tables: list[str]) -> tuple[list[str], ...]:
+def _without_folders(*tables: list[str]) -> list[list[str]]:
     """Take the folders off the names of images, which another machine has elsewhere, where the rest tells them apart."""
-    files = [[name.replace("\\", "/").rpartition("/")[2] for name in names] for names in tables]
+    tables = [[name.replace("\\", "/") for name in names] for names in tables]
+    files = [[name.rpartition("/")[2] for name in names] for names in tables]
     told_apart = all(len(set(short)) == len(set(names)) for short, names in zip(files, tables, strict=True))
-    return tuple(files) if told_apart else tables
+    return files if told_apart else tables
 
 
 def _match_by_row(path: Path, table: pd.DataFrame, examples: Sequence[Example]) -> list[str]:

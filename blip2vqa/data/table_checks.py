@@ -59,7 +59,8 @@ def check_table(
     if not len(raw.frame):
         return None, [f"{path}: no rows"]
     columns = columns or ColumnNames()
-    asked = {"image": columns.image}
+    inside = raw.images is not None and columns.image not in raw.frame  # the column of the pictures themselves
+    asked = {"image": None if inside else columns.image}
     asked |= {"question": columns.question} if kind == "answer" else {}
     asked |= {kind: columns.answer} if kind else {}
     needed = {"image": require_images and raw.images is None, "question": True, kind: require_answers}

@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
+from blip2vqa.data.columns import ColumnNames
 from blip2vqa.data.examples import load_examples
 from blip2vqa.data.table_checks import Table
 from blip2vqa.data.tables import load_table
@@ -102,6 +105,22 @@ def test_answers_may_be_absent_when_not_required(write):
     assert table.answers == [()] and "answer" not in table.frame
     table = read_table(write("t.csv", HEADER + "a.png,q,\nb.png,q,x\n"), require_answers=False)
     assert table.answers == [(), ("x",)]
+
+
+def test_an_answer_column_of_its_own_name(write):
+    path = write("t.csv", "image_name,question,answer,said\na.png,q,x,\"['y', 'y', 'z']\"\n")
+    table, found = load_table(path, None, require_answers=True, columns=ColumnNames(answer="said"))
+    assert (table.answers, found) == ([("y", "y", "z")], [])
+    _, found = load_table(path, None, require_answers=True, columns=ColumnNames(question="asked"))
+    assert found == [
+        f"{path}: --question_column asked: no such column; its columns are image_name, question, answer, said"
+    ]
+
+
+def test_answers_that_only_begin_like_a_list_are_texts_and_said(write, caplog):
+    table = read_table(write("t.csv", HEADER + "a.png,q,[sic] yes\n"), require_answers=True)
+    assert table.answers == [("[sic] yes",)]
+    assert "row 2: answer begins like a list and is none" in caplog.text
 
 
 # The official VQA pair
@@ -221,6 +240,57 @@ def test_nothing_there_and_nothing_reachable(datasets, tmp_path):
     assert "cannot be read as a datasets folder" in problems(str(tmp_path / "empty"))[0]
     assert "cannot be loaded from the Hub" in problems("nobody/nothing:train")[0]
     assert "no such file or folder" in problems("nothing")[0]
+
+
+def test_pictures_under_any_name_and_as_bytes(datasets, tmp_path, image_dir):
+    pictures = [Path(image_dir, name).read_bytes() for name in ("0.png", "1.png")]
+    texts = {"question": ["q"] * 2, "answers": [["x", "y"], ["z"]]}
+    stored = {
+        "named": datasets.Dataset.from_dict({"photo_of_it": pictures} | texts).cast_column(
+            "photo_of_it", datasets.Image()
+        ),
+        "bytes": datasets.Dataset.from_dict({"jpg": pictures} | texts),
+        "both": datasets.Dataset.from_dict({"pic": [{"bytes": one, "path": "a/b.png"} for one in pictures]} | texts),
+    }
+    for name, dataset in stored.items():
+        dataset.save_to_disk(str(tmp_path / name))
+        dataset.to_parquet(tmp_path / f"{name}.parquet")
+        for path in (tmp_path / name, tmp_path / f"{name}.parquet"):
+            examples, _ = load_examples(str(path), None, progress=False)
+            assert [one.image.read_bytes() for one in examples] == pictures
+            assert [one.answers for one in examples] == [("x", "y"), ("z",)]
+            assert [one.image_name for one in examples][:1] == ["b.png" if name == "both" else "image 1"]
+    two = stored["bytes"].add_column("mask", pictures[::-1])
+    two.save_to_disk(str(tmp_path / "two"))
+    assert "jpg and mask hold pictures; say which by --image_column" in problems(str(tmp_path / "two"))[0]
+    examples, _ = load_examples(str(tmp_path / "two"), None, columns=ColumnNames(image="mask"), progress=False)
+    assert [one.image.read_bytes() for one in examples] == pictures[::-1]
+
+
+def test_answers_of_a_dataset_that_are_none(datasets, tmp_path, image_dir):
+    for name, answers in (("flag", [True, False]), ("object", [{"a": 1}, {"a": 2}]), ("deep", [[["x"]], [["y"]]])):
+        columns = {"image_name": ["0.png", "1.png"], "question": ["q", "q"], "answer": answers}
+        datasets.Dataset.from_dict(columns).to_parquet(tmp_path / f"{name}.parquet")
+        assert "rows 1, 2: answer is" in problems(str(tmp_path / f"{name}.parquet"))[0]
+
+
+def test_excel_needs_openpyxl(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    assert problems(write("t.xlsx", b"PK\x03\x04")) == [
+        f"{write('t.xlsx', b'PK')}: reading .xlsx needs a library: pip install openpyxl"
+    ]
+
+
+def test_excel(tmp_path):
+    pytest.importorskip("openpyxl")
+    path = str(tmp_path / "t.xlsx")
+    rows = [["Image", "question", "answer", "n"], ["a.png", "q", 2, 1.5], [None] * 4, ["b.png", "q", "None", None]]
+    pd.DataFrame(rows).to_excel(path, header=False, index=False)
+    table = read_table(path, require_answers=True)
+    assert table.frame.to_numpy().tolist() == [["a.png", "q", "2", "1.5"], ["b.png", "q", "None", ""]]
+    assert table.frame.index.tolist() == [2, 4]
+    Path(path).write_bytes(Path(path).read_bytes()[:200])
+    assert "not a readable Excel file" in problems(path)[0]
 
 
 # Bad input
