@@ -29,17 +29,17 @@ IMAGE_DIR = option(
 )
 ANNOTATIONS = option(None, "Official VQA annotations JSON that belongs to --csv_path.")
 QUESTION_TYPES = option(None, "Only questions of these types, as in count,yes/no. Default: all.")
-IMAGE_COLUMN = option(None, "Column of the images' names, or of the images. Default: the one with a usual name.")
+IMAGE_COLUMN = option(None, "Column of the images. Default: the one with a usual name.")
 QUESTION_COLUMN = option(None, "Column of the questions. Default: the one with a usual name.")
 ANSWER_COLUMN = option(
     None, "Column of the answers, or captions. Default: the one with a usual name.", "--caption_column"
 )
 CELL_SEPARATOR = option(
-    None, "What stands between several questions, and their answers, in one cell. none: cells that look so are whole."
+    None, "Mark between several questions, and answers, in a cell. none: cells that look so are left whole."
 )
 ON_BAD_ROW = option(
     "error",
-    "Texts that cannot be used, or are too long: stop (error) or leave their rows out (skip).",
+    "Texts that cannot be used: stop (error) or leave out (skip). Too long ones are among them.",
     choices=["error", "skip"],
 )
 QUESTION_TYPE_COLUMN = option(None, "Column that names a question's type. Default: by rule.")

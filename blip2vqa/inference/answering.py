@@ -237,6 +237,8 @@ def _start_block(
         of = f" {ref.name}" if ref.name else ""
         described = ANSWERS_WITH[request.text.answers_with].describe(request)
         pairs += [(f"{label}{of}", text) for label, text in described]
+    if job.choices:
+        pairs.append(("answers", "one of each row's own choices"))
     if job.skipped:
         pairs.append(("skipped", f"{len(job.skipped)} rows that cannot be used; their status says why"))
     return format_block("Answering", pairs)

@@ -145,11 +145,11 @@ def _ranked(
     """Turn the `beams` sequences of each question into its likeliest answer, with the others in `ranked`."""
     answers = []
     for row, start in enumerate(range(0, len(tokens), beams)):
-        said = {
-            tree.of(row).answer(tokens[beam]): confidences[beam]
-            for beam in range(start, start + beams)
-            if confidences[beam] > 0
-        }
+        said: dict[str | None, float] = {}
+        for beam in range(start, start + beams):
+            # More beams than answers are filled up with repetitions, behind the true ones, whose scores mean nothing.
+            if confidences[beam] > 0:
+                said.setdefault(tree.of(row).answer(tokens[beam]), confidences[beam])
         said.pop(None, None)  # the beginning of an answer only
         ranked = sorted(said.items(), key=lambda item: -item[1])
         answers.append(Answer(*ranked[0], tuple(ranked)) if ranked else Answer("", 0.0))
