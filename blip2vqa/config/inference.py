@@ -83,6 +83,6 @@ class InferenceArguments(base.ServedBaseArguments):
             problems.append("--prediction_column: goes with --score alone")
         problems += check_prompt(self.prompt, of_questions=True)
         collect_errors(problems, parse_question_types, self.question_types)
-        if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
+        if self.csv_path and not self.score and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
             problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")
         return problems
