@@ -12,7 +12,7 @@ from blip2vqa.utils.terminal import half_pair
 
 _FILES = ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score", "systems", "answers")
 # A table of another name may be a data set of the Hub, and `answers` may be a word.
-_ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".yaml", ".yml")
+_ENDINGS = (".csv", ".tsv", ".txt", ".token", ".parquet", ".xlsx", ".jsonl", ".json", ".yaml", ".yml")
 _FOLDERS = {
     **dict.fromkeys(("base_model_id", "base", "tuned", "target"), "base model"),
     **dict.fromkeys(("lora_model_path", "start_from", "adapter", "adapters", "first", "second", "direct"), "adapter"),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from blip2vqa.config.fields import DTYPES, QUANTIZATIONS, Arguments, option
+from blip2vqa.data.columns import ColumnNames
 
 DEFAULT_BASE = "Salesforce/blip2-opt-2.7b"
 
@@ -28,6 +29,19 @@ IMAGE_DIR = option(
 )
 ANNOTATIONS = option(None, "Official VQA annotations JSON that belongs to --csv_path.")
 QUESTION_TYPES = option(None, "Only questions of these types, as in count,yes/no. Default: all.")
+IMAGE_COLUMN = option(None, "Column of the images. Default: the one with a usual name.")
+QUESTION_COLUMN = option(None, "Column of the questions. Default: the one with a usual name.")
+ANSWER_COLUMN = option(
+    None, "Column of the answers, or captions. Default: the one with a usual name.", "--caption_column"
+)
+CELL_SEPARATOR = option(
+    None, "Mark between several questions, and answers, in a cell. none: cells that look so are left whole."
+)
+ON_BAD_ROW = option(
+    "error",
+    "Texts that cannot be used: stop (error) or leave out (skip). Too long ones are among them.",
+    choices=["error", "skip"],
+)
 QUESTION_TYPE_COLUMN = option(None, "Column that names a question's type. Default: by rule.")
 
 
@@ -44,3 +58,8 @@ class ServedBaseArguments(Arguments):
     base_model_revision: str | None = REVISION
     quantization: str = QUANTIZATION
     dtype: str = DTYPE
+
+
+def column_names(args, prediction: str | None = None) -> ColumnNames:
+    """Return what a command's arguments say of its table's columns."""
+    return ColumnNames(args.image_column, args.question_column, args.answer_column, prediction, args.cell_separator)

@@ -69,6 +69,10 @@ class DataArguments(Arguments):
     eval_csv_path: str | None = option(None, "Validation table. Default: --val_split of the images.")
     eval_annotations_path: str | None = option(None, "Official VQA annotations JSON of --eval_csv_path.")
     val_split: float = option(0.2, "Share of the images (not rows) held out for validation.", above=0, below=1)
+    image_column: str | None = base.IMAGE_COLUMN
+    question_column: str | None = base.QUESTION_COLUMN
+    answer_column: str | None = base.ANSWER_COLUMN
+    cell_separator: str | None = base.CELL_SEPARATOR
     question_types: str | None = base.QUESTION_TYPES
     question_type_column: str | None = base.QUESTION_TYPE_COLUMN
     answers: str | None = option(
@@ -80,6 +84,7 @@ class DataArguments(Arguments):
     on_bad_image: str = option(
         "error", "An unusable image: stop (error) or skip its rows (skip).", choices=["error", "skip"]
     )
+    on_bad_row: str = base.ON_BAD_ROW
     prompt: str | None = option(
         None,
         "Prompt, for questions with {question} in it. Default: the base's own. The adapter keeps it for inference.",
@@ -109,6 +114,8 @@ class DataArguments(Arguments):
                 "eval_annotations_path",
                 "question_types",
                 "question_type_column",
+                "question_column",
+                "cell_separator",
             )
             problems += [
                 f"--{name}: does not go with --task caption, which has no questions"

@@ -35,11 +35,19 @@ class InferenceArguments(base.ServedBaseArguments):
     )
     image_dir: str | None = base.IMAGE_DIR
     annotations_path: str | None = base.ANNOTATIONS
+    image_column: str | None = base.IMAGE_COLUMN
+    question_column: str | None = base.QUESTION_COLUMN
+    answer_column: str | None = base.ANSWER_COLUMN
+    prediction_column: str | None = option(
+        None, "Column of the predictions, with --score. Default: the one with a usual name."
+    )
+    cell_separator: str | None = base.CELL_SEPARATOR
     question_types: str | None = base.QUESTION_TYPES
     question_type_column: str | None = base.QUESTION_TYPE_COLUMN
     on_bad_image: str = option(
         "error", "An unusable image: stop (error) or say so in its row (skip).", choices=["error", "skip"]
     )
+    on_bad_row: str = base.ON_BAD_ROW
     prompt: str | None = option(
         None, "Prompt with {question} in it. Default: the adapter's own.", group="Answers and scores"
     )
@@ -48,7 +56,8 @@ class InferenceArguments(base.ServedBaseArguments):
     )
     answers: str | None = option(
         None,
-        "Text file of the answers allowed, one a line. Each question gets the likeliest that five beams find, ranked.",
+        "Answers allowed: a text file, one a line, or choices. Each question gets the likeliest that five beams find, ranked. "
+        "choices takes those in the row's own column choices.",
     )
     num_beams: int | None = option(
         None, "Beams; 1 is greedy decoding. Default: the adapter's own, else 1.", at_least=1, at_most=MAX_COUNT
@@ -59,7 +68,8 @@ class InferenceArguments(base.ServedBaseArguments):
     bertscore_model: str = option("auto", "BERTScore's encoder: auto, minilm, none, Hub id or folder.")
     score: str | None = option(
         None,
-        "Predictions to score: CSV or official JSON; no model is loaded. The CSV has a column generated_answer.",
+        "Predictions to score: a table or the official JSON; no model is loaded. A table has a column generated_answer, "
+        "prediction or the like.",
     )
     systems: str | None = option(
         None,
@@ -77,11 +87,13 @@ class InferenceArguments(base.ServedBaseArguments):
         problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
+        if self.prediction_column and not self.score:
+            problems.append("--prediction_column: goes with --score alone")
         problems += check_prompt(self.prompt, of_questions=True)
         if not self.score:
             problems += check_ending("output_path", self.output_path, (".csv",) if self.systems else TABLES)
         collect_errors(problems, parse_question_types, self.question_types)
         inputs = [Path(path).resolve() for path in (self.csv_path, self.annotations_path) if path]
-        if Path(self.output_path).resolve() in inputs:
+        if not self.score and Path(self.output_path).resolve() in inputs:
             problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")
         return problems

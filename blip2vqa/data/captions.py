@@ -1,13 +1,15 @@
 """Makes examples without a question from tables of captions, which may have several captions a picture."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from blip2vqa.data.examples import BadRow, Example, check_examples
-from blip2vqa.data.readers import RawTable
-from blip2vqa.data.tables import check_table, read_raw
+from blip2vqa.data.bad_rows import BadRow
+from blip2vqa.data.columns import ColumnNames
+from blip2vqa.data.examples import Example, check_examples
+from blip2vqa.data.raw_table import RawTable
+from blip2vqa.data.table_checks import check_table
+from blip2vqa.data.tables import read_raw
 from blip2vqa.utils.errors import InputError, collect_errors
 
 CAPTION = "caption"  # the column, and the question type of rows without a style
@@ -15,34 +17,45 @@ CHOICES = ("all", "style", "shortest", "longest")
 
 
 def load_captions(
-    path: str, image_dir: str | None, *, choose: str = "all", style: str | None = None, **options
+    path: str,
+    image_dir: str | None,
+    *,
+    choose: str = "all",
+    style: str | None = None,
+    columns: ColumnNames | None = None,
+    split: str | None = None,
+    on_bad_row: str = "error",
+    **options,
 ) -> tuple[list[Example], list[BadRow]]:
     """Read a table of image_name, caption and, if there is one, style; check it and its pictures as `load_examples` does.
 
-    A picture may stand in several rows, and a caption cell may be a JSON list of several captions, as in many data sets
-    of the Hub; the column may also be called captions. Capitals do not matter in the names caption and style.
+    A picture may stand in several rows, and a caption cell may be a list of several captions, as in many data sets of the
+    Hub. Columns may have other usual names, or those of `columns`. Capitals do not matter in the name style.
 
     Args:
         choose: "all" captions; those of one "style"; of each picture, by content, the "shortest" or the "longest" (by
             words, then by characters; of equals the first in the table).
         style: with choose "style", the rows whose column style says so, whatever the capitals; no other row and none of
             its pictures is looked at.
-        options: on_bad_image, bad_images_path and progress, as in `check_examples`, which also says what is raised.
+        split: which split of Karpathy's to read where `path` names none.
+        options: on_bad_image, bad_rows_path, bad_images_path and progress, as in `check_examples`, which also says what is
+            raised.
 
     Returns one example a caption: question "", `answers` the one caption with single spaces between its words,
     `question_type` the row's style, else "caption"; in the table's order, with "shortest" and "longest" in that of the
     pictures' first rows. Beside it the rows left out.
     """
     problems = _check_choice(choose, style)
-    raw, table, style_column = collect_errors(problems, read_raw, path), None, None
+    raw, table, style_column = collect_errors(problems, read_raw, str(path), None, columns, split), None, None
     if raw is not None:
-        raw = _with_captions(raw)
         style_column = next((column for column in raw.frame if column.lower() == "style"), None)
         if choose == "style" and style and len(raw.frame):
             raw = collect_errors(problems, _of_style, raw, path, style_column, style) or raw
-        table, found = check_table(raw, path, require_answers=True, question=None, answer=CAPTION)
+        given = {"require_answers": True, "kind": CAPTION, "columns": columns, "on_bad_row": on_bad_row}
+        table, found = check_table(raw, path, **given)
         problems += found
-    examples, bad_rows = check_examples(table, problems, path, image_dir, question_type_column=style_column, **options)
+    options |= {"question_type_column": style_column, "on_bad_row": on_bad_row}
+    examples, bad_rows = check_examples(table, problems, path, image_dir, **options)
     captions = [(example, " ".join(text.split())) for example in examples for text in example.answers]
     examples = [replace(example, answers=(text,)) for example, text in captions if text]
     if choose in ("shortest", "longest"):
@@ -78,29 +91,6 @@ def _check_choice(choose: str, style: str | None) -> list[str]:
     return []
 
 
-def _with_captions(raw: RawTable) -> RawTable:
-    """Give the captions' column its own name, and take lists of captions out of its cells."""
-    frame = raw.frame
-    if CAPTION not in frame:
-        alike = [column for column in frame if column.lower() in (CAPTION, f"{CAPTION}s")]
-        frame = frame.rename(columns={alike[0]: CAPTION}) if len(alike) == 1 else frame
-    lists = [_parse_list(text) for text in frame[CAPTION].tolist()] if CAPTION in frame else []
-    if all(several is None for several in lists):
-        return replace(raw, frame=frame, answers=None)
-    texts = ["" if several is not None else text for text, several in zip(frame[CAPTION], lists, strict=True)]
-    return replace(raw, frame=frame.assign(**{CAPTION: texts}), answers=lists)
-
-
-def _parse_list(text: str) -> list | None:
-    """Read the list that a cell holds as JSON; None for a plain caption, also for one in brackets."""
-    if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _of_style(raw: RawTable, path: str, column: str | None, style: str) -> RawTable:
     if column is None:
         columns = ", ".join(raw.frame)
@@ -112,11 +102,7 @@ def _of_style(raw: RawTable, path: str, column: str | None, style: str) -> RawTa
         names = ", ".join(f"{name} ({count})" for name, count in known[:10]) or "nothing"
         rest = f" and {len(known) - 10} more" if len(known) > 10 else ""
         raise InputError(f"{path}: style {style!r} in no row; column {column} holds {names}{rest}")
-    return RawTable(
-        raw.frame.iloc[chosen],
-        raw.answers and [raw.answers[position] for position in chosen],
-        raw.images and raw.images.select(chosen),
-    )
+    return raw.take(chosen)
 
 
 def _by_image(examples: Sequence[Example]) -> list[list[Example]]:

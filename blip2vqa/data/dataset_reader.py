@@ -2,13 +2,14 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import pandas as pd
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from blip2vqa.data.readers import RawTable, as_text, check_size, clean_names, name_rows
+from blip2vqa.data.columns import find_column
+from blip2vqa.data.raw_table import RawTable, check_size, from_columns, name_rows
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import is_endless
 from blip2vqa.utils.strict_json import read_json, shown
@@ -17,11 +18,12 @@ BATCH = 1000  # rows whose places are looked at together
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def read_dataset(path: str) -> RawTable:
-    """Read all columns as text, and keep the column `image` beside them, not decoded.
+def read_dataset(path: str, image: str | None = None) -> RawTable:
+    """Read all columns, and keep the column of pictures beside them, not decoded.
 
     `path` is a folder or a Hub id, with ":SPLIT" after it where there are several; a folder whose own name has a colon
-    names no split. Raises InputError in one line when nothing is there or nothing can be reached.
+    names no split. `image`: which column holds the pictures, where there are several. Raises InputError in one line when
+    nothing is there or nothing can be reached.
 
     Note that `datasets` itself takes the words None, NA and null in an image folder's metadata.csv for nothing;
     metadata.jsonl keeps them.
@@ -31,38 +33,70 @@ def read_dataset(path: str) -> RawTable:
         location, split = path, None
     if not Path(location).is_dir() and not HUB_ID.fullmatch(location):
         raise InputError(f"{path}: no such file or folder, nor the form of a Hub id (user/name or user/name:split)")
+    where = "cannot be read as a datasets folder" if Path(location).is_dir() else "cannot be loaded from the Hub"
+    return _read(path, where, lambda: _load(location, split), image, location)
+
+
+def read_parquet(path: str, image: str | None = None) -> RawTable:
+    """Read a Parquet file, as `read_dataset`; pictures are a column of bytes, or of {bytes, path}."""
+    return _read(path, "not a readable Parquet file", lambda: datasets.Dataset.from_parquet(path), image, path)
+
+
+def _read(path: str, where: str, load: Callable[[], datasets.Dataset], image: str | None, location: str) -> RawTable:
     try:
-        return _as_table(_load(location, split), location)
+        dataset = load()
+        images = _pictures(path, dataset, image)
+        if images is not None:
+            _check_places(images, location)
+        media = [column for column, feature in dataset.features.items() if _is_media(feature)]
+        check_size(path, dataset.column_names, len(dataset))
+        cells = {column: _values(dataset, column) for column in dataset.column_names if column not in media}
+        rows = range(1, len(dataset) + 1)
+        if images is not None and "image_name" not in cells:
+            paths = images.flatten()["image.path"][:]
+            cells["image_name"] = [Path(path).name if path else f"image {row}" for row, path in enumerate(paths, 1)]
     except InputError:
         raise
     except Exception as error:  # datasets raises a dozen types here, network ones too
-        where = "cannot be read as a datasets folder" if Path(location).is_dir() else "cannot be loaded from the Hub"
         cause = error.__cause__ or error  # of "An error occurred while generating the dataset"
         reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
         raise InputError(f"{path}: {where}: {reason}") from error
+    return from_columns(path, list(cells), list(cells.values()), rows, images=images)
 
 
-def _as_table(dataset: datasets.Dataset, location: str) -> RawTable:
-    images = None
-    if isinstance(dataset.features.get("image"), datasets.Image):
-        images = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
-        _check_places(images, location)
-    media = [column for column, feature in dataset.features.items() if hasattr(feature, "decode")]
-    dataset = dataset.remove_columns(media)
-    check_size(location, dataset.column_names, len(dataset))
-    names = clean_names(dataset.column_names)
-    cells = {name: _values(dataset, column) for name, column in zip(names, dataset.column_names, strict=True)}
-    if images is not None and "image_name" not in cells:
-        paths = images.flatten()["image.path"][:]
-        cells["image_name"] = [Path(path).name if path else f"image {row}" for row, path in enumerate(paths, 1)]
-    rows = range(1, (len(dataset) if images is None else len(images)) + 1)
-    frame = pd.DataFrame({name: map(as_text, values) for name, values in cells.items()}, index=rows, dtype=object)
-    return RawTable(frame, cells.get("answers"), images)
+def _pictures(path: str, dataset: datasets.Dataset, image: str | None) -> datasets.Dataset | None:
+    """Find the column of pictures, whatever its name, and return it alone as `image`, not decoded; None where there is none."""
+    columns = [column for column, feature in dataset.features.items() if _is_picture(feature)]
+    if not columns or (image is not None and image not in columns):
+        return None
+    column = image or (columns[0] if len(columns) == 1 else find_column(path, columns, "image"))
+    if column is None:
+        raise InputError(f"{path}: {' and '.join(columns)} hold pictures; say which by --image_column")
+    pictures = dataset.select_columns(column)
+    pictures = pictures if column == "image" else pictures.rename_column(column, "image")
+    return pictures.cast_column("image", datasets.Image(decode=False))
+
+
+def _is_picture(feature: object) -> bool:
+    """Recognise a picture, or the bytes of one where the file does not say what they are."""
+    parts = feature if isinstance(feature, dict) else {}
+    data = parts.get("bytes", feature)
+    of_bytes = isinstance(data, datasets.Value) and data.dtype in ("binary", "large_binary")
+    return isinstance(feature, datasets.Image) or (of_bytes and parts.keys() <= {"bytes", "path"})
+
+
+def _is_media(feature: object) -> bool:
+    return _is_picture(feature) or hasattr(feature, "decode")
 
 
 def _check_places(images: datasets.Dataset, location: str) -> None:
     """Raise `InputError` for rows whose picture is a file outside the data set's own folder, or the Hub's cache."""
-    own = [location] if Path(location).is_dir() else [HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE]
+    there = Path(location)
+    own = (
+        [there if there.is_dir() else there.parent]
+        if there.exists()
+        else [HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE]
+    )
     roots, outside = [os.path.join(os.path.realpath(root), "") for root in own], []
     arrow = images.with_format("arrow")
     for start in range(0, len(images), BATCH):
@@ -72,7 +106,9 @@ def _check_places(images: datasets.Dataset, location: str) -> None:
             if not inside and path and not os.path.realpath(path).startswith(tuple(roots)):
                 outside.append(row)
     if outside:
-        raise InputError(f"{location}: {name_rows(outside)}: the picture is a file outside this folder; put it inside")
+        raise InputError(
+            f"{location}: {name_rows(outside)}: the picture is a file outside the data set's folder; put it inside"
+        )
 
 
 def _load(location: str, split: str | None) -> datasets.Dataset:

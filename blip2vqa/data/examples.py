@@ -1,21 +1,19 @@
 """Makes examples of a table's rows and their pictures, and checks them all."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import pandas as pd
-
+from blip2vqa.data.annotators import parse_answers
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
+from blip2vqa.data.bad_rows import BadRow, bad_texts, report_bad_images, report_bad_rows
+from blip2vqa.data.columns import ColumnNames, find_column
 from blip2vqa.data.finding import ImageIndex
 from blip2vqa.data.images import BadImage, ImageSource, check_images
-from blip2vqa.data.readers import name_rows, to_csv
-from blip2vqa.data.tables import Table, load_table, most_common
+from blip2vqa.data.table_checks import Table, most_common
+from blip2vqa.data.tables import load_table
 from blip2vqa.utils.errors import InputError, raise_all
-from blip2vqa.utils.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -42,26 +40,42 @@ class Example:
         """Return the most common answer; of equally common ones the table's own, else the first; "" when there is none."""
         return most_common(self.answers)
 
+    def choices(self) -> tuple[tuple[str, ...], str]:
+        """Return the answers that the row's own column choices allows, and the right one, "" where the row does not say.
+
+        Raises InputError where there are none.
+        """
+        column = find_column("", list(self.extra), "choices")
+        try:
+            choices = parse_answers(self.extra.get(column, ""))
+        except ValueError as error:
+            raise InputError(f"{column} is {error}, not a list of answers") from error
+        if not choices:
+            raise InputError("no list of choices")
+        right = self.extra.get("correct_choice_idx", "").strip()
+        given = tuple(dict.fromkeys(choice for choice in choices if choice.strip()))
+        return given, choices[int(right)] if right.isdecimal() and int(right) < len(choices) else ""
+
     @property
     def image_key(self) -> str:
         """Return what tells its picture from others: the digest, or the name where no picture was read."""
         return self.digest or self.image_name
 
 
-class BadRow(NamedTuple):
-    """A row left out, with the reason against its picture."""
-
-    row: int
-    image_name: str
-    reason: str
-
-
 def load_examples(
-    path: str, image_dir: str | None, annotations_path: str | None = None, *, require_answers: bool = True, **options
+    path: str,
+    image_dir: str | None,
+    annotations_path: str | None = None,
+    *,
+    require_answers: bool = True,
+    columns: ColumnNames | None = None,
+    on_bad_row: str = "error",
+    **options,
 ) -> tuple[list[Example], list[BadRow]]:
     """Read a table (as `load_table`), find and decode every picture once, and check it all (as `check_examples`)."""
-    table, problems = load_table(path, annotations_path, require_answers=require_answers)
-    return check_examples(table, problems, path, image_dir, **options)
+    given = {"require_answers": require_answers, "columns": columns, "on_bad_row": on_bad_row}
+    table, problems = load_table(path, annotations_path, **given)
+    return check_examples(table, problems, path, image_dir, on_bad_row=on_bad_row, **options)
 
 
 def check_examples(
@@ -73,6 +87,8 @@ def check_examples(
     question_type_column: str | None = None,
     on_bad_image: str = "error",
     bad_images_path: str | None = None,
+    on_bad_row: str = "error",
+    bad_rows_path: str | None = None,
     progress: bool = True,
 ) -> tuple[list[Example], list[BadRow]]:
     """Make examples of a table that `load_table` has read, with the problems that it found.
@@ -84,6 +100,7 @@ def check_examples(
             and its type by rule is the name of the answers' column.
         on_bad_image: "error", or "skip" to leave rows with unusable pictures out and return them beside the examples.
         bad_images_path: where to write all unusable pictures (CSV: image_name, reason, rows), if there are any.
+        on_bad_row, bad_rows_path: the same for rows whose texts cannot be used (CSV: row, image_name, reason).
 
     Returns the examples in the table's order and the rows left out (empty with "error").
     Raises InputError with everything that is wrong, table and pictures, in one go; also when no picture is usable.
@@ -96,12 +113,16 @@ def check_examples(
     elif table is not None:
         pictures, bad_rows = _check_pictures(table, path, image_dir, progress)
         good = len({picture[0].name for picture in pictures if picture})
-        problems += _report(path, bad_rows, good, on_bad_image, bad_images_path)
-    if table is not None and question_type_column not in (None, *table.frame):
-        columns = ", ".join(table.frame)
-        problems.append(f"{path}: no column {question_type_column} for question types; its columns are {columns}")
+        problems += report_bad_images(path, bad_rows, good, on_bad_image, bad_images_path)
+        unusable = bad_texts(table)
+        problems += report_bad_rows(path, unusable, len(table.frame), on_bad_row, bad_rows_path)
+    if table is not None:
+        problems += _check_type_column(table, path, question_type_column)
     raise_all(problems)
-    return _build(table, pictures, question_type_column), bad_rows
+    left_out = {bad.row for bad in unusable}
+    bad_rows = sorted([*unusable, *(bad for bad in bad_rows if bad.row not in left_out)])
+    examples = _build(table, pictures, question_type_column)
+    return examples, bad_rows
 
 
 def of_types(examples: list[Example], types: tuple[str, ...], path: str) -> list[Example]:
@@ -129,15 +150,31 @@ def missing_types(types: Iterable[str], examples: list[Example]) -> tuple[list[s
 
 
 def load_questions(
-    path: str, annotations_path: str | None = None, *, question_type_column: str | None = None
+    path: str,
+    annotations_path: str | None = None,
+    *,
+    question_type_column: str | None = None,
+    columns: ColumnNames | None = None,
+    on_bad_row: str = "error",
+    bad_rows_path: str | None = None,
 ) -> list[Example]:
     """Read questions with their answers, for scoring: no picture is looked for, and `image` and `digest` stay empty.
 
     Raises InputError with every problem that `load_table` finds.
     """
-    table, problems = load_table(path, annotations_path, require_answers=True)
+    given = {"require_answers": True, "require_images": False, "columns": columns, "on_bad_row": on_bad_row}
+    table, problems = load_table(path, annotations_path, **given)
+    if table is not None:
+        problems += report_bad_rows(path, bad_texts(table), len(table.frame), on_bad_row, bad_rows_path)
+        problems += _check_type_column(table, path, question_type_column)
     raise_all(problems)
     return _build(table, [(None, "")] * len(table.frame), question_type_column)
+
+
+def _check_type_column(table: Table, path: str, name: str | None) -> list[str]:
+    if name in (None, *table.frame):
+        return []
+    return [f"{path}: no column {name} for question types; its columns are {', '.join(table.frame)}"]
 
 
 def _check_pictures(
@@ -145,7 +182,7 @@ def _check_pictures(
 ) -> tuple[list[tuple[ImageSource, str] | None], list[BadRow]]:
     """Find the picture of each row, with its digest, and decode each once; None, and a bad row, where it cannot be used."""
     bad: dict[str, str] = {}  # reasons, by key
-    names = table.frame["image_name"].tolist() if "image_name" in table.frame else [""] * len(table.frame)
+    names = table.frame[table.image].tolist() if table.image in table.frame else [""] * len(table.frame)
     if table.images is not None:
         keys = [str(position) for position in range(len(names))]
         sources = {key: ImageSource(key, dataset=table.images, index=int(key)) for key in keys}
@@ -164,35 +201,10 @@ def _check_pictures(
     return pictures, [BadRow(row, name, bad[key]) for row, name, key in rows if key in bad]
 
 
-def _report(path: str, bad_rows: list[BadRow], good: int, on_bad_image: str, bad_images_path: str | None) -> list[str]:
-    """Write and log the unusable pictures; returns the problems they make, the first ten by name."""
-    rows_of = defaultdict(list)
-    for row, name, reason in bad_rows:
-        rows_of[name, reason].append(row)
-    if not rows_of:
-        return []
-    listed = ""
-    if bad_images_path is not None:
-        records = [(name, reason, " ".join(map(str, rows))) for (name, reason), rows in rows_of.items()]
-        write_text_atomic(bad_images_path, to_csv(pd.DataFrame(records, columns=["image_name", "reason", "rows"])))
-        listed = f", all listed in {bad_images_path}"
-    total = f"{len(rows_of)} of {len(rows_of) + good} images cannot be used{listed}"
-    if on_bad_image == "skip" and good:
-        logger.warning("%s: %s; their %d rows are left out", path, total, len(bad_rows))
-        return []
-    remedy = "mend them, or leave their rows out with on_bad_image skip" if good else "is image_dir the right folder?"
-    problems = [f"{path}: {total}; {remedy}"]
-    for (name, reason), rows in list(rows_of.items())[:10]:
-        problems.append(f"image {name}: {reason} ({name_rows(rows)})")
-    if len(rows_of) > 10:
-        problems.append(f"and {len(rows_of) - 10} more images")
-    return problems
-
-
 def _build(
     table: Table, pictures: list[tuple[ImageSource | None, str] | None], type_column: str | None
 ) -> list[Example]:
-    """Make an example of each row whose picture is usable."""
+    """Make an example of each row that is usable, with its picture."""
     frame = table.frame
 
     def column(name: str | None) -> list[str]:
@@ -204,13 +216,17 @@ def _build(
     else:
         by_rule = {question: question_type(question) for question in dict.fromkeys(questions)}
         type_column = type_column or "question_type"
-    extra = frame.drop(columns=["image_name", table.question, table.answer], errors="ignore").to_dict("records")
+    extra = frame.drop(columns=[table.image, table.question, table.answer], errors="ignore").to_dict("records")
     # Of several equally common answers the table's own comes first, so that it is `Example.answer`.
     answers = [
         several if most_common(several) == one else tuple(sorted(several, key=lambda answer, one=one: answer != one))
         for several, one in zip(table.answers, column(table.answer), strict=True)
     ]
     kinds = [text.strip() or by_rule[question] for text, question in zip(column(type_column), questions, strict=True)]
-    names = column("image_name")
+    names = column(table.image)
     rows = zip(frame.index.tolist(), pictures, names, questions, answers, kinds, extra, strict=True)
-    return [Example(row, picture[0], name, picture[1], *rest) for row, picture, name, *rest in rows if picture]
+    return [
+        Example(row, picture[0], name, picture[1], *rest)
+        for row, picture, name, *rest in rows
+        if picture and row not in table.bad
+    ]

@@ -6,49 +6,65 @@ from pathlib import Path
 
 import pandas as pd
 
+from blip2vqa.data.columns import ColumnNames, find_column
 from blip2vqa.data.examples import Example
-from blip2vqa.data.readers import parse_document, read_csv, read_jsonl
-from blip2vqa.utils.errors import InputError
+from blip2vqa.data.readers import parse_document
+from blip2vqa.data.tables import read_raw
+from blip2vqa.utils.errors import InputError, collect_errors
 from blip2vqa.utils.strict_json import shown
 from blip2vqa.utils.terminal import half_pair
 
 SHOWN = 5  # mistakes named in an error; the rest is counted
 
 
-def read_predictions(path: str | Path, examples: Sequence[Example]) -> list[str]:
+def read_predictions(path: str | Path, examples: Sequence[Example], columns: ColumnNames | None = None) -> list[str]:
     """Read what any system predicted for `examples`, one text each in their order.
 
     `path` is the official results JSON, `[{"question_id": …, "answer": …}]`, matched to `example.extra["question_id"]`;
-    or a CSV or JSONL with `generated_answer`: matched by `question_id` where both sides have it, else row by row, with
-    `image_name` and `question` compared where the CSV has them. A CSV with more rows than `examples`, some having been
-    left out for their images, is matched by these two columns. Raises `InputError` with how many do not match, and the
-    first few.
+    or a table with `generated_answer`, or a column of another usual name: matched by `question_id` where both sides have it,
+    else row by row, with the names of images and the questions compared where the table has them. A table with more rows than
+    `examples`, some having been left out, is matched by these two columns. Raises `InputError` with how many do not match,
+    and the first few.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"predictions {path}: no such file")
-    is_json = path.suffix.lower() == ".json"
-    try:
-        read = read_jsonl if path.suffix.lower() == ".jsonl" else read_csv
-        table = _read_results_json(path) if is_json else read(path).frame
-    except (ValueError, OSError) as error:
-        raise InputError(f"predictions {path}: cannot be read: {' '.join(str(error).split())}") from error
-    if "generated_answer" not in table:
-        raise InputError(f"predictions {path}: no column generated_answer; it has {', '.join(table.columns)}")
+    official = _read_results_json(path) if path.suffix.lower() == ".json" else None
+    table = _usual_columns(path, columns or ColumnNames()) if official is None else official
     ids = [example.extra.get("question_id", "") for example in examples]
-    if is_json and not any(ids):
+    if official is not None and not any(ids):
         # What inference.py writes for a table without question_id has the rows' numbers in their place.
         rows = [str(example.row) for example in examples]
-        ids = rows if set(rows) == set(table["question_id"]) else ids
-    if is_json or ("question_id" in table and any(ids)):
+        ids = rows if set(rows) == set(official["question_id"]) else ids
+    if official is not None or ("question_id" in table and any(ids)):
         return _match_by_id(path, table, ids)
     return _match_by_row(path, table, examples)
 
 
-def _read_results_json(path: Path) -> pd.DataFrame:
+def _usual_columns(path: Path, columns: ColumnNames) -> pd.DataFrame:
+    """Read a table of predictions, with the columns that count here under their documented names."""
+    table = read_raw(str(path)).frame
+    name, known = f"predictions {path}", list(table)
+    said = find_column(name, known, "prediction", columns.prediction)
+    if said is None:
+        raise InputError(
+            f"{name}: no column generated_answer; it has {', '.join(known)}; name the predictions by --prediction_column"
+        )
+    found = {"generated_answer": said, "question_id": "question_id" if "question_id" in known else None}
+    # What the user says of the other table's columns may be true of this one, too.
+    for column, kind, asked in (("image_name", "image", columns.image), ("question", "question", columns.question)):
+        found[column] = collect_errors([], find_column, name, known, kind, asked if asked in known else None)
+    return pd.DataFrame({column: table[own] for column, own in found.items() if own})
+
+
+def _read_results_json(path: Path) -> pd.DataFrame | None:
+    """Read the official results; None for another list of objects, which is a table like any other."""
     results = parse_document(path)
     if not isinstance(results, list):
         raise InputError(f'predictions {path}: must be a list of {{"question_id", "answer"}}')
+    keys = {key for result in results if isinstance(result, dict) for key in result}
+    if collect_errors([], find_column, "", list(keys - {"answer"}), "prediction"):
+        return None
     for position, result in enumerate(results):
         if not isinstance(result, dict) or not {"question_id", "answer"} <= result.keys():
             raise InputError(f'predictions {path}: entry {position} is not an object with "question_id" and "answer"')
@@ -86,10 +102,22 @@ def _repeated(names: list[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
+def _without_folders(*tables: list[str]) -> list[list[str]]:
+    """Take the folders off the names of images, which another machine has elsewhere, where the rest tells them apart."""
+    tables = [[name.replace("\\", "/") for name in names] for names in tables]
+    files = [[name.rpartition("/")[2] for name in names] for names in tables]
+    told_apart = all(len(set(short)) == len(set(names)) for short, names in zip(files, tables, strict=True))
+    return files if told_apart else tables
+
+
 def _match_by_row(path: Path, table: pd.DataFrame, examples: Sequence[Example]) -> list[str]:
-    columns = [name for name in ("image_name", "question") if name in table]
-    given = [tuple(" ".join(text.split()) for text in row) for row in table[columns].to_numpy()]
-    wanted = [tuple(" ".join(getattr(example, name).split()) for name in columns) for example in examples]
+    columns = [name for name in ("image_name", "question") if name in table and any(getattr(e, name) for e in examples)]
+    given = {name: [" ".join(text.split()) for text in table[name]] for name in columns}
+    wanted = {name: [" ".join(getattr(example, name).split()) for example in examples] for name in columns}
+    if "image_name" in columns:
+        given["image_name"], wanted["image_name"] = _without_folders(given["image_name"], wanted["image_name"])
+    given = list(zip(*given.values(), strict=True)) or [()] * len(table)
+    wanted = list(zip(*wanted.values(), strict=True)) or [()] * len(examples)
     if len(given) == len(wanted):
         unlike = [
             f"{', '.join(one)} for {', '.join(other)}" for one, other in zip(given, wanted, strict=True) if one != other

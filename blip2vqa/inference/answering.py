@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,23 +11,27 @@ import pandas as pd
 from accelerate import PartialState
 
 from blip2vqa.adapters.ref import CURRENT, AdapterRef
+from blip2vqa.config.base import column_names
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
-from blip2vqa.data.examples import BadRow, Example, check_examples, missing_types, of_types
+from blip2vqa.data.bad_rows import BadRow, leave_out
+from blip2vqa.data.examples import Example, check_examples, missing_types, of_types
 from blip2vqa.data.journal import partial_path
 from blip2vqa.data.prediction_table import PredictionsTable
-from blip2vqa.data.tables import Table, load_table
+from blip2vqa.data.table_checks import Table
+from blip2vqa.data.tables import load_table
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import ANSWERS_WITH, Answer, answer_by_batch
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec, parse_adapters
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import find_scorer, start_pairs
-from blip2vqa.models.answer_lists import read_answers
+from blip2vqa.models.answer_lists import CHOICES, AnswerTree, read_answers
+from blip2vqa.models.classes import ClassSubset
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import run_on_main_rank, start
-from blip2vqa.utils.errors import collect_errors, raise_all
+from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
 from blip2vqa.utils.progress import show_progress
 
@@ -45,6 +49,8 @@ class Job:
     spec: ModelSpec
     requests: dict[AdapterRef, AnswerRequest]
     """One for each adapter; `CURRENT` alone where one adapter, or the base, answers all questions."""
+    choices: dict[int, AnswerTree | ClassSubset] = field(default_factory=dict)
+    """By row, its own answers, where these alone are allowed."""
 
     @property
     def routed(self) -> bool:
@@ -57,6 +63,11 @@ class Job:
             return CURRENT
         own = AdapterRef.named(example.question_type)
         return own if own in self.requests else DEFAULT
+
+    def request_for(self, example: Example) -> AnswerRequest:
+        """Choose the request by which a question is asked."""
+        request = self.requests[self.ref_for(example)]
+        return replace(request, tree=self.choices[example.row], of_row=True) if self.choices else request
 
 
 def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict | None:
@@ -77,7 +88,7 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
             key = _run_key(args, job)
             table = PredictionsTable(args.output_path, job.table.frame, key, overwrite=args.overwrite)
             opened.callback(table.close)
-            table.add({"row": bad.row, "status": f"bad image: {bad.reason}"} for bad in job.skipped)
+            table.add({"row": bad.row, "status": f"bad {bad.of}: {bad.reason}"} for bad in job.skipped)
             return table.done
 
         def write_metrics(written: pd.DataFrame) -> None:
@@ -107,7 +118,8 @@ def _run_key(args: InferenceArguments, job: Job) -> dict:
         "images": hash_text("".join(example.digest for example in job.examples)),
         "prompts": {ref.name: request.text.prompt for ref, request in job.requests.items()},
         "decoding": {ref.name: asdict(request.decoding) for ref, request in job.requests.items()},
-        "answers": {ref.name: list(request.tree.answers) for ref, request in job.requests.items() if request.tree},
+        "answers": {ref.name: list(request.tree.answers) for ref, request in job.requests.items() if request.tree}
+        | ({CHOICES: "of each row"} if job.choices else {}),
         "routes": hash_text("\n".join(job.ref_for(example).name for example in job.examples)) if job.routed else None,
         "dtype": args.dtype,
         "quantization": args.quantization,
@@ -136,12 +148,17 @@ def _check(args: InferenceArguments, features: FeatureArguments) -> Job:
     if job and job.routed:
         collect_errors(problems, _check_routes, job)
     raise_all(problems)
+    job, reasons = _with_choices(job) if args.answers == CHOICES else (job, [])
     for ref, request in job.requests.items():
         asked = [example for example in job.examples if job.ref_for(example) == ref]
         room = request.tree.longest if request.tree else request.decoding.max_new_tokens
-        collect_errors(problems, request.text.check_lengths, asked, room)
-    raise_all(problems)
-    return job
+        room = max((tree.longest for tree in job.choices.values()), default=room)
+        problems += request.text.problems_of_all(asked, 0)
+        reasons += request.text.problems_by_row(asked, room)
+    listing = args.on_bad_row, bad_rows_path(args), job.skipped
+    examples, bad, found = leave_out(args.csv_path, job.examples, reasons, *listing)
+    raise_all(problems + found)
+    return replace(job, examples=examples, skipped=job.skipped + bad)
 
 
 def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef, AnswerRequest]]:
@@ -149,12 +166,30 @@ def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef
     given = {ref: (path, args.lora_revision) for ref, path in adapters.items()}
     spec = find_model_spec(args.base_model_id, args.base_model_revision, given, dtype=args.dtype)
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
-    answers = read_answers(args.answers) if args.answers else None
+    answers = read_answers(args.answers) if args.answers and args.answers != CHOICES else None
     build = partial(spec.question_request, prompt=args.prompt, decoding=decoding, answers=answers)
     problems: list[str] = []
     requests = {ref: collect_errors(problems, build, ref) for ref in adapters or [CURRENT]}
     raise_all(problems)
     return spec, requests
+
+
+def _with_choices(job: Job) -> tuple[Job, list[tuple[int, str]]]:
+    """Restrict each question to its row's choices, of which the right one is its answer; returns the rows that have none."""
+    examples, trees, reasons, known = [], {}, [], {}
+    for example in job.examples:
+        request = job.requests[job.ref_for(example)]
+        try:
+            choices, right = example.choices()
+            key = choices, job.ref_for(example)
+            if key not in known:
+                known[key] = request.text.constraint(choices)
+            trees[example.row] = known[key]
+            examples.append(replace(example, answers=(right,)) if right else example)
+        except InputError as error:
+            reasons.append((example.row, "; ".join(error.problems)))
+            examples.append(example)
+    return replace(job, examples=examples, choices=trees), reasons
 
 
 def _check_routes(job: Job) -> None:
@@ -170,11 +205,18 @@ def _check_routes(job: Job) -> None:
     raise_all(problems)
 
 
+def bad_rows_path(args: InferenceArguments) -> Path | None:
+    """Name the list of rows that cannot be used: `RESULTS.bad_rows.csv` for `RESULTS.csv`; None but in the main process."""
+    return Path(args.output_path).with_suffix(".bad_rows.csv") if PartialState().is_main_process else None
+
+
 def load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadRow]]:
     """Read the table, check its examples, and list the rows left out. Raises `InputError` with every problem found."""
-    table, problems = load_table(args.csv_path, args.annotations_path, require_answers=False)
-    bad_images = Path(args.output_path).with_suffix(".bad_images.csv") if PartialState().is_main_process else None
+    options = {"columns": column_names(args), "on_bad_row": args.on_bad_row}
+    table, problems = load_table(args.csv_path, args.annotations_path, require_answers=False, **options)
     options = {"question_type_column": args.question_type_column, "on_bad_image": args.on_bad_image}
+    options |= {"on_bad_row": args.on_bad_row, "bad_rows_path": bad_rows_path(args)}
+    bad_images = Path(args.output_path).with_suffix(".bad_images.csv") if PartialState().is_main_process else None
     given = table, problems, args.csv_path, args.image_dir
     examples, bad = check_examples(*given, bad_images_path=bad_images, **options)
     types = collect_errors([], parse_question_types, args.question_types)  # what is wrong with them has been reported
@@ -203,8 +245,10 @@ def _start_block(
         of = f" {ref.name}" if ref.name else ""
         described = ANSWERS_WITH[request.text.answers_with].describe(request)
         pairs += [(f"{label}{of}", text) for label, text in described]
+    if job.choices:
+        pairs.append(("answers", "one of each row's own choices"))
     if job.skipped:
-        pairs.append(("skipped", f"{len(job.skipped)} rows with a bad image; their status says why"))
+        pairs.append(("skipped", f"{len(job.skipped)} rows that cannot be used; their status says why"))
     return format_block("Answering", pairs)
 
 
@@ -220,7 +264,7 @@ def _answer(
     loaded, found, kept = job.spec.load(examples, features.kept(), quantization=quantization, batch_size=size)
     if table:
         print(_start_block(args, job, loaded, kept, done), flush=True)
-    requests = [job.requests[job.ref_for(example)] for example in examples]
+    requests = [job.request_for(example) for example in examples]
     batches = answer_by_batch(loaded, found, examples, requests, batch_size=size, done=done)
     total = len(examples) - len(done)
     with show_progress(total=total, desc="answering", unit="question", disable=not table) as bar:

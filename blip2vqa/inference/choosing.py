@@ -23,10 +23,11 @@ class ChosenAnswers:
         """Choose the likeliest answer to each question, among those allowed, and name the next ones."""
         scores = class_scores(loaded, request.text, features, digests, questions, prompts)  # [questions, answers]
         answers = request.text.answers
-        columns = torch.tensor(request.tree.rows) if request.tree else torch.arange(len(answers))
-        best = scores[:, columns].topk(min(RANKED, len(columns)), dim=1)
         found = []
-        for values, places in zip(best.values.tolist(), columns[best.indices].tolist(), strict=True):
+        for row, of_all in enumerate(scores):
+            columns = torch.tensor(request.tree.of(row).rows) if request.tree else torch.arange(len(answers))
+            best = of_all[columns].topk(min(RANKED, len(columns)))
+            values, places = best.values.tolist(), columns[best.indices].tolist()
             ranked = tuple((answers[place], value) for place, value in zip(places, values, strict=True))
             found.append(Answer(*ranked[0], ranked))
         return found

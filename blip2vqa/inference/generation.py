@@ -4,7 +4,7 @@ A causal model's keys and values of an image are computed once, and used for all
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from accelerate import PartialState
@@ -15,7 +15,7 @@ from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features, Pixels
 from blip2vqa.inference.choosing import ChosenAnswers
 from blip2vqa.inference.request import Answer, AnswerRequest, use_adapters
-from blip2vqa.models.answer_lists import AnswerTree
+from blip2vqa.models.answer_lists import AnswerTree, AnswerTrees
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.utils.progress import show_progress
@@ -105,7 +105,7 @@ def _generate(loaded: LoadedModel, request: AnswerRequest, prompt: int, **inputs
         options = {
             "max_new_tokens": tree.longest,
             "do_sample": False,
-            "prefix_allowed_tokens_fn": lambda _, ids: tree.allowed(ids[prompt:].tolist()),
+            "prefix_allowed_tokens_fn": lambda row, ids: tree.of(row).allowed(ids[prompt:].tolist()),
             "num_return_sequences": beams,
             "length_penalty": 0.0,  # ranked by probability, not by probability for each token
         }
@@ -139,15 +139,17 @@ def _generate(loaded: LoadedModel, request: AnswerRequest, prompt: int, **inputs
     return [Answer(said.strip(), confidence) for said, confidence in zip(texts, confidences, strict=True)]
 
 
-def _ranked(tree: AnswerTree, tokens: list[list[int]], confidences: list[float], beams: int) -> list[Answer]:
+def _ranked(
+    tree: AnswerTree | AnswerTrees, tokens: list[list[int]], confidences: list[float], beams: int
+) -> list[Answer]:
     """Turn the `beams` sequences of each question into its likeliest answer, with the others in `ranked`."""
     answers = []
-    for start in range(0, len(tokens), beams):
-        said = {
-            tree.answer(tokens[beam]): confidences[beam]
-            for beam in range(start, start + beams)
-            if confidences[beam] > 0
-        }
+    for row, start in enumerate(range(0, len(tokens), beams)):
+        said: dict[str | None, float] = {}
+        for beam in range(start, start + beams):
+            # More beams than answers are filled up with repetitions, behind the true ones, whose scores mean nothing.
+            if confidences[beam] > 0:
+                said.setdefault(tree.of(row).answer(tokens[beam]), confidences[beam])
         said.pop(None, None)  # the beginning of an answer only
         ranked = sorted(said.items(), key=lambda item: -item[1])
         answers.append(Answer(*ranked[0], tuple(ranked)) if ranked else Answer("", 0.0))
@@ -226,15 +228,16 @@ def answer_by_batch(
     Batches all of whose indices are in `done` are left out. The others are what they would be without it, since in bfloat16 an
     answer's confidence depends on the batch: a run that goes on after an interruption ends as if there had been none.
 
-    Requests that decode alike share batches, whatever their adapters. An adapter's questions follow each other, so that few
-    adapters need to be in memory at a time. Processes of one launch share the work, and each gets the answers of all.
+    Requests that decode alike share batches, whatever their adapters, and so do those whose rows have answers of their own. An
+    adapter's questions follow each other, so that few adapters need to be in memory at a time. Processes of one launch share
+    the work, and each gets the answers of all.
     """
     state = PartialState()
     keys = [(example.digest, request.adapter) for example, request in zip(examples, requests, strict=True)]
     by_kind: dict[tuple, dict[tuple, list[int]]] = {}
     for index, request in enumerate(requests):
         alone = None if ANSWERS_WITH[request.text.answers_with].share_batches else request.adapter
-        kind = by_kind.setdefault((request.decoding, id(request.tree), alone), {})
+        kind = by_kind.setdefault((request.decoding, "of the row" if request.of_row else id(request.tree), alone), {})
         kind.setdefault(keys[index], []).append(index)
     turns = {name: turn for turn, name in enumerate(dict.fromkeys(request.adapter for request in requests))}
     for by_image in by_kind.values():
@@ -270,6 +273,8 @@ def _my_batches(
             digests = [examples[index].digest for index in batch]
             questions = [examples[index].question for index in batch]
             prompts = [requests[index].text.prompt for index in batch]
+            if request.of_row:
+                request = replace(request, tree=AnswerTrees([requests[index].tree for index in batch]))
             with use_adapters(loaded, [requests[index].adapter for index in batch]):
                 said = answers.answer(loaded, request, features, memory, rows, digests, questions, prompts)
             yield list(zip(batch, said, strict=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from blip2vqa.adapters.ref import CURRENT, AdapterRef
 from blip2vqa.config.decoding import Decoding
-from blip2vqa.models.answer_lists import AnswerTree
+from blip2vqa.models.answer_lists import AnswerTree, AnswerTrees
 from blip2vqa.models.classes import ClassSubset
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import PromptEncoder
@@ -18,9 +18,11 @@ class AnswerRequest:
 
     text: PromptEncoder
     decoding: Decoding = field(default_factory=Decoding)
-    tree: AnswerTree | ClassSubset | None = None
+    tree: AnswerTree | AnswerTrees | ClassSubset | None = None
     """The answers allowed; None allows any."""
     adapter: AdapterRef = CURRENT
+    of_row: bool = False
+    """Whether the answers allowed are those of one row alone."""
 
 
 @dataclass(frozen=True)

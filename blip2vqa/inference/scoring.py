@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from blip2vqa.config.base import column_names
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.data.examples import load_questions, of_types
@@ -14,8 +15,11 @@ from blip2vqa.utils.files import write_json_atomic
 def score_table(args: InferenceArguments) -> dict:
     """Score the predictions of `args.score` against the answers of the table, and write the scores beside them."""
     raise_all(args.check())
-    examples = load_questions(args.csv_path, args.annotations_path, question_type_column=args.question_type_column)
-    said = dict(zip(map(id, examples), read_predictions(args.score, examples), strict=True))
+    columns = column_names(args, args.prediction_column)
+    options = {"question_type_column": args.question_type_column, "columns": columns, "on_bad_row": args.on_bad_row}
+    bad_rows = Path(args.score).with_suffix(".bad_rows.csv")
+    examples = load_questions(args.csv_path, args.annotations_path, bad_rows_path=bad_rows, **options)
+    said = dict(zip(map(id, examples), read_predictions(args.score, examples, columns), strict=True))
     types = parse_question_types(args.question_types)
     examples = of_types(examples, types, args.csv_path) if types else examples
     scorer = None

@@ -16,12 +16,13 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.fields import QUANTIZATIONS
 from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
+from blip2vqa.data.bad_rows import leave_out
 from blip2vqa.data.examples import Example
 from blip2vqa.data.journal import Journal, partial_path
 from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.verdict import BLIND
-from blip2vqa.inference.answering import hash_text, load_rows
+from blip2vqa.inference.answering import bad_rows_path, hash_text, load_rows
 from blip2vqa.inference.generation import answer_by_batch
 from blip2vqa.inference.keeping import keep_answers, opened_journal
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
@@ -161,13 +162,22 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     groups = collect_errors(problems, find_groups, systems, decoding, args.dtype) if systems else None
     rows = collect_errors(problems, load_rows, args) if args.csv_path else None
-    too_long: dict[str, list[str]] = {}
-    for group in groups or () if rows else ():
-        for system, request in zip(group.systems, group.requests, strict=True):
-            _collect(too_long, system, request.text.check_lengths, rows[1], request.decoding.max_new_tokens)
-    collect_errors(problems, _raise_under_names, too_long)
     raise_all(problems)
     _, examples, bad = rows
+    wrong: dict[str, list[str]] = {}
+    reasons: dict[tuple[int, str], list[str]] = {}
+    for group in groups:
+        for system, request in zip(group.systems, group.requests, strict=True):
+            for problem in request.text.problems_of_all(examples, 0):
+                wrong.setdefault(problem, []).append(system.name)
+            for reason in request.text.problems_by_row(examples, request.decoding.max_new_tokens):
+                reasons.setdefault(reason, []).append(system.name)
+    collect_errors(problems, _raise_under_names, wrong)
+    named = [(row, f"{reason} (system {', '.join(names)})") for (row, reason), names in reasons.items()]
+    listing = args.on_bad_row, bad_rows_path(args), bad
+    examples, too_long, found = leave_out(args.csv_path, examples, named, *listing)
+    raise_all(problems + found)
+    bad = bad + too_long
     answered = any(example.answers for example in examples)
     scorer = find_scorer(args.bertscore_model if answered else "none")
     key, more = _run_key(args, groups, examples), {"others": outputs[1:], "overwrite": args.overwrite}
@@ -258,7 +268,7 @@ def _run(
         for system, request in zip(group.systems, group.requests, strict=True):
             pairs.append((system.name, f"{system.lora_model_path or 'the base alone'}; {request.text.prompt!r}"))
         if skipped:
-            pairs.append(("skipped", f"{skipped} rows with a bad image"))
+            pairs.append(("skipped", f"{skipped} rows that cannot be used"))
         if journal:
             print(format_block("Answering", pairs), flush=True)
         requests = [request for _ in examples for request in group.requests]

@@ -13,6 +13,8 @@ from blip2vqa.utils.files import read_limited
 
 MAX_BYTES = 64 << 20
 RANKED = 5
+CHOICES = "choices"
+"""The value of `--answers` that stands for the answers in each row's own column choices."""
 """How many of the list are named for a question, the likeliest first."""
 
 
@@ -92,6 +94,10 @@ class AnswerTree:
         """
         return max(2, min(RANKED, len(self.by_tokens)))
 
+    def of(self, row: int) -> "AnswerTree":
+        """Return the tree of a row of a batch: all have this one."""
+        return self
+
     def check(self) -> None:
         """Raise `InputError` for answers that this base cannot tell apart, or cannot end."""
         seen: dict[tuple[int, ...], str] = {}
@@ -111,3 +117,24 @@ class AnswerTree:
         """Return the answer that these tokens spell, ignoring padding after its end; None for a beginning only."""
         end = self.text.end_token_id
         return self.by_tokens.get(tuple(generated[: generated.index(end) + 1])) if end in generated else None
+
+
+@dataclass(frozen=True)
+class AnswerTrees:
+    """The lists of answers of a batch's rows, each with its own."""
+
+    trees: Sequence[Any]
+
+    def of(self, row: int) -> Any:
+        """Return the list of a row."""
+        return self.trees[row]
+
+    @property
+    def longest(self) -> int:
+        """Count the tokens of the longest answer of all."""
+        return max(tree.longest for tree in self.trees)
+
+    @property
+    def beams(self) -> int:
+        """Choose the number of beams, enough for each row."""
+        return max(tree.beams for tree in self.trees)

@@ -30,6 +30,10 @@ class ClassSubset:
     longest: ClassVar[int] = 0
     """Answers take no tokens."""
 
+    def of(self, row: int) -> "ClassSubset":
+        """Return the subset of a row of a batch: all have this one."""
+        return self
+
 
 @dataclass(frozen=True)
 class ClassEncoder(PromptEncoder):

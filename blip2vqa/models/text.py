@@ -77,14 +77,19 @@ class PromptEncoder:
         `answer_room`: tokens of the longest answer that may be written. `tokens_per_row`: longest row that questions of one
         image share; 0: no bound.
         """
-        problems = self.problems_of(examples, answer_room, tokens_per_row)
+        problems = self.problems_of_all(examples, tokens_per_row)
+        problems += [f"row {row}: {reason}" for row, reason in self.problems_by_row(examples, answer_room)]
         if problems:
             more = [f"… and {len(problems) - 10} more rows"] if len(problems) > 10 else []
             raise InputError(*problems[:10], *more)
 
-    def problems_of(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int) -> list[str]:
-        """List the problems that `check_lengths` raises."""
-        return [problem for example in examples for problem in self.problems_of_row(example, answer_room)]
+    def problems_by_row(self, examples: Sequence[Example], answer_room: int) -> list[tuple[int, str]]:
+        """List each problem of single examples, with the example's row."""
+        return [(example.row, reason) for example in examples for reason in self.problems_of_row(example, answer_room)]
+
+    def problems_of_all(self, examples: Sequence[Example], tokens_per_row: int) -> list[str]:
+        """List the problems that are not of single examples; here there are none."""
+        return []
 
     def problems_of_row(self, example: Example, answer_room: int) -> list[str]:
         """List the problems of one example: here, that it has more tokens than the model has positions."""
@@ -93,7 +98,7 @@ class PromptEncoder:
         if not limit or self.most_tokens(example) + answer_room <= limit:
             return []
         length = self.row_length(example, answer_room)
-        problem = f"row {example.row}: {length} tokens, but the base model has {limit} positions; shorten it"
+        problem = f"{length} tokens, but the base model has {limit} positions; shorten it"
         return [problem] if length > limit else []
 
     def most_tokens(self, example: Example) -> int:
@@ -248,13 +253,12 @@ class TextEncoder(PromptEncoder):
     def _image_token(self) -> str | None:
         return self.tokenizer.convert_ids_to_tokens(self.image_token_id) if self.num_query_tokens else None
 
-    def problems_of(self, examples: Sequence[Example], answer_room: int, tokens_per_row: int) -> list[str]:
-        """Also list a prompt that spells the image token, and a `tokens_per_row` that is too small for one question."""
-        problems = super().problems_of(examples, answer_room, tokens_per_row)
-        token = self._image_token
+    def problems_of_all(self, examples: Sequence[Example], tokens_per_row: int) -> list[str]:
+        """List a prompt that spells the image token, and a `tokens_per_row` that is too small for one question."""
+        problems, token = [], self._image_token
         if token and token in self.prompt:
-            problems.insert(
-                0, f"--prompt: {self.prompt!r} contains {token!r}; the picture is put in front of it by itself"
+            problems.append(
+                f"--prompt: {self.prompt!r} contains {token!r}; the picture is put in front of it by itself"
             )
         long = [example for example in examples if 0 < tokens_per_row < self.most_tokens(example)]
         longest = max((sum(self._lengths(example)) for example in long), default=0)
@@ -269,7 +273,7 @@ class TextEncoder(PromptEncoder):
         token = self._image_token
         texts = (("question", example.question), *(("answer", answer) for answer in example.answers))
         spelt = [
-            f"row {example.row}: the {what} contains {token!r}, which stands for the picture"
+            f"the {what} contains {token!r}, which stands for the picture"
             for what, text in texts if token and token in text
         ]  # fmt: skip
         return spelt + super().problems_of_row(example, answer_room)

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from accelerate import PartialState
 
+from blip2vqa.config.base import column_names
 from blip2vqa.data.answers import normalize_answer, parse_question_types
+from blip2vqa.data.bad_rows import BadRow, leave_out
 from blip2vqa.data.captions import group_by_image, load_captions
-from blip2vqa.data.examples import BadRow, Example, load_examples, of_types
+from blip2vqa.data.examples import Example, load_examples, of_types
 from blip2vqa.data.splits import check_disjoint, split_by_image
 from blip2vqa.evaluation.question_only import BlindScore, blind_score
 from blip2vqa.evaluation.tasks import CAPTION
@@ -28,6 +31,7 @@ from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 logger = logging.getLogger(__name__)
 
 BAD_IMAGES = "bad_images.csv"
+BAD_ROWS = "bad_rows.csv"
 TABLE = "table"
 """The value of `--answers` that stands for the answers of the training table."""
 
@@ -39,6 +43,9 @@ class Rows(NamedTuple):
     val: list[Example]
     """As they are scored: an image is captioned once, against all of its captions."""
     skipped: list[BadRow]
+    """Of the training table."""
+    skipped_val: Sequence[BadRow] = ()
+    """Of a validation table of its own."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +92,14 @@ class RunData:
 def load_rows(run: Run) -> Rows:
     """Read, check and split the tables. Raises `InputError` with every problem found."""
     data, problems = run.data, []
-    found = collect_errors(problems, _load_table, run, data.csv_path, data.annotations_path, BAD_IMAGES)
+    found = collect_errors(problems, _load_table, run, data.csv_path, data.annotations_path, "")
     if data.eval_csv_path:
-        given = data.eval_csv_path, data.eval_annotations_path, "eval_" + BAD_IMAGES
+        given = data.eval_csv_path, data.eval_annotations_path, "eval_"
         found_val = collect_errors(problems, _load_table, run, *given)
     raise_all(problems)
     train, skipped = found
-    if data.eval_csv_path:
-        val, skipped_val = found_val
-        skipped = skipped + skipped_val
-    else:
+    val, skipped_val = found_val if data.eval_csv_path else ([], [])
+    if not data.eval_csv_path:
         # A share out of range has been reported with the arguments.
         share = data.val_split if 0 < data.val_split < 1 else 0.5
         train, val = split_by_image(train, share, run.training.seed)
@@ -102,24 +107,26 @@ def load_rows(run: Run) -> Rows:
     shared = check_disjoint(train, val)
     if shared and PartialState().is_main_process:
         logger.warning("%d images stand in both tables: the validation score will flatter the adapter", shared)
-    return Rows(train, val, skipped)
+    return Rows(train, val, skipped, skipped_val)
 
 
-def _load_table(
-    run: Run, csv_path: str, annotations_path: str | None, bad_images: str
-) -> tuple[list[Example], list[BadRow]]:
-    """Read the examples of one table, and list the rows left out for their images."""
+def _load_table(run: Run, csv_path: str, annotations_path: str | None, side: str) -> tuple[list[Example], list[BadRow]]:
+    """Read the examples of one table, and list the rows left out; `side` begins the names of the lists of these."""
     data, main = run.data, PartialState().is_main_process
     options = {
         "on_bad_image": data.on_bad_image,
-        "bad_images_path": run.folder / bad_images if main else None,
+        "bad_images_path": run.folder / f"{side}{BAD_IMAGES}" if main else None,
+        "on_bad_row": data.on_bad_row,
+        "bad_rows_path": run.folder / f"{side}{BAD_ROWS}" if main else None,
+        "columns": column_names(data),
         "progress": main,
     }
     if run.task is CAPTION:
         style = Path(data.style).stem if data.style and data.captions == "style" else None
         # Captions of a style that is not named have been reported with the arguments.
         choose = "all" if data.captions == "style" and not style else data.captions
-        return load_captions(csv_path, data.image_dir, choose=choose, style=style, **options)
+        options |= {"choose": choose, "style": style, "split": "val" if side else "train"}
+        return load_captions(csv_path, data.image_dir, **options)
     options["question_type_column"] = data.question_type_column
     examples, bad = load_examples(csv_path, data.image_dir, annotations_path, **options)
     types = collect_errors([], parse_question_types, data.question_types)  # reported with the arguments, too
@@ -143,9 +150,41 @@ def build_run_data(run: Run, rows: Rows, processor, config) -> RunData:
     refused = COLLATORS[text.answers_with].REFUSED
     problems += [f"--{option}: {remedy}" for option, remedy in refused.items() if getattr(run.training, option)]
     room, row = run.decoding.max_new_tokens, run.training.tokens_per_row if text.shares_image else 0
-    collect_errors(problems, text.check_lengths, train + rows.val, room, row)
+    problems += text.problems_of_all(train + rows.val, row)
+    rows, train = collect_errors(
+        problems, _without_too_long, run, rows, train, partial(text.problems_by_row, answer_room=room)
+    ) or (rows, train)
     raise_all(problems)
     return RunData(rows, train, AnswerRequest(text, run.decoding, tree), answers, note)
+
+
+def _without_too_long(
+    run: Run, rows: Rows, train: list[Example], problems_by_row: Callable[[list[Example]], list[tuple[int, str]]]
+) -> tuple[Rows, list[Example]]:
+    """Leave out the rows that a base cannot be given; raises `InputError` with them unless `--on_bad_row skip`."""
+    data, main = run.data, PartialState().is_main_process
+    problems: list[str] = []
+
+    def drop(side: str, path: str, examples: list[Example], skipped: list[BadRow]) -> tuple[set[int], list[BadRow]]:
+        listing = run.folder / f"{side}{BAD_ROWS}" if main else None
+        _, bad, found = leave_out(path, examples, problems_by_row(examples), data.on_bad_row, listing, skipped)
+        problems.extend(found)
+        return {one.row for one in bad}, [*skipped, *bad]
+
+    if data.eval_csv_path:
+        lost, skipped = drop("", data.csv_path, train, rows.skipped)
+        lost_val, skipped_val = drop("eval_", data.eval_csv_path, rows.val, rows.skipped_val)
+    else:
+        lost, skipped = drop("", data.csv_path, train + rows.val, rows.skipped)
+        lost_val, skipped_val = lost, []
+    kept, kept_val = (
+        [one for one in side if one.row not in lost] for side, lost in ((rows.train, lost), (rows.val, lost_val))
+    )
+    for side, name in ((kept, "training"), (kept_val, "validation")):
+        if not side and not problems:
+            problems.append(f"no row is left for {name}: all of them are too long for this base")
+    raise_all(problems)
+    return Rows(kept, kept_val, skipped, skipped_val), [one for one in train if one.row not in lost]
 
 
 def _answers_allowed(run: Run, rows: Rows, family: Family) -> tuple[list[Example], tuple[str, ...] | None, str]:

@@ -10,7 +10,7 @@ from blip2vqa.evaluation.tasks import VQA
 from blip2vqa.inference.startup import start_pairs
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.training.data import BAD_IMAGES, RunData, count_images
+from blip2vqa.training.data import BAD_IMAGES, BAD_ROWS, RunData, count_images
 from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer
 from blip2vqa.utils.formatting import percent
@@ -57,9 +57,11 @@ def print_start(
         pairs.append(("question alone", f"{guessed} ({FOLDS}-fold classifier of the question's text{sample})"))
     if data.answers:
         pairs.append(("answers", "; ".join(filter(None, (f"{len(data.answers):,} to choose from", data.note)))))
-    skipped = len(data.rows.skipped)
-    if skipped:
-        pairs.append(("skipped", f"{skipped} rows with a bad image; listed in {run.folder / BAD_IMAGES}"))
+    for of, listing in (("image", BAD_IMAGES), ("row", BAD_ROWS)):
+        skipped = sum(bad.of == of for bad in [*data.rows.skipped, *data.rows.skipped_val])
+        if skipped:
+            what = "with a bad image" if of == "image" else "that cannot be used"
+            pairs.append(("skipped", f"{skipped} rows {what}; listed in {run.folder / listing}"))
     print(format_block("Fine-tuning", pairs), flush=True)
     if score is not None and score > MOST_BLIND:
         logger.warning(

@@ -110,6 +110,12 @@ def _print_errors(problems: list[str], prefix: str = "error: ") -> None:
             print(f"{prefix}{one_line(problem)}", file=sys.stderr)
 
 
+def say(line: str) -> None:
+    """Print a line in the main process of a launch alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
+
+
 def set_log_level(name: str | None) -> None:
     """Print log lines of this level and above; None, or a word of Trainer's that names no level, changes nothing.
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from blip2vqa.data.bad_rows import BadRow
 from blip2vqa.data.captions import group_by_image, load_captions
-from blip2vqa.data.examples import BadRow
 from blip2vqa.utils.errors import InputError
 from helpers.paths import DATA
 
@@ -104,7 +104,7 @@ def test_lists_of_captions(write, image_dir):
     ]  # fmt: skip
     assert captions(path, image_dir, choose="longest") == ["two words", "[a sign] in brackets"]
     path = write("bad.jsonl", "\n".join(map(json.dumps, [*records, {"image_name": "0.png", "captions": [["x"]]}])))
-    assert any("row 4: captions must be a list of texts" in problem for problem in problems(path, image_dir))
+    assert any("row 4: captions is a list of lists" in problem for problem in problems(path, image_dir))
 
 
 def test_a_dataset_with_its_own_pictures(tmp_path, image_dir, monkeypatch):
@@ -144,10 +144,10 @@ def test_everything_wrong_is_said_in_one_go(write, image_dir, tmp_path):
     assert listing.read_text().startswith("image_name,reason,rows\n")
 
 
-def test_missing_columns_name_those_there_and_the_nearest(write, image_dir):
-    found = problems(write("t.csv", "image,captoin\n0.png,x\n"), image_dir)
-    assert 'rename "image" to "image_name"?' in found[0]
-    assert 'no column caption; its columns are image, captoin; rename "captoin" to "caption"?' in found[1]
+def test_missing_columns_name_those_there_and_the_flags(write, image_dir):
+    (found,) = problems(write("t.csv", "image,captoin\n0.png,x\n"), image_dir)
+    assert "no column caption; its columns are image, captoin; rename" in found
+    assert "name it by --answer_column" in found
     assert not any("question" in problem for problem in found)
     (problem,) = problems(write("t.csv", "image_name,caption\n0.png,x\n"), image_dir, choose="style", style="plain")
     assert "the table has no column style; its columns are image_name, caption" in problem

@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from blip2vqa.data.examples import BadRow, load_examples
+from blip2vqa.data.bad_rows import BadRow
+from blip2vqa.data.examples import load_examples
 from blip2vqa.utils.errors import InputError
 from helpers.paths import DATA
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from blip2vqa.data.columns import ColumnNames
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import ImageSource
 from blip2vqa.data.predictions import read_predictions
@@ -89,3 +90,20 @@ def test_a_csv_of_the_whole_table_serves_the_examples_that_are_left(tmp_path):
     assert read_predictions(path, examples) == ["x", "y", "z"]
     with pytest.raises(InputError, match=r"1 questions are not among them: c\.jpg, q1"):
         read_predictions(path, [*examples[:2], example("c.jpg", "q1")])
+
+
+def test_tables_of_others(tmp_path):
+    """Their columns' names, and their folders of the same pictures."""
+    rows = "img_path,question,true_answer,predicted_answer\n/kaggle/x/a.jpg,q1,r,x\nz\\b.jpg,q2,r,y\nz/b.jpg,q3,r,z\n"
+    path = write(tmp_path / "p.csv", rows)
+    assert read_predictions(path, EXAMPLES) == ["x", "y", "z"]
+    with pytest.raises(InputError, match="1 rows are of other questions"):
+        read_predictions(write(path, path.read_text().replace("x/a.jpg", "x/c.jpg")), EXAMPLES)
+    two = write(tmp_path / "two.csv", "pred,response\nx,1\ny,2\nz,3\n")
+    with pytest.raises(InputError, match=r"pred and response may each be .*--prediction_column"):
+        read_predictions(two, EXAMPLES)
+    assert read_predictions(two, EXAMPLES, ColumnNames(prediction="response")) == ["1", "2", "3"]
+    listed = [{"question_id": one.extra["question_id"], "answer": "red", "prediction": "x"} for one in EXAMPLES]
+    assert read_predictions(write(tmp_path / "p.json", listed), EXAMPLES) == ["x"] * 3
+    lines = "\n".join(map(json.dumps, listed))
+    assert read_predictions(write(tmp_path / "p.jsonl", lines), EXAMPLES) == ["x"] * 3

@@ -5,12 +5,14 @@ import json
 import pandas as pd
 import pytest
 from PIL import Image
+from transformers import ViltConfig
 
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.inference import answering, generation, model_spec
 from blip2vqa.inference.answering import metrics_path
 from blip2vqa.utils.errors import InputError
+from helpers.tiny_families import make_vilt
 
 
 def arguments(base, drawn, out, **changes) -> InferenceArguments:
@@ -112,10 +114,60 @@ def test_a_bad_image_is_an_error_or_said_in_its_row(tiny_opt, drawn, tmp_path):
     assert status[0] == "ok" and all(text.startswith("bad image: ") for text in status[1:])
 
 
+def test_each_row_is_answered_by_one_of_its_own_choices(tiny_base, drawn, tmp_path):
+    lists = [["red", "blue"], ["two legs", "red", "no", "blue"], ["yes"], ["one", "two", "one"], []]
+    rows = [
+        {
+            "image": "0.png",
+            "question": "What?",
+            "choices": choices,
+            "correct_choice_idx": len(choices) - 1,
+            "answers": ["x"],
+        }
+        for choices in lists
+    ]
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps(rows))
+    answers = {}
+    with pytest.raises(InputError, match="row 5: no list of choices"):
+        answer_table(arguments(tiny_base, (drawn[0], table), tmp_path / "1.csv", answers="choices"))
+    for size, beams in ((1, None), (5, 5)):  # more beams than answers change nothing
+        out = tmp_path / f"{size}.csv"
+        options = {"answers": "choices", "batch_size": size, "num_beams": beams, "on_bad_row": "skip"}
+        metrics = answer_table(arguments(tiny_base, (drawn[0], table), out, **options))
+        said = read(out)
+        assert said["status"].tolist() == ["ok"] * 4 + ["bad row: no list of choices"]
+        assert read(tmp_path / f"{size}.bad_rows.csv")["row"].tolist() == ["5"]
+        ranked = [[name for name, _ in json.loads(cell)] for cell in said["ranked_answers"]]
+        assert [set(names) for names in ranked[:4]] == [set(names) for names in lists[:4]]
+        assert said["generated_answer"].tolist()[:4] == [names[0] for names in ranked[:4]]
+        right = [answer == choices[-1] for answer, choices in zip(said["generated_answer"], lists[:4], strict=False)]
+        assert metrics["base"]["accuracy"] == sum(right) / 4  # by the right choice, not by the other answers
+        answers[size] = said["generated_answer"].tolist(), said["confidence"].tolist()[:4]
+    assert answers[1][0] == answers[5][0]
+    assert [*map(float, answers[1][1])] == pytest.approx([*map(float, answers[5][1])], abs=2e-5)
+
+
+def test_a_head_chooses_among_the_rows_choices_and_rows_too_long_are_listed(drawn, tmp_path):
+    base, table, out = make_vilt(tmp_path / "vilt"), tmp_path / "table.csv", tmp_path / "out.csv"
+    known = list(ViltConfig.from_pretrained(base).id2label.values())
+    lists = [str(known[:2]), str(known[1:]), str(known[:2]), "['elsewhere']"]
+    questions = ["What?", "What?", "what " * 60, "What?"]
+    rows = zip(["0.png"] * 4, questions, lists, strict=True)
+    pd.DataFrame(rows, columns=["filename", "question", "choices"]).to_csv(table, index=False)
+    given = arguments(base, (drawn[0], table), out, answers="choices", on_bad_row="skip")
+    assert answer_table(given) == {}
+    said = read(out)
+    assert said["generated_answer"][0] in known[:2] and said["generated_answer"][1] in known[1:]
+    reasons = read(tmp_path / "out.bad_rows.csv")["reason"].tolist()
+    assert len(reasons) == 2 and "the base model has 40 positions" in reasons[0] and "'elsewhere'" in reasons[1]
+    assert [text.startswith("bad row: ") for text in said["status"]] == [False, False, True, True]
+
+
 def test_everything_wrong_is_said_before_the_weights(tiny_opt, drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(model_spec, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
     table = tmp_path / "table.csv"
-    table.write_text("picture,question\n1.png,What?\n")
+    table.write_text("where,question\n1.png,What?\n")
     with pytest.raises(InputError) as caught:
         answer_table(arguments(tmp_path / "nowhere", (drawn[0], table), tmp_path / "out.csv", num_beams=0))
     assert all(part in str(caught.value) for part in ("nowhere", "image_name", "--num_beams: 0"))

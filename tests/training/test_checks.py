@@ -12,7 +12,7 @@ def test_all_problems_are_found_in_one_go_and_before_the_weights(tiny_opt, tmp_p
 
     monkeypatch.setattr(recipe, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
     table = tmp_path / "table.csv"
-    table.write_text("image,question,answer\n1.png,What?,red\n")
+    table.write_text("where,question,answer\n1.png,What?,red\n")
     run = make_run(
         tmp_path / "nowhere", (tmp_path, table), tmp_path / "run", "--lora_r", "0", "--val_split", "1.5",
         "--lora_roles", "q,query", "--prompt", "Say it:",

@@ -1,6 +1,7 @@
 """What of the tables is learnt: types of questions, lists of answers, captions of a style or a length."""
 
 import csv
+import json
 import re
 
 import pytest
@@ -41,6 +42,42 @@ def test_rare_answers_are_left_out_and_counted(tiny_opt, drawn, tmp_path):
     assert set(found.answers) <= {"one", "no"} and "one" in found.answers
     assert {example.answer for example in found.train} <= set(found.answers)
     assert "rarer ones and" in found.note and "validation questions ask for others" in found.note
+
+
+def test_rows_too_long_for_the_base_are_listed_and_may_be_left_out(drawn, tmp_path):
+    table = tmp_path / "table.csv"
+    head, *rows = drawn[1].read_text().splitlines()
+    long = [row.replace("?", " " + "and " * 60 + "?") for row in rows[:2]]
+    table.write_text("\n".join([head, *long, "0.png,What?,", *rows[2:]]) + "\n")
+    base, out = make_vilt(tmp_path / "vilt"), tmp_path / "run"
+    given = (base, (drawn[0], table), out)
+    with pytest.raises(InputError, match=f"row 4; fill in or delete\n.*all listed in {out}/bad_rows.csv"):
+        check(make_run(*given))
+    table.write_text(table.read_text().replace("What?,", "What?,red"))
+    with pytest.raises(InputError, match=r"row \d: .* 40 positions") as caught:
+        check(make_run(*given))
+    assert f"2 of 37 rows cannot be used, all listed in {out}/bad_rows.csv" in str(caught.value)
+    table.write_text(table.read_text().replace("What?,red", "What?,"))
+    found = check(make_run(*given, "--on_bad_row", "skip"))
+    with (out / "bad_rows.csv").open() as file:
+        assert [row["row"] for row in csv.DictReader(file)] == ["2", "3", "4"]
+    assert len(found.train) + len(found.val) == 34
+    assert sorted(bad.row for bad in found.rows.skipped) == [2, 3, 4]
+    with pytest.raises(InputError, match=r"rows cannot be used.*eval_bad_rows\.csv"):
+        check(make_run(base, drawn, out, "--eval_csv_path", str(table)))
+
+
+def test_karpathys_file_is_split_as_it_says(tiny_opt, drawn, tmp_path):
+    images = [
+        {"filename": f"{number}.png", "split": split, "sentences": [{"raw": "a red square"}]}
+        for number, split in enumerate(("train", "restval", "val", "test"))
+    ]
+    table = tmp_path / "dataset.json"
+    table.write_text(json.dumps({"images": images}))
+    options = ("--task", "caption", "--eval_csv_path", str(table), "--max_new_tokens", "10")
+    found = check(make_run(tiny_opt, (drawn[0], table), tmp_path / "run", *options))
+    assert [example.image_name for example in found.train] == ["0.png", "1.png"]
+    assert [example.image_name for example in found.val] == ["2.png"]
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from blip2vqa.data.finding import ImageIndex
 from blip2vqa.data.images import BadImage
-from blip2vqa.data.tables import check_table, read_raw
+from blip2vqa.data.table_checks import check_table
+from blip2vqa.data.tables import read_raw
 from blip2vqa.generate.rows import TEXT_FIELDS, Product
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.terminal import readable_name
@@ -45,9 +46,10 @@ def read_table_products(csv_path: str | Path, image_dir: str | Path, counts: Cou
         raise InputError(f"--csv_path {csv_path}: no such file")
     if not Path(image_dir).is_dir():
         raise InputError(f"--image_dir {image_dir}: no such folder")
-    table, problems = check_table(read_raw(str(path)), str(path), require_answers=False, question=None)
+    table, problems = check_table(read_raw(str(path)), str(path), require_answers=False, kind=None)
     raise_all(problems)
     aliases = {name: re.sub(r"[\s-]+", "_", name.strip().lower()) for name in table.frame}
+    aliases[table.image] = "image_name"
     columns = {
         field: [name for known in names for name in aliases if aliases[name] == known]
         for field, names in COLUMNS.items()

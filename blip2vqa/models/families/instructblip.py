@@ -68,9 +68,7 @@ class InstructBlipEncoder(TextEncoder):
         if limit and self.most_tokens(example) > limit:
             read = int(self.more_inputs([example.question])["qformer_attention_mask"].sum())
             if read > limit:
-                problems.append(
-                    f"row {example.row}: {read} tokens for the Q-Former, which has {limit} positions; shorten it"
-                )
+                problems.append(f"{read} tokens for the Q-Former, which has {limit} positions; shorten it")
         return problems
 
 

@@ -115,10 +115,14 @@ def test_other_formats(write, image_dir):
 
 
 def test_no_image_name(write, image_dir):
-    path = write("t.csv", "image,color\n0.png,Red\n")
-    assert problems(path, image_dir) == [
-        f'{path}: no column image_name; its columns are image, color; rename "image" to "image_name"?'
-    ]
+    path = write("t.csv", "photograph,color\n0.png,Red\n")
+    (problem,) = problems(path, image_dir)
+    assert problem.startswith(f"{path}: no column image_name; its columns are photograph, color; rename")
+
+
+def test_another_usual_name_of_the_images(write, image_dir):
+    products, _ = read(write("t.csv", "image,color\n0.png,Red\n"), image_dir)
+    assert products == [Product("0.png", "", "", ("0.png",), {"color": ("Red",)})]
 
 
 def test_empty_image_names(write, image_dir):
