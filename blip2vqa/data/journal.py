@@ -4,13 +4,28 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from blip2vqa.utils.errors import InputError, file_error
 from blip2vqa.utils.locked_file import LockedFile
 from blip2vqa.utils.terminal import half_pair
 
 Written = TypeVar("Written")
+WRITING = {"writing": True}
+"""The line that stands behind the last result."""
+Share = Annotated[float, Field(ge=0, lt=2)]
+"""A probability; half precision may round it to a little more than 1."""
+
+
+class Kept(TypedDict):
+    """What is kept of one answer, at least; a journal may declare more, and hold what is not declared."""
+
+    row: int | str
+    answer: str
+    confidence: Share | None
 
 
 def partial_path(output_path: str | Path) -> Path:
@@ -28,6 +43,7 @@ class Journal(AbstractContextManager):
     Args:
         run_key: what the results depend on (model, adapter, prompt, decoding, …), in JSON's types.
         others: further files that are written at the end.
+        kept: what each result must hold.
         overwrite: start anew. Finished files stay in place until new ones replace them.
 
     Raises `InputError` when a finished output stands there, or the journal is of another run, unless `overwrite`; and when
@@ -35,11 +51,18 @@ class Journal(AbstractContextManager):
     """
 
     def __init__(
-        self, output_path: str | Path, run_key: dict, *, others: Sequence[str | Path] = (), overwrite: bool = False
+        self,
+        output_path: str | Path,
+        run_key: dict,
+        *,
+        others: Sequence[str | Path] = (),
+        overwrite: bool = False,
+        kept: type = Kept,
     ):
         self.path = partial_path(output_path)
         self.results: dict[int | str, dict] = {}
         """By their key `row`."""
+        self._kept = TypeAdapter(list[kept])
         self._outputs = [Path(output_path), *map(Path, others)]
         # Through JSON, so that a tuple equals the list it comes back as.
         self._run = json.loads(json.dumps(run_key))
@@ -57,10 +80,10 @@ class Journal(AbstractContextManager):
             raise
 
     def _open(self, overwrite: bool) -> None:
-        header, entries, size = (None, [], 0) if overwrite else _read(self.path, self._file.read())
+        header, entries, size = (None, [], 0) if overwrite else _read(self.path, self._file.read(), self._kept)
         # An interrupted --overwrite may go on without saying so again: the journal remembers.
         self._replaces = overwrite or bool(header and header["overwrite"])
-        self._writing = {"writing": True} in entries
+        self._writing = WRITING in entries
         self._keep_what_is_finished()
         if header is None:
             self._append([{"run": self._run, "overwrite": self._replaces}], after=0)
@@ -102,7 +125,7 @@ class Journal(AbstractContextManager):
         """
         self._keep_what_is_finished()
         if not self._writing:
-            self._append([{"writing": True}])
+            self._append([WRITING])
             self._writing = True
         written = write()
         self._file.close(remove=True)
@@ -116,14 +139,21 @@ class Journal(AbstractContextManager):
         self.close()
 
 
-def _read(path: Path, data: bytes) -> tuple[dict | None, list[dict], int]:
+def _read(path: Path, data: bytes, kept: TypeAdapter) -> tuple[dict | None, list[dict], int]:
     """Read header, entries and length in bytes of a journal's whole lines; no header when there is nothing to go on from."""
     size = data.rfind(b"\n") + 1  # a line is whole when its end is there
     try:
         lines = [json.loads(line) for line in data[:size].splitlines()]
         header, entries = (lines[0], lines[1:]) if lines else (None, [])
-        if not (header is None or _is_header(header)) or not all(map(_is_entry, entries)):
+        kept.validate_python([entry for entry in entries if entry != WRITING], strict=True)
+        if not (header is None or _is_header(header)) or half_pair(json.dumps(entries, ensure_ascii=False)):
             raise ValueError("not a journal of predictions")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"][1:]))
+        raise InputError(
+            f"{path}: damaged ({where}: {first['msg']}); remove it, or start anew with --overwrite"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); remove it, or start anew with --overwrite") from error
     return header, entries, size
@@ -132,21 +162,4 @@ def _read(path: Path, data: bytes) -> tuple[dict | None, list[dict], int]:
 def _is_header(header: object) -> bool:
     return (
         isinstance(header, dict) and isinstance(header.get("run"), dict) and isinstance(header.get("overwrite"), bool)
-    )
-
-
-def _is_entry(entry: object) -> bool:
-    """Tell whether an entry has what `Journal` writes."""
-    if entry == {"writing": True}:
-        return True
-    if not isinstance(entry, dict):
-        return False
-    texts = [entry.get("answer"), entry.get("status", ""), entry.get("adapter", "")]
-    row, confidence, ranked = entry.get("row"), entry.get("confidence", ""), entry.get("ranked", [])
-    return (
-        all(isinstance(text, str) for text in texts)
-        and type(row) in (int, str)
-        and (confidence is None or (type(confidence) in (int, float) and 0 <= confidence < 2))
-        and isinstance(ranked, list)
-        and not half_pair(json.dumps(entry, ensure_ascii=False))
     )

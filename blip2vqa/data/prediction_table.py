@@ -7,10 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NotRequired
 
 import pandas as pd
 
-from blip2vqa.data.journal import Journal
+from blip2vqa.data.journal import Journal, Kept, Share
 from blip2vqa.data.readers import to_csv
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
@@ -30,6 +31,15 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
         write_json_atomic(path, table.to_dict("records"))
     else:
         write_text_atomic(path, to_csv(table))
+
+
+class KeptRow(Kept):
+    """What is kept of one row."""
+
+    row: int
+    status: str
+    adapter: NotRequired[str]
+    ranked: NotRequired[list[list[str | Share]]]
 
 
 class PredictionsTable:
@@ -61,7 +71,7 @@ class PredictionsTable:
         self._ids = _question_ids(self.output_path, table) if self.output_path.suffix.lower() == ".json" else None
         self._columns = [renamed.get(name, name) for name in table.columns]
         key = run_key | {"input_table": _table_hash(table)}
-        self._journal = Journal(output_path, key, others=[*others], overwrite=overwrite)
+        self._journal = Journal(output_path, key, others=[*others], overwrite=overwrite, kept=KeptRow)
         self.journal_path = self._journal.path
         for old, new in renamed.items() if self._ids is None else ():
             logger.warning("%s: the table's own column %s is written as %s", self.output_path, old, new)

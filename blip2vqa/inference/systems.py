@@ -18,7 +18,7 @@ from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.bad_rows import leave_out
 from blip2vqa.data.examples import Example
-from blip2vqa.data.journal import Journal, partial_path
+from blip2vqa.data.journal import Journal, Kept, partial_path
 from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.verdict import BLIND
@@ -138,6 +138,14 @@ def _raise_under_names(problems: dict[str, list[str]]) -> None:
     raise_all([f"system {', '.join(names)}: {problem}" for problem, names in problems.items()])
 
 
+class SystemAnswer(Kept):
+    """What is kept of one system's answer to one question."""
+
+    seconds: float
+    peak: int | None
+    quantization: str
+
+
 def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tuple[dict, list[Path]] | None:
     """Answer the table by every system, compare, and write all results; returns the comparison and the files written.
 
@@ -180,7 +188,10 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     bad = bad + too_long
     answered = any(example.answers for example in examples)
     scorer = find_scorer(args.bertscore_model if answered else "none")
-    key, more = _run_key(args, groups, examples), {"others": outputs[1:], "overwrite": args.overwrite}
+    key, more = (
+        _run_key(args, groups, examples),
+        {"others": outputs[1:], "overwrite": args.overwrite, "kept": SystemAnswer},
+    )
     with opened_journal(args.output_path, key, **more) as (journal, known):
         if known and journal:
             count = len(examples) * len(systems)
