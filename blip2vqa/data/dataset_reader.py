@@ -107,7 +107,7 @@ def _check_places(images: datasets.Dataset, location: str) -> None:
                 outside.append(row)
     if outside:
         raise InputError(
-            f"{location}: {name_rows(outside)}: the picture is a file outside the data set's folder; put it inside"
+            f"{location}: {name_rows(outside)}: the picture is a file outside its folder; put it inside"
         )
 
 

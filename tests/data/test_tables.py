@@ -379,7 +379,7 @@ def test_pictures_of_a_datasets_folder_stay_inside_it(datasets, tmp_path):
     about = {"huggingface": json.dumps({"info": {"features": {**features.to_dict(), "image": {"_type": "Image"}}}})}
     pq.write_table(rows.data.table.replace_schema_metadata(about), tmp_path / "set" / "train.parquet")
     (problem,) = problems(str(tmp_path / "set"), require_answers=False)
-    assert "rows 3, 4, 5: the picture is a file outside this folder" in problem
+    assert "rows 3, 4, 5: the picture is a file outside its folder" in problem
 
 
 def test_rows_of_a_saved_data_set_stay_inside_it(datasets, tmp_path):
