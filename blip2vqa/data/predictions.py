@@ -29,8 +29,9 @@ def read_predictions(path: str | Path, examples: Sequence[Example], columns: Col
     path = Path(path)
     if not path.is_file():
         raise InputError(f"predictions {path}: no such file")
-    official = _read_results_json(path) if path.suffix.lower() == ".json" else None
-    table = _usual_columns(path, columns or ColumnNames()) if official is None else official
+    columns = columns or ColumnNames()
+    official = _read_results_json(path) if path.suffix.lower() == ".json" and not columns.prediction else None
+    table = _usual_columns(path, columns) if official is None else official
     ids = [example.extra.get("question_id", "") for example in examples]
     if official is not None and not any(ids):
         # What inference.py writes for a table without question_id has the rows' numbers in their place.

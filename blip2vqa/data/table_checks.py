@@ -34,7 +34,7 @@ class Table(RawTable):
         """Return the table with these rows alone, given by their labels in the index; all pictures stay."""
         kept = [row in rows for row in self.frame.index]
         answers = [answer for answer, stays in zip(self.answers, kept, strict=True) if stays]
-        return replace(self, frame=self.frame[kept], answers=answers)
+        return replace(self, frame=self.frame[kept], nested={}, answers=answers)
 
 
 def check_table(
@@ -81,7 +81,10 @@ def check_table(
         answer=found.get(kind) or kind or "answer",
         bad=bad,
     )
-    if found.get(kind):
+    if found.get(kind) and not require_answers and columns.answer is None and not _holds_answers(raw, found[kind]):
+        logger.warning("%s: the column %s holds no answers: it is left alone", path, found[kind])
+        table = replace(table, answer=kind)
+    elif found.get(kind):
         table = _with_answers(table, path, columns.answer is None and kind == "answer")
         for row, answers in zip(raw.frame.index, table.answers, strict=True) if require_answers else ():
             if not answers and not any(reason.startswith(found[kind]) for reason in bad.get(row, ())):
@@ -108,35 +111,37 @@ def _find_columns(
             problems += wrong or [_missing_column(path, kind, names)]
         elif name:
             problems += wrong
-    another = _looks_like_another(path, found, needed, names)
+        elif wrong and kind == "answer":
+            logger.warning("%s; without it nothing is scored", *wrong)
+    another = None if asked.get("question") or asked.get("caption") else _looks_like_another(path, found, names)
     return found, [another] if another else problems
 
 
 def _missing_column(path: str, kind: str, names: list[str]) -> str:
-    if kind == "answer" and "question_id" in names and "question" in names and not {"image", "image_path"} & {*names}:
+    if kind == "answer" and {*names} == {"image_name", "question", "question_id"}:
         more = " (official VQA questions need annotations_path too)"
     else:
         more = f"; rename the one that holds the {kind}s, or name it by --{FLAGS[kind]} (finetune, inference)"
     return f"{path}: no column {NAMES[kind][0][0]}; its columns are {', '.join(names)}{more}"
 
 
-def _looks_like_another(path: str, found: dict, needed: dict, names: list[str]) -> str | None:
+def _looks_like_another(path: str, found: dict[str, str | None], names: list[str]) -> str | None:
     """Say what a table without questions or without captions seems to be instead."""
 
-    def has(kind: str) -> bool:
-        return bool(collect_errors([], find_column, path, names, kind))
+    def other(kind: str) -> str | None:
+        return collect_errors([], find_column, path, names, kind)
 
-    if "question" in found and not found["question"] and has("caption"):
+    if "question" in found and not found["question"] and (captions := other("caption")):
         return (
-            f"{path}: no column question, but captions: a table of captions; finetune learns them with --task caption, and "
-            "caption writes them"
+            f"{path}: no column question, but {captions}: it looks like a table of captions, which finetune learns with "
+            "--task caption"
         )
     if "question" in found and not found["question"] and {"question_id", "image_id", "answers"} <= {*names}:
         return (
             f"{path}: no column question: official VQA annotations; give the questions' JSON as the table, and this file as "
             "--annotations_path"
         )
-    if "caption" in found and not found["caption"] and has("question"):
+    if "caption" in found and not found["caption"] and other("question"):
         listed = ", ".join(names)
         return f"{path}: no column caption; its columns are {listed}: a table of questions, which goes without --task caption"
     return None
@@ -162,6 +167,15 @@ def _check_texts(raw: RawTable, name: str, bad: dict[int, list[str]]) -> None:
 
 
 _NOT_TEXT = {list: "a list", dict: "an object", bool: "true or false"}
+
+
+def _holds_answers(raw: RawTable, name: str) -> bool:
+    """Return whether a column holds answers; one that has the documented name is taken to do so."""
+    values = [] if name in ("answer", "answers") else raw.nested.get(name, [])
+    try:
+        return all(parse_answers(value) is not None for value in values)
+    except ValueError:
+        return False
 
 
 def _with_answers(table: Table, path: str, several: bool) -> Table:

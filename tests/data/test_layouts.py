@@ -139,7 +139,7 @@ def test_captions_are_not_questions_and_the_reverse(write, image_dir):
         with pytest.raises(InputError) as raised:
             read(write("t.json", json.dumps(content)))
         (problem,) = raised.value.problems
-        assert "a table of captions" in problem and "--task caption" in problem
+        assert "it looks like a table of captions" in problem and "--task caption" in problem
     with pytest.raises(InputError, match="a table of questions, which goes without --task caption"):
         load_captions(write("q.json", json.dumps(VIZWIZ)), image_dir, progress=False)
 

@@ -105,5 +105,6 @@ def test_tables_of_others(tmp_path):
     assert read_predictions(two, EXAMPLES, ColumnNames(prediction="response")) == ["1", "2", "3"]
     listed = [{"question_id": one.extra["question_id"], "answer": "red", "prediction": "x"} for one in EXAMPLES]
     assert read_predictions(write(tmp_path / "p.json", listed), EXAMPLES) == ["x"] * 3
+    assert read_predictions(tmp_path / "p.json", EXAMPLES, ColumnNames(prediction="answer")) == ["red"] * 3
     lines = "\n".join(map(json.dumps, listed))
     assert read_predictions(write(tmp_path / "p.jsonl", lines), EXAMPLES) == ["x"] * 3

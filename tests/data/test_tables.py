@@ -111,6 +111,15 @@ def test_answers_may_be_absent_when_not_required(write):
     assert table.answers == [(), ("x",)]
 
 
+def test_a_column_that_may_be_answers_stops_no_table_that_needs_none(write, caplog):
+    rows = [{"image": "a.png", "question": "q", "label": {"ids": ["x"]}}]
+    table = read_table(write("t.json", json.dumps(rows)), require_answers=False)
+    assert table.answers == [()] and "the column label holds no answers: it is left alone" in caplog.text
+    assert "row 1: label is an object" in problems(write("t.json", json.dumps(rows)))[0]
+    table = read_table(write("t.csv", "image,question,gt,target\na.png,q,x,y\n"), require_answers=False)
+    assert table.answers == [()] and "gt and target may each be the answers' column" in caplog.text
+
+
 def test_an_answer_column_of_its_own_name(write):
     path = write("t.csv", "image_name,question,answer,said\na.png,q,x,\"['y', 'y', 'z']\"\n")
     table, found = load_table(path, None, require_answers=True, columns=ColumnNames(answer="said"))
