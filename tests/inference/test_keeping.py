@@ -84,7 +84,8 @@ def test_a_table_of_several_adapters_goes_on(adapters, drawn, tmp_path, stop_at)
 
 def captions_run(drawn, adapters, tiny_opt, **more):
     def run(path):
-        styles = [f"first={adapters[0]}", f"second={adapters[1]}", "concise"]
+        (path.parent / "short.json").write_text('{"prompt": "a photo of", "max_new_tokens": 8}')
+        styles = [f"{path.parent / 'short.json'}={adapters[0]}", "concise"]
         args = {"images": [str(drawn[0])], "styles": styles, "base_model_id": str(tiny_opt), "dtype": "bfloat16"}
         return caption_images(CaptionArguments(**args, batch_size=5, output_path=str(path), **more), FeatureArguments())
 
@@ -110,7 +111,7 @@ def test_captions_whose_page_was_not_written_are_not_written_again(adapters, tin
     monkeypatch.setattr("blip2vqa.inference.model_spec.load_base", lambda *a, **k: pytest.fail("weights were loaded"))
     run(tmp_path / "out.csv")
     assert page.exists() and (tmp_path / "out.csv").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "page.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "page.html", "short.json"]
 
 
 def test_a_comparison_goes_on(adapters, tiny_opt, drawn, tmp_path, stop_at, monkeypatch):
