@@ -106,9 +106,7 @@ def _check_places(images: datasets.Dataset, location: str) -> None:
             if not inside and path and not os.path.realpath(path).startswith(tuple(roots)):
                 outside.append(row)
     if outside:
-        raise InputError(
-            f"{location}: {name_rows(outside)}: the picture is a file outside its folder; put it inside"
-        )
+        raise InputError(f"{location}: {name_rows(outside)}: the picture is a file outside its folder; put it inside")
 
 
 def _load(location: str, split: str | None) -> datasets.Dataset:

@@ -97,7 +97,7 @@ def _run(main: Callable[[], None]) -> None:
 def _stdout_fails() -> bool:
     """Tell whether stdout cannot be written to, and if so leave it, or Python would complain once more at its end."""
     try:
-        sys.stdout.flush()
+        print(flush=True)  # a flush alone finds nothing to write, after one that has failed
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

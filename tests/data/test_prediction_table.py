@@ -246,3 +246,18 @@ def test_what_was_written_can_be_scored(table, path):
         for name, question in zip(table.image_name, table.question, strict=True)
     ]
     assert read_predictions(path, examples) == ["x", "", "None"]
+
+
+def test_official_results_need_an_id_of_its_own_for_each_row(table, tmp_path):
+    path = tmp_path / "out.json"
+    with pytest.raises(InputError, match=r"question_id.*the first '3'.*write a .csv"):
+        PredictionsTable(path, table.assign(question_id=["7", "", "3"]), RUN)
+    predictions = PredictionsTable(path, table.assign(question_id=["7", "", "x1"], status="mine"), RUN)
+    predictions.add([result(2, "red", 1.0), result(3, "", None, "bad image: truncated"), result(4, "é", 1.0)])
+    predictions.finish()
+    given = [
+        {"question_id": 7, "answer": "red"},
+        {"question_id": 3, "answer": ""},
+        {"question_id": "x1", "answer": "é"},
+    ]
+    assert json.loads(path.read_text()) == given

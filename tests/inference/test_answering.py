@@ -11,6 +11,7 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.inference import answering, generation, model_spec
 from blip2vqa.inference.answering import metrics_path
+from blip2vqa.inference.scoring import score_table
 from blip2vqa.utils.errors import InputError
 from helpers.tiny_families import make_vilt
 
@@ -205,3 +206,41 @@ def test_another_adapter_in_the_same_folder_does_not_finish_the_first_ones_table
 def test_the_table_of_questions_is_never_the_output(tiny_opt, drawn):
     with pytest.raises(InputError, match="is the table of questions itself"):
         answer_table(arguments(tiny_opt, drawn, drawn[1], overwrite=True))
+
+
+def test_stopped_while_it_is_scored_it_goes_on_with_the_scores(tiny_opt, drawn, tmp_path, monkeypatch):
+    out, score = tmp_path / "out.csv", answering.score
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(answering, "score", stop)
+    with pytest.raises(KeyboardInterrupt):
+        answer_table(arguments(tiny_opt, drawn, out))
+    before = out.read_bytes()
+    monkeypatch.setattr(answering, "score", score)
+    monkeypatch.setattr(model_spec, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
+    metrics = answer_table(arguments(tiny_opt, drawn, out))
+    assert json.loads(metrics_path(out).read_text()) == metrics and out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.metrics.json"]
+
+
+def test_official_results_and_lines_of_json(tiny_opt, drawn, tmp_path, caplog):
+    answer_table(arguments(tiny_opt, drawn, tmp_path / "out.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert list(rows[0]) == [*read(drawn[1]), "generated_answer", "confidence", "status"]
+    metrics = answer_table(arguments(tiny_opt, drawn, tmp_path / "out.json"))
+    results = json.loads((tmp_path / "out.json").read_text())
+    numbered = [{"question_id": row, "answer": said["generated_answer"]} for row, said in enumerate(rows, start=2)]
+    assert results == numbered and "36 rows have no question_id" in caplog.text
+    scored = [
+        score_table(arguments(None, drawn, "results.csv", score=str(tmp_path / name)))
+        for name in ("out.json", "out.jsonl")
+    ]
+    assert scored[0] == scored[1] and scored[0]["predictions"]["accuracy"] == metrics["base"]["accuracy"]
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out", "out.csv.gz", "out.tsv", "out.parquet"])
+def test_another_ending_is_refused_before_anything_is_read(name, drawn, tmp_path):
+    with pytest.raises(InputError, match=r"its ending says the format, which is \.csv, \.jsonl or \.json"):
+        answer_table(arguments(tmp_path / "nowhere", drawn, tmp_path / name))

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from blip2vqa.training import recipe
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import adapter_of, interrupt, make_run, parse_run, same_weights
+from helpers.full_disk import full_disk
 
 
 def test_resumed_run_ends_in_the_same_weights(finished, tiny_opt, drawn, tmp_path):
@@ -95,3 +97,28 @@ def test_a_damaged_file_of_a_stopped_run_is_named(damaged, content, tiny_opt, dr
     (tmp_path / "run" / damaged).write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=f"{damaged}: .*begin anew"):
         checkpoint_to_resume(run, None)
+
+
+def test_a_run_stopped_while_its_results_are_written_goes_on(tiny_opt, drawn, tmp_path, monkeypatch):
+    write = recipe.write_results
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    for out, saves in ((tmp_path / "saved", ()), (tmp_path / "unsaved", ("--save_strategy", "no"))):
+        monkeypatch.setattr(recipe, "write_results", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(make_run(tiny_opt, drawn, out, "--max_steps", "3", *saves))
+        before = adapter_of(out)
+        with pytest.raises(InputError, match="stopped on its way"):
+            finetune(make_run(tiny_opt, drawn, out, "--max_steps", "3", *saves, "--seed", "7"))
+        monkeypatch.setattr(recipe, "write_results", write)
+        finetune(make_run(tiny_opt, drawn, out, "--max_steps", "3", *saves))
+        assert (out / "metrics.json").exists() and same_weights(before, adapter_of(out))
+
+
+def test_a_full_disk_names_the_checkpoint(tiny_opt, drawn, tmp_path):
+    run = make_run(tiny_opt, drawn, tmp_path / "run", "--max_steps", "3")
+    with full_disk(20_000), pytest.raises(OSError, match="File too large") as caught:
+        finetune(run)
+    assert caught.value.filename == str(tmp_path / "run" / "checkpoints")

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import subprocess
 import sys
 import warnings
 
@@ -13,6 +14,7 @@ from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.config.parser import parse
 from blip2vqa.utils.console import called, named, run_script, set_log_level
 from helpers.launching import run_script as run_process
+from helpers.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -93,18 +95,16 @@ def test_a_failure_of_the_disk_is_one_line(capsys):
     assert capsys.readouterr().err == said
 
 
-def test_an_output_that_cannot_be_written_is_one_line(capsys, monkeypatch):
-    with open(os.devnull, "w") as file:
-        monkeypatch.setattr(sys, "stdout", file)
-
-        def full():
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(sys, "stdout", type("Full", (), {"flush": staticmethod(full), "fileno": file.fileno})())
-        with pytest.raises(SystemExit) as ended:
-            run_script(lambda: None)
-    assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("error: the output: No space left on device; ")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+def test_an_output_that_cannot_be_written_is_one_line():
+    script = "from blip2vqa.utils.console import run_script; run_script(lambda: print('said', flush={flush}))"
+    for flush in (True, False):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-c", script.format(flush=flush)]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: the output: No space left on device; ")
 
 
 def test_other_failures_keep_their_traceback():
