@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,13 +14,13 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
+from blip2vqa.adapters.validation.config_schema import peft_config
+from blip2vqa.adapters.validation.keys import PREFIX, check_targets, modules_of, with_plain_keys
 from blip2vqa.adapters.validation.manifest_schema import FORMAT
-from blip2vqa.adapters.validation.safety import MANIFEST, WEIGHTS, check_folder
-from blip2vqa.utils.errors import InputError
+from blip2vqa.adapters.validation.safe_weights import read_header
+from blip2vqa.adapters.validation.safety import CONFIG, MANIFEST, WEIGHTS, check_folder
+from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic
-
-PREFIX = "base_model.model."
-"""What every key in PEFT's files begins with, before the module's name."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Adapter:
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The tensors as stored, under PEFT's keys. Raises `InputError` for a damaged file."""
+        """The tensors as stored, under plain keys of PEFT. Raises `InputError` for a damaged file."""
         try:
-            return load_file(self.folder / WEIGHTS)
+            return with_plain_keys(load_file(self.folder / WEIGHTS))
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"adapter {self.name}: its weights are not readable: {error}") from error
 
@@ -51,8 +52,7 @@ class Adapter:
     @cached_property
     def modules(self) -> tuple[str, ...]:
         """Names of the adapted layers, as the base names them."""
-        end = ".lora_A.weight"
-        return tuple(key.removeprefix(PREFIX).removesuffix(end) for key in self.weights if key.endswith(end))
+        return tuple(modules_of(self.weights))
 
     def factors(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Return A [rank, in] and B [out, rank] of an adapted layer, as stored."""
@@ -98,8 +98,11 @@ def read_adapter(folder: Path, name: str | None = None, revision: str | None = N
     Raises `InputError`, with every problem found, for what is no adapter or not safe to load.
     """
     name = name or str(folder)
-    _, manifest, _ = check_folder(folder, name)
-    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), manifest)
+    config, manifest, _ = check_folder(folder, name)
+    known = peft_config(config)
+    modules = modules_of(with_plain_keys(read_header(folder / WEIGHTS)))
+    raise_all([f"adapter {name}: {problem}" for problem in check_targets(modules, known)])
+    return Adapter(name, folder, revision, known, manifest)
 
 
 def versions() -> dict[str, str]:
@@ -120,6 +123,11 @@ def check_output(folder: Path) -> None:
         raise InputError(f"--output {folder}: there is no folder {folder.parent} to put it in; make it first")
 
 
+def share_weights(folder: Path) -> None:
+    """Let whoever may read an adapter's configuration read its weights: safetensors makes files for their owner alone."""
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)
+
+
 def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.Tensor], manifest: dict) -> None:
     """Write an adapter, whole or not at all; `weights` under PEFT's keys. Raises `InputError` where `folder` is there."""
     check_output(folder)
@@ -128,6 +136,7 @@ def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.T
         with new_folder(folder) as making:
             config.save_pretrained(making)
             save_file(tensors, making / WEIGHTS, {"format": "pt"})
+            share_weights(making)
             write_manifest(making, manifest)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written: {error}") from error

@@ -211,7 +211,13 @@ def _cached(request: _Exchange, error: BaseException) -> Path:
 
 def _check_listing(what: str, siblings: dict[str, RepoSibling]) -> None:
     if CONFIG not in siblings:
-        raise InputError(f"{what}: what the Hub has under this name holds no {CONFIG}, so it is not an adapter")
+        below = sorted(file.removesuffix(f"/{CONFIG}") for file in siblings if file.endswith(f"/{CONFIG}"))
+        hint = (
+            f"; it has one in {', '.join(below[:8])}: download that folder, and name it"
+            if below
+            else ", so it is not an adapter"
+        )
+        raise InputError(f"{what}: what the Hub has under this name holds no {CONFIG}{hint}")
     if WEIGHTS not in siblings and PICKLED in siblings:
         raise InputError(
             f"{what}: its weights are pickled ({PICKLED}), which can run code; download it, and convert it by "

@@ -16,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, WEIGHTS, check_folder, check_name
+from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, WEIGHTS, check_folder, check_name
 from blip2vqa.config.roles import ROLE_ALIASES, ROLES
 from blip2vqa.evaluation.metrics import MAIN_METRICS
 from blip2vqa.utils.errors import InputError
@@ -86,6 +86,7 @@ def add(
                 os.utime(folder / file, (written, written))
         if pickle:
             convert(pickle, folder / WEIGHTS, called)
+            shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors makes files for their owner alone
     return folder_of(name, store)
 
 

@@ -13,10 +13,11 @@ import os
 import re
 from pathlib import Path
 
-from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft
+from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft, is_pattern
+from blip2vqa.adapters.validation.keys import check_fronts, modules_of, with_plain_keys
 from blip2vqa.adapters.validation.manifest_schema import Metrics, check_manifest
 from blip2vqa.adapters.validation.pickles import pickled_weights
-from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
+from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, Place, check_shapes, not_finite, read_header
 from blip2vqa.adapters.validation.schema import problems_of
 from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
@@ -57,8 +58,9 @@ def too_large(file: str, size: int) -> str | None:
 def check_folder(folder: Path, name: str, weights: str = "values") -> tuple[dict, dict, dict]:
     """Return (configuration, manifest, scores) of an adapter, unless something in its folder is not safe to load.
 
-    Manifest and scores are {} where there are none, or no sound ones of the latter. Files are opened only where the names and
-    sizes in the folder are in order, and values read only where the header is.
+    The configuration's target modules are names, also where its file has a pattern in their place. Manifest and scores are {}
+    where there are none, or no sound ones of the latter. Files are opened only where the names and sizes in the folder are in
+    order, and values read only where the header is.
 
     `name`: what its user calls it. `weights`: how closely they are looked at: their `values`, their `header` alone (quick:
     without torch and PEFT), or not at all, `pickled`, since they are still to be converted. Raises `InputError` with the
@@ -71,12 +73,12 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> tuple[dict
             config = collect_errors(problems, _read_config, folder, weights != "header")
             manifest = collect_errors(problems, read_manifest, folder)
             metrics = collect_errors(problems, _read_json, folder / METRICS, False)
-            places = None if weights == "pickled" else collect_errors(unreadable, read_header, folder / WEIGHTS)
+            stored = None if weights == "pickled" else collect_errors(unreadable, read_header, folder / WEIGHTS)
             problems += [f"its weights are not readable: {WEIGHTS}: {line}" for line in unreadable]
-            if config is not None and places is not None:
-                problems += [f"{WEIGHTS}: {problem}" for problem in check_shapes(places, config)]
+            if config is not None and stored is not None:
+                problems += _check_weights(stored, config, with_families=weights == "values")
         if weights == "values" and not problems:
-            infinite = not_finite(folder / WEIGHTS, places)
+            infinite = not_finite(folder / WEIGHTS, stored)
             problems = [f"{WEIGHTS}: {key} has NaN or infinite values, so it is of no use" for key in infinite]
     except OSError as error:
         problems.append(f"{shown(error.filename)} is not readable: {error.strerror}")
@@ -85,6 +87,19 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> tuple[dict
     several = [f"{label}: {more} more problems like these"] if more > 0 else []
     raise_all([f"{label}: {problem}" for problem in problems[:_SHOWN]] + several)
     return config, manifest, {} if problems_of(Metrics, metrics) else metrics
+
+
+def _check_weights(stored: dict[str, Place], config: dict, with_families: bool) -> list[str]:
+    """List what is wrong with the names and shapes of the weights; a pattern in `config` becomes the modules that they name."""
+    problems: list[str] = []
+    places = collect_errors(problems, with_plain_keys, stored)
+    if places is not None:
+        problems += check_shapes(places, config)
+    if not problems and is_pattern(config["target_modules"]):
+        config["target_modules"] = modules_of(places)
+    if not problems and with_families:
+        problems += check_fronts(modules_of(places))
+    return [f"{WEIGHTS}: {problem}" for problem in problems]
 
 
 def _check_entries(folder: Path, pickled: bool) -> None:
@@ -124,9 +139,15 @@ def _check_entries(folder: Path, pickled: bool) -> None:
 
 
 def _read_json(file: Path, finite: bool) -> object:
-    """Read one JSON file; {} where there is none."""
+    """Read one JSON file, no more of it than `MAX_TEXT`; {} where there is none."""
+    if not file.is_file():
+        return {}
+    with open(file, "rb") as stream:
+        data = stream.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT:
+        raise InputError(f"{file.name} {too_large(file.name, file.stat().st_size)}")
     try:
-        return parse_json(file.read_bytes(), finite) if file.is_file() else {}
+        return parse_json(data, finite)
     except ValueError as error:
         raise InputError(f"{file.name} is not readable as JSON: {error}; restore or remove it") from error
 
