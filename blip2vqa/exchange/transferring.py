@@ -154,7 +154,7 @@ def _tables(args: TransferArguments, method: str) -> tuple[list[Example], list[E
 def _manifest(source: Adapter, base: Checkpoint, **changes) -> dict:
     """Make the manifest of a moved adapter, to which `_complete` adds its origin."""
     kept = {key: source.manifest[key] for key in ("rank", "alpha", "scaling", "roles") if key in source.manifest}
-    return derive(source.manifest, {}, **kept | base_facts(base) | changes)
+    return derive(source.facts, {}, **kept | base_facts(base) | changes)
 
 
 def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, share: float, reasons: list[str]) -> None:

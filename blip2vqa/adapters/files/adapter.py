@@ -18,7 +18,8 @@ from blip2vqa.adapters.validation.config_schema import peft_config
 from blip2vqa.adapters.validation.keys import PREFIX, check_targets, modules_of, with_plain_keys
 from blip2vqa.adapters.validation.manifest_schema import FORMAT
 from blip2vqa.adapters.validation.safe_weights import read_header
-from blip2vqa.adapters.validation.safety import CONFIG, MANIFEST, WEIGHTS, check_folder
+from blip2vqa.adapters.validation.safety import CONFIG, MANIFEST, WEIGHTS, check_folder, read_labels
+from blip2vqa.models.families import families
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic
 
@@ -35,6 +36,8 @@ class Adapter:
     config: LoraConfig
     manifest: dict
     """`{}` for an adapter of other tools."""
+    labels: tuple[str, ...] | None = None
+    """Answers of its own head, where the base's configuration beside the adapter names them."""
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -89,7 +92,14 @@ class Adapter:
     @property
     def answers(self) -> tuple[str, ...] | None:
         """Answers to choose among; None allows any."""
-        return tuple(self.manifest["answers"]) if self.manifest.get("answers") else None
+        return tuple(self.manifest["answers"]) if self.manifest.get("answers") else self.labels
+
+    @property
+    def facts(self) -> dict:
+        """The manifest, with the answers that only `labels` names."""
+        return self.manifest | (
+            {"answers": list(self.labels)} if self.labels and not self.manifest.get("answers") else {}
+        )
 
 
 def read_adapter(folder: Path, name: str | None = None, revision: str | None = None) -> Adapter:
@@ -102,7 +112,14 @@ def read_adapter(folder: Path, name: str | None = None, revision: str | None = N
     known = peft_config(config)
     modules = modules_of(with_plain_keys(read_header(folder / WEIGHTS)))
     raise_all([f"adapter {name}: {problem}" for problem in check_targets(modules, known)])
-    return Adapter(name, folder, revision, known, manifest)
+    return Adapter(name, folder, revision, known, manifest, _labels(folder) if known.modules_to_save else None)
+
+
+def _labels(folder: Path) -> tuple[str, ...] | None:
+    """Return the names of a head's answers where config.json, which other tools leave beside an adapter, has them."""
+    config, labels = read_labels(folder)
+    heads = {family.model_type for family in families().values() if family.trained_whole}
+    return labels if config.get("model_type") in heads else None
 
 
 def versions() -> dict[str, str]:

@@ -24,9 +24,9 @@ from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json"
-CARD, METRICS = "README.md", "metrics.json"
-ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, CARD, METRICS)
-"""All that is copied, packed or sent."""
+CARD, METRICS, BASE_CONFIG = "README.md", "metrics.json", "config.json"
+ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, CARD, METRICS, BASE_CONFIG)
+"""All that is copied, packed or sent; of the last, which other tools write, the names of a head's answers are read."""
 MAX_TEXT = 4 << 20
 """In bytes, of every file but the weights."""
 MAX_FILES = 10_000
@@ -159,6 +159,18 @@ def _read_config(folder: Path, with_peft: bool) -> dict:
         problems = check_with_peft(config)
     raise_all([f"{CONFIG}: {problem}" for problem in problems])
     return config
+
+
+def read_labels(folder: Path) -> tuple[dict, tuple[str, ...] | None]:
+    """Read (base's configuration, names of its head's answers) beside an adapter; {} and None where there are none."""
+    try:
+        config = _read_json(folder / BASE_CONFIG, finite=False)
+        labels = config.get("id2label") or {}
+        named = tuple(labels[str(number)] for number in range(len(labels)))
+    except (InputError, AttributeError, KeyError, TypeError):  # nothing else of this file is used
+        return {}, None
+    plain = all(isinstance(name, str) and name.strip() for name in named) and len(set(named)) == len(named)
+    return config, named if named and plain else None
 
 
 def read_manifest(folder: Path) -> dict:
