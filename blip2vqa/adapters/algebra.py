@@ -23,7 +23,7 @@ _LORA = re.compile(r"\.(lora_\w+(?:\.\w+)?)$")
 # OLoRA, CorDA, LoftQ, LoRA-GA) move a part of W into B·A first, or quantize W.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _BIASES = "it has biases of its own"
-_BIASED = "use it alone as it is, or fuse it into its base (fuse)"
+_BIASED = "use it alone as it is, or fuse it into its base (fuse); extract makes an adapter of that, without the biases"
 _REMEDY = "fuse it into its base (fuse), then take the difference to the base (extract)"
 
 

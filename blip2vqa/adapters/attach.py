@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -159,10 +160,13 @@ def _why_unlike(expected: Mapping, found: Mapping, unlike: Sequence[str]) -> str
 
 def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
     """Merge an adapter, as `CURRENT`, into its loaded base (in place); what has no place in the base's weights
-    stays beside them: all of it where they are quantized, or biases where the base has none."""
+    stays beside them: where they are quantized or shared with another layer, or
+    have no bias to add one to."""
     adapted = [loaded.base.get_submodule(module) for module in adapter.adapter.modules]
-    biased = adapter.adapter.config.lora_bias and any(layer.bias is None for layer in adapted)
-    if loaded.quantization != "none" or biased:
+    users = Counter(id(weight) for _, weight in loaded.base.named_parameters(remove_duplicate=False))
+    shared = any(users[id(layer.weight)] > 1 for layer in adapted)
+    bare = adapter.adapter.config.lora_bias and any(layer.bias is None for layer in adapted)
+    if loaded.quantization != "none" or shared or bare:
         add_adapters(loaded, {CURRENT: adapter}, alone=True)
         return
     adapter.adapter.config.inference_mode = True

@@ -248,9 +248,9 @@ def _read(loaded: LoadedModel, adapter: Adapter) -> Held:
     updates, others = _weights(adapter)
     whole = {}
     for name, tensor in others.items():
-        # A head stays as it was trained, in float32; the others are in what the base computes in.
-        in_float32 = name.startswith(loaded.family.cast_to)
-        dtype = torch.float32 if in_float32 else loaded.base.get_parameter(name).dtype
+        # A module of its own stays as it was trained, in float32, where its input is cast; the others go with the base.
+        own = name.startswith(loaded.family.cast_to) and f"{name.rpartition('.')[0]}.weight" in others
+        dtype = torch.float32 if own else loaded.base.get_parameter(name).dtype
         whole[name] = nn.Parameter(tensor.to(loaded.device, dtype, copy=True), requires_grad=False)
     made = {layer: _update_of(loaded, adapter.config, layer, tensors) for layer, tensors in updates.items()}
     return Held(made, whole)

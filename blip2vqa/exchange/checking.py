@@ -115,7 +115,8 @@ def _find_layer(module: str, adapter: Adapter, base: Checkpoint) -> str | None:
     The names of a language model begin with `language_model` inside a BLIP-2, and without it when it stands alone.
     """
     inner = (base.language_model or "") + module.removeprefix("language_model.")
-    name = next((name for name in (module, inner) if f"{name}.weight" in base.names), None)
+    there = {*base.names, *base.model.all_tied_weights_keys}
+    name = next((name for name in (module, inner) if f"{name}.weight" in there), None)
     a, b = adapter.factors(module)
     return name if name and tuple(base.shape(f"{name}.weight")) == (b.shape[0], a.shape[1]) else None
 

@@ -16,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, WEIGHTS, check_folder, check_name
+from blip2vqa.adapters.validation.safety import CARRIED_FILES, CONFIG, WEIGHTS, check_folder, check_name
 from blip2vqa.config.roles import ROLE_ALIASES, ROLES
 from blip2vqa.evaluation.metrics import MAIN_METRICS
 from blip2vqa.utils.errors import InputError
@@ -79,7 +79,7 @@ def add(
     check_folder(source, called, weights="pickled" if pickle else "values")
     name = name or own_name(called)
     with placing(name, store) as folder:
-        for file in ADAPTER_FILES:
+        for file in CARRIED_FILES:
             if (source / file).is_file():
                 shutil.copyfile(source / file, folder / file)
                 written = (source / file).stat().st_mtime
@@ -158,7 +158,7 @@ def _described(folder: Path) -> dict:
     try:
         check_name(folder.name)
         config, manifest, metrics = check_folder(folder, folder.name, weights="header")
-        files = [file.stat() for file in map(folder.joinpath, ADAPTER_FILES) if file.is_file()]
+        files = [file.stat() for file in map(folder.joinpath, CARRIED_FILES) if file.is_file()]
         written = (folder / WEIGHTS).stat().st_mtime
     except InputError as error:
         return entry | {"problem": error.problems[0]}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from blip2vqa.utils.errors import raise_all
+from blip2vqa.utils.errors import InputError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -31,12 +31,13 @@ def plain_key(key: str) -> str:
 def with_plain_keys(tensors: Mapping[str, T]) -> dict[str, T]:
     """Return tensors under their plain keys, in their order. Raises `InputError` where two keys are then one."""
     stored: dict[str, str] = {}
-    problems = []
-    for key in tensors:
-        first = stored.setdefault(plain_key(key), key)
-        if first != key:
-            problems.append(f"{first} and {key} are two keys of one weight, and one has to go; save the adapter again")
-    raise_all(problems)
+    doubles = [(first, key) for key in tensors if (first := stored.setdefault(plain_key(key), key)) != key]
+    if doubles:
+        first, key = doubles[0]
+        raise InputError(
+            f"{len(doubles)} of its {len(tensors)} keys are of one weight with another ({key}, as {first}, the first); "
+            f"{SAVE_AGAIN}"
+        )
     return {plain: tensors[key] for plain, key in stored.items()}
 
 

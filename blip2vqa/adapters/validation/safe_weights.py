@@ -27,7 +27,7 @@ TYPES = {
 """The format's name → torch's, and bytes."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _NAMED = re.compile(r"\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)\.(?!weight$|bias$)\w")
-_TOKENS = re.compile(r"\.(?:embed_tokens|shared|lm_head|word_embeddings)\.weight$")
+_TOKENS = re.compile(r"\.(?:embed_tokens|shared|lm_head|word_embeddings)\.(?:base_layer\.)?weight$")
 _LORA = re.compile(r"(.+)\.lora_(?:(A|B)\.weight|(magnitude)_vector(?:\.weight)?|B\.(bias))")
 
 
@@ -176,6 +176,8 @@ def _is_of_the_base(key: str, config: dict) -> bool:
     """Tell whether a weight beside LoRA is one that PEFT was not told to save: a part of the base that came along."""
     if key.endswith(".bias") and config.get("bias", "none") != "none":
         return False
+    if _TOKENS.search(key) and any(name in config["target_modules"] for name in ("embed_tokens", "lm_head")):
+        return False  # which PEFT then saves, too
     inner = (
         ".modules_to_save." in key or ".original_module." in key
     )  # as the wrapped model calls them, not PEFT's files

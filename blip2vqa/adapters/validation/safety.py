@@ -25,8 +25,10 @@ from blip2vqa.utils.strict_json import parse_json, shown
 
 CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json"
 CARD, METRICS, BASE_CONFIG = "README.md", "metrics.json", "config.json"
-ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, CARD, METRICS, BASE_CONFIG)
-"""All that is copied, packed or sent; of the last, which other tools write, the names of a head's answers are read."""
+ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, CARD, METRICS)
+"""What this package writes."""
+CARRIED_FILES = (*ADAPTER_FILES, BASE_CONFIG)
+"""All that is copied, packed or sent. Other tools write the last, of which the names of a head's answers are read."""
 MAX_TEXT = 4 << 20
 """In bytes, of every file but the weights."""
 MAX_FILES = 10_000
@@ -117,7 +119,7 @@ def _check_entries(folder: Path, pickled: bool) -> None:
         count += len(folders) + len(files)
         if count > MAX_FILES:
             raise InputError(f"the folder holds more than {MAX_FILES:,} files, so it is not an adapter's")
-    for name in ADAPTER_FILES:
+    for name in CARRIED_FILES:
         file = folder / name
         if os.path.lexists(file) and not file.is_file():
             problems.append(f"{name} is no file")
