@@ -123,6 +123,8 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     Raises `InputError` when that name is taken, before or meanwhile, when the files are no adapter that is safe to
     load, or when the store cannot be written to. Whatever is raised inside, nothing is left, nor a store made for it.
     """
+    from blip2vqa.adapters.files.adapter import read_adapter  # which brings in torch, that a list has no use for
+
     final = folder_of(name, store)
     taken = InputError(
         f"store {final.parent}: there is an adapter {name} already; remove it, or choose another with --name"
@@ -139,7 +141,7 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
         with new_folder(final, _TEMPORARY) as folder:
             folder.chmod(0o755)  # an adapter in a shared store is for everybody
             yield folder
-            check_folder(folder, name)
+            read_adapter(folder, name)
             for file in folder.iterdir():
                 flush_to_disk(file)
     except OSError as error:

@@ -39,6 +39,13 @@ _OTHER_KINDS = (
 )  # fmt: skip
 """They add something else to a layer than scaling · B·A, with a bias at most."""
 _LIBRARY = re.compile(r"(transformers|blip2vqa)\.models(\.[A-Za-z0-9_]+)+")
+_WRAPPERS = {
+    ("torch._dynamo.eval_frame", "OptimizedModule"),
+    ("torch.nn.parallel.distributed", "DistributedDataParallel"),
+    ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"),
+    ("deepspeed.runtime.engine", "DeepSpeedEngine"),
+}
+"""What PEFT notes as the base's class where that was wrapped."""
 _SETTING = re.compile(r"(?!(self|cls)$)[A-Za-z_][A-Za-z0-9_]{0,99}")
 _INITS = re.compile(r"gaussian|eva|olora|pissa|pissa_niter_[0-9]{1,3}|corda|loftq|orthogonal|lora_ga|mica")
 
@@ -59,7 +66,9 @@ def _is_class_of_the_library(value: object) -> bool:
     if not isinstance(value, dict) or value.keys() != {"base_model_class", "parent_library"}:
         return False
     name, library = str(value["base_model_class"]), str(value["parent_library"])
-    return bool(_LIBRARY.fullmatch(library) and re.fullmatch(r"[A-Za-z0-9_]{1,100}", name))
+    return (library, name) in _WRAPPERS or bool(
+        _LIBRARY.fullmatch(library) and re.fullmatch(r"[A-Za-z0-9_]{1,100}", name)
+    )
 
 
 def _no_pattern(value: object) -> object:

@@ -16,16 +16,36 @@ SAVE_AGAIN = "save the adapter again by save_pretrained of the PEFT model itself
 _WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 """Names by which torch.compile, DDP and DeepSpeed, FSDP, its checkpoints and Lightning hold a model; no base has a module of
 such a name."""
+_NAMING = ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern")
 _FRONT = re.compile(r"(?:.*\.)?base_model\.model\.")
 
 
 _A = ".lora_A.weight"
 
 
+def plain_name(name: str) -> str:
+    """Return a module's name without the names of wrappers; one that is a wrapper's alone stays."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS) or name
+
+
 def plain_key(key: str) -> str:
     """Return a key as PEFT writes it: without the names of wrappers, and with PEFT's beginning once."""
-    name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
-    return PREFIX + _FRONT.sub("", name, count=1)
+    return PREFIX + _FRONT.sub("", plain_name(key), count=1)
+
+
+def with_plain_names(config: dict) -> dict:
+    """Return a (checked) configuration with its modules named as the base names them."""
+    named = {key: config[key] for key in _NAMING if config.get(key)}
+    lists = {key: [*map(plain_name, names)] for key, names in named.items() if isinstance(names, list)}
+    return (
+        config
+        | lists
+        | {
+            key: {plain_name(name): value for name, value in names.items()}
+            for key, names in named.items()
+            if isinstance(names, dict)
+        }
+    )
 
 
 def with_plain_keys(tensors: Mapping[str, T]) -> dict[str, T]:

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft, is_pattern
-from blip2vqa.adapters.validation.keys import check_fronts, modules_of, with_plain_keys
+from blip2vqa.adapters.validation.keys import check_fronts, modules_of, with_plain_keys, with_plain_names
 from blip2vqa.adapters.validation.manifest_schema import Metrics, check_manifest
 from blip2vqa.adapters.validation.pickles import pickled_weights
 from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, Place, check_shapes, not_finite, read_header
@@ -160,7 +160,7 @@ def _read_config(folder: Path, with_peft: bool) -> dict:
     if with_peft and not problems:
         problems = check_with_peft(config)
     raise_all([f"{CONFIG}: {problem}" for problem in problems])
-    return config
+    return with_plain_names(config)
 
 
 def read_labels(folder: Path) -> tuple[dict, tuple[str, ...] | None]:

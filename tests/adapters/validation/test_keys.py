@@ -64,6 +64,19 @@ def test_what_a_model_was_wrapped_in_is_taken_off(how, good, tmp_path):
     assert all(plain_key(key) == key for key in wanted.weights)
 
 
+def test_names_in_the_configuration_lose_the_wrappers_too(good, tmp_path):
+    wanted = open_adapter(good)
+    names = [name.replace("decoder", "_orig_mod.decoder") for name in wanted.modules]
+    folder = changed(good, tmp_path / "a", renamed(WRAPPED["both"]))
+    setting("target_modules", names)(folder)
+    setting("rank_pattern", {names[0]: 4})(folder)
+    setting("auto_mapping", {"base_model_class": "OptimizedModule", "parent_library": "torch._dynamo.eval_frame"})(
+        folder
+    )
+    adapter = open_adapter(folder)
+    assert adapter.config.target_modules == {*wanted.modules} and adapter.config.rank_pattern == {wanted.modules[0]: 4}
+
+
 def test_every_command_reads_a_wrapped_adapter_alike(good, tiny_opt, tmp_path, monkeypatch):
     monkeypatch.setenv("BLIP2VQA_STORE", str(tmp_path / "store"))
     folder = changed(good, tmp_path / "a", renamed(WRAPPED["both"]))
@@ -122,10 +135,14 @@ def test_keys_that_are_not_certain_are_refused_by_every_command(what, good, tiny
     assert not (tmp_path / "b").exists()
 
 
-def test_layers_that_the_configuration_does_not_name_are_refused(good, tmp_path):
+def test_layers_that_the_configuration_does_not_name_are_refused(good, tmp_path, monkeypatch):
     shutil.copytree(good, tmp_path / "a")
     setting("target_modules", ["fc1"])(tmp_path / "a")
-    refused(lambda: open_adapter(tmp_path / "a"), "the first, are none that its configuration names")
+    monkeypatch.setenv("BLIP2VQA_STORE", str(tmp_path / "store"))
+    for command in (open_adapter, add):
+        refused(
+            lambda command=command: command(str(tmp_path / "a")), "the first, are none that its configuration names"
+        )
 
 
 @pytest.mark.parametrize("pattern", [r"^(language_model.*\.(q_proj|out_proj|fc1))$", "all-linear", "(a+)+$"])
