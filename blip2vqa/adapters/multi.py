@@ -25,7 +25,7 @@ from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import CHANGE_THE_BASE
 from blip2vqa.models.family import Family
-from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.loading import LoadedModel, quantized_layers
 from blip2vqa.utils.errors import InputError, raise_all
 
 MEMORY_GB = 4.0
@@ -213,30 +213,28 @@ def unserved(adapter: Adapter, model: nn.Module, family: Family, quantization: s
     init, found = str(adapter.config.init_lora_weights), []
     beside = f"beside {quantization} weights" if alone else "beside other adapters"
     remedy = "use --quantization none" if alone else "load it alone"
-    used = variants_used(adapter.config)
-    if used:
+    if used := variants_used(adapter.config):
         found.append(f"{', '.join(used)} of PEFT is not served {beside}; {remedy}")
     if init.startswith(_NOT_REPEATED):
         found.append(f"{init} has changed its base's weights, which cannot be repeated {beside}; {remedy}")
     if init in CHANGE_THE_BASE and quantization != "none":
-        found.append(
-            f"{init} takes parts of the base's weights, which {quantization} ones do not allow; use --quantization none"
-        )
+        closed = f"which {quantization} ones do not allow; use --quantization none"
+        found.append(f"{init} takes parts of the base's weights, {closed}")
     parameters, modules = dict(model.named_parameters(remove_duplicate=False)), dict(model.named_modules())
-    whole = [
-        name
-        for name, one in parameters.items()
-        if one.is_floating_point() and (alone or name.startswith(family.trained_whole))
-    ]
-    odd, ends = [*(others.keys() - whole)], {A, B, _MAGNITUDE, *([_BIAS] if alone else [])}
+    rounded = {id(layer.weight) for layer in quantized_layers(model, family)} if quantization != "none" else set()
+    own = (
+        family.trained_whole if not alone else tuple(name for name, one in parameters.items() if id(one) not in rounded)
+    )
+    odd, ends = (
+        [name for name in others if not name.startswith(own)],
+        {A, B, _MAGNITUDE} | ({_BIAS} if alone else set()),
+    )
     for layer, tensors in updates.items():
         if not (isinstance(modules.get(layer), nn.Linear) and {A, B} <= tensors.keys() <= ends):
             odd += [f"{layer}.{end}" for end in tensors]
     if odd:
-        found.append(
-            f"{len(odd)} of its weights, {odd[0]} the first, are more than updates of linear layers, which alone are served "
-            f"{beside}; {remedy}"
-        )
+        what = "in place of quantized ones" if alone else "more than updates of linear layers"
+        found.append(f"{len(odd)} of its weights, {odd[0]} the first, are {what}, and not served {beside}; {remedy}")
     return [f"adapter {adapter.name}: {problem}" for problem in found]
 
 
@@ -252,8 +250,7 @@ def _read(loaded: LoadedModel, adapter: Adapter) -> Held:
         own = name.startswith(loaded.family.cast_to) and f"{name.rpartition('.')[0]}.weight" in others
         dtype = torch.float32 if own else loaded.base.get_parameter(name).dtype
         whole[name] = nn.Parameter(tensor.to(loaded.device, dtype, copy=True), requires_grad=False)
-    made = {layer: _update_of(loaded, adapter.config, layer, tensors) for layer, tensors in updates.items()}
-    return Held(made, whole)
+    return Held({layer: _update_of(loaded, adapter.config, layer, held) for layer, held in updates.items()}, whole)
 
 
 def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Mapping[str, torch.Tensor]) -> Update:

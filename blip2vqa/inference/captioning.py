@@ -132,6 +132,7 @@ def find_requests(args: CaptionArguments) -> tuple[list[Style], ModelSpec, list[
     base, with_base = (args.base_model_id, args.base_model_revision), len(adapters) < len(styles)
     spec = find_model_spec(*base, adapters, with_base=with_base, dtype=args.dtype)
     spec.check_captions()
+    spec.check_served(args.quantization)
     problems: list[str] = []
     requests = [collect_errors(problems, style_request, spec, style) for style in styles]
     raise_all(problems)

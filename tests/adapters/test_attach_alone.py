@@ -20,12 +20,13 @@ from helpers.plain_peft import base_model, peft_adapter
 KINDS = {
     "projection": {"modules_to_save": ["language_projection"]},
     "head": {"modules_to_save": ["lm_head"]},
+    "layer": {"modules_to_save": ["fc2"]},
     "all biases": {"bias": "all"},
     "biases": {"bias": "lora_only"},
     "bias of B": {"lora_bias": True},
     "shared layer": {"target_modules": ["q_proj", "lm_head"]},
 }
-FUSED = ("projection", "all biases", "biases", "bias of B")
+FUSED = ("layer", "projection", "all biases", "biases", "bias of B")
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,13 @@ def test_beside_others_it_is_refused_before_the_base_is_loaded(made, tiny_opt, t
     spec = find_model_spec(str(tiny_opt), None, paths)
     with pytest.raises(InputError, match="beside other adapters; load it alone"):
         spec.check_served("none")
-    alone = find_model_spec(str(tiny_opt), None, {CURRENT: paths[CURRENT]})
-    alone.check_served("4bit")
+    find_model_spec(str(tiny_opt), None, {CURRENT: paths[CURRENT]}).check_served("4bit")
+    layer = {CURRENT: (str(made("layer")), None)}
+    find_model_spec(str(tiny_opt), None, layer).check_served("none")
+    with pytest.raises(
+        InputError, match="in place of quantized ones, and not served beside 4bit weights; use --quantization none"
+    ):
+        find_model_spec(str(tiny_opt), None, layer).check_served("4bit")
 
 
 def test_words_say_what_an_adapter_with_biases_can_do(made, tmp_path):

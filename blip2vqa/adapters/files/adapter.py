@@ -65,7 +65,8 @@ class Adapter:
         """Return the same adapter with its layers renamed, `{name: name in another base}`; its numbers stay as they are."""
         config, weights = copy.deepcopy(self.config), {}
         for key, tensor in self.weights.items():
-            module, sign, rest = key.removeprefix(PREFIX).rpartition(".lora_")
+            end = ".lora_" if ".lora_" in key else ".base_layer."  # the latter where PEFT keeps an adapted layer's bias
+            module, sign, rest = key.removeprefix(PREFIX).partition(end)
             weights[f"{PREFIX}{names[module]}{sign}{rest}" if sign else key] = tensor
         config.target_modules = set(names.values())
         config.layers_to_transform = config.layers_pattern = config.exclude_modules = None  # the names say it all
