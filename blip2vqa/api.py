@@ -13,13 +13,13 @@ from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, ImageSource, as_seen, open_image
 from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.features.encode import Pixels, encode_in_memory
-from blip2vqa.inference.captioning import parse_styles, style_name, style_request
+from blip2vqa.inference.captioning import parse_styles, style_name, style_request, warn_of_questions
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.models.text import TextEncoder
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, raise_all
 
 Picture = Image.Image | str | Path
 
@@ -60,17 +60,27 @@ class VQAModel:
 
         `adapters[i]` names the adapter that answers that question, with its own prompt and decoding; None stands for the base
         alone. Without `adapters`, the model answers all as it was loaded. An adapter gives the same answer whatever other
-        adapters share its batch. Raises `InputError` for a name that is not loaded.
+        adapters share its batch. Raises `InputError` for a name that is not loaded, and for an empty question.
         """
         if len(images) != len(questions):
             raise ValueError(f"{len(images)} images for {len(questions)} questions; give one image a question")
         if adapters is None:
             self.spec.check_question(CURRENT, self.request)
-            return self._answer(images, questions, [self.request] * len(images), batch_size)
+            return self._ask(images, questions, [self.request] * len(images), batch_size)
         if isinstance(adapters, str) or len(adapters) != len(questions):
             raise ValueError(f"{len(adapters)} adapters for {len(questions)} questions; give one adapter a question")
         requests = {name: self._request_of(_ref(name)) for name in dict.fromkeys(adapters)}
-        return self._answer(images, questions, [requests[name] for name in adapters], batch_size)
+        return self._ask(images, questions, [requests[name] for name in adapters], batch_size)
+
+    def _ask(self, images: Sequence[Picture], questions: Sequence[str], requests, batch_size: int) -> list[Answer]:
+        """Answer questions, none of which may be empty where the prompt has a place for it."""
+        empty = [
+            f"question {number}: is {question!r}; ask something, or `caption` the picture"
+            for number, (question, request) in enumerate(zip(questions, requests, strict=True))
+            if not isinstance(question, str) or (not question.strip() and "{question}" in request.text.prompt)
+        ]
+        raise_all(empty[:10])
+        return self._answer(images, questions, requests, batch_size)
 
     def add_adapter(self, name: str, path: str | Path, revision: str | None = None) -> None:
         """Load one more adapter beside the base, a folder or a Hub id, under a name for `adapters` and `caption(style=…)`.
@@ -103,6 +113,8 @@ class VQAModel:
         if style is not None:
             return self.compare_styles(image, [style])[style]
         self.spec.check_captions()
+        if only := self.spec.adapters.get(CURRENT):
+            warn_of_questions(only)
         return self._answer([image], [""], [self.caption_request], 1)[0].text
 
     def compare_styles(
@@ -166,6 +178,7 @@ def load(
         spec = find_model_spec(base_model_id, None, found, with_base=bool(named), dtype=dtype)
     else:
         spec = find_model_spec(name, revision, named, with_base=True, dtype=dtype)
+    spec.check_served(quantization)
     loaded = load_base(
         spec.base_model_id,
         revision=spec.revision,

@@ -90,3 +90,31 @@ def test_nobodys_random_numbers_change(tmp_path):
     torch.manual_seed(1)
     load(BASE, dtype="float32").caption(SCENES / "val-000.png", style="creative")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_adapter_for_questions_that_captions_is_warned_of(tmp_path, caplog):
+    folder = random_adapter(BASE, tmp_path / "vqa", 0, task="vqa", prompt="Question: {question} Answer:")
+    picture, warning = (
+        SCENES / "val-003.png",
+        f"adapter {folder}: was trained to answer questions, not to write captions",
+    )
+    load(folder, dtype="float32").caption(picture)
+    assert warning in caplog.text
+    caplog.clear()
+    model = load(BASE, adapters={"concise": folder}, dtype="float32")
+    model.caption(picture)
+    assert not caplog.text
+    model.caption(picture, style="concise")
+    assert warning in caplog.text
+
+
+@pytest.mark.parametrize("question", ["", " \n", None])
+def test_an_empty_question_is_refused(question):
+    model = load(BASE, dtype="float32")
+    picture = SCENES / "val-003.png"
+    for ask in (
+        lambda: model.answer(picture, question),
+        lambda: model.answer_batch([picture] * 2, ["how many?", question], adapters=[None, None]),
+    ):
+        with pytest.raises(InputError, match=r"question [01]: is .*; ask something, or `caption` the picture"):
+            ask()

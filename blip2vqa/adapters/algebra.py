@@ -22,6 +22,8 @@ _LORA = re.compile(r"\.(lora_\w+(?:\.\w+)?)$")
 # Initialisations that leave the base's weights as they are, so that B·A is all that an adapter adds. The others (PiSSA,
 # OLoRA, CorDA, LoftQ, LoRA-GA) move a part of W into B·A first, or quantize W.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+_BIASES = "it has biases of its own"
+_BIASED = "use it alone as it is, or fuse it into its base (fuse); extract makes an adapter of that, without the biases"
 _REMEDY = "fuse it into its base (fuse), then take the difference to the base (extract)"
 
 
@@ -61,7 +63,7 @@ def split_weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]],
         if found := _LORA.search(key):
             lora.setdefault(key[: found.start()], {})[found[1]] = weight
         else:
-            others[key] = weight
+            others[key.replace(".base_layer.", ".")] = weight  # where PEFT keeps the bias of a layer that it adapts
     return lora, others
 
 
@@ -78,7 +80,8 @@ def read_deltas(adapter: Adapter) -> Deltas:
     """Read what the adapter adds to each weight. Raises `InputError` for one that does more than that, or is damaged."""
     lora, _ = split_weights(adapter)
     more = more_than_deltas(adapter.config)
-    problems = [f"adapter {adapter.name}: it is more than a sum of ΔW: {found}; {_REMEDY}" for found in more]
+    remedy = _BIASED if more == [_BIASES] else _REMEDY
+    problems = [f"adapter {adapter.name}: it is more than a sum of ΔW: {found}; {remedy}" for found in more]
     deltas = {}
     for module, tensors in lora.items():
         rank, scaling = rank_and_scaling(adapter.config, module)
@@ -106,7 +109,7 @@ def more_than_deltas(config: LoraConfig) -> list[str]:
     found = {
         "DoRA's magnitudes rescale the base's weights beside adding ΔW": config.use_dora,
         f"it started with {start}, which changes the base's own weights": start not in _PLAIN_STARTS,
-        "it has biases of its own": config.bias != "none" or config.lora_bias,
+        _BIASES: config.bias != "none" or config.lora_bias,
         f"it uses {', '.join(used)} of PEFT": used,
     }
     return [what for what, does in found.items() if does]

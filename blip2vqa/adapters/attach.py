@@ -1,7 +1,9 @@
 """Check that adapters fit a base before its weights are read, then put them on it, one or several."""
 
 import logging
-from collections.abc import Callable, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,11 +121,12 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
     It fits where PEFT finds a place for each of its weights, and a weight for each place.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT's, of base models that it cannot find
             model = PeftModel(build(), adapter.config)
+            expected = {key: tensor.shape for key, tensor in get_peft_model_state_dict(model).items()}
     except ValueError:  # PEFT's own words list hundreds of modules
         return f"none of its {len(adapter.modules)} layers is there"
-    expected = {key: tensor.shape for key, tensor in get_peft_model_state_dict(model).items()}
     found = {key: tensor.shape for key, tensor in adapter.weights.items()}
     unlike = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
     problems = {
@@ -136,34 +139,56 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
         return None
     counts = ", ".join(f"{len(keys)} {what}" for what, keys in problems.items())
     shapes = f", {list(expected[first])} there and {list(found[first])} in the adapter" if first in unlike else ""
-    return f"{counts} (first {first.removeprefix(PREFIX)}{shapes})"
+    why = _why_unlike(expected, found, unlike)
+    return f"{counts} (first {first.removeprefix(PREFIX)}{shapes}){why}"
+
+
+def _why_unlike(expected: Mapping, found: Mapping, unlike: Sequence[str]) -> str:
+    """Say what weights of another height tell: a head for other answers, or a table of other tokens; "" for neither."""
+    wider = {key: key.rsplit(".", 2) for key in unlike if ".lora_" not in key and expected[key][1:] == found[key][1:]}
+    for key, (front, last, _) in wider.items():
+        there, here = expected[key][0], found[key][0]
+        if last in ("embed_tokens", "shared", "lm_head", "word_embeddings"):
+            return f"; it was trained with {here} tokens, and the base has {there}: train it without new tokens"
+        if f"{front}.{last}".removeprefix(PREFIX).startswith("classifier"):
+            return (
+                f"; its head tells {here} answers apart, and the base's {there}: put the config.json of the model that it was "
+                "trained on, which names them as id2label, into its folder"
+            )
+    return ""
 
 
 def merge_adapter(loaded: LoadedModel, adapter: FoundAdapter) -> None:
-    """Merge an adapter, as `CURRENT`, into its loaded base (in place); where weights are quantized, it stays beside them."""
-    if loaded.quantization != "none":
-        add_adapters(loaded, {CURRENT: adapter})
+    """Merge an adapter, as `CURRENT`, into its loaded base (in place); what has no place in the base's weights
+    stays beside them: where they are quantized or shared with another layer, or
+    have no bias to add one to."""
+    adapted = [loaded.base.get_submodule(module) for module in adapter.adapter.modules]
+    users = Counter(id(weight) for _, weight in loaded.base.named_parameters(remove_duplicate=False))
+    shared = any(users[id(layer.weight)] > 1 for layer in adapted)
+    bare = adapter.adapter.config.lora_bias and any(layer.bias is None for layer in adapted)
+    if loaded.quantization != "none" or shared or bare:
+        add_adapters(loaded, {CURRENT: adapter}, alone=True)
         return
     adapter.adapter.config.inference_mode = True
     loaded.family.set_answers(loaded.base, adapter.answers)  # the adapter's copy of the head is made for them
     loaded.model = PeftModel(loaded.model, adapter.adapter.config)
-    widen_trained_modules(loaded.model)
+    widen_trained_modules(loaded.model, loaded.family)
     set_peft_model_state_dict(loaded.model, adapter.adapter.weights)
     loaded.model = loaded.model.merge_and_unload()
     loaded.model.requires_grad_(False).eval()
 
 
 def add_adapters(
-    loaded: LoadedModel, adapters: Mapping[AdapterRef, FoundAdapter], memory_gb: float = MEMORY_GB
+    loaded: LoadedModel, adapters: Mapping[AdapterRef, FoundAdapter], memory_gb: float = MEMORY_GB, alone: bool = False
 ) -> None:
     """Put adapters side by side on their loaded base (in place), for inference; `Adapters.use_adapters` chooses among them.
 
-    `memory_gb`: how much memory their weights may take, in 10⁹ bytes. Raises `InputError`, with every problem found, for
-    adapters that can only be loaded alone.
+    `memory_gb`: how much memory their weights may take, in 10⁹ bytes. `alone`: there is one, and no other will come. Raises
+    `InputError`, with every problem found, for adapters that can only be loaded alone, or on other weights.
     """
     if loaded.adapters is None:
         loaded.adapters = Adapters(loaded, memory_gb)
     problems: list[str] = []
     for ref, adapter in adapters.items():
-        collect_errors(problems, loaded.adapters.add, ref, adapter.adapter)
+        collect_errors(problems, loaded.adapters.add, ref, adapter.adapter, alone)
     raise_all(problems)

@@ -10,6 +10,7 @@ from transformers import set_seed
 
 from blip2vqa.adapters.fused_lora import fuse
 from blip2vqa.adapters.resolve import open_adapter
+from blip2vqa.adapters.validation.keys import PREFIX
 from blip2vqa.config.common import CHANGE_THE_BASE, LoraArguments
 from blip2vqa.config.roles import parse_roles, parse_scopes
 from blip2vqa.models.family import Family
@@ -70,13 +71,14 @@ def modules_to_adapt(
     return found
 
 
-def widen_trained_modules(model: nn.Module) -> None:
+def widen_trained_modules(model: nn.Module, family: Family) -> None:
     """Convert the modules that an adapter holds whole to float32 (in place), as PEFT does with LoRA's own weights.
 
-    In 16 bits most steps of AdamW are too small to change a weight, and in float16 its denominator is 0.
+    In 16 bits most steps of AdamW are too small to change a weight, and in float16 its denominator is 0. Modules whose input
+    the family does not cast stay as they are.
     """
-    for module in model.modules():
-        if isinstance(module, ModulesToSaveWrapper):
+    for name, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and name.removeprefix(PREFIX).startswith(family.cast_to):
             module.modules_to_save.float()
 
 
@@ -132,13 +134,13 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool =
     set_seed(seed)
     loaded.model.name_or_path = loaded.where  # PEFT writes this into adapter_config.json, whatever `config` says
     loaded.model = get_peft_model(loaded.model, config)
-    widen_trained_modules(loaded.model)
+    widen_trained_modules(loaded.model, loaded.family)
     # PEFT has shortened long lists of names to endings that tell these layers from the others of this model. The whole base
     # has more of them: the ViT's fc1, which is no part of a model that reads features, would be adapted, too.
     loaded.model.peft_config["default"].target_modules = set(names)
     if arguments.start_from:
         set_peft_model_state_dict(loaded.model, open_adapter(arguments.start_from).weights)
-        widen_trained_modules(loaded.model)
+        widen_trained_modules(loaded.model, loaded.family)
     if fused:
         fuse(loaded.model)
     trainable, total = loaded.model.get_nb_trainable_parameters()

@@ -24,12 +24,13 @@ from blip2vqa.adapters.algebra import A, B, rank_and_scaling, split_weights, var
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import CHANGE_THE_BASE
-from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.family import Family
+from blip2vqa.models.loading import LoadedModel, quantized_layers
 from blip2vqa.utils.errors import InputError, raise_all
 
 MEMORY_GB = 4.0
 """Memory that adapters may take by default."""
-_MAGNITUDE = "lora_magnitude_vector"
+_MAGNITUDE, _BIAS = "lora_magnitude_vector", "lora_B.bias"
 _NOT_REPEATED = ("pissa_niter", "corda", "loftq", "lora_ga")
 """Initialisations that change the base's weights by random numbers, or by data that the adapter does not hold."""
 
@@ -45,7 +46,7 @@ class Update:
     gain: torch.Tensor | None = None
     """[out], DoRA's m / ‖W + s·B·A‖ (arXiv 2402.09353, eq. 5), which is included in `b`, too; None: 1."""
     shift: torch.Tensor | None = None
-    """[out]: takes the gain out of the layer's bias again, which DoRA leaves as it is."""
+    """[out]: the bias of B, or what takes the gain out of the layer's bias again, which DoRA leaves as it is."""
 
     def apply(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Change a layer's output y [rows, …, out], given its input x [rows, …, in]."""
@@ -66,13 +67,13 @@ class Held:
 
     updates: dict[str, Update]
     """Name of the layer → what is added to its output."""
-    whole: dict[str, nn.Module]
-    """Modules that stand in place of the base's: a head for the adapter's own answers."""
+    whole: dict[str, nn.Parameter]
+    """Name in the base → what stands in its place: a head for the adapter's own answers, a projection, biases."""
 
     @cached_property
     def nbytes(self) -> int:
         tensors = [tensor for update in self.updates.values() for tensor in vars(update).values()]
-        tensors += [weight for module in self.whole.values() for weight in module.parameters()]
+        tensors += self.whole.values()
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
@@ -104,20 +105,20 @@ class Adapters:
         """Memory that the adapters take, in bytes."""
         return sum(held.nbytes for held in self.held.values())
 
-    def add(self, ref: AdapterRef, adapter: Adapter) -> None:
+    def add(self, ref: AdapterRef, adapter: Adapter, alone: bool = False) -> None:
         """Make an adapter known as `ref`, by its name or as `CURRENT`; its weights are read when it is first needed.
 
         Raises `InputError`, with every problem found, for one that holds more than updates of linear layers and a head, or
-        that asks for other weights of the base.
+        that asks for other weights of the base. `alone`: no other will be added, and it may hold any weights in place of the
+        base's, and biases.
         """
         if ref in self._known:
             raise InputError(
                 f"adapter {adapter.name}: the name {ref.name} is taken; choose another, or drop that one first"
             )
-        modules = dict(self.loaded.base.named_modules())
-        updates, others = _weights(adapter)
-        problems = _unserved(self.loaded, adapter, updates, others, modules)
-        raise_all(problems)
+        loaded = self.loaded
+        raise_all(unserved(adapter, loaded.base, loaded.family, loaded.quantization, alone))
+        updates, modules = _weights(adapter)[0], dict(loaded.base.named_modules())
         self._known[ref], self._layers[ref] = adapter, frozenset(updates)
         for layer in updates.keys() - self._hooks.keys():
             self._hooks[layer] = modules[layer].register_forward_hook(partial(self._update, layer))
@@ -135,8 +136,8 @@ class Adapters:
         """Send row i of every batch through adapter `refs[i]`, or through the base alone.
 
         A batch may have several rows for each reference, as beam search has. It costs least where equal references follow
-        each other. An adapter with a head of its own shares no batch. Raises `InputError` for an unknown adapter, or a damaged
-        file.
+        each other. An adapter with weights in place of the base's shares no batch. Raises `InputError` for an
+        unknown adapter, or a damaged file.
         """
         refs = [BASE if ref == CURRENT and ref not in self._known else ref for ref in refs]
         with self._lock:
@@ -149,13 +150,13 @@ class Adapters:
                 if ref != BASE:
                     runs.append((start, stop, self.held[ref]))
                 start = stop
-            heads = {place: module for _, _, held in runs for place, module in held.whole.items()}
-            if heads and len(set(refs)) > 1:
-                raise ValueError("an adapter with a head of its own shares no batch")
-            before = {place: self.loaded.base.get_submodule(place) for place in heads}
+            whole = {name: value for _, _, held in runs for name, value in held.whole.items()}
+            if whole and len(set(refs)) > 1:
+                raise ValueError("an adapter with weights in place of the base's shares no batch")
+            before = {name: self.loaded.base.get_parameter(name) for name in whole}
             self._runs, self._rows = runs, len(refs)
             try:
-                self._put(heads)
+                self._put(whole)
                 yield
             finally:
                 self._put(before)
@@ -165,9 +166,10 @@ class Adapters:
         there = ", ".join(ref.name for ref in self._known) or "none"
         raise_all([f"adapter {ref.name}: is not loaded; there is {there}" for ref in refs if ref not in self._known])
 
-    def _put(self, modules: Mapping[str, nn.Module]) -> None:
-        for place, module in modules.items():
-            self.loaded.base.set_submodule(place, module)
+    def _put(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            owner, _, last = name.rpartition(".")
+            setattr(self.loaded.base.get_submodule(owner), last, parameter)
 
     def _hold(self, needed: Mapping[AdapterRef, None]) -> None:
         """Bring these adapters into memory, and let the least recently used others leave it where they exceed the limit."""
@@ -202,34 +204,37 @@ def _weights(adapter: Adapter) -> tuple[dict[str, dict[str, torch.Tensor]], dict
     return found
 
 
-def _whole(loaded: LoadedModel, name: str) -> str | None:
-    """Find the module, of those that an adapter may hold whole, that a weight belongs to."""
-    return next((place for place in loaded.family.trained_whole if name.startswith(f"{place}.")), None)
+def unserved(adapter: Adapter, model: nn.Module, family: Family, quantization: str, alone: bool) -> list[str]:
+    """List what an adapter asks for that cannot be done beside a base, or beside its other adapters, a line each.
 
-
-def _unserved(loaded: LoadedModel, adapter: Adapter, updates, others, modules: Mapping[str, nn.Module]) -> list[str]:
-    """List what an adapter holds beside updates of linear layers and a head, a line each."""
+    `model`: the base, with its weights or without.
+    """
+    updates, others = _weights(adapter)
     init, found = str(adapter.config.init_lora_weights), []
-    used = variants_used(adapter.config)
-    if used:
-        found.append(f"{', '.join(used)} of PEFT is not served beside other adapters; load it alone")
+    beside = f"beside {quantization} weights" if alone else "beside other adapters"
+    remedy = "use --quantization none" if alone else "load it alone"
+    if used := variants_used(adapter.config):
+        found.append(f"{', '.join(used)} of PEFT is not served {beside}; {remedy}")
     if init.startswith(_NOT_REPEATED):
-        found.append(
-            f"{init} has changed its base's weights, which cannot be repeated beside other adapters; load it alone"
-        )
-    if init in CHANGE_THE_BASE and loaded.quantization != "none":
-        found.append(
-            f"{init} takes parts of the base's weights, which {loaded.quantization} ones do not allow; use --quantization none"
-        )
-    odd = [name for name in others if not _whole(loaded, name)]
+        found.append(f"{init} has changed its base's weights, which cannot be repeated {beside}; {remedy}")
+    if init in CHANGE_THE_BASE and quantization != "none":
+        closed = f"which {quantization} ones do not allow; use --quantization none"
+        found.append(f"{init} takes parts of the base's weights, {closed}")
+    parameters, modules = dict(model.named_parameters(remove_duplicate=False)), dict(model.named_modules())
+    rounded = {id(layer.weight) for layer in quantized_layers(model, family)} if quantization != "none" else set()
+    own = (
+        family.trained_whole if not alone else tuple(name for name, one in parameters.items() if id(one) not in rounded)
+    )
+    odd, ends = (
+        [name for name in others if not name.startswith(own)],
+        {A, B, _MAGNITUDE} | ({_BIAS} if alone else set()),
+    )
     for layer, tensors in updates.items():
-        if not (isinstance(modules.get(layer), nn.Linear) and {A, B} <= tensors.keys() <= {A, B, _MAGNITUDE}):
+        if not (isinstance(modules.get(layer), nn.Linear) and {A, B} <= tensors.keys() <= ends):
             odd += [f"{layer}.{end}" for end in tensors]
     if odd:
-        found.append(
-            f"{len(odd)} of its weights, {odd[0]} the first, are more than updates of linear layers, which alone are served "
-            "beside other adapters; load it alone"
-        )
+        what = "in place of quantized ones" if alone else "more than updates of linear layers"
+        found.append(f"{len(odd)} of its weights, {odd[0]} the first, are {what}, and not served {beside}; {remedy}")
     return [f"adapter {adapter.name}: {problem}" for problem in found]
 
 
@@ -239,17 +244,13 @@ def _unserved(loaded: LoadedModel, adapter: Adapter, updates, others, modules: M
 def _read(loaded: LoadedModel, adapter: Adapter) -> Held:
     """Read an adapter's weights onto the device, in the precision of the layers that they belong to."""
     updates, others = _weights(adapter)
-    whole: dict[str, nn.Module] = {}
+    whole = {}
     for name, tensor in others.items():
-        place = _whole(loaded, name)
-        if place not in whole:
-            whole[place] = copy.deepcopy(loaded.base.get_submodule(place))
-        owner, _, last = name.removeprefix(f"{place}.").rpartition(".")
-        # In float32, as it was trained; of another shape than the base's for other answers.
-        value = nn.Parameter(tensor.to(loaded.device, torch.float32, copy=True), requires_grad=False)
-        setattr(whole[place].get_submodule(owner), last, value)
-    made = {layer: _update_of(loaded, adapter.config, layer, tensors) for layer, tensors in updates.items()}
-    return Held(made, whole)
+        # A module of its own stays as it was trained, in float32, where its input is cast; the others go with the base.
+        own = name.startswith(loaded.family.cast_to) and f"{name.rpartition('.')[0]}.weight" in others
+        dtype = torch.float32 if own else loaded.base.get_parameter(name).dtype
+        whole[name] = nn.Parameter(tensor.to(loaded.device, dtype, copy=True), requires_grad=False)
+    return Held({layer: _update_of(loaded, adapter.config, layer, held) for layer, held in updates.items()}, whole)
 
 
 def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Mapping[str, torch.Tensor]) -> Update:
@@ -270,6 +271,8 @@ def _update_of(loaded: LoadedModel, config: LoraConfig, layer: str, tensors: Map
         if module.bias is not None:
             shift = (module.bias.float() * (1 - gain)).to(dtype)
         gain = gain.to(dtype)
+    if _BIAS in tensors:
+        shift = (tensors[_BIAS].to(loaded.device, torch.float32) * scaling).to(dtype)
     return Update(a.to(dtype), b.to(dtype), gain, shift)
 
 

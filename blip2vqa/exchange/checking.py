@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from PIL import Image
 
-from blip2vqa.adapters.attach import FoundAdapter, add_adapters, misfit_of, same_place
+from blip2vqa.adapters.algebra import split_weights
+from blip2vqa.adapters.attach import FoundAdapter, add_adapters, merge_adapter, misfit_of, same_place
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import DIFFERENT, SAME, UNKNOWN, compare_parts, fingerprint_base
 from blip2vqa.adapters.files.adapter import Adapter
@@ -96,7 +97,7 @@ def compare(adapter: Adapter, base: Checkpoint) -> Check:
         found.lower(INCOMPATIBLE, misfit)
         return found
     idle = [module for module in adapter.modules if not adapter.factors(module)[1].any()]
-    if len(idle) == len(adapter.modules) and not adapter.config.modules_to_save:
+    if len(idle) == len(adapter.modules) and not split_weights(adapter)[1]:
         found.lower(INCOMPATIBLE, "it is untrained: B is zero in every layer, so it changes nothing")
     elif idle:
         found.reasons.append(f"{len(idle)} of its {len(adapter.modules)} layers are untrained: B is zero there")
@@ -115,7 +116,8 @@ def _find_layer(module: str, adapter: Adapter, base: Checkpoint) -> str | None:
     The names of a language model begin with `language_model` inside a BLIP-2, and without it when it stands alone.
     """
     inner = (base.language_model or "") + module.removeprefix("language_model.")
-    name = next((name for name in (module, inner) if f"{name}.weight" in base.names), None)
+    there = {*base.names, *base.model.all_tied_weights_keys}
+    name = next((name for name in (module, inner) if f"{name}.weight" in there), None)
     a, b = adapter.factors(module)
     return name if name and tuple(base.shape(f"{name}.weight")) == (b.shape[0], a.shape[1]) else None
 
@@ -186,8 +188,12 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     """Run the model with and without the adapter; beside a copy in another precision, run the adapter's own base, too."""
     loaded = load_base(base.base_model_id, revision=base.revision, answers=adapter.answers)
     put_on = FoundAdapter(adapter.renamed(found.names), base.base_model_id, base.revision, ())
-    add_adapters(loaded, {CURRENT: put_on})
-    with_it, without = probe(loaded, adapter, CURRENT), probe(loaded, adapter, BASE)
+    without = probe(loaded, adapter, BASE)
+    try:
+        add_adapters(loaded, {CURRENT: put_on}, alone=True)
+    except InputError:  # what cannot be put beside a base may still be merged into it
+        merge_adapter(loaded, put_on)
+    with_it = probe(loaded, adapter, CURRENT)
     if torch.equal(with_it, without):
         found.lower(INCOMPATIBLE, "the model says the same with and without it, to the last bit")
         return

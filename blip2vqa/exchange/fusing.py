@@ -16,7 +16,7 @@ from peft.utils import set_peft_model_state_dict
 from torch import nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from blip2vqa.adapters.algebra import split_weights
+from blip2vqa.adapters.algebra import rank_and_scaling, split_weights
 from blip2vqa.adapters.attach import find_adapter, misfit_of
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint, write_tensors
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
@@ -46,11 +46,15 @@ class _Plan:
 
     def weight(self, name: str) -> torch.Tensor | None:
         """Compute what a parameter becomes, in its stored precision; None where it stays as it is."""
-        layer = name.removesuffix(".weight")
+        layer, _, kind = name.rpartition(".")
         if name in self.whole:
             dtype = self.base.dtype(name) if name in self.base.places else self.base.stored_dtype
             merged = self.whole[name].to(dtype)
-        elif layer in self.layers:
+        elif kind == "bias" and "lora_B.bias" in self.layers.get(layer, {}):
+            stored = self.base.tensor(name)
+            added = self.layers[layer]["lora_B.bias"].float() * rank_and_scaling(self.adapter.config, layer)[1]
+            merged = (stored.float() + added).to(stored.dtype)
+        elif kind == "weight" and layer in self.layers:
             stored = self.base.tensor(name)
             merged = merge_layer(self.adapter, layer, self.layers[layer], stored.float()).to(stored.dtype)
         else:
@@ -123,12 +127,13 @@ def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor]
     layer.weight = nn.Parameter(weight, requires_grad=False)
     module.add_module(last, layer)
     config = copy.deepcopy(adapter.config)
-    config.target_modules, config.inference_mode = {name}, True
+    config.target_modules, config.inference_mode, config.bias, config.lora_bias = {name}, True, "none", False
     config.modules_to_save = config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # patterns of other layers' ranks match nothing here
         model = PeftModel(root, config)
-    set_peft_model_state_dict(model, {f"{PREFIX}{name}.{end}": tensor for end, tensor in weights.items()})
+    held = {f"{PREFIX}{name}.{end}": tensor for end, tensor in weights.items() if end != "lora_B.bias"}
+    set_peft_model_state_dict(model, held)
     return model.merge_and_unload().get_submodule(name).weight.data
 
 
@@ -138,11 +143,17 @@ def _plan(adapter: Adapter, base: Checkpoint) -> _Plan:
     layers, whole = split_weights(adapter)
     reason = misfit_of(adapter, partial(base.outline, adapter.answers))
     problems = [f"{misfit}: {reason}"] if reason else []
-    tied = [name for name in layers if f"{name}.weight" in base.model.all_tied_weights_keys.keys() - set(base.names)]
+    ties = base.model.all_tied_weights_keys.items()
+    shared = {name for second, first in ties if second not in base.names for name in (second, first)}
+    tied = [name for name in (*(f"{layer}.weight" for layer in layers), *whole) if name in shared]
     if tied:
-        problems.append(f"{misfit}: {tied[0]} shares its weight with the token embeddings, which would change, too")
-    if adapter.config.bias != "none" or adapter.config.lora_bias:
-        problems.append(f"adapter {adapter.name}: has biases of its own, which are not merged")
+        name = tied[0].removesuffix(".weight")
+        problems.append(
+            f"{misfit}: {name} shares its weight with the token embeddings or the output head, which would change, too"
+        )
+    bare = [layer for layer, held in layers.items() if "lora_B.bias" in held and f"{layer}.bias" not in base.names]
+    if bare:
+        problems.append(f"{misfit}: {bare[0]} has no bias there that the bias of the adapter's could be added to")
     raise_all(problems)
     return _Plan(adapter, base, layers, whole)
 
@@ -219,7 +230,9 @@ def _card(plan: _Plan) -> str:
         where = f"[{base.base_model_id}](https://huggingface.co/{base.base_model_id})"
         where += f" at revision `{base.revision}`" if base.revision else ""
         linked = f"base_model: {base.base_model_id}\nbase_model_relation: finetune\n"
-    name, head = type(base.model).__name__, ", and the adapter's own head" if plan.whole else ""
+    head = any(weight.startswith(base.trained_whole) for weight in plan.whole)
+    own = "the adapter's own head" if head else f"{len(plan.whole)} weights of the adapter's in place of the base's"
+    name, head = type(base.model).__name__, f", and {own}" if plan.whole else ""
     text = (
         f"---\nlibrary_name: transformers\n{linked}tags:\n- lora\n---\n\n# {name} with a LoRA adapter merged in\n\n"
         f"The weights of {where}, with those of the adapter `{Path(plan.adapter.name).name}` (SHA-256 of its weights: "

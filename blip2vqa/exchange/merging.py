@@ -123,7 +123,7 @@ def _write(output: Path, made: Deltas, first: Adapter, command: str, report: dic
     scopes, roles = scopes_and_roles(list(made), family_named(first.manifest.get("family"), list(made)))
     rank = largest_rank(made)
     manifest = derive(
-        first.manifest, {"command": command, **report}, rank=rank, alpha=rank, scopes=scopes, roles=roles,
+        first.facts, {"command": command, **report}, rank=rank, alpha=rank, scopes=scopes, roles=roles,
         base_model_id=first.base_model_id, base_model_revision=first.base_model_revision,
     )  # fmt: skip
     write_adapter(output, made, like=first, manifest=manifest, whole=whole)
@@ -196,17 +196,27 @@ def _short(value: object) -> str:
 
 
 def _merge_whole(adapters: Weighted) -> dict[str, torch.Tensor]:
-    """Average the heads of adapters with the same answers, by their weights divided by the sum of the weights."""
+    """Average what adapters hold in place of the base's weights, such as heads, by shares that add up to 1."""
     whole = [whole_modules(adapter) for adapter, _ in adapters]
     if not any(whole):
         return {}
     first, total = adapters[0][0], sum(weight for _, weight in adapters)
     for (adapter, _), held in zip(adapters, whole, strict=True):
-        shapes = {name: tensor.shape for name, tensor in held.items()}
-        if adapter.answers != first.answers or shapes != {name: tensor.shape for name, tensor in whole[0].items()}:
+        pair = f"adapters {first.name} and {adapter.name}"
+        if adapter.answers != first.answers:
             raise InputError(
-                f"adapters {first.name} and {adapter.name}: their heads are not for the same answers in the same order, so "
-                "there is no mean of them; train them on one list of answers"
+                f"{pair}: their heads are not for the same answers in the same order, so there is no mean of them; train them "
+                "on one list of answers"
+            )
+        if unlike := sorted(held.keys() ^ whole[0].keys()):
+            raise InputError(
+                f"{pair}: one alone holds weights in place of the base's ({unlike[0]}, {len(unlike)} in all), so there is no "
+                "mean of them; merge adapters that both do, or neither"
+            )
+        if unlike := sorted(name for name, tensor in held.items() if tensor.shape != whole[0][name].shape):
+            raise InputError(
+                f"{pair}: {unlike[0]}, which stands in place of the base's, is {list(whole[0][unlike[0]].shape)} in one and "
+                f"{list(held[unlike[0]].shape)} in the other, so there is no mean of them; train them on one base"
             )
     if total <= 0:
         raise InputError(f"merge: the weights add up to {total:g}, and there is no mean of the heads by these")

@@ -13,6 +13,7 @@ from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import base_facts
 from blip2vqa.adapters.files.adapter import Adapter, check_output, read_adapter, save_adapter, write_manifest
 from blip2vqa.adapters.files.card import model_card
+from blip2vqa.adapters.multi import unserved
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.safety import CARD, MANIFEST, METRICS
 from blip2vqa.config.exchange import SwapArguments, TransferArguments
@@ -49,6 +50,9 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
         raise InputError(
             f"target {target}: a bare language model sees no picture, and cannot be measured; leave the table out"
         )
+    if held_out and method in ("exact", "copy"):
+        beside = unserved(source.renamed(found.names), base.outline(source.answers), base.family, "none", alone=False)
+        raise_all([f"{problem}, and transfer it without a table" for problem in beside])
     if args.direct:
         find_adapter(args.direct, None, target, args.target_revision)  # what is wrong with it is said before the work
     reasons = list(found.reasons)
@@ -155,7 +159,7 @@ def _tables(args: TransferArguments, method: str) -> tuple[list[Example], list[E
 def _manifest(source: Adapter, base: Checkpoint, **changes) -> dict:
     """Make the manifest of a moved adapter, to which `_complete` adds its origin."""
     kept = {key: source.manifest[key] for key in ("rank", "alpha", "scaling", "roles") if key in source.manifest}
-    return derive(source.manifest, {}, **kept | base_facts(base) | changes)
+    return derive(source.facts, {}, **kept | base_facts(base) | changes)
 
 
 def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, share: float, reasons: list[str]) -> None:

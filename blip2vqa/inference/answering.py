@@ -165,6 +165,7 @@ def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef
     adapters = parse_adapters(args.lora_model_path)
     given = {ref: (path, args.lora_revision) for ref, path in adapters.items()}
     spec = find_model_spec(args.base_model_id, args.base_model_revision, given, dtype=args.dtype)
+    spec.check_served(args.quantization)
     decoding = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     answers = read_answers(args.answers) if args.answers and args.answers != CHOICES else None
     build = partial(spec.question_request, prompt=args.prompt, decoding=decoding, answers=answers)

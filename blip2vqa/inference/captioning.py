@@ -1,5 +1,6 @@
 """Caption pictures in several styles; each picture is encoded once, whatever the number of styles."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from blip2vqa.adapters.attach import FoundAdapter
 from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
@@ -21,7 +23,7 @@ from blip2vqa.data.downloading import ADDRESS
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, open_image
 from blip2vqa.data.prediction_table import write_table
-from blip2vqa.evaluation.tasks import CAPTION
+from blip2vqa.evaluation.tasks import CAPTION, VQA
 from blip2vqa.features.encode import Pixels, encode_in_memory
 from blip2vqa.inference.generation import Answer, answer_by_batch
 from blip2vqa.inference.keeping import keep_answers, opened_journal
@@ -30,8 +32,11 @@ from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import start_pairs
 from blip2vqa.reporting.sheet import write_sheet
 from blip2vqa.reporting.tables import format_block
+from blip2vqa.utils.console import named
 from blip2vqa.utils.distributed import run_on_main_rank, start
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
 NO_ADAPTER = "prompt and decoding alone"
@@ -96,6 +101,7 @@ def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
         request = spec.request(style.ref)
     else:
         # The adapter is of another task, or of other tools: the prompt that it was trained with does not write captions.
+        warn_of_questions(spec.adapters[style.ref])
         prompt = style.options.get("prompt") or spec.family.caption_prompt
         options = {"max_new_tokens": CAPTION.max_new_tokens} | options
         request = spec.request(style.ref, prompt=prompt, decoding=options)
@@ -103,6 +109,17 @@ def style_request(spec: ModelSpec, style: Style) -> AnswerRequest:
     collect_errors(problems, request.text.check_lengths, [NO_QUESTION], request.decoding.max_new_tokens)
     raise_all([f"style {style.name}: {problem.removeprefix('row 0: ')}" for problem in problems])
     return request
+
+
+def warn_of_questions(adapter: FoundAdapter) -> None:
+    """Warn that an adapter which was trained to answer questions writes captions now."""
+    if adapter.manifest.get("task") == VQA.name or "{question}" in (adapter.manifest.get("prompt") or ""):
+        logger.warning(
+            "adapter %s: was trained to answer questions, not to write captions: what it writes is no measure of it; %s trains "
+            "one that does, or leave the adapter out",
+            adapter.path,
+            f"{named('finetune')} --task caption",
+        )
 
 
 def find_requests(args: CaptionArguments) -> tuple[list[Style], ModelSpec, list[AnswerRequest]]:
@@ -117,6 +134,7 @@ def find_requests(args: CaptionArguments) -> tuple[list[Style], ModelSpec, list[
     base, with_base = (args.base_model_id, args.base_model_revision), len(adapters) < len(styles)
     spec = find_model_spec(*base, adapters, with_base=with_base, dtype=args.dtype)
     spec.check_captions()
+    spec.check_served(args.quantization)
     problems: list[str] = []
     requests = [collect_errors(problems, style_request, spec, style) for style in styles]
     raise_all(problems)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from blip2vqa.adapters.attach import FoundAdapter, add_adapters, find_adapter, merge_adapter
-from blip2vqa.adapters.multi import MEMORY_GB
+from blip2vqa.adapters.multi import MEMORY_GB, unserved
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import DEFAULT_BASE, KeptFeatures
 from blip2vqa.data.examples import Example
@@ -14,7 +14,15 @@ from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
-from blip2vqa.models.loading import LoadedModel, choose_dtype, find_device, load_base, load_config, load_processor
+from blip2vqa.models.loading import (
+    LoadedModel,
+    choose_dtype,
+    find_device,
+    load_base,
+    load_config,
+    load_processor,
+    stored_quantization,
+)
 from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -105,6 +113,7 @@ class ModelSpec:
 
         Returns also `(label, text)` lines for the start block, which say what features these are.
         """
+        self.check_served(quantization)
         images = {example.digest: example.image for example in examples}
         load = partial(
             load_base, self.base_model_id, revision=self.revision, dtype=self.dtype, quantization=quantization,
@@ -113,6 +122,16 @@ class ModelSpec:
         found = load_with_features(load, images, self.family, self.scopes, kept, batch_size=batch_size)
         self.attach(found[0])
         return found
+
+    def check_served(self, quantization: str) -> None:
+        """Raise `InputError`, with every problem found, for adapters that cannot stand beside a base of this `--quantization`,
+        or beside each other. One alone is merged into a base that is not quantized."""
+        bits = stored_quantization(self.config) or ("none" if quantization == "auto" else quantization)
+        if not self.adapters or (self._alone and bits == "none"):
+            return
+        model = self.family.outline(self.config, answers=self.own_answers)
+        adapters = self.adapters.values()
+        raise_all([line for one in adapters for line in unserved(one.adapter, model, self.family, bits, self._alone)])
 
     def attach(self, loaded: LoadedModel, memory_gb: float = MEMORY_GB) -> None:
         """Put the adapters on their loaded base (in place): one alone is merged into its weights, several stay beside it.

@@ -118,6 +118,7 @@ def find_groups(systems: list[System], decoding: dict, dtype: str) -> list[Group
         members, specs = zip(*found, strict=True)
         adapters = {ref: adapter for spec in specs for ref, adapter in spec.adapters.items()}
         spec = replace(specs[0], adapters=adapters, with_base=any(spec.with_base for spec in specs))
+        _collect(problems, members[0], spec.check_served, quantization)
         build = partial(spec.question_request, decoding=decoding)
         requests = [_collect(problems, one, partial(build, prompt=one.prompt), one.ref) for one in members]
         groups.append(Group(spec, quantization, members, requests))

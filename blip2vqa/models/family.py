@@ -123,6 +123,8 @@ class Family:
     """Modules never quantized, by the beginning or the end of their names: they are small beside the language model."""
     trained_whole: ClassVar[tuple[str, ...]] = ()
     """Modules that a run trains and an adapter holds as they are, beside LoRA: a head for the user's own answers."""
+    cast_to: ClassVar[tuple[str, ...]] = ()
+    """Modules whose input is cast to the precision of their weights, so that an adapter's own may be in float32."""
     replaced: ClassVar[tuple[str, ...]] = ()
     """How the names of weights begin that the modules of `trained_whole` stand in place of."""
     head_class: ClassVar[type | None] = None

@@ -7,7 +7,7 @@ import pandas as pd
 
 from blip2vqa.adapters.algebra import A, B, split_weights
 from blip2vqa.adapters.base.checkpoints import upstream_class
-from blip2vqa.adapters.files.adapter import versions, write_manifest
+from blip2vqa.adapters.files.adapter import share_weights, versions, write_manifest
 from blip2vqa.adapters.files.card import model_card
 from blip2vqa.adapters.lora import LoraSummary
 from blip2vqa.adapters.resolve import open_adapter
@@ -57,6 +57,7 @@ def write_results(
     """Write predictions, model card, manifest and, last, the metrics that mark the run as finished."""
     folder, arguments, text = run.folder, run.lora, data.text
     _name_upstream(folder / CONFIG, loaded)
+    share_weights(folder)
     # Of each role, the shape [out, in] of its layers, as the adapter holds them.
     layers = split_weights(open_adapter(folder))[0].items()
     shapes = {place_of(name, loaded.family).role: [len(ab[B]), ab[A].shape[1]] for name, ab in layers}

@@ -3,12 +3,14 @@
 import copy
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
+from blip2vqa.adapters.files.adapter import share_weights
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.metrics import METRICS
@@ -202,6 +204,10 @@ class VQATrainer(Trainer):
     def _save_checkpoint(self, *args, **kwargs):
         with writing(self.args.output_dir):
             super()._save_checkpoint(*args, **kwargs)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        share_weights(Path(output_dir or self.args.output_dir))
 
     def _get_train_sampler(self, train_dataset=None):
         ours = self.args.train_sampling_strategy == "random"

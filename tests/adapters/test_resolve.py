@@ -43,3 +43,14 @@ def test_what_is_found_nowhere_is_told_so(made):
         open_adapter("absent")
     with pytest.raises(InputError, match="adapter some/absent: no such folder, no whole copy of it in the Hub's cache"):
         open_adapter("some/absent@v1")
+
+
+def test_the_one_adapter_in_a_folder_below_is_found_and_several_are_named(made, tiny_opt, tmp_path, caplog):
+    (tmp_path / "named").mkdir()
+    first = made.rename(tmp_path / "named" / "vqa")
+    opened = open_adapter(tmp_path / "named")
+    assert (opened.name, opened.folder) == (str(tmp_path / "named"), first) and is_adapter(str(tmp_path / "named"))
+    assert f"it is in {first}" in caplog.text
+    random_adapter(tiny_opt, tmp_path / "named" / "caption", seed=1)
+    with pytest.raises(InputError, match=rf"holds 2 adapters, .*: {tmp_path}/named/caption, {tmp_path}/named/vqa"):
+        open_adapter(tmp_path / "named")

@@ -135,9 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
         if folder is None:
             return self._missing("RevisionNotFound")
         files = []
-        for path in sorted(folder.iterdir()):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             data = path.read_bytes()
-            files.append({"rfilename": path.name, "size": len(data), "blobId": git_hash(data)})
+            files.append(
+                {"rfilename": path.relative_to(folder).as_posix(), "size": len(data), "blobId": git_hash(data)}
+            )
             if path.suffix in LARGE:
                 sha256 = hashlib.sha256(data).hexdigest()
                 files[-1]["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 134}

@@ -16,10 +16,11 @@ import caption
 from blip2vqa import load
 from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
-from blip2vqa.inference.captioning import NO_ADAPTER, caption_images, parse_styles
+from blip2vqa.inference.captioning import NO_ADAPTER, caption_images, find_requests, parse_styles
 from blip2vqa.utils.console import run_script
 from blip2vqa.utils.errors import InputError
 from helpers.caption_adapters import BASE, NAMES, SCENES, caption_adapters, count_encoded
+from helpers.family_bases import random_adapter
 from helpers.html_page import Page
 from helpers.paths import ROOT
 from helpers.tiny_families import make_vilt
@@ -216,6 +217,13 @@ def test_styles_are_parsed():
     for item in ("concise=", "=folder"):
         with pytest.raises(InputError, match=f"--styles {item}: is STYLE=ADAPTER"):
             parse_styles([item])
+
+
+def test_an_adapter_for_questions_is_warned_of(tmp_path, caplog):
+    folder = random_adapter(BASE, tmp_path / "vqa", 0, prompt="Question: {question} Answer:")
+    args = CaptionArguments(images=["absent.png"], styles=[f"concise={folder}"], output_path=str(tmp_path / "out.csv"))
+    find_requests(args)
+    assert f"adapter {folder}: was trained to answer questions, not to write captions" in caplog.text
 
 
 def test_an_instruction_is_a_style_of_its_own(tmp_path):

@@ -27,6 +27,11 @@ def test_everything_is_written(finished):
     assert manifest["data"]["rows_train"] + manifest["data"]["rows_val"] == 36
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_rest(finished):
+    for weights in finished[0].rglob("adapter_model.safetensors"):
+        assert weights.stat().st_mode == weights.with_name("adapter_config.json").stat().st_mode
+
+
 def test_plain_peft_loads_the_adapter_and_answers_the_same(finished, tiny_opt, drawn):
     from peft import PeftModel
     from transformers import Blip2ForConditionalGeneration, Blip2Processor

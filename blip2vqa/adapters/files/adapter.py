@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,13 +14,14 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
+from blip2vqa.adapters.validation.config_schema import peft_config
+from blip2vqa.adapters.validation.keys import PREFIX, check_targets, modules_of, with_plain_keys
 from blip2vqa.adapters.validation.manifest_schema import FORMAT
-from blip2vqa.adapters.validation.safety import MANIFEST, WEIGHTS, check_folder
-from blip2vqa.utils.errors import InputError, file_error
+from blip2vqa.adapters.validation.safe_weights import read_header
+from blip2vqa.adapters.validation.safety import CONFIG, MANIFEST, WEIGHTS, check_folder, read_labels
+from blip2vqa.models.families import families
+from blip2vqa.utils.errors import InputError, file_error, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic
-
-PREFIX = "base_model.model."
-"""What every key in PEFT's files begins with, before the module's name."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Adapter:
     config: LoraConfig
     manifest: dict
     """`{}` for an adapter of other tools."""
+    labels: tuple[str, ...] | None = None
+    """Answers of its own head, where the base's configuration beside the adapter names them."""
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The tensors as stored, under PEFT's keys. Raises `InputError` for a damaged file."""
+        """The tensors as stored, under plain keys of PEFT. Raises `InputError` for a damaged file."""
         try:
-            return load_file(self.folder / WEIGHTS)
+            return with_plain_keys(load_file(self.folder / WEIGHTS))
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"adapter {self.name}: its weights are not readable: {error}") from error
 
@@ -51,8 +55,7 @@ class Adapter:
     @cached_property
     def modules(self) -> tuple[str, ...]:
         """Names of the adapted layers, as the base names them."""
-        end = ".lora_A.weight"
-        return tuple(key.removeprefix(PREFIX).removesuffix(end) for key in self.weights if key.endswith(end))
+        return tuple(modules_of(self.weights))
 
     def factors(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Return A [rank, in] and B [out, rank] of an adapted layer, as stored."""
@@ -62,7 +65,8 @@ class Adapter:
         """Return the same adapter with its layers renamed, `{name: name in another base}`; its numbers stay as they are."""
         config, weights = copy.deepcopy(self.config), {}
         for key, tensor in self.weights.items():
-            module, sign, rest = key.removeprefix(PREFIX).rpartition(".lora_")
+            end = ".lora_" if ".lora_" in key else ".base_layer."  # the latter where PEFT keeps an adapted layer's bias
+            module, sign, rest = key.removeprefix(PREFIX).partition(end)
             weights[f"{PREFIX}{names[module]}{sign}{rest}" if sign else key] = tensor
         config.target_modules = set(names.values())
         config.layers_to_transform = config.layers_pattern = config.exclude_modules = None  # the names say it all
@@ -89,7 +93,14 @@ class Adapter:
     @property
     def answers(self) -> tuple[str, ...] | None:
         """Answers to choose among; None allows any."""
-        return tuple(self.manifest["answers"]) if self.manifest.get("answers") else None
+        return tuple(self.manifest["answers"]) if self.manifest.get("answers") else self.labels
+
+    @property
+    def facts(self) -> dict:
+        """The manifest, with the answers that only `labels` names."""
+        return self.manifest | (
+            {"answers": list(self.labels)} if self.labels and not self.manifest.get("answers") else {}
+        )
 
 
 def read_adapter(folder: Path, name: str | None = None, revision: str | None = None) -> Adapter:
@@ -98,8 +109,18 @@ def read_adapter(folder: Path, name: str | None = None, revision: str | None = N
     Raises `InputError`, with every problem found, for what is no adapter or not safe to load.
     """
     name = name or str(folder)
-    _, manifest, _ = check_folder(folder, name)
-    return Adapter(name, folder, revision, LoraConfig.from_pretrained(folder), manifest)
+    config, manifest, _ = check_folder(folder, name)
+    known = peft_config(config)
+    modules = modules_of(with_plain_keys(read_header(folder / WEIGHTS)))
+    raise_all([f"adapter {name}: {problem}" for problem in check_targets(modules, known)])
+    return Adapter(name, folder, revision, known, manifest, _labels(folder) if known.modules_to_save else None)
+
+
+def _labels(folder: Path) -> tuple[str, ...] | None:
+    """Return the names of a head's answers where config.json, which other tools leave beside an adapter, has them."""
+    config, labels = read_labels(folder)
+    heads = {family.model_type for family in families().values() if family.trained_whole}
+    return labels if config.get("model_type") in heads else None
 
 
 def versions() -> dict[str, str]:
@@ -120,6 +141,11 @@ def check_output(folder: Path) -> None:
         raise InputError(f"--output {folder}: there is no folder {folder.parent} to put it in; make it first")
 
 
+def share_weights(folder: Path) -> None:
+    """Let whoever may read an adapter's configuration read its weights: safetensors makes files for their owner alone."""
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)
+
+
 def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.Tensor], manifest: dict) -> None:
     """Write an adapter, whole or not at all; `weights` under PEFT's keys. Raises `InputError` where `folder` is there."""
     check_output(folder)
@@ -128,6 +154,7 @@ def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.T
         with new_folder(folder) as making:
             config.save_pretrained(making)
             save_file(tensors, making / WEIGHTS, {"format": "pt"})
+            share_weights(making)
             write_manifest(making, manifest)
     except OSError as error:
         raise file_error(f"--output {folder}: cannot be written", error) from error

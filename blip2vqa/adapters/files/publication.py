@@ -4,10 +4,23 @@ import hashlib
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from safetensors.torch import save
+
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.files.card import is_hub_id, model_card
+from blip2vqa.adapters.validation.keys import plain_key
 from blip2vqa.adapters.validation.manifest_schema import FORMAT, USES
-from blip2vqa.adapters.validation.safety import CARD, CONFIG, MANIFEST, METRICS, WEIGHTS, check_folder
+from blip2vqa.adapters.validation.safe_weights import read_header
+from blip2vqa.adapters.validation.safety import (
+    BASE_CONFIG,
+    CARD,
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    WEIGHTS,
+    check_folder,
+    read_labels,
+)
 from blip2vqa.utils.errors import InputError
 
 
@@ -26,10 +39,14 @@ def published(
         )
     revision = None if base_model_id else adapter.base_model_revision
     manifest = _without_paths({**adapter.manifest, "base_model_id": base, "base_model_revision": revision})
-    _, _, scores = check_folder(adapter.folder, adapter.name, weights="header")
+    config, _, scores = check_folder(adapter.folder, adapter.name, weights="header")
     metrics = manifest.get("metrics") or scores
-    files = {WEIGHTS: adapter.folder / WEIGHTS}
-    config = json.loads((adapter.folder / CONFIG).read_text(encoding="utf-8"))
+    files: dict[str, bytes | Path] = {WEIGHTS: adapter.folder / WEIGHTS}
+    if any(key != plain_key(key) for key in read_header(adapter.folder / WEIGHTS)):
+        files[WEIGHTS] = save(adapter.weights, {"format": "pt"})  # others' PEFT reads plain keys alone
+    if adapter.labels:
+        kept = read_labels(adapter.folder)[0]
+        files[BASE_CONFIG] = _json({key: kept[key] for key in ("model_type", "id2label")})
     files[CONFIG] = _json({**config, "base_model_name_or_path": base, "revision": revision})
     if (adapter.folder / METRICS).is_file():
         files[METRICS] = (adapter.folder / METRICS).read_bytes()

@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.storage.local import folder_of, own_name, placing
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, WEIGHTS, check_name, too_large
+from blip2vqa.adapters.validation.safety import CARRIED_FILES, CONFIG, WEIGHTS, check_name, too_large
 from blip2vqa.adapters.validation.schema import Schema, Sha256, problems_of
 from blip2vqa.utils.errors import InputError, collect_errors, file_error, raise_all
 from blip2vqa.utils.files import flush_to_disk, temporary_path
@@ -100,7 +100,7 @@ def import_adapter(archive: str | Path, name: str | None = None, store: str | Pa
 def pack_files(folder: Path, name: str, output: BinaryIO) -> None:
     sums = {}
     with zipfile.ZipFile(output, "w") as archive:
-        for file in ADAPTER_FILES:
+        for file in CARRIED_FILES:
             if not (folder / file).is_file():
                 continue
             with open(folder / file, "rb") as source:
@@ -123,7 +123,7 @@ def _check_entries(archive: zipfile.ZipFile, what: str) -> dict[str, zipfile.Zip
     """Map each name to its entry. Raises `InputError` for what is no plain file of an adapter, or beyond its limit."""
     listed = archive.infolist()
     if len(listed) > 100:
-        raise InputError(f"{what}: has {len(listed)} entries; an adapter has at most {len(ADAPTER_FILES) + 1} files")
+        raise InputError(f"{what}: has {len(listed)} entries; an adapter has at most {len(CARRIED_FILES) + 1} files")
     entries, problems = {}, []
     for entry in listed:
         problem = _entry_problem(entry) or ("stands there twice" if entry.filename in entries else None)
@@ -146,8 +146,8 @@ def _entry_problem(entry: zipfile.ZipInfo) -> str | None:
         "is a link": stat.S_ISLNK(mode),
         "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10,  # MS-DOS's mark
         "is no plain file": stat.S_IFMT(mode) not in (0, stat.S_IFREG),
-        f"is no file of an adapter; those are {', '.join(ADAPTER_FILES)} and {CHECKSUMS}": (
-            name not in (*ADAPTER_FILES, CHECKSUMS)
+        f"is no file of an adapter; those are {', '.join(CARRIED_FILES)} and {CHECKSUMS}": (
+            name not in (*CARRIED_FILES, CHECKSUMS)
         ),
         "is encrypted": entry.flag_bits & 1,
         f"is compressed in a way ({kind}) that is not read; store or deflate it": (

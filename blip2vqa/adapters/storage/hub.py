@@ -16,7 +16,7 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.files.publication import published
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CARD, CONFIG, WEIGHTS, read_manifest, too_large
+from blip2vqa.adapters.validation.safety import CARD, CARRIED_FILES, CONFIG, WEIGHTS, read_manifest, too_large
 from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -120,7 +120,7 @@ def fetch_adapter(name: str, revision: str | None = None, *, or_local: bool = Fa
         siblings = {sibling.rfilename: sibling for sibling in listed.siblings or []}
         _check_listing(request.what, siblings)
         # The weights last: where they are in the cache, so is all the rest.
-        for file in sorted(siblings.keys() & set(ADAPTER_FILES), key=lambda file: (file == WEIGHTS, file)):
+        for file in sorted(siblings.keys() & set(CARRIED_FILES), key=lambda file: (file == WEIGHTS, file)):
             path = Path(hf.hf_hub_download(name, file, revision=listed.sha))
             large = siblings[file].lfs
             _check_sum(request.what, path, large.sha256 if large else siblings[file].blob_id)
@@ -167,7 +167,7 @@ def push(
         if revision:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
             there = api.model_info(repo_id, revision=revision, timeout=PATIENCE)
-        stale = {sibling.rfilename for sibling in there.siblings or []} & set(ADAPTER_FILES) - files.keys()
+        stale = {sibling.rfilename for sibling in there.siblings or []} & set(CARRIED_FILES) - files.keys()
         changes = [hf.CommitOperationAdd(file, content) for file, content in files.items()]
         changes += [hf.CommitOperationDelete(file) for file in sorted(stale)]
         api.create_commit(repo_id, changes, commit_message="An adapter", revision=revision)
@@ -211,7 +211,13 @@ def _cached(request: _Exchange, error: BaseException) -> Path:
 
 def _check_listing(what: str, siblings: dict[str, RepoSibling]) -> None:
     if CONFIG not in siblings:
-        raise InputError(f"{what}: what the Hub has under this name holds no {CONFIG}, so it is not an adapter")
+        below = sorted(file.removesuffix(f"/{CONFIG}") for file in siblings if file.endswith(f"/{CONFIG}"))
+        hint = (
+            f"; it has one in {', '.join(below[:8])}: download that folder, and name it"
+            if below
+            else ", so it is not an adapter"
+        )
+        raise InputError(f"{what}: what the Hub has under this name holds no {CONFIG}{hint}")
     if WEIGHTS not in siblings and PICKLED in siblings:
         raise InputError(
             f"{what}: its weights are pickled ({PICKLED}), which can run code; download it, and convert it by "
@@ -219,7 +225,7 @@ def _check_listing(what: str, siblings: dict[str, RepoSibling]) -> None:
         )
     if WEIGHTS not in siblings:
         raise InputError(f"{what}: what the Hub has under this name holds no {WEIGHTS}")
-    for file in siblings.keys() & set(ADAPTER_FILES):
+    for file in siblings.keys() & set(CARRIED_FILES):
         if problem := too_large(file, siblings[file].size or 0):
             raise InputError(f"{what}: its {file} {problem}")
 

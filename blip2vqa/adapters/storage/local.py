@@ -15,7 +15,7 @@ from math import isfinite
 from pathlib import Path
 
 from blip2vqa.adapters.validation.pickles import convert, pickled_weights
-from blip2vqa.adapters.validation.safety import ADAPTER_FILES, WEIGHTS, check_folder, check_name
+from blip2vqa.adapters.validation.safety import CARRIED_FILES, CONFIG, WEIGHTS, check_folder, check_name
 from blip2vqa.config.roles import ROLE_ALIASES, ROLES
 from blip2vqa.evaluation.metrics import MAIN_METRICS
 from blip2vqa.utils.errors import InputError, file_error
@@ -78,13 +78,14 @@ def add(
     check_folder(source, called, weights="pickled" if pickle else "values")
     name = name or own_name(called)
     with placing(name, store) as folder:
-        for file in ADAPTER_FILES:
+        for file in CARRIED_FILES:
             if (source / file).is_file():
                 shutil.copyfile(source / file, folder / file)
                 written = (source / file).stat().st_mtime
                 os.utime(folder / file, (written, written))
         if pickle:
             convert(pickle, folder / WEIGHTS, called)
+            shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors makes files for their owner alone
     return folder_of(name, store)
 
 
@@ -122,6 +123,8 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     Raises `InputError` when that name is taken, before or meanwhile, when the files are no adapter that is safe to
     load, or when the store cannot be written to. Whatever is raised inside, nothing is left, nor a store made for it.
     """
+    from blip2vqa.adapters.files.adapter import read_adapter  # which brings in torch, that a list has no use for
+
     final = folder_of(name, store)
     taken = InputError(
         f"store {final.parent}: there is an adapter {name} already; remove it, or choose another with --name"
@@ -140,7 +143,7 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
         with new_folder(final) as folder:
             folder.chmod(0o755)  # an adapter in a shared store is for everybody
             yield folder
-            check_folder(folder, name)
+            read_adapter(folder, name)
             for file in folder.iterdir():
                 flush_to_disk(file)
     except OSError as error:
@@ -159,7 +162,7 @@ def _described(folder: Path) -> dict:
     try:
         check_name(folder.name)
         config, manifest, metrics = check_folder(folder, folder.name, weights="header")
-        files = [file.stat() for file in map(folder.joinpath, ADAPTER_FILES) if file.is_file()]
+        files = [file.stat() for file in map(folder.joinpath, CARRIED_FILES) if file.is_file()]
         written = (folder / WEIGHTS).stat().st_mtime
     except InputError as error:
         return entry | {"problem": error.problems[0]}

@@ -7,7 +7,7 @@ the model for `layer_replication`. Keys that it does not know it drops with a wa
 import re
 import warnings
 from operator import not_
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -26,6 +26,9 @@ from blip2vqa.adapters.validation.schema import (
 )
 from blip2vqa.utils.strict_json import shown
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 MAX_NAMES = 4096
 """In one list; a base has some hundred modules, and PEFT compares every module with every name."""
 _RUNS_CODE = ("trust_remote_code", "auto_map", "custom_modules", "_custom_modules")
@@ -36,6 +39,13 @@ _OTHER_KINDS = (
 )  # fmt: skip
 """They add something else to a layer than scaling · B·A, with a bias at most."""
 _LIBRARY = re.compile(r"(transformers|blip2vqa)\.models(\.[A-Za-z0-9_]+)+")
+_WRAPPERS = {
+    ("torch._dynamo.eval_frame", "OptimizedModule"),
+    ("torch.nn.parallel.distributed", "DistributedDataParallel"),
+    ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"),
+    ("deepspeed.runtime.engine", "DeepSpeedEngine"),
+}
+"""What PEFT notes as the base's class where that was wrapped."""
 _SETTING = re.compile(r"(?!(self|cls)$)[A-Za-z_][A-Za-z0-9_]{0,99}")
 _INITS = re.compile(r"gaussian|eva|olora|pissa|pissa_niter_[0-9]{1,3}|corda|loftq|orthogonal|lora_ga|mica")
 
@@ -56,7 +66,9 @@ def _is_class_of_the_library(value: object) -> bool:
     if not isinstance(value, dict) or value.keys() != {"base_model_class", "parent_library"}:
         return False
     name, library = str(value["base_model_class"]), str(value["parent_library"])
-    return bool(_LIBRARY.fullmatch(library) and re.fullmatch(r"[A-Za-z0-9_]{1,100}", name))
+    return (library, name) in _WRAPPERS or bool(
+        _LIBRARY.fullmatch(library) and re.fullmatch(r"[A-Za-z0-9_]{1,100}", name)
+    )
 
 
 def _no_pattern(value: object) -> object:
@@ -121,19 +133,35 @@ def check_config(config: object) -> list[str]:
     ]
     if config.get("peft_type") != "LORA":
         return [*problems, f"peft_type is {shown(config.get('peft_type'))}; only LORA is supported"]
-    others = [f"{key} is a kind of LoRA that is not supported" for key in _OTHER_KINDS if config.get(key)]
-    return problems + problems_of(AdapterConfig, config) + others
+    # PEFT takes an empty list as none, and stumbles over other empty values; 0 is False to `in`.
+    absent = {key for key in _OTHER_KINDS if (value := config.get(key)) is None or value is False or value == []}
+    others = [
+        f"{key} is a kind of LoRA that is not supported; set it to null" for key in _OTHER_KINDS if key not in absent
+    ]
+    # A pattern in place of the modules' names is never used: the weights name the modules.
+    names = {"target_modules": ["any"]} if is_pattern(config.get("target_modules")) else {}
+    return problems + problems_of(AdapterConfig, config | names) + others
+
+
+def is_pattern(target_modules: object) -> bool:
+    """Tell whether the target modules are a regular expression, as PEFT takes every text."""
+    return isinstance(target_modules, str) and target_modules.strip() != ""
+
+
+def peft_config(config: dict) -> "LoraConfig":
+    """Make PEFT's configuration of a checked one; keys that PEFT does not know are left out."""
+    from peft import LoraConfig  # whose import takes seconds, which a list of adapters has no use for
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = {key: value for key, value in config.items() if key != "runtime_config"}
+        return LoraConfig.from_peft_type(**LoraConfig.check_kwargs(**given))
 
 
 def check_with_peft(config: dict) -> list[str]:
     """Return what PEFT refuses in a (checked) configuration beyond that, such as settings that do not go together."""
-    from peft import LoraConfig  # whose import takes seconds, which a list of adapters has no use for
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            given = {key: value for key, value in config.items() if key != "runtime_config"}
-            LoraConfig.from_peft_type(**LoraConfig.check_kwargs(**given))
+        peft_config(config)
     except Exception as error:  # whatever it is, PEFT cannot read this configuration
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [f"PEFT does not read it: {reason if reason.isprintable() else shown(reason)}"]

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2vqa.adapters.validation.keys import SAVE_AGAIN
 from blip2vqa.adapters.validation.schema import PLAIN
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.strict_json import parse_json, shown
@@ -25,6 +26,8 @@ TYPES = {
 }  # fmt: skip
 """The format's name → torch's, and bytes."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_NAMED = re.compile(r"\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)\.(?!weight$|bias$)\w")
+_TOKENS = re.compile(r"\.(?:embed_tokens|shared|lm_head|word_embeddings)\.(?:base_layer\.)?weight$")
 _LORA = re.compile(r"(.+)\.lora_(?:(A|B)\.weight|(magnitude)_vector(?:\.weight)?|B\.(bias))")
 
 
@@ -115,8 +118,23 @@ def _are_counts(values: object) -> bool:
 
 
 def check_shapes(places: dict[str, Place], config: dict) -> list[str]:
-    """List what does not fit the (checked) configuration: A is [r, in], B [out, r], in pairs; magnitudes and biases [out]."""
-    problems, shapes = [], {"A": {}, "B": {}, "magnitude": {}, "bias": {}}
+    """List what does not fit the (checked) configuration: A is [r, in], B [out, r], in pairs; magnitudes and biases [out].
+
+    Beside them may be what PEFT was told to save whole, and the base's biases where they are trained. `places`: by plain keys.
+    """
+    empty = [key for key, place in places.items() if not place.size and (len(place.shape) == 1 or "lora_" not in key)]
+    if empty:
+        return [
+            f"{len(empty)} of its {len(places)} tensors have no elements ({empty[0]} the first): each process of DeepSpeed or "
+            "FSDP held a part; gather the parts (stage3_gather_16bit_weights_on_model_save), then save it again"
+        ]
+    named = [key for key in places if _NAMED.search(key)]
+    if named:
+        return [
+            f"{len(named)} of its {len(places)} keys hold the adapter's name ({named[0]} the first), a kind of LoRA weight "
+            f"that is not read; {SAVE_AGAIN}"
+        ]
+    problems, strays, shapes = [], [], {"A": {}, "B": {}, "magnitude": {}, "bias": {}}
     for key, place in places.items():
         found = _LORA.fullmatch(key)
         kind = found[found.lastindex] if found else None
@@ -126,11 +144,15 @@ def check_shapes(places: dict[str, Place], config: dict) -> list[str]:
             problems.append(
                 f"{key}: is a kind of LoRA weight that is not supported, or that the configuration does not have"
             )
+        elif _is_of_the_base(key, config):
+            strays.append(key)
         if "lora_" in key and place.dtype not in _FLOATS:
             problems.append(f"{key}: holds whole numbers; LoRA needs fractions")
     down, up, magnitudes, biases = shapes.values()
     if not down and not up:
         problems.append("holds no LoRA weights")
+    elif strays:
+        problems.append(_strays(strays, places))
     problems += [f"{name}: has A without B" for name in down.keys() - up.keys()]
     problems += [f"{name}: has B without A" for name in up.keys() - down.keys()]
     order = {name: number for number, name in enumerate(config.get("rank_pattern") or ())}
@@ -148,6 +170,27 @@ def check_shapes(places: dict[str, Place], config: dict) -> list[str]:
     problems += [f"{name}: has no magnitudes, although use_dora is true" for name in dora - magnitudes.keys()]
     problems += [f"{name}: has magnitudes of DoRA, although use_dora is not true" for name in magnitudes.keys() - dora]
     return sorted(problems)
+
+
+def _is_of_the_base(key: str, config: dict) -> bool:
+    """Tell whether a weight beside LoRA is one that PEFT was not told to save: a part of the base that came along."""
+    if key.endswith(".bias") and config.get("bias", "none") != "none":
+        return False
+    if _TOKENS.search(key) and any(name in config["target_modules"] for name in ("embed_tokens", "lm_head")):
+        return False  # which PEFT then saves, too
+    inner = (
+        ".modules_to_save." in key or ".original_module." in key
+    )  # as the wrapped model calls them, not PEFT's files
+    return inner or not any(f"{part}." in key for part in config.get("modules_to_save") or ())
+
+
+def _strays(keys: list[str], places: dict[str, Place]) -> str:
+    """Say what weights of the base an adapter holds; the table of tokens, which PEFT saves when it was resized, first."""
+    first = next((key for key in keys if _TOKENS.search(key)), keys[0])
+    said = f"holds {len(keys)} weights of the base beside LoRA ({first} {list(places[first].shape)} the first)"
+    if first == keys[0] and not _TOKENS.search(first):
+        return f"{said}, which may be trained or not; {SAVE_AGAIN}"
+    return f"{said}: tokens were added for its training, which no base here has; train it without new tokens, or {SAVE_AGAIN}"
 
 
 def _rank(module: str, order: dict[str, int], config: dict) -> int:

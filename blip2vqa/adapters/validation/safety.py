@@ -13,10 +13,11 @@ import os
 import re
 from pathlib import Path
 
-from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft
+from blip2vqa.adapters.validation.config_schema import check_config, check_with_peft, is_pattern
+from blip2vqa.adapters.validation.keys import check_fronts, modules_of, with_plain_keys, with_plain_names
 from blip2vqa.adapters.validation.manifest_schema import Metrics, check_manifest
 from blip2vqa.adapters.validation.pickles import pickled_weights
-from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, check_shapes, not_finite, read_header
+from blip2vqa.adapters.validation.safe_weights import MAX_WEIGHTS, Place, check_shapes, not_finite, read_header
 from blip2vqa.adapters.validation.schema import problems_of
 from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
@@ -24,9 +25,11 @@ from blip2vqa.utils.files import read_limited
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json"
-CARD, METRICS = "README.md", "metrics.json"
+CARD, METRICS, BASE_CONFIG = "README.md", "metrics.json", "config.json"
 ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, CARD, METRICS)
-"""All that is copied, packed or sent."""
+"""What this package writes."""
+CARRIED_FILES = (*ADAPTER_FILES, BASE_CONFIG)
+"""All that is copied, packed or sent. Other tools write the last, of which the names of a head's answers are read."""
 MAX_TEXT = 4 << 20
 """In bytes, of every file but the weights."""
 MAX_FILES = 10_000
@@ -58,8 +61,9 @@ def too_large(file: str, size: int) -> str | None:
 def check_folder(folder: Path, name: str, weights: str = "values") -> tuple[dict, dict, dict]:
     """Return (configuration, manifest, scores) of an adapter, unless something in its folder is not safe to load.
 
-    Manifest and scores are {} where there are none, or no sound ones of the latter. Files are opened only where the names and
-    sizes in the folder are in order, and values read only where the header is.
+    The configuration's target modules are names, also where its file has a pattern in their place. Manifest and scores are {}
+    where there are none, or no sound ones of the latter. Files are opened only where the names and sizes in the folder are in
+    order, and values read only where the header is.
 
     `name`: what its user calls it. `weights`: how closely they are looked at: their `values`, their `header` alone (quick:
     without torch and PEFT), or not at all, `pickled`, since they are still to be converted. Raises `InputError` with the
@@ -72,12 +76,12 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> tuple[dict
             config = collect_errors(problems, _read_config, folder, weights != "header")
             manifest = collect_errors(problems, read_manifest, folder)
             metrics = collect_errors(problems, _read_json, folder / METRICS, False)
-            places = None if weights == "pickled" else collect_errors(unreadable, read_header, folder / WEIGHTS)
+            stored = None if weights == "pickled" else collect_errors(unreadable, read_header, folder / WEIGHTS)
             problems += [f"its weights are not readable: {WEIGHTS}: {line}" for line in unreadable]
-            if config is not None and places is not None:
-                problems += [f"{WEIGHTS}: {problem}" for problem in check_shapes(places, config)]
+            if config is not None and stored is not None:
+                problems += _check_weights(stored, config, with_families=weights == "values")
         if weights == "values" and not problems:
-            infinite = not_finite(folder / WEIGHTS, places)
+            infinite = not_finite(folder / WEIGHTS, stored)
             problems = [f"{WEIGHTS}: {key} has NaN or infinite values, so it is of no use" for key in infinite]
     except OSError as error:
         problems.append(f"{shown(error.filename)} is not readable: {error.strerror}")
@@ -86,6 +90,19 @@ def check_folder(folder: Path, name: str, weights: str = "values") -> tuple[dict
     several = [f"{label}: {more} more problems like these"] if more > 0 else []
     raise_all([f"{label}: {problem}" for problem in problems[:_SHOWN]] + several)
     return config, manifest, {} if problems_of(Metrics, metrics) else metrics
+
+
+def _check_weights(stored: dict[str, Place], config: dict, with_families: bool) -> list[str]:
+    """List what is wrong with the names and shapes of the weights; a pattern in `config` becomes the modules that they name."""
+    problems: list[str] = []
+    places = collect_errors(problems, with_plain_keys, stored)
+    if places is not None:
+        problems += check_shapes(places, config)
+    if not problems and is_pattern(config["target_modules"]):
+        config["target_modules"] = modules_of(places)
+    if not problems and with_families:
+        problems += check_fronts(modules_of(places))
+    return [f"{WEIGHTS}: {problem}" for problem in problems]
 
 
 def _check_entries(folder: Path, pickled: bool) -> None:
@@ -103,7 +120,7 @@ def _check_entries(folder: Path, pickled: bool) -> None:
         count += len(folders) + len(files)
         if count > MAX_FILES:
             raise InputError(f"the folder holds more than {MAX_FILES:,} files, so it is not an adapter's")
-    for name in ADAPTER_FILES:
+    for name in CARRIED_FILES:
         file = folder / name
         if os.path.lexists(file) and not file.is_file():
             problems.append(f"{name} is no file")
@@ -125,9 +142,13 @@ def _check_entries(folder: Path, pickled: bool) -> None:
 
 
 def _read_json(file: Path, finite: bool) -> object:
-    """Read one JSON file; {} where there is none."""
+    """Read one JSON file, no more of it than `MAX_TEXT`; {} where there is none."""
+    if not file.is_file():
+        return {}
+    if (size := file.stat().st_size) > MAX_TEXT:
+        raise InputError(f"{file.name} {too_large(file.name, size)}")
     try:
-        return parse_json(read_limited(file, MAX_TEXT), finite) if file.is_file() else {}
+        return parse_json(read_limited(file, MAX_TEXT), finite)
     except ValueError as error:
         raise InputError(f"{file.name} is not readable as JSON: {error}; restore or remove it") from error
 
@@ -138,7 +159,19 @@ def _read_config(folder: Path, with_peft: bool) -> dict:
     if with_peft and not problems:
         problems = check_with_peft(config)
     raise_all([f"{CONFIG}: {problem}" for problem in problems])
-    return config
+    return with_plain_names(config)
+
+
+def read_labels(folder: Path) -> tuple[dict, tuple[str, ...] | None]:
+    """Read (base's configuration, names of its head's answers) beside an adapter; {} and None where there are none."""
+    try:
+        config = _read_json(folder / BASE_CONFIG, finite=False)
+        labels = config.get("id2label") or {}
+        named = tuple(labels[str(number)] for number in range(len(labels)))
+    except (InputError, AttributeError, KeyError, TypeError):  # nothing else of this file is used
+        return {}, None
+    plain = all(isinstance(name, str) and name.strip() for name in named) and len(set(named)) == len(named)
+    return config, named if named and plain else None
 
 
 def read_manifest(folder: Path) -> dict:

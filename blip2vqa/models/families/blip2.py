@@ -122,6 +122,7 @@ class QFormerFamily(Family):
     language_roles: ClassVar[Mapping]
     # The towers are small, and what they see decides the answer.
     kept_whole = ("vision_model", "qformer", "language_projection", "lm_head")
+    cast_to = ("language_projection",)
     language_prefix = "language_model."
     tower_configs = ("vision_config", "qformer_config")
 

@@ -103,7 +103,7 @@ class ViltFamily(Family):
     caption_prompt = None
     needs_answers = True
     kept_whole = ("classifier", "vilt.pooler")
-    trained_whole = ("classifier",)
+    trained_whole = cast_to = ("classifier",)
     replaced = ("mlm_score.",)  # a bare encoder's head for masked words
     head_class = ViltForQuestionAnswering
 

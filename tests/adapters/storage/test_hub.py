@@ -267,6 +267,9 @@ def test_a_repository_without_a_safe_adapter_is_refused_unread(client, server, r
     assert "5,242,880 bytes" in client.refuses("fetch_adapter", "someone/odd")
     (folder / CONFIG).unlink()
     assert "is not an adapter" in client.refuses("fetch_adapter", "someone/odd")
+    (folder / "vqa").mkdir()
+    (folder / "vqa" / CONFIG).touch()
+    assert "it has one in vqa: download that folder" in client.refuses("fetch_adapter", "someone/odd")
     assert not any("/resolve/" in path for path in server.requests)
 
 
