@@ -1,4 +1,4 @@
-"""The one exception for what the user can mend: scripts print its lines and exit with code 2, without a traceback."""
+"""The exceptions whose lines scripts print, without a traceback: what the user can mend (exit code 2), and what ended a run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,14 @@ class InputError(Exception):
     def __init__(self, *problems: str):
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class Failure(Exception):
+    """Ends a run whose input was right: each line is printed, and `code` is the script's exit code."""
+
+    def __init__(self, *lines: str, code: int = 1):
+        self.lines, self.code = list(lines), code
+        super().__init__("\n".join(lines))
 
 
 def collect_errors(problems: list[str], step: Callable, *args) -> Any:
