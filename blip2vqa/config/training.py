@@ -49,6 +49,11 @@ class TrainingOptions(Arguments):
         "./lora_finetuned", "Folder: adapter, metrics, predictions and more.", group="Output and log"
     )
     save_strategy: str | None = option(None, "Checkpoints: epoch, steps, best, no. Default: as --eval_strategy.")
+    save_minutes: float = option(
+        10.0,
+        "Minutes between checkpoints, beside those of --save_strategy; 0, or --save_strategy no: none.",
+        at_least=0,
+    )
     save_total_limit: int = option(1, "Checkpoints kept, besides the best.")
     logging_steps: float = option(10, "Steps between lines of the log; below 1: a share of all.")
     report_to: list[str] = option(["none"], "Loggers: none, tensorboard, wandb, mlflow, all, …")

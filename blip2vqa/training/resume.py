@@ -8,7 +8,8 @@ from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.data.splits import describe_split
 from blip2vqa.training.data import RunData
 from blip2vqa.training.run import Run
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import Failure, InputError, raise_all
+from blip2vqa.utils.restart import resuming_command
 
 SPLIT = "split.json"
 TRAINING_DATA = "training_data.json"
@@ -16,7 +17,8 @@ FORMER_TRAINING_DATA = "taught.json"
 """The name of `TRAINING_DATA` in runs that were begun by version 0.1.0."""
 # Options that may differ when a run is resumed: they decide how long it lasts, what it prints, and where and how fast it runs.
 MAY_CHANGE = {
-    "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_total_limit", "report_to", "run_name",
+    "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_minutes", "save_total_limit", "report_to",
+    "run_name",
     "logging_steps", "logging_strategy", "disable_tqdm", "bertscore_model", "per_device_eval_batch_size",
     "dataloader_num_workers", "feature_cache", "feature_cache_limit", "tokens_per_batch", "hub_model_id", "hub_private_repo",
     "hub_revision",
@@ -30,14 +32,11 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     finished run or another one, and for a run that was begun with other options or data.
     """
     asked = str(run.training.resume_from_checkpoint or "false")
-    checkpoints = [
-        path for path in (run.folder / "checkpoints").glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()  # written last: without it the run was stopped in the middle of one
-    ]  # fmt: skip
+    last = last_checkpoint(run.folder / "checkpoints")
     if (run.folder / "metrics.json").exists():  # written last
         raise InputError(f"--output_dir {run.folder}: holds a finished run; name a new folder")
     if asked.lower() == "false":
-        if checkpoints or (run.folder / "adapter_config.json").exists():
+        if last or (run.folder / "adapter_config.json").exists():
             raise InputError(
                 f"--output_dir {run.folder}: holds another run, stopped on its way; go on with it by "
                 "--resume_from_checkpoint, or name a new folder"
@@ -45,11 +44,21 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
         return None
     if asked.lower() != "true" and not (Path(asked) / "trainer_state.json").is_file():
         raise InputError(f"--resume_from_checkpoint {asked}: not a checkpoint (no trainer_state.json in it)")
-    if not checkpoints and asked.lower() == "true":
+    if not last and asked.lower() == "true":
         raise InputError(f"--resume_from_checkpoint: no checkpoint in {run.folder / 'checkpoints'}; leave the flag out")
-    checkpoint = Path(asked) if asked.lower() != "true" else max(checkpoints, key=lambda path: int(path.name[11:]))
+    checkpoint = Path(asked) if asked.lower() != "true" else last
     raise_all(_differences(run, data, checkpoint.parent.parent))
     return str(checkpoint)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the checkpoint of the latest step in a folder of checkpoints; None without any."""
+    whole = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if (path / "trainer_state.json").is_file()  # written last: without it the run was stopped in the middle of one
+    ]
+    return max(whole, key=lambda path: int(path.name[11:]), default=None)
 
 
 def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
@@ -87,3 +96,12 @@ def _read(path: Path) -> dict | None:
 def describe_training_data(data: RunData) -> dict:
     """Describe what an adapter learns from: a resumed run must have the same, and a head its answers in the same order."""
     return {"sha256": data.sha256, "answers": list(data.answers) if data.answers else None}
+
+
+def interrupted(run: Run) -> Failure:
+    """Return what ends a run that Ctrl-C has stopped outside of its training, with the command that goes on with it."""
+    last = last_checkpoint(run.folder / "checkpoints")
+    go_on = (
+        f"to go on from {last}: {resuming_command()}" if last else "no checkpoint was saved; run the same command again"
+    )
+    return Failure("Ctrl-C: stopped outside of training; files that were finished are kept", go_on, code=130)

@@ -1,6 +1,7 @@
 """How a script is called, how it ends, and what it prints.
 
-Exit code 0: done; 1: failed on the way; 2: wrong input, with a line for each problem.
+Exit code 0: done; 1: failed on the way; 2: wrong input, with a line for each problem; 130 and 143: training was stopped by
+Ctrl-C or SIGTERM.
 """
 
 import logging
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import Failure, InputError
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAIN_FIRST = 3.0
@@ -63,6 +64,13 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
         else:
             time.sleep(MAIN_FIRST)
         sys.exit(2)
+    except Failure as failure:
+        if is_main:
+            for line in failure.lines:
+                print(f"error: {line}" if failure.code == 1 else line, file=sys.stderr)
+        else:
+            time.sleep(MAIN_FIRST)
+        sys.exit(failure.code)
     except KeyboardInterrupt:
         if is_main:
             print(f"interrupted; files that were finished are kept; {go_on}", file=sys.stderr)
