@@ -37,10 +37,14 @@ def parse_arguments(
     `needs`: arguments that the command cannot do without.
     """
     program, argv = called(command), sys.argv[1:] if argv is None else argv
-    if not argv:
-        raise InputError(f"no arguments are given; try {program} {needs} (--help lists the options)")
-    usage = f"{program} [CONFIG.json or .yaml] [--option VALUE …]"
-    parts, resolved = parse(dataclasses, described(command, description), argv, usage=usage, known=known)
+    usage, example = f"{program} [CONFIG.json or .yaml] [--option VALUE …]", f"{program} {needs}"
+    text = described(command, description)
+    parts, resolved = parse(dataclasses, text, argv, usage=usage, example=example, known=known)
+    missing = [f"--{name}" for part in parts for name in part.missing()]
+    if any(getattr(part, "estimate", None) is not None for part in parts):  # which needs no folder to write into
+        missing = [name for name in missing if name != "--output_dir"]
+    if missing:
+        raise InputError(f"{', '.join(missing)}: missing; for example: {example} (--help lists the options)")
     check_paths(parts)
     return parts, resolved
 

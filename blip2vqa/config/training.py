@@ -45,8 +45,8 @@ class TrainingOptions(Arguments):
     early_stopping_patience: int | None = option(
         None, "Stop after so many evaluations without a better score.", at_least=1
     )
-    output_dir: str = option(
-        "./lora_finetuned", "Folder: adapter, metrics, predictions and more.", group="Output and log"
+    output_dir: str | None = option(
+        None, "Folder to write: adapter, metrics, predictions and more. Must be given.", group="Output and log"
     )
     save_strategy: str | None = option(None, "Checkpoints: epoch, steps, best, no. Default: as --eval_strategy.")
     save_minutes: float = option(
@@ -64,6 +64,9 @@ class TrainingOptions(Arguments):
     label_names: list[str] = option(["labels"], "Must stay labels.")
     # Every adapter weight takes part in every step, so looking for idle ones would only cost time.
     ddp_find_unused_parameters: bool = option(False, "As in torch's DistributedDataParallel.")
+
+    def missing(self) -> list[str]:
+        return [] if self.output_dir else ["output_dir"]
 
 
 FINETUNE_OPTIONS = [

@@ -252,7 +252,7 @@ def estimate(run: Run) -> dict:
         "batch_size": plans[0].args.train_batch_size,
         "bases": [estimate_base(plan, process) for plan in plans],
     }
-    if PartialState().is_main_process:
+    if PartialState().is_main_process and run.training.output_dir:
         write_json_atomic(run.folder / "estimate.json", result)
     return result
 

@@ -12,6 +12,7 @@ from blip2vqa.adapters.files.card import model_card
 from blip2vqa.adapters.lora import LoraSummary
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.safety import CONFIG
+from blip2vqa.config.paths import absolute
 from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.bertscore import BERTScore
@@ -61,6 +62,7 @@ def write_results(
     layers = split_weights(open_adapter(folder))[0].items()
     shapes = {place_of(name, loaded.family).role: [len(ab[B]), ab[A].shape[1]] for name, ab in layers}
     written = ANSWERS_WITH[text.answers_with].remembered(data.request)
+    given = absolute(vars(run.data))
     manifest = {
         "task": run.task.name,
         "family": loaded.family.name,
@@ -83,7 +85,7 @@ def write_results(
         "alpha": arguments.lora_alpha,
         "scaling": "alpha / sqrt(rank)" if arguments.use_rslora else "alpha / rank",
         "data": {
-            "table": run.data.csv_path,
+            "table": given["csv_path"],
             "sha256": data.sha256,
             "rows_train": len(data.train),
             "rows_val": len(data.val),
@@ -91,7 +93,7 @@ def write_results(
             "images_val": count_images(data.val),
             "blind_score": data.blind.score if run.task is VQA else None,
         },
-        "split": {"val_split": run.data.val_split, "eval_table": run.data.eval_csv_path},
+        "split": {"val_split": run.data.val_split, "eval_table": given["eval_csv_path"]},
         "seed": run.training.seed,
         "metrics": metrics,
         "versions": versions(),

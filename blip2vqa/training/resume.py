@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
+from blip2vqa.config.paths import absolute, from_file
 from blip2vqa.data.splits import describe_split
 from blip2vqa.training.data import RunData
 from blip2vqa.training.run import Run
@@ -67,6 +68,8 @@ def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
     Resumed with other options or data, it would end in an adapter that nothing describes.
     """
     options, split = _read(before / "run.json"), _read(before / SPLIT)
+    asked = absolute(run.resolved)
+    options = options and absolute(from_file(options, before))
     training_data = _read(before / TRAINING_DATA) or _read(before / FORMER_TRAINING_DATA)
     problems = []
     # Options that are None are never written, and an earlier version does not know those that have come since.
@@ -75,8 +78,8 @@ def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
         for arguments in FINETUNE_ARGUMENTS
         for field in fields(arguments)
     }
-    for name in sorted((options.keys() | run.resolved.keys()) - MAY_CHANGE) if options is not None else ():
-        was, value = (side.get(name, defaults.get(name)) for side in (options, run.resolved))
+    for name in sorted((options.keys() | asked.keys()) - MAY_CHANGE) if options is not None else ():
+        was, value = (side.get(name, defaults.get(name)) for side in (options, asked))
         if was != value:
             problems.append(f"--{name}: the run in {before} was begun with {was!r}, not {value!r}")
     if data and split not in (None, describe_split(data.train, data.val)):
