@@ -34,6 +34,7 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
             problems += Range(above=0, below=1e6).problem("num_train_epochs", self.num_train_epochs)
         for flag in ("weight_decay", "max_grad_norm", "dataloader_num_workers"):
             problems += Range(at_least=0).problem(flag, getattr(self, flag))
+        problems += Range(at_least=0, below=1).problem("label_smoothing_factor", self.label_smoothing_factor)
         for flag in ("eval_accumulation_steps", "dataloader_prefetch_factor"):
             if getattr(self, flag) is not None:
                 problems += Range(at_least=1).problem(flag, getattr(self, flag))

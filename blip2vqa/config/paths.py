@@ -33,7 +33,7 @@ def for_file(values: dict, folder: Path) -> dict:
 
 
 def from_file(values: dict, folder: Path) -> dict:
-    """Return settings that a file in `folder` keeps with absolute paths; those of earlier versions start at the working folder."""
+    """Return settings that a file in `folder` keeps, with absolute paths; without the key `FROM` they stay as they are."""
     if values.get(FROM) != HERE:
         return values
     values = {name: value for name, value in values.items() if name != FROM}

@@ -5,6 +5,7 @@ Trainer's other options are in `blip2vqa.config.finetune`, whose import takes se
 
 import ast
 import importlib.util
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class TrainingOptions(Arguments):
         4, "Questions in one step on one device.", "--batch_size", group="Training", at_least=1
     )
     num_train_epochs: float = option(3.0, "Passes over the training rows.", "--epochs")
-    learning_rate: float = option(1e-4, "Peak learning rate.", above=0)
+    learning_rate: float = option(1e-4, "Peak learning rate.", above=0, below=math.inf)
     warmup_steps: float = option(50, "Steps of rising learning rate; below 1: a share of all.", at_least=0)
     seed: int = option(42, "Seed of split, adapter, order of rows and dropout.", at_least=0, at_most=2**32 - 1)
     tokens_per_row: int = option(

@@ -32,6 +32,11 @@ def check(run: Run) -> RunData:
     collect_errors(problems, _check_best_metric, run, data)
     collect_errors(problems, checkpoint_to_resume, run, data)
     collect_errors(problems, check_trainer, run.training)
+    batch = run.training.train_batch_size * PartialState().num_processes
+    if data and run.training.dataloader_drop_last and len(data.train) < batch:
+        problems.append(
+            f"--dataloader_drop_last: leaves no batch of {len(data.train)} rows; use a smaller --batch_size"
+        )
     if run.push_to and PartialState().is_main_process:
         collect_errors(problems, _check_push, run)
     raise_all(problems)

@@ -11,7 +11,7 @@ from blip2vqa.adapters.files.adapter import versions, write_manifest
 from blip2vqa.adapters.files.card import model_card
 from blip2vqa.adapters.lora import LoraSummary
 from blip2vqa.adapters.resolve import open_adapter
-from blip2vqa.adapters.validation.safety import CONFIG
+from blip2vqa.adapters.validation.safety import CONFIG, MANIFEST, METRICS
 from blip2vqa.config.paths import absolute
 from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.prediction_table import to_csv
@@ -104,6 +104,7 @@ def write_results(
     predictions["generated_answer"] = [answer.text for answer in answers["adapter"]]
     predictions["confidence"] = [f"{answer.confidence:.4f}" for answer in answers["adapter"]]
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
-    write_text_atomic(folder / "README.md", model_card(manifest, metrics))
+    files = {MANIFEST, METRICS, *(path.name for path in folder.iterdir())}
+    write_text_atomic(folder / "README.md", model_card(manifest, metrics, files=files))
     write_manifest(folder, manifest)
     write_json_atomic(folder / "metrics.json", metrics)

@@ -25,7 +25,8 @@ def check_trainer(args: FinetuneArguments) -> None:
         problems.append("--use_liger_kernel: liger-kernel is not installed; install it, or leave the flag out")
     checks = [("--dataloader_num_workers, --dataloader_prefetch_factor, --dataloader_persistent_workers", _load)]
     if not getattr(args, "hf_deepspeed_config", None):  # which brings an optimizer and a schedule of its own
-        checks.append(("--optim, --optim_args, --adam_…, --lr_scheduler_type, --lr_scheduler_kwargs", _optimize))
+        checks.append(("--optim, --optim_args, --adam_…", _make_optimizer))
+        checks.append(("--lr_scheduler_type, --lr_scheduler_kwargs", _make_schedule))
     if args.torch_compile:
         checks.append(("--torch_compile_backend, --torch_compile_mode", _compile))
     for flags, step in checks:
@@ -51,21 +52,22 @@ def _load(args: FinetuneArguments, layer: torch.nn.Module) -> None:
     )
 
 
-def _optimize(args: FinetuneArguments, layer: torch.nn.Module) -> None:
+def _make_optimizer(args: FinetuneArguments, layer: torch.nn.Module) -> None:
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, layer)
-    if not isinstance(optimizer_class, type) or options.keys() & {"params", "model", "optimizer_dict"}:
-        # Made of the names of layers, which this one does not have.
-        return
-    optimizer = optimizer_class([layer.weight], **options)
-    warmup = args.get_warmup_steps(STEPS)
-    kwargs = {"num_warmup_steps": warmup, "num_training_steps": STEPS}
+    # Some are made of the names of layers, which this one does not have.
+    if isinstance(optimizer_class, type) and not options.keys() & {"params", "model", "optimizer_dict"}:
+        optimizer_class([layer.weight], **options)
+
+
+def _make_schedule(args: FinetuneArguments, layer: torch.nn.Module) -> None:
+    optimizer = torch.optim.SGD([layer.weight], lr=args.learning_rate)
+    steps = {"num_warmup_steps": args.get_warmup_steps(STEPS), "num_training_steps": STEPS}
     schedule = get_scheduler(
-        args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=args.lr_scheduler_kwargs, **kwargs
+        args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=args.lr_scheduler_kwargs, **steps
     )
-    if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
-        for step in range(STEPS + 1):  # what it does behind the warm-up may fail, too
-            for rate in schedule.lr_lambdas:
-                rate(step)
+    for rate in getattr(schedule, "lr_lambdas", ()):
+        for step in range(STEPS + 1):  # behind the warm-up it may fail, too
+            rate(step)
 
 
 def _compile(args: FinetuneArguments, layer: torch.nn.Module) -> None:

@@ -40,13 +40,13 @@ def write_json_atomic(path: str | Path, data: object) -> None:
 
 @contextmanager
 def new_folder(folder: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Yield a temporary folder beside `folder` to write into; it takes the name `folder` when the block ends.
+    """Yield a temporary folder beside `folder` to write into; it takes the name `folder` when the block ends. Parents are made.
 
     Whatever is raised inside, nothing is left. Raises OSError when the folder cannot be made, or its name is taken by then.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:12]}{suffix}")
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         yield temporary
         os.rename(temporary, folder)
     finally:

@@ -18,6 +18,8 @@ from blip2vqa.adapters.validation.safety import MANIFEST, WEIGHTS, check_folder
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import new_folder, write_json_atomic
 
+LONG = ("versions", "shapes", "answers", "files", "base")
+"""Keys of a manifest that stand at its end: long lists, of which `base`, the fingerprints of its layers, is the longest."""
 PREFIX = "base_model.model."
 """What every key in PEFT's files begins with, before the module's name."""
 
@@ -108,16 +110,20 @@ def versions() -> dict[str, str]:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write `manifest` into the adapter's folder, whole or not at all."""
-    write_json_atomic(folder / MANIFEST, {"format": FORMAT, **manifest})
+    """Write `manifest` into the adapter's folder, whole or not at all; what people read comes before the long lists."""
+    ordered = sorted(
+        {"format": FORMAT, **manifest}.items(), key=lambda item: LONG.index(item[0]) if item[0] in LONG else -1
+    )
+    write_json_atomic(folder / MANIFEST, dict(ordered))
 
 
 def check_output(folder: Path) -> None:
-    """Raise `InputError` where a new folder cannot be made: before the work, rather than after it."""
+    """Raise `InputError` where a new folder, with its parents, cannot be made: before the work, rather than after it."""
     if folder.exists() or folder.is_symlink():
         raise InputError(f"--output {folder}: is already there; choose another name, or remove it first")
-    if not folder.parent.is_dir():
-        raise InputError(f"--output {folder}: there is no folder {folder.parent} to put it in; make it first")
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise InputError(f"--output {folder}: {there} is a file, and no folder to put it in; choose another name")
 
 
 def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.Tensor], manifest: dict) -> None:
