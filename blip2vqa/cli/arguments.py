@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blip2vqa.config.parser import parse
 from blip2vqa.utils.console import called
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.strict_json import shown
 
 _FILES = ("csv_path", "eval_csv_path", "annotations_path", "eval_annotations_path", "score", "systems", "answers")
@@ -43,9 +43,12 @@ def parse_arguments(
     missing = [f"--{name}" for part in parts for name in part.missing()]
     if any(getattr(part, "estimate", None) is not None for part in parts):  # which needs no folder to write into
         missing = [name for name in missing if name != "--output_dir"]
-    if missing:
-        raise InputError(f"{', '.join(missing)}: missing; for example: {example} (--help lists the options)")
-    check_paths(parts)
+    problems = []
+    collect_errors(problems, check_paths, parts)
+    if missing:  # the parts say it of each by itself
+        problems = [problem for problem in problems if problem.split(": missing")[0] not in missing]
+        problems.append(f"{', '.join(missing)}: missing; for example: {example} (--help lists the options)")
+    raise_all(problems)
     return parts, resolved
 
 
