@@ -52,7 +52,7 @@ class TrainingOptions(Arguments):
     save_strategy: str | None = option(None, "Checkpoints: epoch, steps, best, no. Default: as --eval_strategy.")
     save_minutes: float = option(
         10.0,
-        "Minutes between checkpoints, beside those of --save_strategy; 0, or --save_strategy no: none.",
+        "Minutes between further checkpoints; 0: none. With --save_strategy no there are none.",
         at_least=0,
     )
     save_total_limit: int = option(1, "Checkpoints kept, besides the best.")

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import time
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
+from blip2vqa.training.interruption import Interruption
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.trainer import VQATrainer
 from blip2vqa.utils.errors import Failure
+from helpers.feature_stores import in_child
 from helpers.finetune_runs import adapter_of, make_run, same_weights
 
 
@@ -104,3 +107,27 @@ def test_a_run_stopped_behind_its_last_step_takes_no_other(tiny_opt, drawn, tmp_
     (tmp_path / "run").rename(tmp_path / "moved")
     finetune(make_run(tiny_opt, drawn, tmp_path / "moved", *flags, "--resume_from_checkpoint"))
     assert same_weights(adapter_of(tmp_path / "whole"), adapter_of(tmp_path / "moved"))
+
+
+def test_a_second_ctrl_c_ends_at_once_and_one_handed_on_does_not():
+    def press():
+        with Interruption(speaks=False) as interruption:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)  # as a launcher hands it on
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.signal == signal.SIGINT
+            interruption.since = time.monotonic() - 2
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("still there")
+
+    assert in_child(press) == 130
+
+
+def test_signals_that_are_ignored_stay_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interruption.signal is None
+    finally:
+        signal.signal(signal.SIGINT, before)
