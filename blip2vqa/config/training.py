@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from blip2vqa.config.common import DataArguments, FeatureArguments, GenerationArguments, LoraArguments, ModelArguments
@@ -80,7 +81,8 @@ FINETUNE_OPTIONS = [
 ]
 
 
-def trainer_flags() -> list[str]:
+@cache
+def trainer_flags() -> tuple[str, ...]:
     """Return the names of all options of `TrainingArguments`, and `no_…` of its switches, without importing them.
 
     That import brings in torch and takes seconds, which a mistyped flag need not wait for.
@@ -89,4 +91,4 @@ def trainer_flags() -> list[str]:
     classes = {node.name: node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ClassDef)}
     declared = [node for node in classes["TrainingArguments"].body if isinstance(node, ast.AnnAssign)]
     switches = [node.target.id for node in declared if ast.unparse(node.annotation).startswith("bool")]
-    return [*(node.target.id for node in declared), *(f"no_{name}" for name in switches)]
+    return (*(node.target.id for node in declared), *(f"no_{name}" for name in switches))

@@ -61,12 +61,13 @@ def _make_optimizer(args: FinetuneArguments, layer: torch.nn.Module) -> None:
 
 def _make_schedule(args: FinetuneArguments, layer: torch.nn.Module) -> None:
     optimizer = torch.optim.SGD([layer.weight], lr=args.learning_rate)
-    steps = {"num_warmup_steps": args.get_warmup_steps(STEPS), "num_training_steps": STEPS}
+    warmup = args.get_warmup_steps(STEPS)
+    steps = {"num_warmup_steps": warmup, "num_training_steps": warmup + STEPS}
     schedule = get_scheduler(
         args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=args.lr_scheduler_kwargs, **steps
     )
     for rate in getattr(schedule, "lr_lambdas", ()):
-        for step in range(STEPS + 1):  # behind the warm-up it may fail, too
+        for step in (0, warmup, warmup + STEPS):  # behind the warm-up it may fail, too
             rate(step)
 
 
