@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blip2vqa.config.parser import parse
 from blip2vqa.utils.console import called
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.strict_json import shown
 from blip2vqa.utils.terminal import half_pair
 
@@ -43,11 +43,18 @@ def parse_arguments(
     `needs`: arguments that the command cannot do without.
     """
     program, argv = called(command), sys.argv[1:] if argv is None else argv
-    if not argv:
-        raise InputError(f"no arguments are given; try {program} {needs} (--help lists the options)")
-    usage = f"{program} [CONFIG.json or .yaml] [--option VALUE …]"
-    parts, resolved = parse(dataclasses, described(command, description), argv, usage=usage, known=known)
-    check_paths(parts)
+    usage, example = f"{program} [CONFIG.json or .yaml] [--option VALUE …]", f"{program} {needs}"
+    text = described(command, description)
+    parts, resolved = parse(dataclasses, text, argv, usage=usage, example=example, known=known)
+    missing = [f"--{name}" for part in parts for name in part.missing()]
+    if any(getattr(part, "estimate", None) is not None for part in parts):  # which needs no folder to write into
+        missing = [name for name in missing if name != "--output_dir"]
+    problems = []
+    collect_errors(problems, check_paths, parts)
+    if missing:  # the parts say it of each by itself
+        problems = [problem for problem in problems if problem.split(": missing")[0] not in missing]
+        problems.append(f"{', '.join(missing)}: missing; for example: {example} (--help lists the options)")
+    raise_all(problems)
     return parts, resolved
 
 

@@ -24,7 +24,10 @@ GO_ON = "run the same command again"
 def main(argv: list[str] | None = None) -> None:
     """Carry out one command, and print its result."""
     argv = sys.argv[1:] if argv is None else argv
-    name, *argv = argv or ["--help"]
+    example = f"; for example: {called('exchange')} check ADAPTER BASE (--help shows what each does)"
+    if not argv:
+        raise InputError(f"command: missing; choose from {', '.join(COMMANDS)}{example}")
+    name, *argv = argv
     if name in ("-h", "--help"):
         print(described("exchange", __doc__), overview(), sep="\n")
         return
@@ -33,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else example
         raise InputError(f"command {name!r}: not known; choose from {', '.join(COMMANDS)}{hint}")
     from blip2vqa.config.parser import parse_command
 

@@ -47,8 +47,14 @@ def main(argv: list[str] | None = None) -> None:
         return
     from blip2vqa.reporting.tables import format_block, print_score_table
     from blip2vqa.training.recipe import finetune
+    from blip2vqa.training.resume import interrupted
 
-    metrics = finetune(run)
+    try:
+        metrics = finetune(run)
+    except (
+        KeyboardInterrupt
+    ):  # before the first step or behind the last: a checkpoint is there or not, and none is saved
+        raise interrupted(run) from None
     if metrics:  # the main process alone has them
         print_score_table(metrics, f"Validation: {metrics['adapter']['n']} {run.task.unit}s")
         print(format_block("Done", run.results(metrics)), flush=True)

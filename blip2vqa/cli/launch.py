@@ -18,6 +18,8 @@ FLAGS = {
     "mixed_precision": "no, fp16 or bf16",
 }
 """Options of `accelerate launch` that a command hands on."""
+TOLD = (2, 130, 143)
+"""Exit codes of a command that say why: wrong input, Ctrl-C, SIGTERM."""
 
 
 def split_flags(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -61,12 +63,13 @@ def launch(command: str, flags: list[str], argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         raise InputError(" ".join(str(error).split())) from error
     except SignalException as error:
-        raise KeyboardInterrupt from error
+        sys.exit(128 + error.sigval)  # the others have been told, and have said what they kept
     except ChildFailedError as error:
         # The launcher ends the others when the first has ended, so that their codes say nothing.
-        sys.exit(2 if any(failure.exitcode == 2 for failure in error.failures.values()) else 1)
+        codes = {failure.exitcode for failure in error.failures.values()}
+        sys.exit(next((code for code in TOLD if code in codes), 1))
     except subprocess.CalledProcessError as error:
-        sys.exit(2 if error.returncode == 2 else 1)
+        sys.exit(error.returncode if error.returncode in TOLD else 1)
 
 
 def _refuse(message: str) -> None:

@@ -39,6 +39,9 @@ class CaptionArguments(ServedBaseArguments):
     compare: str | None = option(None, "HTML page: each picture with its captions. It is one self-contained file.")
     overwrite: bool = option(False, "Replace the output if it exists.")
 
+    def missing(self) -> list[str]:
+        return [] if self.images else ["images"]
+
     def check(self) -> list[str]:
         problems = super().check()
         if not self.images:

@@ -99,6 +99,9 @@ class DataArguments(Arguments):
         choices=["all", "style", "shortest", "longest"],
     )
 
+    def missing(self) -> list[str]:
+        return [] if self.csv_path else ["csv_path"]
+
     def check(self) -> list[str]:
         problems = super().check()
         if not self.csv_path:

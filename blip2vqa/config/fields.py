@@ -88,6 +88,10 @@ def option(
 class Arguments:
     """What the dataclasses of arguments have in common."""
 
+    def missing(self) -> list[str]:
+        """Name the options that are not given, and that the command cannot do without."""
+        return []
+
     def check(self) -> list[str]:
         """Name every value that is wrong, one line each; here those outside their range."""
         problems = []

@@ -23,15 +23,21 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
             self.load_best_model_at_end = False
         if self.dataloader_num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warns of every worker's fork
+        given = self.output_dir
         super().__post_init__()
+        self.output_dir = given  # upstream has a default, which nobody would look for
 
     def check(self) -> list[str]:
         problems = super().check()
         problems += Range(at_least=1).problem("gradient_accumulation_steps", self.gradient_accumulation_steps)
         if self.max_steps <= 0:
             problems += Range(above=0, below=1e6).problem("num_train_epochs", self.num_train_epochs)
-        for flag in ("weight_decay", "max_grad_norm"):
+        for flag in ("weight_decay", "max_grad_norm", "dataloader_num_workers"):
             problems += Range(at_least=0).problem(flag, getattr(self, flag))
+        problems += Range(at_least=0, below=1).problem("label_smoothing_factor", self.label_smoothing_factor)
+        for flag in ("eval_accumulation_steps", "dataloader_prefetch_factor"):
+            if getattr(self, flag) is not None:
+                problems += Range(at_least=1).problem(flag, getattr(self, flag))
         zero = getattr(self, "hf_deepspeed_config", None)
         if self.fsdp or (zero is not None and zero.is_zero3()):
             problems.append(

@@ -33,6 +33,11 @@ class CatalogueArguments(Arguments):
         at_most=1,
     )
 
+    def missing(self) -> list[str]:
+        if not self.abo_dir and not self.csv_path:
+            return ["csv_path or --abo_dir"]
+        return ["image_dir"] if self.csv_path and not self.image_dir else []
+
     def check(self) -> list[str]:
         problems = super().check()
         if bool(self.abo_dir) == bool(self.csv_path):

@@ -83,6 +83,9 @@ class InferenceArguments(base.ServedBaseArguments):
     )
     overwrite: bool = option(False, "Start anew even if the output exists, whole or in part.")
 
+    def missing(self) -> list[str]:
+        return [] if self.csv_path else ["csv_path"]
+
     def check(self) -> list[str]:
         problems = super().check()
         if not self.csv_path:

@@ -13,6 +13,7 @@ from transformers.hf_argparser import HfArgumentParser
 from blip2vqa.config.fields import Option
 from blip2vqa.config.files import read_config
 from blip2vqa.config.help import format_help
+from blip2vqa.config.paths import from_file
 from blip2vqa.config.styles import style_file
 from blip2vqa.utils.console import LEVELS, set_log_level
 from blip2vqa.utils.errors import InputError, raise_all
@@ -27,9 +28,12 @@ _SWITCH = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 class Parser(HfArgumentParser):
     """`HfArgumentParser` with this project's --help, --version and --log_level, whose errors are `InputError`."""
 
-    def __init__(self, dataclasses: list[type], usage: str, description: str, known: Sequence[str] = ()):
-        """`known`: further options, whose values are taken and not looked at."""
+    def __init__(
+        self, dataclasses: list[type], usage: str, description: str, example: str = "", known: Sequence[str] = ()
+    ):
+        """`example`: a whole command line. `known`: further options, whose values are taken and not looked at."""
         super().__init__(dataclasses, usage=usage, description=description, allow_abbrev=False, add_help=False)
+        self.example = example
         self.add_argument("-h", "--help", nargs="?", const="", action=_Help)
         self.add_argument("--version", action="version", version=f"blip2vqa {__version__}")
         if "log_level" not in (*self.options, *known):
@@ -58,12 +62,13 @@ class Parser(HfArgumentParser):
             return tuple(
                 cls(**{one.name: values[one.name] for one in fields(cls) if one.init}) for cls in self.dataclass_types
             )
-        except (ValueError, ImportError) as error:  # of __post_init__
+        except (ValueError, ImportError, TypeError, OSError, OverflowError) as error:  # of __post_init__
             raise InputError(" ".join(str(error).split())) from error
 
     def error(self, message: str):
         # argparse would print the usage of over a hundred options first, and hide the one line that matters.
-        raise InputError(f"{message} (--help lists the options)")
+        example = f"; for example: {self.example}" if self.example else ""
+        raise InputError(f"{message}{example} (--help lists the options)")
 
 
 class _Help(Action):
@@ -75,14 +80,20 @@ class _Help(Action):
 
 
 def parse(
-    dataclasses: list[type], description: str, argv: Sequence[str], *, usage: str = "", known: Sequence[str] = ()
+    dataclasses: list[type],
+    description: str,
+    argv: Sequence[str],
+    *,
+    usage: str = "",
+    example: str = "",
+    known: Sequence[str] = (),
 ) -> tuple[tuple, dict]:
     """Parse `[CONFIG.json|yaml] [--flag value …]` into `dataclasses`; the options of a `--style` lie beneath both.
 
     Returns the instances, and the resolved values as a flat dict that repeats the run when read as a configuration.
     `known`: further options, that are taken and not read. Raises `InputError` for whatever does not parse.
     """
-    parser = Parser(dataclasses, usage, description, known)
+    parser = Parser(dataclasses, usage, description, example, known)
     options, argv, in_file = parser.options, list(argv), []
     if argv and not argv[0].startswith("-"):
         in_file = _flags_of_file(argv.pop(0), options)
@@ -112,7 +123,7 @@ def _flags_of_file(path: str, options: dict[str, Action]) -> list[str]:
     """Return a configuration file as flags, so that one parser checks and converts both."""
     if not Path(path).is_file():
         raise InputError(f"configuration {path}: no such file; the first argument is a JSON or YAML file or a --flag")
-    values, where = read_config(path), f"configuration {path}: "
+    values, where = from_file(read_config(path), Path(path).parent), f"configuration {path}: "
     known = options.keys() - {"h", "help", "version"}
     raise_all([unknown_option(key, options, f"{where}key") for key in values if key not in known])
     raise_all([where + problem for problem in _spelt_twice(values, options)])
@@ -161,7 +172,12 @@ def parse_command(name: str, arguments: type, argv: list[str], program: str = "e
 
     A word is the value of the first of its `words` that no flag gives. Raises `InputError`.
     """
-    parser = Parser([arguments], _usage(f"{program} {name}", arguments), arguments.__doc__)
+    needed, words = arguments.needed(), arguments.words()
+    flags = [f"--{one} {one.upper()}" for one in needed if one not in words]
+    example = " ".join([program, name, *(word.upper() for word in words if word in needed), *flags])
+    shown = [word.upper() if word in needed else f"[{word.upper()}]" for word in words]
+    usage = " ".join([program, name, *shown, *flags, "[--option VALUE …]"])
+    parser = Parser([arguments], usage, arguments.__doc__, example)
     options = parser.options
     words, flags = _words_and_flags(argv, options)
     names = [flag.partition("=")[0].lstrip("-") for flag in flags if flag.startswith("-")]
@@ -178,15 +194,8 @@ def parse_command(name: str, arguments: type, argv: list[str], program: str = "e
     missing = [option for option in arguments.needed() if getattr(namespace, option) in (None, "", [])]
     if missing:
         shown = [f"--{option}" if option not in arguments.words() else option.upper() for option in missing]
-        raise InputError(f"{', '.join(shown)}: missing (--help lists the options)")
+        raise InputError(f"{', '.join(shown)}: missing; for example: {example} (--help lists the options)")
     return parser.instances(namespace)[0]
-
-
-def _usage(program: str, arguments: type) -> str:
-    needed = arguments.needed()
-    words = [word.upper() if word in needed else f"[{word.upper()}]" for word in arguments.words()]
-    flags = [f"--{name} {name.upper()}" for name in needed if name not in arguments.words()]
-    return " ".join([program, *words, *flags, "[--option VALUE …]"])
 
 
 def _words_and_flags(argv: list[str], options: dict[str, Action]) -> tuple[list[str], list[str]]:

@@ -54,6 +54,12 @@ CPU_SPARE = {"none": 0.3, "8bit": 0.65, "4bit": 0.65}
 """Share that glibc's allocator holds above the bytes of the tensors that come and go, by quantization."""
 EFFICIENCY = 0.7
 """Share of a layer's rate that a whole step reaches."""
+EFFICIENCIES = (0.4, 1.0)
+"""The least and the most of that share, from base to base."""
+SAMPLES = 3
+"""Measurements of each rate; the slowest and the fastest bound the times."""
+BUSY = 0.2
+"""Share of all cores that other programs may use without a word."""
 BATCHES = 64
 """Batches of an epoch, spread evenly over it, among which the longest is looked for."""
 KINDS = ("weights", "adapter", "activations", "logits", "other")
@@ -186,10 +192,8 @@ def estimate_base(plan: Plan, process: int) -> dict:
     steps = math.ceil(len(plan.data.train) / (args.train_batch_size * state.num_processes))
     tokens = sum(_tokens(part) for parts in plan.batches for part in parts) / len(plan.batches)
     width, variants = plan.dtype.itemsize, {}
-    rates = {
-        kind: layer_rate(kind, *largest.weight.shape, _tokens(longest), plan.dtype, plan.device)
-        for kind in ("none", *BYTES_PER_WEIGHT)
-    }
+    layer = *largest.weight.shape, _tokens(longest), plan.dtype, plan.device
+    rates = {kind: sorted(layer_rate(kind, *layer) for _ in range(SAMPLES)) for kind in ("none", *BYTES_PER_WEIGHT)}
     chosen = choose_quantization(run.model.quantization, plan.config, plan.dtype, plan.device, plan.parts)[0]
     with torch.device("meta"):
         lora = wrap(loaded, replace(run.lora, init_lora_weights="default"), args.seed)
@@ -212,8 +216,8 @@ def estimate_base(plan: Plan, process: int) -> dict:
             "peak": held + runtime,
             "peak_during": phase,
             "fits": {str(card): held * (1 + CUDA_SPARE) + CONTEXT <= card * 2**30 for card in CARDS},
-            "encode_seconds": encode_flops / rates["none"] / EFFICIENCY,
-            "epoch_seconds": steps * memory.operations / _tokens(longest) * tokens / rates[kind] / EFFICIENCY,
+            **_seconds("encode", encode_flops, rates["none"]),
+            **_seconds("epoch", steps * memory.operations / _tokens(longest) * tokens, rates[kind]),
             "chosen": kind == chosen,
         }
     whole = plan.family.outline(plan.config, answers=plan.data.text.answers)
@@ -230,6 +234,15 @@ def estimate_base(plan: Plan, process: int) -> dict:
     }
 
 
+def _seconds(name: str, operations: float, rates: list[float]) -> dict:
+    """Estimate the seconds that so many operations take, and the shortest and longest, by rates from low to high."""
+    low, high = EFFICIENCIES
+    return {
+        f"{name}_seconds": operations / rates[len(rates) // 2] / EFFICIENCY,
+        f"{name}_range": [operations / rates[-1] / high, operations / rates[0] / low],
+    }
+
+
 def estimate(run: Run) -> dict:
     """Estimate the run on each base of `--estimate` (on its own, if none is given), and write `estimate.json`.
 
@@ -243,17 +256,19 @@ def estimate(run: Run) -> dict:
     rows = check(replace(run, training=elsewhere, model=replace(run.model, base_model_id=bases[0]))).rows
     problems, device = [], find_device(run.training.use_cpu)
     process = psutil.Process().memory_info().rss + LATER
+    others = psutil.cpu_percent(0.5) / 100  # of all cores, while this process waits
     plans = [collect_errors(problems, make_plan, run, rows, base, device) for base in bases]
     raise_all(problems)
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else f"{device.type.upper()}, {torch.get_num_threads()} threads"
     result = {
         "device": name,
+        "busy": others if others > BUSY else None,
         "assumed": _assumed(device),
         "batch_size": plans[0].args.train_batch_size,
         "bases": [estimate_base(plan, process) for plan in plans],
     }
-    if PartialState().is_main_process:
+    if PartialState().is_main_process and run.training.output_dir:
         write_json_atomic(run.folder / "estimate.json", result)
     return result
 
@@ -273,6 +288,7 @@ def _assumed(device: torch.device) -> list[str]:
     here = f"this process without a model, and {spare} that the allocator holds unused"
     return [
         f"runtime: {here}; on a card {card}" if device.type == "cpu" else f"runtime: {card}",
-        f"time: a whole step reaches {percent(EFFICIENCY, 0)} of a layer's rate here; evaluation is not counted",
+        f"time: a whole step reaches {percent(EFFICIENCIES[0], 0)} to {percent(EFFICIENCIES[1], 0)} of a layer's rate here, as "
+        "measured now; evaluation is not counted",
         "optimizer: AdamW, two float32 numbers a trained weight",
     ]

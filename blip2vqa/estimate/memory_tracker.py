@@ -146,7 +146,7 @@ def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gra
 
 
 def layer_rate(
-    kind: str, outputs: int, inputs: int, tokens: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.3
+    kind: str, outputs: int, inputs: int, tokens: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.1
 ) -> float:
     """Measure the operations a second, forward and backward, of one frozen linear layer [outputs, inputs]."""
     if kind == "none":

@@ -95,7 +95,7 @@ def swap(first: str, second: str, output: str, **options) -> dict:
         raise InputError(*(f"adapter {name}: does not say what its base is; use transfer" for name in homeless))
     if adapters[0].digest == adapters[1].digest:
         raise InputError(f"{first}, {second}: are one adapter; name two")
-    Path(output).mkdir()
+    Path(output).mkdir(parents=True)
     moves = {}
     for number, (adapter, other) in enumerate((adapters, adapters[::-1]), start=1):
         folder = Path(output) / f"{number}-{adapter.folder.resolve().name}-on-{Path(other.base_model_id).name}"
@@ -221,4 +221,5 @@ def _complete(folder: Path, source: Adapter, method: str, state: str, measured: 
         write_json_atomic(folder / "transfer.json", measured)
     manifest.pop("format", None)
     write_manifest(folder, manifest)
-    write_text_atomic(folder / CARD, model_card(manifest, metrics))
+    files = [path.name for path in folder.iterdir()]
+    write_text_atomic(folder / CARD, model_card(manifest, metrics, files=files))

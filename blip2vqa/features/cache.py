@@ -1,10 +1,12 @@
 """Keeps features of images on disk, so that a later run need not compute them: keyed by content, bounded, safe to share.
 
     ROOT/v1-<key>/space.json            what made the features, for people
-    ROOT/v1-<key>/<random>.safetensors  a shard: `features` [n, *shape], the digests of its n images as metadata
+    ROOT/v1-<key>/<random>.safetensors  a shard: `features` [n, *shape]; digests and checksums of its n images as metadata
+    ROOT/v1-<key>/<random>.sums         the checksums of a shard that an earlier version wrote, as they were found first
 
 Shards never change and their names never meet, so any number of processes and runs may read, write and evict at the same
-time without a lock. The same image in two shards costs its bytes and nothing else.
+time without a lock. The same image in two shards costs its bytes and nothing else. What is read is checked by its checksum:
+a damaged row counts as missing.
 """
 
 import contextlib
@@ -15,8 +17,8 @@ import re
 import time
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,14 +26,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from blip2vqa.features.key import FORMAT, FeatureKey, raw_bytes
+from blip2vqa.features.stored import Row, StoredFeatures, row_checksum
 from blip2vqa.utils.errors import InputError, file_error
-from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic
+from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 
 logger = logging.getLogger(__name__)
 
 # A killed run loses one shard at most; a writer holds one in memory, twice at its end.
 SHARD_IMAGES = 256
 SHARD_BYTES = 64 * 2**20
+ROWS = "row_checksums"
+"""In a shard's metadata: `SUM_DIGITS` digits for each row, one after the other."""
+SUM_DIGITS = 16
+SUMS = ".sums"
+"""Ending of the file beside a shard of an earlier version that holds what `ROWS` would."""
 STALE_SECONDS = 24 * 3600  # a temporary file this old is of a run that was killed
 
 # Nothing else below the root is counted or deleted: people keep weights of the same suffix in the folder next door.
@@ -50,11 +58,13 @@ class FeatureStore:
         self.root, self.key = Path(root), key
         self.folder = self.root / key.name
         self._warned: set[str] = set()
+        self._sound: set[Row] = set()
 
     def missing(self, digests: Iterable[str]) -> list[str]:
         """List the images that have no features here, in their order, each once.
 
-        Reads the headers of the shards, and marks the shards that hold features of the others as used.
+        Reads the headers of the shards and the features asked for, which must agree with their checksums, and marks the
+        shards that hold them as used.
         """
         places, _ = self._find(digests)
         return [digest for digest, place in places.items() if place is None]
@@ -90,12 +100,14 @@ class FeatureStore:
         maps = {path: handle.get_tensor("features") for path, handle in shards.items()}
         return StoredFeatures(self.key, places, maps)
 
-    def _find(self, digests: Iterable[str]) -> tuple[dict[str, tuple[Path, int] | None], dict[Path, safe_open]]:
-        """Find (shard, row) of each image, None where there is none, and the shards in use, which are marked as used."""
-        places: dict[str, tuple[Path, int] | None] = dict.fromkeys(digests)
-        left, shards = set(places), {}
-        for path, handle, known in self._shards() if left else ():
-            found = {digest: (path, row) for row, digest in enumerate(known) if digest in left}
+    def _find(self, digests: Iterable[str]) -> tuple[dict[str, Row | None], dict[Path, safe_open]]:
+        """Find the sound row of each image, None where there is none, and the shards in use, which are marked as used."""
+        places: dict[str, Row | None] = dict.fromkeys(digests)
+        left, shards, damaged = set(places), {}, {}
+        for path, handle, known, sums in self._shards() if left else ():
+            wanted = {digest: row for row, digest in enumerate(known) if digest in left}
+            found = self._sound_rows(path, handle, wanted, sums) if wanted else {}
+            damaged |= dict.fromkeys(wanted.keys() - found.keys(), path)
             if found:
                 places |= found
                 left -= found.keys()
@@ -104,7 +116,34 @@ class FeatureStore:
                     os.utime(path)
             if not left:
                 break
+        for path, count in Counter(path for digest, path in damaged.items() if digest in left).items():
+            images = "1 image is" if count == 1 else f"{count} images are"
+            self._warn(path, f"damaged (checksum): {images} computed again")
         return places, shards
+
+    def _sound_rows(self, path: Path, handle: safe_open, wanted: dict[str, int], sums: str) -> dict[str, Row]:
+        """Return those rows, of digest → number, that agree with their checksums. Each is read once by this store."""
+        values = handle.get_tensor("features")
+        sums = sums or self._sum_up(path, values)
+        rows = {
+            digest: Row(path, row, sums[row * SUM_DIGITS : (row + 1) * SUM_DIGITS]) for digest, row in wanted.items()
+        }
+        self._sound |= {
+            row for row in rows.values() if row not in self._sound and row_checksum(values[row.row]) == row.checksum
+        }
+        return {digest: row for digest, row in rows.items() if row in self._sound}
+
+    def _sum_up(self, path: Path, values: torch.Tensor) -> str:
+        """Write down the checksums of a shard that has none: one of an earlier version, trusted as it is found first."""
+        sums = "".join(map(row_checksum, values))
+        with contextlib.suppress(OSError):  # not ours to write to
+            write_text_atomic(path.with_suffix(SUMS), sums)
+        return sums
+
+    def _warn(self, path: Path, text: str) -> None:
+        if path.name not in self._warned:
+            self._warned.add(path.name)
+            logger.warning("%s: %s", path, text)
 
     @property
     def nbytes(self) -> int:
@@ -131,6 +170,7 @@ class FeatureStore:
                 continue
             try:
                 path.unlink()
+                path.with_suffix(SUMS).unlink(missing_ok=True)
                 dropped += status.st_size
             except FileNotFoundError:
                 pass  # another run was faster
@@ -146,27 +186,23 @@ class FeatureStore:
                 with contextlib.suppress(FileNotFoundError):
                     yield path, path.stat()
 
-    def _shards(self) -> Iterator[tuple[Path, safe_open, list[str]]]:
-        """Yield path, open file and digests of each shard of this key that can be trusted; only its header has been read."""
+    def _shards(self) -> Iterator[tuple[Path, safe_open, list[str], str]]:
+        """Yield path, open file, digests and checksums of each shard of this key whose header can be trusted."""
         for path in _listing(self.folder, _SHARD_NAME):
             try:
                 handle = safe_open(path, "pt")
-                digests = self._check(handle)
+                digests, sums = self._check(path, handle)
             except FileNotFoundError:
                 continue  # evicted by another run since it was listed
             except (OSError, SafetensorError, ValueError, KeyError) as error:
-                if path.name not in self._warned:
-                    self._warned.add(path.name)
-                    logger.warning("%s: not used, and its images are computed again: %s", path, error)
+                self._warn(path, f"not used, and its images are computed again: {error}")
                 continue
-            yield path, handle, digests
+            yield path, handle, digests, sums
 
-    def _check(self, handle: safe_open) -> list[str]:
-        """Return the digests of a shard. Raises one of several errors when it is not what `_save` writes under this key.
+    def _check(self, path: Path, handle: safe_open) -> tuple[list[str], str]:
+        """Return digests and checksums ("": not known yet) of a shard.
 
-        A cut file is noticed by safetensors. A file of the right size with its end not filled in, left by an
-        interrupted copy or a crashed disk, is noticed by the checksum of the last image; to sum all of every shard
-        would read the whole store at every start.
+        Raises one of several errors when it is not what `_save` writes under this key.
         """
         metadata = handle.metadata() or {}
         if (metadata.get("format_version"), metadata.get("space")) != (str(FORMAT), self.key.name):
@@ -181,12 +217,17 @@ class FeatureStore:
         digests = json.loads(metadata["digests"])
         if len(digests) != count:
             raise ValueError(f"{count} features of {len(digests)} images")
-        return digests
+        beside = path.with_suffix(SUMS)
+        sums = metadata.get(ROWS) or (beside.read_bytes().decode("ascii") if beside.exists() else "")
+        if sums and len(sums) != count * SUM_DIGITS:
+            raise ValueError(f"{count} features and checksums of {len(sums) / SUM_DIGITS:g}")
+        return digests, sums
 
     def _save(self, digests: list[str], values: torch.Tensor) -> None:
         listed = json.dumps(digests)
         metadata = {"format_version": str(FORMAT), "space": self.key.name, "digests": listed}
         metadata["checksum"] = checksum(listed, values[-1:])
+        metadata[ROWS] = "".join(map(row_checksum, values))
         data = save({"features": values}, metadata)  # in memory: save_file hides what kind of OSError it met
         with self._writing():
             write_bytes_atomic(self.folder / f"{uuid.uuid4().hex}.safetensors", data)
@@ -233,42 +274,6 @@ class FeatureWriter:
             self._digests = []  # not tried a second time on the way out; after Ctrl-C it is
             raise
         self._digests = []
-
-
-@dataclass
-class StoredFeatures:
-    """Features of the images that `FeatureStore.open` was asked for, read from mapped files: the operating system keeps
-    in memory what there is room for. Shared with forked workers; pickled, it is the paths, which are mapped again."""
-
-    key: FeatureKey
-    places: dict[str, tuple[Path, int]]
-    """Digest → shard, and row in it."""
-    shards: dict[Path, torch.Tensor]
-
-    @property
-    def name(self) -> str:
-        """Return the stage's name, under which a batch holds these features."""
-        return self.key.stage
-
-    def of(self, digests: Iterable[str]) -> torch.Tensor:
-        """Copy the features of these images, in this order: [n, *shape]. Raises `KeyError` for unknown ones."""
-        places = [self.places[digest] for digest in digests]
-        values = torch.empty((len(places), *self.key.shape), dtype=self.key.dtype)
-        for value, (shard, row) in zip(values, places, strict=True):
-            value.copy_(self.shards[shard][row])
-        return values
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"shards": list(self.shards)}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        try:
-            self.shards = {path: safe_open(path, "pt").get_tensor("features") for path in state["shards"]}
-        except FileNotFoundError as error:
-            raise InputError(
-                f"stored features: {error}: deleted by another run in the meantime; start again"
-            ) from error
 
 
 def checksum(listed: str, last: torch.Tensor) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from blip2vqa.config.generate import QuestionArguments
+from blip2vqa.config.paths import for_file
 from blip2vqa.data.images import BadImage, ImageSource, open_image
 from blip2vqa.generate.report.contact_sheet import write_contact_sheet
 from blip2vqa.generate.report.data_card import data_card
@@ -105,7 +106,8 @@ def write_data_set(
     write_text_atomic(files.unfinished, f"{why}; the same command goes on\n")
     # A run that repeats this one has other places to write to.
     places = ("json_output", "overwrite")
-    write_json_atomic(files.run, {name: value for name, value in settings.items() if name not in places})
+    kept = {name: value for name, value in settings.items() if name not in places}
+    write_json_atomic(files.run, for_file(kept, files.run.parent))
     write_provenance(files, sorted([*kept, *dropped], key=lambda question: question.item.image_name), sides)
     write_bytes_atomic(files.chart, draw_distributions(summary))
     write_text_atomic(files.card, data_card(summary, files.chart.name))

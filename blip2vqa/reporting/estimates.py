@@ -1,6 +1,7 @@
 """Prints the estimates of memory and time before a run."""
 
 from blip2vqa.reporting.tables import make_table, plain, terminal
+from blip2vqa.utils.formatting import percent
 
 
 def print_estimates(result: dict) -> None:
@@ -16,18 +17,28 @@ def print_estimates(result: dict) -> None:
         rows = []
         for kind, figures in found.items():
             sizes = [f"{size / 2**30:.2f}" for size in (*figures["memory"].values(), figures["peak"])]
-            times = [_duration(figures[name]) for name in ("encode_seconds", "epoch_seconds")]
+            times = [_durations(figures[name]) for name in ("encode_range", "epoch_range")]
             cards = [card for card, fits in figures["fits"].items() if fits]
             fits = f"{', '.join(cards)} GB" if cards else "none"
             rows.append([f"{kind} *" if figures["chosen"] else kind, *sizes, *times, fits])
+        zero = [place for place in range(1, len(header) - 1) if all(row[place] in ("0.00", "0 s") for row in rows)]
+        header, *rows = [[cell for place, cell in enumerate(row) if place not in zero] for row in (header, *rows)]
         table = make_table(header, rows, title)
         table.padding, table.collapse_padding = 0, True
         console.print(table)
     console.print(plain(f"* as this run would load it. Times are for this device: {result['device']}."))
+    if result.get("busy"):
+        share = percent(result["busy"], 0)
+        console.print(
+            plain(f"This machine is busy: other programs use {share} of its cores. On an idle one it is faster.")
+        )
     for line in result["assumed"]:
         console.print(plain(f"Assumed: {line}."))
 
 
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.3g} s" if seconds < 100 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+def _durations(limits: list[float]) -> str:
+    """Write the shortest and the longest time in one unit, in two digits: 76 to 98 s."""
+    shortest, longest = limits
+    size, unit = (1, "s") if longest < 100 else (60, "min") if longest < 7200 else (3600, "h")
+    low, high = (f"{float(f'{seconds / size:.2g}'):g}" for seconds in (shortest, longest))
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"

@@ -14,6 +14,7 @@ from blip2vqa.models.loading import choose_dtype, find_device, load_config, load
 from blip2vqa.training.data import RunData, build_run_data, load_rows
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.training.run import Run
+from blip2vqa.training.trainer_options import check_trainer
 from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 def check(run: Run) -> RunData:
     """Check the run and read its data. Raises one `InputError` with every problem found."""
+    raise_all([f"--{name}: missing; name the folder to write into" for name in run.training.missing()])
     parts = (run.data, run.lora, run.generation, run.features, run.training)
     problems = [problem for part in parts for problem in part.check()]
     found = collect_errors(problems, _check_base, run)
@@ -29,6 +31,12 @@ def check(run: Run) -> RunData:
     data = collect_errors(problems, build_run_data, run, rows, *found) if found and rows else None
     collect_errors(problems, _check_best_metric, run, data)
     collect_errors(problems, checkpoint_to_resume, run, data)
+    collect_errors(problems, check_trainer, run.training)
+    batch = run.training.train_batch_size * PartialState().num_processes
+    if data and run.training.dataloader_drop_last and len(data.train) < batch:
+        problems.append(
+            f"--dataloader_drop_last: leaves no batch of {len(data.train)} rows; use a smaller --batch_size"
+        )
     if run.push_to and PartialState().is_main_process:
         collect_errors(problems, _check_push, run)
     raise_all(problems)

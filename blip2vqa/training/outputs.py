@@ -11,7 +11,8 @@ from blip2vqa.adapters.files.adapter import share_weights, versions, write_manif
 from blip2vqa.adapters.files.card import model_card
 from blip2vqa.adapters.lora import LoraSummary
 from blip2vqa.adapters.resolve import open_adapter
-from blip2vqa.adapters.validation.safety import CONFIG
+from blip2vqa.adapters.validation.safety import CONFIG, MANIFEST, METRICS
+from blip2vqa.config.paths import absolute
 from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.bertscore import BERTScore
@@ -62,6 +63,7 @@ def write_results(
     layers = split_weights(open_adapter(folder))[0].items()
     shapes = {place_of(name, loaded.family).role: [len(ab[B]), ab[A].shape[1]] for name, ab in layers}
     written = ANSWERS_WITH[text.answers_with].remembered(data.request)
+    given = absolute(vars(run.data))
     manifest = {
         "task": run.task.name,
         "family": loaded.family.name,
@@ -84,7 +86,7 @@ def write_results(
         "alpha": arguments.lora_alpha,
         "scaling": "alpha / sqrt(rank)" if arguments.use_rslora else "alpha / rank",
         "data": {
-            "table": run.data.csv_path,
+            "table": given["csv_path"],
             "sha256": data.sha256,
             "rows_train": len(data.train),
             "rows_val": len(data.val),
@@ -92,7 +94,7 @@ def write_results(
             "images_val": count_images(data.val),
             "blind_score": data.blind.score if run.task is VQA else None,
         },
-        "split": {"val_split": run.data.val_split, "eval_table": run.data.eval_csv_path},
+        "split": {"val_split": run.data.val_split, "eval_table": given["eval_csv_path"]},
         "seed": run.training.seed,
         "metrics": metrics,
         "versions": versions(),
@@ -103,6 +105,7 @@ def write_results(
     predictions["generated_answer"] = [answer.text for answer in answers["adapter"]]
     predictions["confidence"] = [f"{answer.confidence:.4f}" for answer in answers["adapter"]]
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
-    write_text_atomic(folder / "README.md", model_card(manifest, metrics))
+    files = {MANIFEST, METRICS, *(path.name for path in folder.iterdir())}
+    write_text_atomic(folder / "README.md", model_card(manifest, metrics, files=files))
     write_manifest(folder, manifest)
     write_json_atomic(folder / "metrics.json", metrics)

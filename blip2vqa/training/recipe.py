@@ -8,6 +8,7 @@ from accelerate import PartialState
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.adapters.validation.safety import WEIGHTS
+from blip2vqa.config.paths import for_file
 from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import describe_split
@@ -40,7 +41,7 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     checkpoint = checkpoint_to_resume(run, data)
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(folder / "run.json", run.resolved)
+        write_json_atomic(folder / "run.json", for_file(run.resolved, folder))
         write_json_atomic(folder / SPLIT, describe_split(data.train, data.val))
         write_json_atomic(folder / TRAINING_DATA, describe_training_data(data))
     state.wait_for_everyone()

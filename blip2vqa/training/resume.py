@@ -5,10 +5,12 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
+from blip2vqa.config.paths import absolute, from_file
 from blip2vqa.data.splits import describe_split
 from blip2vqa.training.data import RunData
 from blip2vqa.training.run import Run
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import Failure, InputError, raise_all
+from blip2vqa.utils.restart import resuming_command
 from blip2vqa.utils.strict_json import read_json
 
 CHECKPOINT = re.compile(r"checkpoint-\d{1,12}", re.ASCII)
@@ -18,7 +20,8 @@ FORMER_TRAINING_DATA = "taught.json"
 """The name of `TRAINING_DATA` in runs that were begun by version 0.1.0."""
 # Options that may differ when a run is resumed: they decide how long it lasts, what it prints, and where and how fast it runs.
 MAY_CHANGE = {
-    "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_total_limit", "report_to", "run_name",
+    "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_minutes", "save_total_limit", "report_to",
+    "run_name",
     "logging_steps", "logging_strategy", "disable_tqdm", "bertscore_model", "per_device_eval_batch_size",
     "dataloader_num_workers", "feature_cache", "feature_cache_limit", "tokens_per_batch", "hub_model_id", "hub_private_repo",
     "hub_revision",
@@ -32,33 +35,52 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     finished run or another one, and for a run that was begun with other options or data.
     """
     asked = str(run.training.resume_from_checkpoint or "false")
-    # A copy of one, such as "checkpoint-12 (copy)", is none; trainer_state.json is written last: without it, it is half.
-    named = [path for path in (run.folder / "checkpoints").glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]
-    checkpoints = [path for path in named if (path / "trainer_state.json").is_file()]
+    last = last_checkpoint(run.folder / "checkpoints", run.training.save_only_model)
     if (run.folder / "metrics.json").exists():  # written last
         raise InputError(f"--output_dir {run.folder}: holds a finished run; name a new folder")
     trained = (run.folder / "adapter_config.json").exists()
     if asked.lower() == "false" and trained and data and (run.folder / "run.json").is_file():
         # It was stopped after training, while its results were scored and written: the same command goes on with that.
         if not _differences(run, data, run.folder):
-            if not checkpoints:
+            if not last:
                 return None
             asked = "true"
     if asked.lower() == "false":
-        if checkpoints or trained:
+        if last or trained:
             raise InputError(
                 f"--output_dir {run.folder}: holds another run, stopped on its way; go on with it by "
                 "--resume_from_checkpoint, or name a new folder"
             )
         return None
-    if asked.lower() != "true" and not (Path(asked) / "trainer_state.json").is_file():
-        raise InputError(f"--resume_from_checkpoint {asked}: not a checkpoint (no trainer_state.json in it)")
-    if not checkpoints and asked.lower() == "true":
+    if asked.lower() != "true" and (lacking := _lacks(Path(asked), run.training.save_only_model)):
+        raise InputError(f"--resume_from_checkpoint {asked}: not a checkpoint (no {lacking} in it)")
+    if not last and asked.lower() == "true":
         raise InputError(f"--resume_from_checkpoint: no checkpoint in {run.folder / 'checkpoints'}; leave the flag out")
-    checkpoint = Path(asked) if asked.lower() != "true" else max(checkpoints, key=lambda path: int(path.name[11:]))
+    checkpoint = Path(asked) if asked.lower() != "true" else last
     _read(checkpoint / "trainer_state.json")
     raise_all(_differences(run, data, checkpoint.parent.parent))
     return str(checkpoint)
+
+
+def last_checkpoint(folder: Path, only_model: bool = False) -> Path | None:
+    """Find the whole checkpoint of the latest step in a folder of checkpoints; None without any.
+
+    `only_model`: whether they hold no state of the optimizer. A copy of one, such as "checkpoint-12 (copy)", is none.
+    """
+    named = [path for path in folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]
+    whole = [path for path in named if not _lacks(path, only_model)]
+    return max(whole, key=lambda path: int(path.name[11:]), default=None)
+
+
+def _lacks(checkpoint: Path, only_model: bool) -> str | None:
+    """Name a file that a checkpoint lacks; None for a whole one.
+
+    A run may have been stopped while it wrote a checkpoint, the state last, or while it removed one, in any order.
+    """
+    needed = ["trainer_state.json", "adapter_model.safetensors"]
+    if not only_model:
+        needed += ["optimizer.pt", "scheduler.pt", "rng_state*.pth"]
+    return next((name for name in needed if not any(checkpoint.glob(name))), None)
 
 
 def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
@@ -67,6 +89,8 @@ def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
     Resumed with other options or data, it would end in an adapter that nothing describes.
     """
     options, split = _read(before / "run.json"), _read(before / SPLIT)
+    asked = absolute(run.resolved)
+    options = options and absolute(from_file(options, before))
     training_data = _read(before / TRAINING_DATA) or _read(before / FORMER_TRAINING_DATA)
     problems = []
     # Options that are None are never written, and an earlier version does not know those that have come since.
@@ -75,8 +99,8 @@ def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:
         for arguments in FINETUNE_ARGUMENTS
         for field in fields(arguments)
     }
-    for name in sorted((options.keys() | run.resolved.keys()) - MAY_CHANGE) if options is not None else ():
-        was, value = (side.get(name, defaults.get(name)) for side in (options, run.resolved))
+    for name in sorted((options.keys() | asked.keys()) - MAY_CHANGE) if options is not None else ():
+        was, value = (side.get(name, defaults.get(name)) for side in (options, asked))
         if was != value:
             problems.append(f"--{name}: the run in {before} was begun with {was!r}, not {value!r}")
     if data and split not in (None, describe_split(data.train, data.val)):
@@ -105,3 +129,12 @@ def _read(path: Path) -> dict | None:
 def describe_training_data(data: RunData) -> dict:
     """Describe what an adapter learns from: a resumed run must have the same, and a head its answers in the same order."""
     return {"sha256": data.sha256, "answers": list(data.answers) if data.answers else None}
+
+
+def interrupted(run: Run) -> Failure:
+    """Return what ends a run that Ctrl-C has stopped outside of its training, with the command that goes on with it."""
+    last = last_checkpoint(run.folder / "checkpoints")
+    go_on = (
+        f"to go on from {last}: {resuming_command()}" if last else "no checkpoint was saved; run the same command again"
+    )
+    return Failure("Ctrl-C: stopped outside of training; files that were finished are kept", go_on, exit_code=130)

@@ -34,7 +34,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """The folder that the run writes into."""
-        return Path(self.training.output_dir)
+        return Path(self.training.output_dir or "")
 
     @property
     def task(self) -> Task:

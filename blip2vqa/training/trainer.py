@@ -20,6 +20,8 @@ from blip2vqa.inference.generation import Answer
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.training.collators import COLLATORS, TrainingCollator
 from blip2vqa.training.data import RunData
+from blip2vqa.training.guards import Guard, stopped
+from blip2vqa.training.interruption import Interruption
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
 from blip2vqa.utils.files import writing
@@ -35,9 +37,10 @@ def trainer_arguments(run: Run, dtype: torch.dtype) -> FinetuneArguments:
     `dtype`: the base's precision.
     """
     args, best = copy.copy(run.training), run.task.find_best_metric(run.training.metric_for_best_model)
-    args.output_dir = str(run.folder / "checkpoints")
+    args.output_dir = str(run.folder.absolute() / "checkpoints")  # the state of a checkpoint names the best one
     args.metric_for_best_model = best
     args.greater_is_better = best != LOSS and METRICS[best].higher_is_better
+    args.logging_nan_inf_filter = False  # it hides what `Guard` looks for, and waits for the device at every batch
     # The finished adapter is published once; Trainer would publish its checkpoints, and keep the token in them.
     args.push_to_hub, args.hub_token = False, None
     if args.device.type == "cpu":
@@ -169,8 +172,19 @@ class VQATrainer(Trainer):
         self.answer, self.task = answer, run.task
         self.answers_by_step: dict[int, list[Answer]] = {}  # to the validation questions
         self.add_callback(_EpochCallback(dataset, self.sampler))
+        self.interruption = Interruption(speaks=self.is_world_process_zero())
+        self.add_callback(Guard(self, self.interruption))
         if self.pop_callback(ProgressCallback):  # upstream's is there unless --disable_tqdm
             self.add_callback(TrainingProgress())
+
+    def train(self, *args, **kwargs):
+        """Train as upstream does. Raises `Failure` when the run diverges, or is stopped by a signal."""
+        self.step_losses, self.grad_norm = [], 0.0
+        with self.interruption:
+            done = super().train(*args, **kwargs)
+        if self.interruption.signal:  # in the validation behind the last step
+            raise stopped(self, self.interruption.signal)
+        return done
 
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix: str = "eval", **kwargs):
         """Compute the loss as upstream does, then generate answers from prompts alone.
@@ -192,6 +206,11 @@ class VQATrainer(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Train on one batch, whole or in parts of at most `tokens_per_batch` tokens, whose gradients are added up."""
+        loss = self._train_in_parts(model, inputs, num_items_in_batch)
+        self.step_losses.append(loss)
+        return loss
+
+    def _train_in_parts(self, model, inputs, num_items_in_batch) -> torch.Tensor:
         if not self.args.tokens_per_batch:
             return super().training_step(model, inputs, num_items_in_batch)
         *before, last = split_by_tokens(inputs, self.args.tokens_per_batch)
@@ -208,6 +227,14 @@ class VQATrainer(Trainer):
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         share_weights(Path(output_dir or self.args.output_dir))
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        self.grad_norm = super()._get_grad_norm(model, grad_norm)
+        return self.grad_norm
+
+    def _run_epoch(self, **kwargs):
+        if not self.control.should_training_stop:  # upstream takes one step before it asks
+            super()._run_epoch(**kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         ours = self.args.train_sampling_strategy == "random"

@@ -1,6 +1,7 @@
 """How a script is called, how it ends, and what it prints.
 
-Exit code 0: done; 1: failed on the way; 2: wrong input, with a line for each problem.
+Exit code 0: done; 1: failed on the way; 2: wrong input, with a line for each problem; 130 and 143: training was stopped by
+Ctrl-C or SIGTERM.
 """
 
 import errno
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from blip2vqa.utils.errors import InputError, find_os_error
+from blip2vqa.utils.errors import Failure, InputError, find_os_error
 from blip2vqa.utils.terminal import guard_terminal, one_line
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -60,9 +61,9 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
     quiet_libraries()
     try:
         _run(main)
-    except InputError as error:
+    except (InputError, Failure) as error:
         if is_main:
-            _print_errors(error.problems)
+            _print_errors(error.problems, "" if error.exit_code > 2 else "error: ")
         else:
             time.sleep(MAIN_FIRST)
         sys.exit(error.exit_code)

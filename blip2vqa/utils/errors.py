@@ -1,4 +1,6 @@
-"""The exceptions whose lines scripts print, without a traceback: wrong input ends with code 2, a machine's failure with 1."""
+"""The exceptions whose lines scripts print, without a traceback: wrong input ends with code 2, a machine's failure and a run
+that diverges with 1.
+"""
 
 import errno
 import os
@@ -69,6 +71,14 @@ def _likely_cause(path: str | Path | None) -> tuple[int, str]:
         folder = folder.parent
     cause = errno.ENOSPC if shutil.disk_usage(folder).free < _ROOM else errno.EIO
     return cause, os.strerror(cause)
+
+
+class Failure(Exception):
+    """Ends a run whose input was right. Each problem is printed as a line, and `exit_code` is the script's."""
+
+    def __init__(self, *problems: str, exit_code: int = 1):
+        self.problems, self.exit_code = list(problems), exit_code
+        super().__init__("\n".join(problems))
 
 
 def collect_errors(problems: list[str], step: Callable, *args) -> Any:

@@ -145,7 +145,7 @@ def write_json_atomic(path: str | Path, data: object) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder` to write into; it takes the name `folder` when the block ends.
+    """Yield a temporary folder beside `folder` to write into; it takes the name `folder` when the block ends. Parents are made.
 
     Whatever is raised inside, nothing is left. Raises OSError when the folder cannot be made or written, or its name is taken
     by then.
@@ -153,7 +153,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     temporary = temporary_path(folder)
     try:
         with writing(folder):
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             yield temporary
             os.rename(temporary, folder)
     finally:

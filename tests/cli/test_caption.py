@@ -29,7 +29,7 @@ def test_without_arguments_it_says_what_is_missing():
     done = run_script("caption.py")
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: no arguments are given; try python caption.py --images PICTURES/")
+    assert line.startswith("error: --images: missing; for example: python caption.py --images PICTURES/")
 
 
 @pytest.mark.parametrize("words", [["caption.py"], ["-m", "blip2vqa", "caption"]])

@@ -23,6 +23,9 @@ from blip2vqa.models.families import families
 from blip2vqa.utils.errors import InputError, file_error, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic
 
+LONG = ("versions", "shapes", "answers", "files", "base")
+"""Keys of a manifest that stand at its end: long lists, of which `base`, the fingerprints of its layers, is the longest."""
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -129,16 +132,20 @@ def versions() -> dict[str, str]:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write `manifest` into the adapter's folder, whole or not at all."""
-    write_json_atomic(folder / MANIFEST, {"format": FORMAT, **manifest})
+    """Write `manifest` into the adapter's folder, whole or not at all; what people read comes before the long lists."""
+    ordered = sorted(
+        {"format": FORMAT, **manifest}.items(), key=lambda item: LONG.index(item[0]) if item[0] in LONG else -1
+    )
+    write_json_atomic(folder / MANIFEST, dict(ordered))
 
 
 def check_output(folder: Path) -> None:
-    """Raise `InputError` where a new folder cannot be made: before the work, rather than after it."""
+    """Raise `InputError` where a new folder, with its parents, cannot be made: before the work, rather than after it."""
     if folder.exists() or folder.is_symlink():
         raise InputError(f"--output {folder}: is already there; choose another name, or remove it first")
-    if not folder.parent.is_dir():
-        raise InputError(f"--output {folder}: there is no folder {folder.parent} to put it in; make it first")
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise InputError(f"--output {folder}: {there} is a file, and no folder to put it in; choose another name")
 
 
 def share_weights(folder: Path) -> None:

@@ -20,9 +20,35 @@ HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 RESULTS = {"adapter": (None, ""), "blind": ("blind", ", blind baseline"), "swapped": ("swapped", ", images swapped")}
 
 
-def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, licence: str | None = None) -> str:
+FILES = {
+    "adapter_model.safetensors": "the adapter's weights, as PEFT reads them",
+    "adapter_config.json": "PEFT's settings: base, rank, adapted layers",
+    "blip2vqa.json": "where it comes from and how it is asked: base, prompt, decoding, scores",
+    "metrics.json": "scores of base, adapter and baselines",
+    "predictions.csv": "each validation row with the answers of base and adapter",
+    "transfer.json": "what was measured when it moved to this base",
+    "run.json": "all settings; `python finetune.py run.json --output_dir NEW` repeats the run",
+    "split.json": "which image was trained on, and which was held out",
+    "training_data.json": "a hash of the training rows and the list of answers, to go on with a stopped run",
+    "bad_images.csv": "rows left out for their images",
+    "eval_bad_images.csv": "validation rows left out for their images",
+    "estimate.json": "what the run was expected to take",
+    "checkpoints": "Trainer's checkpoints, for `--resume_from_checkpoint`",
+}
+"""What a folder of an adapter may hold, in the order of the card."""
+
+
+def model_card(
+    manifest: dict,
+    metrics: dict,
+    *,
+    repo_id: str | None = None,
+    licence: str | None = None,
+    files: Collection[str] = (),
+) -> str:
     """Write README.md of an adapter. What `manifest` or `metrics` (as in metrics.json) do not say is left out of the text.
 
+    `files`: names in its folder; those of `FILES` stand in a table.
     `repo_id`: where it is published; its commands then run as they stand. `licence`: the Hub's name of one, such as `mit`.
     """
     from blip2vqa.models.families import families  # which brings in torch; `is_hub_id` is wanted without
@@ -47,6 +73,7 @@ def model_card(manifest: dict, metrics: dict, *, repo_id: str | None = None, lic
         scored_as_captions=any(metric.needs is Needs.CAPTIONS for metric in shown),
         scorers=scorers_of(present.values()),
         verdict=verdict(metrics) if compared else None,
+        files={name: text for name, text in FILES.items() if name in files},
     )
 
 

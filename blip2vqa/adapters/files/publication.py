@@ -50,7 +50,8 @@ def published(
     files[CONFIG] = _json({**config, "base_model_name_or_path": base, "revision": revision})
     if (adapter.folder / METRICS).is_file():
         files[METRICS] = (adapter.folder / METRICS).read_bytes()
-    files[CARD] = model_card(manifest, metrics, repo_id=repo_id, licence=licence).encode()
+    sent = [*files, *([MANIFEST] if adapter.manifest else [])]
+    files[CARD] = model_card(manifest, metrics, repo_id=repo_id, licence=licence, files=sent).encode()
     if adapter.manifest:
         sent = {file: files[file] for file in manifest.get("files", {}) if file in files}
         contents = {file: data if isinstance(data, bytes) else data.read_bytes() for file, data in sent.items()}

@@ -43,8 +43,10 @@ def export(adapter: Adapter, output: str | Path) -> Path:
     """
     name, output = own_name(adapter.name), Path(output)
     output = output / f"{name}.zip" if output.is_dir() else output
-    if not output.parent.is_dir():
-        raise InputError(f"archive {output}: there is no folder {output.parent} to put it in; make it first")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"archive {output}: cannot be written: {error.strerror or error}") from error
     try:
         if os.path.lexists(output):
             raise FileExistsError

@@ -46,5 +46,6 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(adapter, tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     with pytest.raises(InputError, match="is already there"):
         save_adapter(tmp_path / "a", adapter.config, adapter.weights, {})
-    with pytest.raises(InputError, match="there is no folder"):
-        save_adapter(tmp_path / "no" / "b", adapter.config, adapter.weights, {})
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file, and no folder"):
+        save_adapter(tmp_path / "file" / "b", adapter.config, adapter.weights, {})
