@@ -103,7 +103,7 @@ def test_a_run_stopped_behind_its_last_step_takes_no_other(tiny_opt, drawn, tmp_
     finetune(make_run(tiny_opt, drawn, tmp_path / "whole", *flags))
     callback = At(-1, None)
     callback.on_train_end = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM)
-    assert ended(make_run(tiny_opt, drawn, tmp_path / "run", *flags), callback).code == 143
+    assert ended(make_run(tiny_opt, drawn, tmp_path / "run", *flags), callback).exit_code == 143
     (tmp_path / "run").rename(tmp_path / "moved")
     finetune(make_run(tiny_opt, drawn, tmp_path / "moved", *flags, "--resume_from_checkpoint"))
     assert same_weights(adapter_of(tmp_path / "whole"), adapter_of(tmp_path / "moved"))
