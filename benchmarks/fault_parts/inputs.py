@@ -1,0 +1,3 @@
+READERS={1:1}
+TOGETHER=100
+def read_damaged(*a): return {}
