@@ -31,7 +31,9 @@ def main() -> None:
     for part, number in PARTS.items():
         parser.add_argument(f"--{part}", type=int, default=number, help=f"how many; default: {number:,}")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these trials alone; * stands for anything")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many; given again, it goes on")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop after so many; given again, it goes on"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the counts")
@@ -43,9 +45,8 @@ def main() -> None:
         result = Campaign(args, scratch).run()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    from shapes import circumstances
-
     import torch
+    from shapes import circumstances
 
     print_counts(result)
     if args.output:

@@ -47,10 +47,14 @@ class Campaign:
         each = {part: -(-getattr(self.args, part) // len(JOBS)) for part in METHODS}
         for job in self.jobs:
             changes = bench.reference(job).changes
-            operations = random.Random(f"{self.args.seed} {job}").sample(range(1, changes + 1), min(changes, each["kills"] // 2))
+            operations = random.Random(f"{self.args.seed} {job}").sample(
+                range(1, changes + 1), min(changes, each["kills"] // 2)
+            )
             names += [f"kills/{job}/operation-{number}" for number in sorted(operations)]
             names += [f"kills/{job}/moment-{number}" for number in range(each["kills"] - len(operations))]
-            names += [f"disks/{job}/{DISKS[number % len(DISKS)]}-{number // len(DISKS)}" for number in range(each["disks"])]
+            names += [
+                f"disks/{job}/{DISKS[number % len(DISKS)]}-{number // len(DISKS)}" for number in range(each["disks"])
+            ]
             names += [f"pairs/{job}/pair-{number}" for number in range(each["pairs"])]
         batches = -(-self.args.inputs // len(READERS) // TOGETHER)
         names += [f"inputs/{reader}/{batch}-" for reader in READERS for batch in range(batches)]

@@ -101,7 +101,8 @@ JOBS = {
         "", ("is already there",),
     ),
     "generate": _generate(),
-    "generate-check": _generate(f"--check_model {MATERIALS}/vilt", code=2),  # a random base agrees with nothing; what it said is kept
+    # A random base agrees with nothing, so that no question is left; what it said is kept.
+    "generate-check": _generate(f"--check_model {MATERIALS}/vilt", code=2),
     "generate-model": _generate(f"--backend model --base_model_id {MATERIALS}/vilt-red"),
     "generate-api": _generate("--backend api --api_model seer --api_base_url CHAT --requests_per_minute 60000"),
     "merge": _exchange(f"merge {_adapters('one')}=0.7 {_adapters('two')}=0.3 --output out"),
@@ -177,7 +178,9 @@ def _make_catalogue(folder: Path) -> None:
 
     (folder / "images").mkdir(parents=True)
     rows = []
-    for number, (color, noun) in enumerate((color, noun) for color in ("red", "blue", "green") for noun in ("chair", "shoe")):
+    for number, (color, noun) in enumerate(
+        (color, noun) for color in ("red", "blue", "green") for noun in ("chair", "shoe")
+    ):
         save(folder / "images", **{f"p{number}": unlike(number, color)})
         rows.append(f"p{number}.png,p{number},{color.title()} {noun},{color},{noun.upper()}")
     assert set(PAINTS) >= {"red", "blue", "green"}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fault_parts.jobs import TOKEN, make_materials
+from fault_parts.readers import make_begun_run
 
 
 def prepare(scratch: Path) -> str:
@@ -19,7 +20,8 @@ def prepare(scratch: Path) -> str:
     )  # fmt: skip
     _import_everything()
     (scratch / "materials").mkdir()
-    if not all(side_by_side(1, lambda number: make_materials(scratch / "materials"))):
+    made = side_by_side(1, lambda number: _make(scratch / "materials"))
+    if not all(made):
         sys.exit("the materials could not be made")
     return chat
 
@@ -40,6 +42,11 @@ def side_by_side(processes: int, work: Callable[[int], None]) -> list[bool]:
                 sys.stdout.flush()
                 os._exit(code)
     return [os.waitpid(process, 0)[1] == 0 for process in begun]
+
+
+def _make(materials: Path) -> None:
+    make_materials(materials)
+    make_begun_run(materials, materials / "run")
 
 
 def _serve(scratch: Path) -> tuple[str, str]:

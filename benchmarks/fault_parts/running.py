@@ -39,7 +39,11 @@ class Process:
     """
 
     def __init__(
-        self, words: Sequence[str], folder: Path, environment: dict[str, str], interfere: Callable[[], None] | None = None
+        self,
+        words: Sequence[str],
+        folder: Path,
+        environment: dict[str, str],
+        interfere: Callable[[], None] | None = None,
     ):
         self.words, self.begun = words, time.monotonic()
         self.streams = [Path(f"{folder}.{name}.{os.urandom(4).hex()}") for name in ("out", "err")]

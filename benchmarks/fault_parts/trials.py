@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import os
 import random
 import re
 import shlex
@@ -50,8 +49,16 @@ class Workbench:
         port = str(_free_port())
         begun = []
         for number in range(job.processes):
-            ranks = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": job.processes, "LOCAL_WORLD_SIZE": job.processes}
-            places = {name: str(value) for name, value in ranks.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            ranks = {
+                "RANK": number,
+                "LOCAL_RANK": number,
+                "WORLD_SIZE": job.processes,
+                "LOCAL_WORLD_SIZE": job.processes,
+            }
+            places = {name: str(value) for name, value in ranks.items()} | {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            }
             environment = ENVIRONMENT | (places if job.processes > 1 else {})
             begun.append(Process(words, self.work, environment, interfere if number == rank else None))
         return begun
@@ -117,7 +124,9 @@ class Workbench:
         else:
             return f"asks for one thing and another: {_last(ended)}"
         found = self.files(job)
-        differing = sorted(path for path in found.keys() | reference.files if found.get(path) != reference.files.get(path))
+        differing = sorted(
+            path for path in found.keys() | reference.files if found.get(path) != reference.files.get(path)
+        )
         said = [
             f"{path} {'is left over' if path not in reference.files else 'is missing' if path not in found else 'differs'}"
             for path in differing
