@@ -108,7 +108,9 @@ def _outcome(reader: Reader, work: Path) -> tuple[str, object]:
             run_script(main)
     except SystemExit:
         return "refused", [
-            line for line in said.getvalue().splitlines() if not re.match(r"WARNING |  |\S+: \w*Warning: ", line)
+            line
+            for line in said.getvalue().splitlines()
+            if line and not re.match(r"WARNING |  |\S+: \w*Warning: ", line)
         ]
     except BaseException as error:
         return "fails", f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({_last_place(error)})"

