@@ -4,10 +4,9 @@ import contextlib
 import functools
 import json
 import logging
-import shutil
 import tempfile
-import uuid
 import warnings
+import weakref
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ import datasets
 import evaluate
 
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import scratch_folder
 from blip2vqa.utils.strict_json import shown
 from blip2vqa.utils.threads import call_within
 
@@ -46,8 +46,9 @@ class BERTScore(evaluate.Metric):
 
     def __init__(self, folder: str | Path, name: str | None = None):
         # evaluate makes a folder even when nothing is written to it; this one goes when the process ends.
-        self._scratch = tempfile.TemporaryDirectory(prefix="blip2vqa-metrics-")
-        super().__init__(keep_in_memory=True, cache_dir=self._scratch.name)
+        scratch = contextlib.ExitStack()
+        weakref.finalize(self, scratch.close)
+        super().__init__(keep_in_memory=True, cache_dir=str(scratch.enter_context(scratch_folder())))
         self.folder = Path(folder)
         self.layers, self.baseline, self.scorer = encoder_settings(self.folder, name or self.folder.resolve().name)
 
@@ -224,13 +225,9 @@ def _neutral_path(folder: Path, model_type: str) -> Iterator[Path]:
     bert-score takes any path with "t5" in it for a T5 encoder, and would fill one with random weights when, say, the
     virtual environment stands in a folder called blip2-flan-t5.
     """
-    place = Path(tempfile.gettempdir()) / uuid.uuid4().hex  # hexadecimal: never "t5"
-    place.mkdir(mode=0o700)
-    try:
+    with scratch_folder() as place:  # whose own name never has "t5" in it
         path = place / model_type
         path.symlink_to(folder.resolve())
         if "t5" in str(path) and "t5" not in model_type:
             raise InputError(f"TMPDIR {tempfile.gettempdir()}: bert-score takes a path with t5 in it for a T5 encoder")
         yield path
-    finally:
-        shutil.rmtree(place)

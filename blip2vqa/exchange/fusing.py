@@ -22,8 +22,7 @@ from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint, writ
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.adapters.resolve import open_adapter
-from blip2vqa.models.loading import first_line
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import InputError, file_error, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic, write_text_atomic
 from blip2vqa.utils.progress import show_progress
 
@@ -100,7 +99,7 @@ def fuse_adapter(adapter: Adapter, output: str | Path, base_model_id: str | None
             size = _write_weights(plan, folder)
             write_text_atomic(folder / "README.md", _card(plan))
     except OSError as error:
-        raise InputError(f"--output {output}: cannot be written: {first_line(error)}") from error
+        raise file_error(f"--output {output}: cannot be written", error) from error
     return {
         "adapter": adapter.name, "base_model_id": base.base_model_id, "base_model_revision": revision, "output": str(output),
         "layers": len(plan.layers), "whole": sorted(plan.whole), "dtype": str(base.stored_dtype).removeprefix("torch."),

@@ -13,7 +13,7 @@ from blip2vqa.models.families import family_named
 from blip2vqa.models.family import Family
 from blip2vqa.models.places import place_of
 from blip2vqa.reporting.norms import draw_norms
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import file_error
 from blip2vqa.utils.files import write_bytes_atomic
 from blip2vqa.utils.threads import one_thread
 
@@ -28,7 +28,7 @@ def inspect(adapter: str | Path, plot: str | Path | None = None) -> dict:
         try:
             write_bytes_atomic(plot, draw_norms(report))
         except OSError as error:
-            raise InputError(f"--plot {plot}: cannot be written: {error.strerror or error}") from error
+            raise file_error(f"--plot {plot}: cannot be written", error) from error
     return report
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -21,6 +20,7 @@ from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import scratch_folder
 from blip2vqa.utils.memory import free_memory
 
 BASE, MOVED, DIRECT = "target base", "moved adapter", "trained directly"
@@ -70,9 +70,9 @@ def measure(
     two. Without an adapter trained directly the last two are None.
     """
     adapters, notes = {MOVED: str(moved.folder)} | ({DIRECT: direct} if direct else {}), []
-    with TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         try:
-            adapters |= _controls(moved, Path(scratch), args.seed)
+            adapters |= _controls(moved, scratch, args.seed)
         except InputError as error:
             notes.append(f"No zero and no random adapter beside it: {error.problems[0]}")
         runs = run_systems(args, target, revision, adapters, examples, moved, BASE, swapped=MOVED)

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from blip2vqa.features.key import FORMAT, FeatureKey, raw_bytes
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, file_error
 from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic
 
 logger = logging.getLogger(__name__)
@@ -204,8 +204,8 @@ class FeatureWriter:
 
     def __init__(self, store: FeatureStore):
         self._store, key = store, store.key
-        capacity = max(1, min(SHARD_IMAGES, SHARD_BYTES // key.image_bytes))
-        self._buffer = torch.empty((capacity, *key.shape), dtype=key.dtype)
+        self.capacity = max(1, min(SHARD_IMAGES, SHARD_BYTES // key.image_bytes))  # images of a shard
+        self._buffer = torch.empty((self.capacity, *key.shape), dtype=key.dtype)
         self._digests: list[str] = []
 
     def add(self, digests: Sequence[str], values: torch.Tensor) -> None:
@@ -288,4 +288,4 @@ def _listing(folder: Path, pattern: re.Pattern) -> list[Path]:
 
 def _unusable(folder: Path, verb: str, error: OSError) -> InputError:
     remedy = "name another folder with --feature_cache, or --feature_cache none"
-    return InputError(f"features in {folder}: cannot be {verb}: {error.strerror or error}; {remedy}")
+    return file_error(f"features in {folder}: cannot be {verb}", error, remedy)

@@ -26,7 +26,7 @@ from blip2vqa.features.key import FeatureKey, fingerprint
 from blip2vqa.models.family import PIXELS, Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.utils.distributed import run_on_all_ranks
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, MachineError
 from blip2vqa.utils.memory import free_memory
 from blip2vqa.utils.progress import show_progress
 
@@ -208,7 +208,7 @@ def _check_room(folder: Path, needed: int) -> None:
         there = there.parent
     free = shutil.disk_usage(there).free
     if needed > free:
-        raise InputError(
+        raise MachineError(
             f"--feature_cache {folder}: the features need {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free there; "
             "name a folder on another disk, or none"
         )
@@ -257,4 +257,7 @@ def _encode(
             if number + DECODING_THREADS < len(batches):
                 ahead.append(pool.submit(opened, batches[number + DECODING_THREADS]))
             writer.add(batch, run(pixels.to(encoder.device, encoder.dtype)).to("cpu", encoder.dtype))
+            if (number + 1) % max(1, writer.capacity // batch_size) == 0:
+                # A shard ends where a batch does: what a kill leaves to be done goes on in the batches it would have been in.
+                writer.flush()
             bar.update(len(batch))

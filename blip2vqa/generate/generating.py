@@ -16,7 +16,7 @@ from blip2vqa.generate.filter.funnel import Funnel, summarize
 from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.outputs import Files, split_of, write_data_set
 from blip2vqa.utils.console import command_line
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import InputError, file_error, raise_all
 from blip2vqa.utils.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -69,9 +69,7 @@ def generate(
         write_data_set(files, args, settings, summary, kept, funnel.dropped, sides)
     except OSError as error:
         where = error.filename or files.table
-        raise InputError(
-            f"{where}: cannot be written: {error.strerror or error}; make room and run the same command again"
-        ) from error
+        raise file_error(f"{where}: cannot be written", error, "make room and run the same command again") from error
     return summary
 
 

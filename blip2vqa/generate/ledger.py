@@ -1,22 +1,12 @@
 """Keep responses that were paid for, or took long to compute, line by line, so that none is asked for twice."""
 
-import errno
 import json
-import os
 import threading
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from blip2vqa.utils.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-TRIES = 3  # at opening a file that another run may be removing
-# Errors of file systems that have no locks, some NFS among them; the ledger works without.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+from blip2vqa.utils.locked_file import LockedFile
 
 
 class Ledger(AbstractContextManager):
@@ -32,41 +22,14 @@ class Ledger(AbstractContextManager):
         self.path = Path(path)
         self._lock = threading.Lock()
         self._records: dict[str, dict] = {}
-        for _ in range(TRIES):
-            self._open()
-            if self._is_in_place():
-                break
-            self._file.close()  # another run ended, and removed it, between opening and locking
-        else:
-            raise InputError(f"{self.path}: is removed again and again; name another --output_path")
+        self._file = LockedFile(path)
         try:
             self._read()
         except BaseException:
             self._file.close()
             raise
 
-    def _open(self) -> None:
-        """Open the file and lock it where the system can. Raises `InputError`."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b", buffering=0)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be opened for writing: {error.strerror or error}") from error
-        self._locked = False
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-            self._locked = True
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                self._file.close()
-                raise InputError(
-                    f"{self.path}: another run is writing to it; wait for its end, or name another --output_path"
-                ) from error
-
     def _read(self) -> None:
-        self._file.seek(0)
         *lines, rest = self._file.read().split(b"\n")
         if lacks_its_end := _parse(rest) is not None:
             lines.append(rest)
@@ -78,9 +41,9 @@ class Ledger(AbstractContextManager):
                 )
             self._records[record["key"]] = record
         if lacks_its_end:
-            self._write(self._size(), b"\n")
+            self._file.append(b"\n", sync=True)
         elif rest:
-            self._write(self._size() - len(rest), b"")
+            self._file.append(b"", after=self._file.size - len(rest), sync=True)
 
     def get(self, key: str) -> dict | None:
         """Return the record that was last added under `key`, with the key itself; None if there is none."""
@@ -90,34 +53,14 @@ class Ledger(AbstractContextManager):
     def add(self, records: dict[str, dict]) -> None:
         """Add records by key, in JSON's types; they are on the disk when this returns.
 
-        Raises `InputError` when the disk is full or cannot be written to; the file then ends as it did before.
+        Raises `MachineError` when the disk is full or cannot be written to; the file then ends as it did before.
         """
         records = {key: {"key": key, **record} for key, record in records.items()}
         # Escaped to ASCII, as an answer may hold half of a surrogate pair, which UTF-8 cannot encode.
         lines = b"".join(json.dumps(record).encode("ascii") + b"\n" for record in records.values())
         with self._lock:
-            self._write(self._size(), lines)
+            self._file.append(lines, sync=True)
             self._records |= records
-
-    def _write(self, size: int, lines: bytes) -> None:
-        """Cut the file to `size` bytes, and append; where that fails, it is left with `size` bytes."""
-        try:
-            self._file.truncate(size)
-            rest = memoryview(lines)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except BaseException as error:  # Ctrl-C too: half a line would spoil the next one
-            self._file.truncate(size)
-            if not isinstance(error, OSError):
-                raise
-            raise InputError(
-                f"{self.path}: cannot be written: {error.strerror or error}; what it holds is kept: make room and run "
-                "the same command again"
-            ) from error
-
-    def _size(self) -> int:
-        return os.fstat(self._file.fileno()).st_size
 
     def records(self) -> list[dict]:
         """Return all records, in the order added."""
@@ -127,20 +70,9 @@ class Ledger(AbstractContextManager):
     def close(self) -> None:
         """Close the file and unlock it; an empty one is removed. May be called twice."""
         with self._lock:
-            if self._file.closed:
-                return
-            with suppress(OSError):  # in a folder that is read-only by now; an empty file does no harm
+            if not self._file.closed:
                 # Only while it is locked, as another run may else be about to write to it.
-                if self._locked and not self._size() and self._is_in_place():
-                    self.path.unlink()
-            self._file.close()
-
-    def _is_in_place(self) -> bool:
-        """Tell whether the open file still is the one of that name."""
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
-        except FileNotFoundError:
-            return False
+                self._file.close(remove=self._file.locked and not self._file.size)
 
     def __exit__(self, *_) -> None:
         self.close()

@@ -10,9 +10,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, find_os_error
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAIN_FIRST = 3.0
@@ -55,19 +56,52 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
     logging.basicConfig(level=logging.WARNING if is_main else logging.ERROR, format="%(levelname)s %(message)s")
     quiet_libraries()
     try:
-        main()
+        _run(main)
     except InputError as error:
         if is_main:
-            for problem in error.problems:
-                print(f"error: {problem}", file=sys.stderr)
+            _print_errors(error.problems)
         else:
             time.sleep(MAIN_FIRST)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         if is_main:
-            print(f"interrupted; files that were finished are kept; {go_on}", file=sys.stderr)
+            _print_errors([f"interrupted; files that were finished are kept; {go_on}"], "")
+        sys.exit(1)
+    except Exception as error:
+        failed = find_os_error(error)
+        if failed is None:
+            raise
+        logging.getLogger(__name__).debug("where it failed", exc_info=error)
+        what = failed.filename or ("the output" if _stdout_fails() else "a file could not be written")
+        _print_errors([f"{what}: {failed.strerror}; files that were finished are kept; {go_on}"])
         sys.exit(1)
     _leave_process_group()
+
+
+def _run(main: Callable[[], None]) -> None:
+    """Run `main`, and see to it that all it has printed is out."""
+    try:
+        main()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _stdout_fails() -> bool:
+    """Tell whether stdout cannot be written to, and if so leave it, or Python would complain once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _print_errors(problems: list[str], prefix: str = "error: ") -> None:
+    with suppress(OSError):  # stderr may be on the disk that is full
+        for problem in problems:
+            print(f"{prefix}{problem}", file=sys.stderr)
 
 
 def set_log_level(name: str | None) -> None:

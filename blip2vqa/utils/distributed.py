@@ -8,7 +8,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.errors import InputError, MachineError
 
 Result = TypeVar("Result")
 
@@ -34,14 +34,16 @@ def run_on_main_rank(function: Callable[[], Result]) -> Result:
 
 def run_on_all_ranks(function: Callable[[], Result]) -> Result:
     """Call `function` in every process; each gets its own result, or all raise the problems of any of them."""
-    result, problems = None, []
+    result, errors = None, []
     try:
         result = function()
     except InputError as error:
-        problems = error.problems
+        errors = [error]
     if PartialState().num_processes > 1:
-        problems = list(dict.fromkeys(gather_object(problems)))
-    raise_all(problems)
+        errors = gather_object(errors)
+    if errors:
+        kind = next((type(error) for error in errors if isinstance(error, MachineError)), InputError)
+        raise kind(*dict.fromkeys(problem for error in errors for problem in error.problems))
     return result
 
 

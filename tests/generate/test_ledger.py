@@ -14,8 +14,8 @@ try:
 except ImportError:  # Windows
     resource = None
 
-from blip2vqa.generate import ledger as ledger_module
 from blip2vqa.generate.ledger import Ledger
+from blip2vqa.utils import locked_file
 from blip2vqa.utils.errors import InputError
 
 LINE = '{"key": "a", "usd": 1.5}\n'
@@ -90,7 +90,7 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(ledger_module.fcntl, "flock", refuse)
+    monkeypatch.setattr(locked_file.fcntl, "flock", refuse)
     path = tmp_path / "ledger.jsonl"
     Ledger(path).close()
     assert path.exists(), "another run may be writing to it"
@@ -153,14 +153,14 @@ def test_only_its_own_file_is_removed(tmp_path):
 
 
 def test_one_that_another_run_removes_while_it_is_opened_is_made_anew(tmp_path, monkeypatch):
-    path, flock = tmp_path / "ledger.jsonl", ledger_module.fcntl.flock
+    path, flock = tmp_path / "ledger.jsonl", locked_file.fcntl.flock
 
     def end_of_another(*args):
         monkeypatch.undo()
         path.unlink()
         flock(*args)
 
-    monkeypatch.setattr(ledger_module.fcntl, "flock", end_of_another)
+    monkeypatch.setattr(locked_file.fcntl, "flock", end_of_another)
     with Ledger(path) as ledger:
         ledger.add({"a": {"usd": 1.5}})
     assert path.read_text() == LINE

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save, save_file
 
 from blip2vqa.adapters.validation.manifest_schema import FORMAT
 from blip2vqa.adapters.validation.safety import MANIFEST, WEIGHTS, check_folder
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, file_error
 from blip2vqa.utils.files import new_folder, write_json_atomic
 
 PREFIX = "base_model.model."
@@ -130,4 +130,4 @@ def save_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, torch.T
             save_file(tensors, making / WEIGHTS, {"format": "pt"})
             write_manifest(making, manifest)
     except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written: {error}") from error
+        raise file_error(f"--output {folder}: cannot be written", error) from error

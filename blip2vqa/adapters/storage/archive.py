@@ -10,15 +10,14 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO, Literal
 
 from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.storage.local import folder_of, own_name, placing
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, CONFIG, WEIGHTS, check_name, too_large
 from blip2vqa.adapters.validation.schema import Schema, Sha256, problems_of
-from blip2vqa.utils.errors import InputError, collect_errors, raise_all
-from blip2vqa.utils.files import flush_to_disk
+from blip2vqa.utils.errors import InputError, collect_errors, file_error, raise_all
+from blip2vqa.utils.files import flush_to_disk, temporary_path
 from blip2vqa.utils.strict_json import parse_json, shown
 
 CHECKSUMS = "checksums.json"
@@ -49,8 +48,8 @@ def export(adapter: Adapter, output: str | Path) -> Path:
     try:
         if os.path.lexists(output):
             raise FileExistsError
-        with TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as scratch:
-            packed = Path(scratch) / output.name
+        packed = temporary_path(output)
+        try:
             with packed.open("wb") as file:
                 pack_files(adapter.folder, name, file)
             flush_to_disk(packed)
@@ -60,10 +59,12 @@ def export(adapter: Adapter, output: str | Path) -> Path:
                 if os.path.lexists(output):
                     raise FileExistsError from None
                 os.rename(packed, output)
+        finally:
+            packed.unlink(missing_ok=True)
     except FileExistsError as error:
         raise InputError(f"archive {output}: exists already; choose another name, or remove it") from error
     except OSError as error:
-        raise InputError(f"archive {output}: cannot be written: {error.strerror or error}") from error
+        raise file_error(f"archive {output}: cannot be written", error) from error
     return output
 
 

@@ -7,7 +7,6 @@ at all, and of two processes that add one name, one is told that the other was f
 import errno
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,10 +18,10 @@ from blip2vqa.adapters.validation.pickles import convert, pickled_weights
 from blip2vqa.adapters.validation.safety import ADAPTER_FILES, WEIGHTS, check_folder, check_name
 from blip2vqa.config.roles import ROLE_ALIASES, ROLES
 from blip2vqa.evaluation.metrics import MAIN_METRICS
-from blip2vqa.utils.errors import InputError
-from blip2vqa.utils.files import flush_to_disk, new_folder
+from blip2vqa.utils.errors import InputError, file_error
+from blip2vqa.utils.files import flush_to_disk, new_folder, temporary_path
 
-_TEMPORARY = ".adapter-tmp"
+_FORMER_TEMPORARY = ".adapter-tmp"  # as versions 0.1 and 0.2 name what they write
 
 
 def default_store() -> Path:
@@ -96,12 +95,13 @@ def remove(name: str, store: str | Path | None = None) -> None:
         known = ", ".join(entry["name"] for entry in list_store(store)) if folder.parent.is_dir() else ""
         raise InputError(f"store {folder.parent}: holds no adapter {name}; it holds {known or 'none'}")
     try:
-        with tempfile.TemporaryDirectory(_TEMPORARY, ".", folder.parent, ignore_cleanup_errors=True) as trash:
-            os.rename(folder, Path(trash) / name)
+        trash = temporary_path(folder)
+        os.rename(folder, trash)
+        shutil.rmtree(trash, ignore_errors=True)
     except FileNotFoundError as error:
         raise InputError(f"store {folder.parent}: holds no adapter {name} any more") from error
     except OSError as error:
-        raise InputError(f"store {folder.parent}: {name} cannot be removed: {error.strerror}") from error
+        raise file_error(f"store {folder.parent}: {name} cannot be removed", error) from error
 
 
 def own_name(adapter: str) -> str:
@@ -131,11 +131,13 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     absent = [folder for folder in (final.parent, *final.parent.parents) if not os.path.lexists(folder)]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        for left in final.parent.glob(f".*{_TEMPORARY}"):  # by a process that was killed, if it is older than a day
+        for left in final.parent.glob(
+            f".*{_FORMER_TEMPORARY}"
+        ):  # by a process that was killed, if it is older than a day
             with suppress(FileNotFoundError):  # another process was first
                 if time.time() - left.lstat().st_mtime > 24 * 3600:
                     shutil.rmtree(left, ignore_errors=True)
-        with new_folder(final, _TEMPORARY) as folder:
+        with new_folder(final) as folder:
             folder.chmod(0o755)  # an adapter in a shared store is for everybody
             yield folder
             check_folder(folder, name)
@@ -144,7 +146,7 @@ def placing(name: str, store: str | Path | None = None) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and os.path.lexists(final):
             raise taken from error
-        raise InputError(f"store {final.parent}: {name} cannot be written: {error.strerror or error}") from error
+        raise file_error(f"store {final.parent}: {name} cannot be written", error) from error
     finally:
         with suppress(OSError):  # of one that holds something by now
             for folder in absent:
