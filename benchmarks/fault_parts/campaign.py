@@ -65,13 +65,9 @@ class Campaign:
 
     def _wanted_within(self, *prefixes: str) -> bool:
         """Whether trials whose names begin so are to be run."""
-        if not self.args.only:
-            return any(prefix.split("/")[0] in self.args.parts for prefix in prefixes)
-        return any(
-            fnmatch(prefix.split("/")[1], wanted.split("/")[1]) and wanted.split("/")[0] in METHODS
-            for prefix in prefixes
-            for wanted in self.args.only
-        )
+        wanted = [name.split("/")[:2] for name in self.args.only or (f"{part}/*" for part in self.args.parts)]
+        given = [prefix.split("/") for prefix in prefixes]
+        return any(fnmatch(part, one) and fnmatch(job, other) for part, job, _ in given for one, other in wanted)
 
     def _bench(self, number: int) -> Workbench:
         return Workbench(self.scratch, f"worker-{number}", self.chat)

@@ -53,6 +53,11 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     return str(checkpoint)
 
 
+def find_checkpoints(folder: Path, only_model: bool = False) -> list[Path]:
+    """List the whole checkpoints of the run in a folder; `only_model`: whether they hold no state of the optimizer."""
+    return [path for path in (folder / "checkpoints").glob("checkpoint-*") if not _lacks(path, only_model)]
+
+
 def _lacks(checkpoint: Path, only_model: bool) -> str | None:
     """Name a file that a checkpoint lacks; None for a whole one.
 
