@@ -93,6 +93,7 @@ class Campaign:
         else:
             trial = getattr(bench, METHODS[part])
             outcomes = {name: trial(subject, which, random.Random(f"{self.args.seed} {name}"))}
+        outcomes = {one: outcome.replace(f"{self.scratch}/", "") for one, outcome in outcomes.items()}
         counts = Counter(outcome if outcome.split()[0] in KNOWN else "failed" for outcome in outcomes.values())
         failures = {one: outcome for one, outcome in outcomes.items() if outcome.split()[0] not in KNOWN}
         with self.journal.open("a", encoding="utf-8") as file:
