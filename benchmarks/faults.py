@@ -38,20 +38,29 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the counts")
     args = parser.parse_args()
-    from fault_parts.campaign import Campaign, print_counts
+    from fault_parts.campaign import Campaign
 
     scratch = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
-        result = Campaign(args, scratch).run()
+        campaign = Campaign(args, scratch)
+        result = campaign.run()
+        report(result, args.output)
+        campaign.finish()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def report(result: dict, output: Path | None) -> None:
+    """Print the counts, and write them to `output`."""
     import torch
+
+    from fault_parts.campaign import print_counts
     from shapes import circumstances
 
     print_counts(result)
-    if args.output:
+    if output:
         result |= {"command": f"python {' '.join(sys.argv)}"} | circumstances(torch.device("cpu"))
-        args.output.write_text(json.dumps(result, indent=2) + "\n")
+        output.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

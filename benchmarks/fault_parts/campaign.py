@@ -34,12 +34,18 @@ class Campaign:
     def run(self) -> dict:
         """Try everything that is left, until time is up; returns the counts."""
         done = {entry["name"] for entry in self._entries()}
-        self.chat = prepare(self.scratch)
+        self.chat = prepare(self.scratch, self.jobs)
         self._share(self.jobs, lambda bench, job: bench.reference(job))
-        trials = [name for name in self._plan() if name not in done]
+        self.planned = self._plan()
+        trials = [name for name in self.planned if name not in done]
         random.Random(self.args.seed).shuffle(trials)
         self._share(trials, self._try, self.args.minutes)
         return self._count()
+
+    def finish(self) -> None:
+        """Forget what was done, once all of it is."""
+        if not set(self.planned) - {entry["name"] for entry in self._entries()}:
+            self.journal.unlink(missing_ok=True)
 
     def _plan(self) -> list[str]:
         """Name all trials. Those of inputs stand for `TOGETHER` inputs, unless one is asked for alone."""
@@ -88,6 +94,7 @@ class Campaign:
 
     def _try(self, bench: Workbench, name: str) -> None:
         part, subject, which = name.split("/")
+        begun = time.monotonic()
         if part == "inputs":
             outcomes = read_damaged(bench.work, subject, which, self.args.seed)
         else:
@@ -96,8 +103,9 @@ class Campaign:
         outcomes = {one: outcome.replace(f"{self.scratch}/", "") for one, outcome in outcomes.items()}
         counts = Counter(outcome if outcome.split()[0] in KNOWN else "failed" for outcome in outcomes.values())
         failures = {one: outcome for one, outcome in outcomes.items() if outcome.split()[0] not in KNOWN}
+        seconds = time.monotonic() - begun
         with self.journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, "counts": counts, "failures": failures}) + "\n")
+            file.write(json.dumps({"name": name, "counts": counts, "failures": failures, "seconds": seconds}) + "\n")
         for one, outcome in failures.items():
             print(f"{one}: {outcome}", flush=True)
 
@@ -113,8 +121,8 @@ class Campaign:
 
     def _count(self) -> dict:
         """Count outcomes, by part and by what was tried."""
-        of, failures = defaultdict(Counter), {}
-        for entry in self._entries():
+        of, failures, entries = defaultdict(Counter), {}, self._entries()
+        for entry in entries:
             part, subject, _ = entry["name"].split("/")
             of[part, subject].update(entry["counts"])
             failures |= entry["failures"]
@@ -123,7 +131,7 @@ class Campaign:
             parts[part].update(counts)
         return {
             "seed": self.args.seed,
-            "minutes": (time.monotonic() - self.begun) / 60,
+            "minutes": sum(entry["seconds"] for entry in entries) / self.args.workers / 60,
             "parts": {part: as_row(counts) for part, counts in parts.items()},
             "of": {f"{part}/{subject}": as_row(counts) for (part, subject), counts in sorted(of.items())},
             "failures": [{"name": name, "what": what} for name, what in sorted(failures.items())],

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,17 +130,18 @@ JOBS = {
 }  # fmt: skip
 
 
-def make_materials(folder: Path) -> None:
-    """Make bases, adapters, tables and pictures, all random and tiny, in `folder`."""
+def make_materials(folder: Path, jobs: Iterable[str]) -> None:
+    """Make bases, adapters, tables and pictures, random and tiny, in `folder`: what these jobs and the readers need."""
     from helpers.family_bases import Bases, random_adapter
     from helpers.tiny_blip2 import make_base, make_table
     from helpers.tiny_families import make_vilt
 
-    bases = Bases(folder)
+    needed = "".join(f"{JOBS[name].command} " for name in jobs)
     for kind in ("opt", "t5", "vilt", "blip-caption", "blip-vqa", "instructblip-t5"):
-        bases[kind]
-    make_base(folder / "opt-other", seed=1)
+        if kind == "opt" or f"{MATERIALS}/{kind} " in needed:
+            Bases(folder)[kind]
     make_vilt(folder / "vilt-red", answers=("red",))
+    make_base(folder / "opt-other", seed=1)
     adapters = folder / "adapters"
     random_adapter(folder / "opt", adapters / "one", 1, prompt="{question} A:", decoding={"max_new_tokens": 4})
     random_adapter(folder / "opt", adapters / "two", 2, prompt="{question} A:", decoding={"max_new_tokens": 4})
@@ -156,7 +158,8 @@ def make_materials(folder: Path) -> None:
     from blip2vqa.exchange import fuse
 
     export(open_adapter(str(adapters / "one")), folder / "one.zip")
-    fuse(str(adapters / "two"), str(folder / "fused"))
+    if "fused" in needed:
+        fuse(str(adapters / "two"), str(folder / "fused"))
     shutil.copytree(adapters / "one", folder.parent / "hub" / "user" / "published")
 
 

@@ -4,15 +4,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fault_parts.jobs import TOKEN, make_materials
-from fault_parts.readers import make_begun_run
 
 
-def prepare(scratch: Path) -> str:
-    """Start servers, import everything, and make materials in `scratch`; returns the address of an endpoint for chats."""
+def prepare(scratch: Path, jobs: Iterable[str]) -> str:
+    """Start servers, import everything, and make materials for these jobs; returns the address of an endpoint for chats."""
     hub, chat = _serve(scratch)
     os.environ.update(
         HF_ENDPOINT=hub, HF_HUB_OFFLINE="0", HF_HOME=str(scratch / "hf"), HF_HUB_DISABLE_XET="1", OMP_NUM_THREADS="1",
@@ -20,8 +19,7 @@ def prepare(scratch: Path) -> str:
     )  # fmt: skip
     _import_everything()
     (scratch / "materials").mkdir()
-    made = side_by_side(1, lambda number: _make(scratch / "materials"))
-    if not all(made):
+    if not all(side_by_side(1, lambda number: make_materials(scratch / "materials", jobs))):
         sys.exit("the materials could not be made")
     return chat
 
@@ -42,11 +40,6 @@ def side_by_side(processes: int, work: Callable[[int], None]) -> list[bool]:
                 sys.stdout.flush()
                 os._exit(code)
     return [os.waitpid(process, 0)[1] == 0 for process in begun]
-
-
-def _make(materials: Path) -> None:
-    make_materials(materials)
-    make_begun_run(materials, materials / "run")
 
 
 def _serve(scratch: Path) -> tuple[str, str]:

@@ -301,12 +301,12 @@ def _begun_run(folder: Path) -> object:
     from blip2vqa.training.resume import checkpoint_to_resume
     from blip2vqa.training.run import Run
 
-    parts, resolved = parse(FINETUNE_ARGUMENTS, "", [*begun_words(folder), "--resume_from_checkpoint", "true"])
+    parts, resolved = parse(FINETUNE_ARGUMENTS, "", [*_words_of_run(folder), "--resume_from_checkpoint", "true"])
     run = Run(*parts, resolved)
     return checkpoint_to_resume(run, check(run))
 
 
-def begun_words(folder: Path) -> list[str]:
+def _words_of_run(folder: Path) -> list[str]:
     """Return the command line of the run that `_begun_run` goes on with; its folder is `folder/out`."""
     materials = next(path / "materials" for path in folder.parents if (path / "materials").is_dir())
     return [
@@ -316,16 +316,14 @@ def begun_words(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def make_begun_run(materials: Path, folder: Path) -> None:
-    """Make the folder `out` of a run that was stopped, in `folder`."""
+def _make_begun_run(materials: Path, folder: Path) -> None:
     from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
     from blip2vqa.config.parser import parse
     from blip2vqa.training.recipe import finetune
     from blip2vqa.training.run import Run
 
-    folder.mkdir()
     os.chdir(folder)
-    parts, resolved = parse(FINETUNE_ARGUMENTS, "", begun_words(folder))
+    parts, resolved = parse(FINETUNE_ARGUMENTS, "", _words_of_run(folder))
     finetune(Run(*parts, resolved))
     for name in ("metrics.json", "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json"):
         (folder / "out" / name).unlink()
@@ -470,7 +468,7 @@ READERS = {
     "partial": Reader(_make_partial, _partial, {"*.partial": JSON}),
     "ledger": Reader(_make_ledger, _ledger, {"*.jsonl": JSON}),
     "begun run": Reader(
-        _copy("run/out"), _begun_run,
+        _make_begun_run, _begun_run,
         {"out/*.json": JSON, "out/checkpoints/*/trainer_state.json": JSON},
     ),
     "abo listings": Reader(_make_abo, _abo, {"abo/listings/*/*.gz": gzipped(JSON)}),

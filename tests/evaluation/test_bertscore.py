@@ -1,6 +1,7 @@
 """BERTScore's encoders against bert-score itself: which is chosen, how it is read, and when it cannot be had."""
 
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -147,6 +148,24 @@ def test_a_hub_that_does_not_answer_is_given_up_on(monkeypatch):
     start = time.monotonic()
     assert not bertscore.hub_knows("someone/slow")
     assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"\x00" * 9),
+        ("config.json", b"[]"),
+        ("config.json", b'{"num_hidden_layers": "3"}'),
+        ("tokenizer_config.json", b"[" * 3000),
+        ("tokenizer.json", b'{"model": 1}'),
+    ],
+)
+def test_a_damaged_encoder_is_one_line_before_it_is_needed(file, content, tiny_roberta, tmp_path):
+    folder = shutil.copytree(tiny_roberta, tmp_path / "encoder")
+    (folder / file).write_bytes(content)
+    with pytest.raises(InputError, match="BERTScore's encoder") as refused:
+        bertscore_scorer(str(folder)).check()
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_no_scorer_and_scorers_that_cannot_be_had(monkeypatch, tmp_path):
