@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.config.base import ServedBaseArguments
-from blip2vqa.config.common import check_prompt
+from blip2vqa.config.common import check_ending, check_prompt
 from blip2vqa.config.fields import option
+from blip2vqa.config.inference import TABLES
+from blip2vqa.data.journal import partial_path
 
 
 @dataclass
@@ -29,7 +31,11 @@ class CaptionArguments(ServedBaseArguments):
     )
     prompt: str | None = option(None, "One more style: an instruction or a caption's beginning.")
     batch_size: int = option(8, "Captions written at once.", at_least=1)
-    output_path: str = option("captions.csv", "Table: image, style, caption, confidence, status.", group="Output")
+    output_path: str = option(
+        "captions.csv",
+        "Table: image, style, caption, confidence, status. It ends with .csv, .jsonl or .json.",
+        group="Output",
+    )
     compare: str | None = option(None, "HTML page: each picture with its captions. It is one self-contained file.")
     overwrite: bool = option(False, "Replace the output if it exists.")
 
@@ -38,8 +44,11 @@ class CaptionArguments(ServedBaseArguments):
         if not self.images:
             problems.append("--images: missing; name the pictures to caption")
         problems += check_prompt(self.prompt, of_questions=False)
+        problems += check_ending("output_path", self.output_path, TABLES)
+        problems += check_ending("compare", self.compare, (".html", ".htm"))
         for flag, path in (("output_path", self.output_path), ("compare", self.compare)):
-            if path and Path(path).exists() and not self.overwrite:
+            unfinished = partial_path(self.output_path).exists()
+            if path and Path(path).exists() and not self.overwrite and not unfinished:
                 problems.append(f"--{flag} {path}: is already there; name another, or --overwrite it")
         if self.compare and Path(self.compare).resolve() == Path(self.output_path).resolve():
             problems.append(f"--compare {self.compare}: is the --output_path, too; name another file")

@@ -26,6 +26,15 @@ def check_prompt(prompt: str | None, of_questions: bool) -> list[str]:
     return [f"--prompt: {prompt!r} contains {{question}}, and captions have none; leave it out"]
 
 
+def check_ending(flag: str, path: str | None, endings: tuple[str, ...]) -> list[str]:
+    """Return the problem of an output file whose ending names no format that is written."""
+    if path is None or Path(path).suffix.lower() in endings:
+        return []
+    *most, last = endings
+    known = f"{', '.join(most)} or {last}" if most else last
+    return [f"--{flag} {path}: its ending says the format, which is {known}; name a file with that ending"]
+
+
 @dataclass
 class ModelArguments(base.ServedBaseArguments):
     """The base model and how its weights are held."""

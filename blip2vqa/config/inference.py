@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.config import base
-from blip2vqa.config.common import check_prompt
+from blip2vqa.config.common import check_ending, check_prompt
 from blip2vqa.config.decoding import MAX_COUNT
 from blip2vqa.config.fields import option
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.utils.errors import collect_errors
+
+TABLES = (".csv", ".jsonl", ".json")
+"""Endings of the tables that are written."""
 
 
 @dataclass
@@ -62,7 +65,12 @@ class InferenceArguments(base.ServedBaseArguments):
         None,
         "JSON or YAML list of systems to compare. Each has name, base_model_id, lora_model_path, quantization, prompt.",
     )
-    output_path: str = option("results.csv", "Table: the input's columns, answers, confidence, status.", group="Output")
+    output_path: str = option(
+        "results.csv",
+        "Table: the input's columns, answers, confidence, status. It ends with .csv or .jsonl; one that ends with .json holds "
+        "the official results of VQA.",
+        group="Output",
+    )
     overwrite: bool = option(False, "Start anew even if the output exists, whole or in part.")
 
     def check(self) -> list[str]:
@@ -70,7 +78,10 @@ class InferenceArguments(base.ServedBaseArguments):
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
         problems += check_prompt(self.prompt, of_questions=True)
+        if not self.score:
+            problems += check_ending("output_path", self.output_path, (".csv",) if self.systems else TABLES)
         collect_errors(problems, parse_question_types, self.question_types)
-        if self.csv_path and Path(self.output_path).resolve() == Path(self.csv_path).resolve():
+        inputs = [Path(path).resolve() for path in (self.csv_path, self.annotations_path) if path]
+        if Path(self.output_path).resolve() in inputs:
             problems.append(f"--output_path {self.output_path}: is the table of questions itself; name another file")
         return problems

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from blip2vqa.data.examples import Example
-from blip2vqa.data.readers import read_csv
+from blip2vqa.data.readers import read_csv, read_jsonl
 from blip2vqa.utils.errors import InputError
 
 SHOWN = 5  # mistakes named in an error; the rest is counted
@@ -18,7 +18,7 @@ def read_predictions(path: str | Path, examples: Sequence[Example]) -> list[str]
     """Read what any system predicted for `examples`, one text each in their order.
 
     `path` is the official results JSON, `[{"question_id": …, "answer": …}]`, matched to `example.extra["question_id"]`;
-    or a CSV with `generated_answer`: matched by `question_id` where both sides have it, else row by row, with
+    or a CSV or JSONL with `generated_answer`: matched by `question_id` where both sides have it, else row by row, with
     `image_name` and `question` compared where the CSV has them. A CSV with more rows than `examples`, some having been
     left out for their images, is matched by these two columns. Raises `InputError` with how many do not match, and the
     first few.
@@ -28,12 +28,17 @@ def read_predictions(path: str | Path, examples: Sequence[Example]) -> list[str]
         raise InputError(f"predictions {path}: no such file")
     is_json = path.suffix.lower() == ".json"
     try:
-        table = _read_results_json(path) if is_json else read_csv(path).frame
+        read = read_jsonl if path.suffix.lower() == ".jsonl" else read_csv
+        table = _read_results_json(path) if is_json else read(path).frame
     except (ValueError, OSError) as error:
         raise InputError(f"predictions {path}: cannot be read: {' '.join(str(error).split())}") from error
     if "generated_answer" not in table:
         raise InputError(f"predictions {path}: no column generated_answer; it has {', '.join(table.columns)}")
     ids = [example.extra.get("question_id", "") for example in examples]
+    if is_json and not any(ids):
+        # What inference.py writes for a table without question_id has the rows' numbers in their place.
+        rows = [str(example.row) for example in examples]
+        ids = rows if set(rows) == set(table["question_id"]) else ids
     if is_json or ("question_id" in table and any(ids)):
         return _match_by_id(path, table, ids)
     return _match_by_row(path, table, examples)

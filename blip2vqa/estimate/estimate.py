@@ -41,6 +41,7 @@ from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import make_batches, trainer_arguments
 from blip2vqa.utils.errors import collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.formatting import percent
 
 CARDS = (8, 12, 24, 80)  # GiB
 CONTEXT = 2**29
@@ -267,11 +268,11 @@ def make_plan(run: Run, rows: Rows, base: str, device: torch.device) -> Plan:
 
 
 def _assumed(device: torch.device) -> list[str]:
-    card = f"{CONTEXT / 2**30:g} GiB for CUDA, and {CUDA_SPARE:.0%} that its allocator holds unused"
-    spare = f"{CPU_SPARE['none']:.0%} (quantized: {CPU_SPARE['4bit']:.0%}) of activations and logits"
+    card = f"{CONTEXT / 2**30:g} GiB for CUDA, and {percent(CUDA_SPARE, 0)} that its allocator holds unused"
+    spare = f"{percent(CPU_SPARE['none'], 0)} (quantized: {percent(CPU_SPARE['4bit'], 0)}) of activations and logits"
     here = f"this process without a model, and {spare} that the allocator holds unused"
     return [
         f"runtime: {here}; on a card {card}" if device.type == "cpu" else f"runtime: {card}",
-        f"time: a whole step reaches {EFFICIENCY:.0%} of a layer's rate here; evaluation is not counted",
+        f"time: a whole step reaches {percent(EFFICIENCY, 0)} of a layer's rate here; evaluation is not counted",
         "optimizer: AdamW, two float32 numbers a trained weight",
     ]

@@ -230,6 +230,11 @@ def _notes(rows: list[dict], images: int, has_blind: bool) -> list[str]:
     if not images:
         return ["The table has no answers: there is no accuracy, only agreement."]
     notes = []
+    if has_blind:
+        notes.append(
+            f"{BLIND} is the most common answer to the same question among the other images of this table; it is not the blind "
+            "baseline of training."
+        )
     if images == 1:
         notes.append(
             "All answers are about one image: there are no intervals, and differences cannot be told from noise."

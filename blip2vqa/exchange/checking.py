@@ -19,6 +19,7 @@ from blip2vqa.models.family import LANGUAGE_MODEL, TEXT_PARTS
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.models.places import part_of
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.formatting import percent
 from blip2vqa.utils.memory import free_memory
 
 OK, CONVERTIBLE, INCOMPATIBLE = "ok", "convertible", "incompatible"
@@ -190,7 +191,7 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
     if torch.equal(with_it, without):
         found.lower(INCOMPATIBLE, "the model says the same with and without it, to the last bit")
         return
-    found.reasons.append(f"run: it moves the logits by {_drift(without, with_it):.0%} of their spread")
+    found.reasons.append(f"run: it moves the logits by {percent(_drift(without, with_it), 0)} of their spread")
     if not found.copy_of:
         return
     del loaded, put_on
@@ -206,7 +207,7 @@ def _run(found: Check, adapter: Adapter, base: Checkpoint) -> None:
         found.lower(CONVERTIBLE, f"the drift of the logits is not measured: {why}")
         return
     drift = _drift(probe(loaded, adapter, CURRENT), without)
-    said = f"logits of this copy drift by {drift:.1%} of their spread from those of {own}"
+    said = f"logits of this copy drift by {percent(drift)} of their spread from those of {own}"
     if drift <= DRIFT[found.copy_of]:
         found.reasons.append(said)
     else:

@@ -17,6 +17,7 @@ from blip2vqa.config.roles import ROLES
 from blip2vqa.models.classes import head_answers
 from blip2vqa.models.places import scopes_and_roles
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.formatting import percent
 from blip2vqa.utils.progress import show_progress
 
 EXACT_SIDE = 1024
@@ -171,8 +172,9 @@ def _notes(base: Checkpoint, tuned: Checkpoint, lost: dict[str, tuple[float, flo
     if lost:
         square = sum(size**2 for size, _ in lost.values())
         biggest = max(lost, key=lambda name: lost[name][1])
+        most = percent(lost[biggest][1], 2)
         notes.append(
             f"lost: {len(lost)} weights that differ and that LoRA cannot hold (norms, biases, embeddings), "
-            f"{square / (square + held):.2%} of the squared difference; most changed is {biggest}, by {lost[biggest][1]:.2%}"
+            f"{percent(square / (square + held), 2)} of the squared difference; most changed is {biggest}, by {most}"
         )
     return notes

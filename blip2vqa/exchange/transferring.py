@@ -24,8 +24,9 @@ from blip2vqa.exchange.distilling import distil
 from blip2vqa.exchange.measuring import BASE, MOVED, measure, scores_of
 from blip2vqa.exchange.unfinished import making, note_of
 from blip2vqa.models.loading import remembered
-from blip2vqa.utils.errors import InputError, collect_errors, raise_all
+from blip2vqa.utils.errors import InputError, MachineError, collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
+from blip2vqa.utils.formatting import percent
 
 EXACT, MEASURED, INITIALISATION = "exact", "measured", "initialisation"
 """State of a moved adapter: proved equal to the source; measured better than its new base; neither."""
@@ -118,6 +119,8 @@ def _swap(adapters: list[Adapter], output: Path, options: dict) -> dict:
         try:
             done = folder.exists() and not note_of(folder).exists()
             move = _moved(folder) if done else transfer(adapter.name, other.base_model_id, str(folder), **more)
+        except MachineError:
+            raise  # it would fail anew
         except InputError as error:
             move = {"method": None, "state": None, "reasons": error.problems, "output": None, "measured": None}
         moves[adapter.name] = move
@@ -196,7 +199,7 @@ def _project(source: Adapter, base: Checkpoint, folder: Path, found: Check, shar
     }
     whole = sum(norm(factors) ** 2 for factors in deltas.values())
     kept = sum(norm(factors) ** 2 for factors in projected.values())
-    reasons.append(f"{kept / whole:.1%} of the adapter's squared norm lies in the target's singular subspaces")
+    reasons.append(f"{percent(kept / whole)} of the adapter's squared norm lies in the target's singular subspaces")
     rank = largest_rank(projected)
     write_adapter(folder, projected, like=source, manifest=_manifest(source, base, rank=rank, alpha=rank))
 

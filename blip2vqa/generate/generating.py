@@ -17,6 +17,7 @@ from blip2vqa.generate.ledger import Ledger
 from blip2vqa.generate.outputs import Files, split_of, write_data_set
 from blip2vqa.utils.console import command_line
 from blip2vqa.utils.errors import InputError, file_error, raise_all
+from blip2vqa.utils.formatting import percent
 from blip2vqa.utils.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def generate(
 
 
 def _balance(funnel: Funnel, args: QuestionArguments) -> dict:
-    """Balance the questions, then drop those guessed without the picture; returns the blind scores before and after both."""
+    """Balance the questions, then drop those guessed without the picture; returns the scores before and after both."""
 
     def groups() -> list[str]:
         return [str(question.item.group) for question in funnel.left]
@@ -89,11 +90,11 @@ def _balance(funnel: Funnel, args: QuestionArguments) -> dict:
     dropped, after = thin(funnel.left, args.max_blind_accuracy, args.seed, groups())
     funnel.drop(FILTER, dropped)
     if after is None and funnel.left:
-        logger.warning("blind score: not measured; that takes questions about two products")
+        logger.warning("question-only score: not measured; that takes questions about two products")
     elif after and after > args.max_blind_accuracy:
         logger.warning(
-            "blind score %.2f, above --max_blind_accuracy %.2f: dropping more brings it no lower; allow more, or name products "
-            "that differ more", after, args.max_blind_accuracy,
+            "question-only score %s, above --max_blind_accuracy %s: dropping more brings it no lower; allow more, or name "
+            "products that differ more", percent(after), percent(args.max_blind_accuracy),
         )  # fmt: skip
     return {"before": before, "after": after, "limit": args.max_blind_accuracy}
 

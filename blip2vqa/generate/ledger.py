@@ -5,7 +5,7 @@ import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.errors import InputError, file_error
 from blip2vqa.utils.locked_file import LockedFile
 
 
@@ -22,7 +22,10 @@ class Ledger(AbstractContextManager):
         self.path = Path(path)
         self._lock = threading.Lock()
         self._records: dict[str, dict] = {}
-        self._file = LockedFile(path)
+        try:
+            self._file = LockedFile(path)
+        except OSError as error:
+            raise file_error(f"{self.path}: cannot be opened for writing", error) from error
         try:
             self._read()
         except BaseException:

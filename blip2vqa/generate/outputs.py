@@ -16,7 +16,7 @@ from blip2vqa.generate.report.contact_sheet import write_contact_sheet
 from blip2vqa.generate.report.data_card import data_card
 from blip2vqa.generate.report.distributions import draw_distributions
 from blip2vqa.generate.rows import Item, Question
-from blip2vqa.utils.errors import raise_all
+from blip2vqa.utils.errors import InputError, file_error, raise_all
 from blip2vqa.utils.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 
 
@@ -55,21 +55,20 @@ class Files:
             problems.append(f"--output_path {self.table}: {what}; name another, or --overwrite true")
         if json_output and Path(json_output).exists() and not may_overwrite:
             problems.append(f"--json_output {json_output}: is already there; name another, or --overwrite true")
-        problems += _not_writable("output_path", self.table)
-        if json_output:
-            problems += _not_writable("json_output", Path(json_output))
         raise_all(problems)
+        _check_writable("output_path", self.table)
+        if json_output:
+            _check_writable("json_output", Path(json_output))
 
 
-def _not_writable(flag: str, path: Path) -> list[str]:
+def _check_writable(flag: str, path: Path) -> None:
     if path.is_dir():
-        return [f"--{flag} {path}: is a folder; name a file"]
+        raise InputError(f"--{flag} {path}: is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        return [f"--{flag} {path}: its folder cannot be written to: {error.strerror or error}"]
-    return []
+        raise file_error(f"--{flag} {path}: its folder cannot be written to", error) from error
 
 
 def split_of(questions: Sequence[Question], val_split: float, test_split: float, seed: int) -> dict[int, str]:

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from accelerate import PartialState
 
 from blip2vqa.adapters.ref import CURRENT, AdapterRef
@@ -13,7 +15,8 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.data.examples import BadRow, Example, check_examples, missing_types, of_types
-from blip2vqa.data.prediction_table import PredictionsTable, partial_path
+from blip2vqa.data.journal import partial_path
+from blip2vqa.data.prediction_table import PredictionsTable
 from blip2vqa.data.tables import Table, load_table
 from blip2vqa.evaluation.scores import score
 from blip2vqa.inference.generation import ANSWERS_WITH, Answer, answer_by_batch
@@ -66,30 +69,33 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
     job = _check(args, features)
     answered = any(example.answers for example in job.examples)
     scorer = find_scorer(args.bertscore_model if answered else "none")
-    table = None
+    with ExitStack() as opened:
+        table, metrics = None, {}
 
-    def open_table() -> set[int]:
-        nonlocal table
-        table = PredictionsTable(args.output_path, job.table.frame, _run_key(args, job), overwrite=args.overwrite)
-        table.add({"row": bad.row, "status": f"bad image: {bad.reason}"} for bad in job.skipped)
-        return table.done
+        def open_table() -> set[int]:
+            nonlocal table
+            key = _run_key(args, job)
+            table = PredictionsTable(args.output_path, job.table.frame, key, overwrite=args.overwrite)
+            opened.callback(table.close)
+            table.add({"row": bad.row, "status": f"bad image: {bad.reason}"} for bad in job.skipped)
+            return table.done
 
-    done = run_on_main_rank(open_table)
-    pending = [example for example in job.examples if example.row not in done]
-    if done and table:
-        print(f"{args.output_path}: going on where it was, {len(done):,} of {len(job.examples):,} are answered")
-    if pending:
-        _answer(args, features, job, pending, table)
-    if not table:
-        return None
-    written = table.finish()
-    said = dict(zip(job.table.frame.index.tolist(), written["generated_answer"].tolist(), strict=True))
-    if not answered:
-        return {}
-    answers = [said[example.row] for example in job.examples]
-    metrics = {"adapter" if job.spec.adapters else "base": score(job.examples, answers, bertscore=scorer)}
-    write_json_atomic(metrics_path(args.output_path), metrics)
-    return metrics
+        def write_metrics(written: pd.DataFrame) -> None:
+            said = dict(zip(job.table.frame.index.tolist(), written["generated_answer"].tolist(), strict=True))
+            answers = [said[example.row] for example in job.examples]
+            metrics["adapter" if job.spec.adapters else "base"] = score(job.examples, answers, bertscore=scorer)
+            write_json_atomic(metrics_path(args.output_path), metrics)
+
+        rows = run_on_main_rank(open_table)
+        done = {index for index, example in enumerate(job.examples) if example.row in rows}
+        if done and table:
+            print(f"{args.output_path}: going on where it was, {len(done):,} of {len(job.examples):,} are answered")
+        if len(done) < len(job.examples):
+            _answer(args, features, job, done, table)
+        if not table:
+            return None
+        table.finish(write_metrics if answered else None)
+        return metrics
 
 
 def _run_key(args: InferenceArguments, job: Job) -> dict:
@@ -98,17 +104,18 @@ def _run_key(args: InferenceArguments, job: Job) -> dict:
         "base_model": job.spec.base_model_id,
         "base_revision": job.spec.revision,
         "adapters": {ref.name: adapter.digest for ref, adapter in job.spec.adapters.items()},
-        "images": _hash("".join(example.digest for example in job.examples)),
+        "images": hash_text("".join(example.digest for example in job.examples)),
         "prompts": {ref.name: request.text.prompt for ref, request in job.requests.items()},
         "decoding": {ref.name: asdict(request.decoding) for ref, request in job.requests.items()},
         "answers": {ref.name: list(request.tree.answers) for ref, request in job.requests.items() if request.tree},
-        "routes": _hash("\n".join(job.ref_for(example).name for example in job.examples)) if job.routed else None,
+        "routes": hash_text("\n".join(job.ref_for(example).name for example in job.examples)) if job.routed else None,
         "dtype": args.dtype,
         "quantization": args.quantization,
     }
 
 
-def _hash(text: str) -> str:
+def hash_text(text: str) -> str:
+    """Compute the SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -178,9 +185,10 @@ def load_rows(args: InferenceArguments) -> tuple[Table, list[Example], list[BadR
 
 
 def _start_block(
-    args: InferenceArguments, job: Job, loaded: LoadedModel, kept: list[tuple[str, str]], pending: list[Example]
+    args: InferenceArguments, job: Job, loaded: LoadedModel, kept: list[tuple[str, str]], done: set[int]
 ) -> str:
     images = len({example.digest for example in job.examples})
+    pending = [example for index, example in enumerate(job.examples) if index not in done]
     counts = Counter(job.ref_for(example) for example in pending)
     base, *rest = start_pairs(loaded, kept)
     pairs = [base]
@@ -204,21 +212,22 @@ def _answer(
     args: InferenceArguments,
     features: FeatureArguments,
     job: Job,
-    pending: list[Example],
+    done: set[int],
     table: PredictionsTable | None,
 ) -> None:
-    """Answer the pending questions; the main process alone has a table, and keeps results in it as they come."""
-    size, quantization = args.batch_size, args.quantization
-    loaded, found, kept = job.spec.load(pending, features.kept(), quantization=quantization, batch_size=size)
+    """Answer the questions not in `done`; the main process alone has a table, and keeps results in it as they come."""
+    examples, size, quantization = job.examples, args.batch_size, args.quantization
+    loaded, found, kept = job.spec.load(examples, features.kept(), quantization=quantization, batch_size=size)
     if table:
-        print(_start_block(args, job, loaded, kept, pending), flush=True)
-    requests = [job.requests[job.ref_for(example)] for example in pending]
-    batches = answer_by_batch(loaded, found, pending, requests, batch_size=size)
-    with show_progress(total=len(pending), desc="answering", unit="question", disable=not table) as bar:
+        print(_start_block(args, job, loaded, kept, done), flush=True)
+    requests = [job.requests[job.ref_for(example)] for example in examples]
+    batches = answer_by_batch(loaded, found, examples, requests, batch_size=size, done=done)
+    total = len(examples) - len(done)
+    with show_progress(total=total, desc="answering", unit="question", disable=not table) as bar:
         for batch in batches:
             if table:
-                table.add(_result(job, pending[index], answer) for index, answer in batch)
-            bar.update(len(batch))
+                table.add(_result(job, examples[index], answer) for index, answer in batch)
+            bar.update(sum(index not in done for index, _ in batch))
 
 
 def _result(job: Job, example: Example, answer: Answer) -> dict:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -18,10 +18,11 @@ from blip2vqa.config.styles import known_styles, read_style
 from blip2vqa.data.collect import Picture, gather_images
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, open_image
-from blip2vqa.data.prediction_table import to_csv
+from blip2vqa.data.prediction_table import write_table
 from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.features.encode import Pixels, encode_in_memory
-from blip2vqa.inference.generation import Answer, answer_examples
+from blip2vqa.inference.generation import Answer, answer_by_batch
+from blip2vqa.inference.keeping import keep_answers, opened_journal
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import start_pairs
@@ -29,7 +30,6 @@ from blip2vqa.reporting.sheet import write_sheet
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import run_on_main_rank, start
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
-from blip2vqa.utils.files import write_text_atomic
 
 COLUMNS = ("image", "style", "caption", "confidence", "adapter", "status")
 NO_ADAPTER = "prompt and decoding alone"
@@ -127,33 +127,49 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     The main process alone writes; the others return None. Raises `InputError`, with every problem found, before any weight is
     loaded. A picture that cannot be used is left out, with the reason in its rows; if none is left, that is an error.
     """
-    state = start()
+    start()
     problems = args.check() + features.check()
     found = collect_errors(problems, find_requests, args)
     raise_all(problems)
     styles, spec, requests = found
     pictures, bad = run_on_main_rank(lambda: _gather(args))
     began = time.monotonic()
-    asked = [picture for picture in pictures for _ in requests]
+    asked = [(picture, style) for picture in pictures for style in styles]
+    keys = [f"{picture.digest} {style.name}" for picture, style in asked]
     examples = [
         Example(row, picture.source, picture.source.name, picture.digest, "", (), "", {})
-        for row, picture in enumerate(asked)
+        for row, (picture, _) in enumerate(asked)
     ]
-    options = {"quantization": args.quantization, "batch_size": args.batch_size}
-    loaded, kept, lines = spec.load(examples, features.kept(), **options)
-    if state.is_main_process:
-        print(_start_block(args, styles, requests, loaded, lines, len(pictures), bad), flush=True)
-    if isinstance(kept, Pixels):
-        kept = encode_in_memory(loaded, kept, spec.scopes, args.batch_size)
-    options = {"batch_size": args.batch_size, "progress": "captioning"}
-    said = answer_examples(loaded, kept, examples, requests * len(pictures), **options)
-    if not state.is_main_process:
-        return None
-    names = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad])
-    rows = _rows(styles, pictures, said, bad)
-    write_text_atomic(args.output_path, to_csv(pd.DataFrame(rows, columns=COLUMNS)))
-    if args.compare:
-        _write_sheet(args.compare, styles, pictures, names, said, bad)
+    with opened_journal(
+        args.output_path, _run_key(args, spec, styles, requests), others=[args.compare] if args.compare else [],
+        overwrite=args.overwrite,
+    ) as (journal, known):  # fmt: skip
+        done = {index for index, key in enumerate(keys) if key in known}
+        if done and journal:
+            print(f"{args.output_path}: going on where it was, {len(done):,} of {len(keys):,} captions are written")
+        if len(done) < len(keys):
+            options = {"quantization": args.quantization, "batch_size": args.batch_size}
+            loaded, kept, lines = spec.load(examples, features.kept(), **options)
+            if journal:
+                print(_start_block(args, styles, requests, loaded, lines, len(pictures), bad), flush=True)
+            if isinstance(kept, Pixels):
+                kept = encode_in_memory(loaded, kept, spec.scopes, args.batch_size)
+            batches = answer_by_batch(
+                loaded, kept, examples, requests * len(pictures), batch_size=args.batch_size, done=done
+            )
+            keep_answers(batches, journal, keys, done, "captioning", "caption")
+        if not journal:
+            return None
+        said = [Answer(journal.results[key]["answer"], journal.results[key]["confidence"]) for key in keys]
+        names = short_names([picture.source.name for picture in pictures] + [place for place, _ in bad])
+        rows = _rows(styles, pictures, said, bad)
+
+        def write() -> None:
+            write_table(args.output_path, pd.DataFrame(rows, columns=COLUMNS))
+            if args.compare:
+                _write_sheet(args.compare, styles, pictures, names, said, bad)
+
+        journal.finish(write)
     return {
         "captions": len(examples),
         "images": len(pictures),
@@ -161,6 +177,19 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
         "seconds": time.monotonic() - began,
         "shown": [(names[image], style, caption) for image, style, caption, *_ in rows[: SHOWN * len(styles)]],
         "more": max(0, len(pictures) - SHOWN),
+    }
+
+
+def _run_key(args: CaptionArguments, spec: ModelSpec, styles: list[Style], requests: list[AnswerRequest]) -> dict:
+    """Collect what the captions depend on, beside the pictures, by whose bytes they are kept."""
+    return {
+        "base_model": spec.base_model_id,
+        "base_revision": spec.revision,
+        "adapters": {ref.name: adapter.digest for ref, adapter in spec.adapters.items()},
+        "prompts": {style.name: request.text.prompt for style, request in zip(styles, requests, strict=True)},
+        "decoding": {style.name: asdict(request.decoding) for style, request in zip(styles, requests, strict=True)},
+        "dtype": args.dtype,
+        "quantization": args.quantization,
     }
 
 

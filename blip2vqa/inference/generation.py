@@ -3,7 +3,7 @@
 A causal model's keys and values of an image are computed once, and used for all questions about it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 
 import torch
@@ -219,8 +219,12 @@ def answer_by_batch(
     requests: Sequence[AnswerRequest],
     *,
     batch_size: int,
+    done: Collection[int] = (),
 ) -> Iterator[list[tuple[int, Answer]]]:
     """Yield batches of (index, answer), ordered so that the work for an image is done once; `requests[i]` asks `examples[i]`.
+
+    Batches all of whose indices are in `done` are left out. The others are what they would be without it, since in bfloat16 an
+    answer's confidence depends on the batch: a run that goes on after an interruption ends as if there had been none.
 
     Requests that decode alike share batches, whatever their adapters. An adapter's questions follow each other, so that few
     adapters need to be in memory at a time. Processes of one launch share the work, and each gets the answers of all.
@@ -238,15 +242,19 @@ def answer_by_batch(
         order = [index for key in in_turn for index in by_image[key]]
         share = -(-len(order) // state.num_processes)
         mine = order[state.process_index * share : (state.process_index + 1) * share]
-        batches = _my_batches(loaded, features, examples, requests, keys, mine, batch_size)
+        batches = _my_batches(loaded, features, examples, requests, keys, mine, batch_size, done)
         for _ in range(-(-share // batch_size)):
             found = next(batches, [])
             yield gather_object(found) if state.num_processes > 1 else found
 
 
-def _my_batches(loaded, features, examples, requests, keys, mine, batch_size) -> Iterator[list[tuple[int, Answer]]]:
+def _my_batches(
+    loaded, features, examples, requests, keys, mine, batch_size, done
+) -> Iterator[list[tuple[int, Answer]]]:
     """Answer the examples of this process, which can all share batches; `keys` are every example's (image, adapter)."""
     for chunk in _chunks(mine, keys, batch_size):
+        if all(index in done for index in chunk):
+            continue
         request = requests[chunk[0]]
         answers = ANSWERS_WITH[request.text.answers_with]
         images = {key: row for row, key in enumerate(dict.fromkeys(keys[index] for index in chunk))}
@@ -256,6 +264,8 @@ def _my_batches(loaded, features, examples, requests, keys, mine, batch_size) ->
         chunk.sort(key=lengths.__getitem__, reverse=True)
         for first in range(0, len(chunk), batch_size):
             batch = sorted(chunk[first : first + batch_size], key=lambda index: requests[index].adapter)
+            if all(index in done for index in batch):
+                continue
             rows = [images[keys[index]] for index in batch]
             digests = [examples[index].digest for index in batch]
             questions = [examples[index].question for index in batch]

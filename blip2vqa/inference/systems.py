@@ -3,14 +3,13 @@
 Systems of one base share its weights and the features of the images.
 """
 
-import time
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from accelerate import PartialState
 
 from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.config.common import FeatureArguments
@@ -18,11 +17,13 @@ from blip2vqa.config.fields import QUANTIZATIONS
 from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.examples import Example
-from blip2vqa.data.prediction_table import to_csv
+from blip2vqa.data.journal import Journal, partial_path
+from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.verdict import BLIND
-from blip2vqa.inference.answering import load_rows
-from blip2vqa.inference.generation import answer_examples
+from blip2vqa.inference.answering import hash_text, load_rows
+from blip2vqa.inference.generation import answer_by_batch
+from blip2vqa.inference.keeping import keep_answers, opened_journal
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import find_scorer, start_pairs
@@ -142,7 +143,7 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     The main process alone writes; the others return None. Raises `InputError`, with every problem found, before any weight is
     loaded.
     """
-    state = start()
+    start()
     problems = args.check() + features.check()
     each = ("lora_model_path", "lora_revision", "base_model_id", "base_model_revision", "prompt", "answers", "score")
     for flag in (*each, *(("quantization",) if args.quantization != "auto" else ())):
@@ -152,7 +153,7 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     taken = [path for path in outputs if path.exists()]
     if any(path.resolve() in (Path(args.systems).resolve(), Path(args.csv_path or "").resolve()) for path in outputs):
         problems.append(f"--output_path {args.output_path}: would replace {args.systems} or the table; name another")
-    elif taken and not args.overwrite:
+    elif taken and not args.overwrite and not partial_path(args.output_path).exists():
         problems.append(
             f"--output_path {args.output_path}: {taken[0]} is already there; name another, or --overwrite it"
         )
@@ -169,12 +170,46 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     _, examples, bad = rows
     answered = any(example.answers for example in examples)
     scorer = find_scorer(args.bertscore_model if answered else "none")
-    runs: dict[str, SystemRun] = {}
-    for group in groups:
-        runs |= _run(args, features, group, examples, len(bad))
-    if not state.is_main_process:
-        return None
-    runs = [runs[system.name] for system in systems]
+    key, more = _run_key(args, groups, examples), {"others": outputs[1:], "overwrite": args.overwrite}
+    with opened_journal(args.output_path, key, **more) as (journal, known):
+        if known and journal:
+            count = len(examples) * len(systems)
+            print(
+                f"{args.output_path}: going on where it was, {len(known):,} of {count:,} answers are there", flush=True
+            )
+        found: dict[str, SystemRun] = {}
+        for group in groups:
+            found |= _run(args, features, group, examples, len(bad), journal, known)
+        if not journal:
+            return None
+        runs = [found[system.name] for system in systems]
+        return journal.finish(lambda: _write(args, groups, examples, runs, scorer))
+
+
+def _run_key(args: InferenceArguments, groups: list[Group], examples: list[Example]) -> dict:
+    """Collect what the answers depend on: an interrupted comparison goes on only where all of it is the same."""
+    return {
+        "systems": {
+            system.name: {
+                "base_model": remembered(group.spec.base_model_id),
+                "base_revision": group.spec.revision,
+                "adapter": group.spec.adapters[system.ref].digest if system.ref != BASE else None,
+                "prompt": request.text.prompt,
+                "decoding": asdict(request.decoding),
+                "quantization": group.quantization,
+            }
+            for group in groups
+            for system, request in zip(group.systems, group.requests, strict=True)
+        },
+        "input_table": hash_text(json.dumps([[example.row, example.digest, example.question] for example in examples])),
+        "dtype": args.dtype,
+    }
+
+
+def _write(
+    args: InferenceArguments, groups: list[Group], examples: list[Example], runs: list[SystemRun], scorer
+) -> tuple[dict, list[Path]]:
+    """Compare the runs and write all files; returns the comparison and the files."""
     result = compare(examples, runs, bertscore=scorer)
     result["notes"].append(
         "Seconds a question are those of answering alone: the features of the pictures were computed before. A base that has "
@@ -199,30 +234,49 @@ def answers_path(output_path: str) -> Path:
 
 
 def _run(
-    args: InferenceArguments, features: FeatureArguments, group: Group, examples: list[Example], skipped: int
+    args: InferenceArguments,
+    features: FeatureArguments,
+    group: Group,
+    examples: list[Example],
+    skipped: int,
+    journal: Journal | None,
+    known: set[str],
 ) -> dict[str, SystemRun]:
-    """Answer the whole table by every system of a group, in common batches."""
-    state, spec = PartialState(), group.spec
-    reset_peak_memory()
-    options = {"quantization": group.quantization, "batch_size": args.batch_size}
-    loaded, found, kept = spec.load(examples, features.kept(), **options)
-    count = len(group.systems)
-    pairs = start_pairs(loaded, kept)
-    for system, request in zip(group.systems, group.requests, strict=True):
-        pairs.append((system.name, f"{system.lora_model_path or 'the base alone'}; {request.text.prompt!r}"))
-    if skipped:
-        pairs.append(("skipped", f"{skipped} rows with a bad image"))
-    if state.is_main_process:
-        print(format_block("Answering", pairs), flush=True)
+    """Answer the whole table by every system of a group, in common batches; those in `known` are in the journal already.
+
+    Returns nothing where there is no journal.
+    """
+    spec = group.spec
     asked = [example for example in examples for _ in group.systems]
-    requests, began = [request for _ in examples for request in group.requests], time.perf_counter()
-    answers = answer_examples(loaded, found, asked, requests, batch_size=args.batch_size, progress="answering")
-    said = [answer.text for answer in answers]
-    seconds = (time.perf_counter() - began) / max(1, len(asked))
-    peak = peak_memory()
-    quantization = loaded.quantization
-    del loaded, found
-    free_memory()
+    keys = [f"{example.row} {system.name}" for example in examples for system in group.systems]
+    done = {index for index, key in enumerate(keys) if key in known}
+    if len(done) < len(keys):
+        reset_peak_memory()
+        options = {"quantization": group.quantization, "batch_size": args.batch_size}
+        loaded, kept, lines = spec.load(examples, features.kept(), **options)
+        pairs = start_pairs(loaded, lines)
+        for system, request in zip(group.systems, group.requests, strict=True):
+            pairs.append((system.name, f"{system.lora_model_path or 'the base alone'}; {request.text.prompt!r}"))
+        if skipped:
+            pairs.append(("skipped", f"{skipped} rows with a bad image"))
+        if journal:
+            print(format_block("Answering", pairs), flush=True)
+        requests = [request for _ in examples for request in group.requests]
+        batches = answer_by_batch(loaded, kept, asked, requests, batch_size=args.batch_size, done=done)
+        quantization = loaded.quantization
+        keep_answers(
+            batches, journal, keys, done, "answering", "question",
+            more=lambda: {"peak": peak_memory(), "quantization": quantization},
+        )  # fmt: skip
+        del loaded, kept, batches
+        free_memory()
+    if not journal:
+        return {}
+    answers = [journal.results[key] for key in keys]
+    said = [answer["answer"] for answer in answers]
+    seconds = sum(answer["seconds"] for answer in answers) / max(1, len(asked))
+    peak = max((answer["peak"] for answer in answers if answer["peak"] is not None), default=None)
+    quantization = answers[0]["quantization"]
     model = spec.family.outline(spec.config)
     whole = sum(weight.numel() for weight in model.parameters())
     heads = [getattr(model, name) for name in spec.family.trained_whole if hasattr(model, name)]
@@ -234,7 +288,7 @@ def _run(
         # A head for answers that an adapter brings counts with the adapter, in place of the base's.
         parameters = whole + own - (replaced if adapter else 0)
         runs[system.name] = SystemRun(
-            system.name, said[place::count], spec.base_model_id, system.lora_model_path, quantization, request.text.prompt,
-            seconds, peak, parameters, own or None,
+            system.name, said[place :: len(group.systems)], spec.base_model_id, system.lora_model_path, quantization,
+            request.text.prompt, seconds, peak, parameters, own or None,
         )  # fmt: skip
     return runs

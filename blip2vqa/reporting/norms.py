@@ -67,7 +67,7 @@ def _scores(manifest: dict) -> list[tuple[str, str]]:
         return []
     blind = (scores.get("blind") or {}).get(main.name)
     pairs = [(main.title, main.show(scores["adapter"][main.name]))]
-    return pairs if blind is None else [*pairs, (f"blind {main.title}", main.show(blind))]
+    return pairs if blind is None else [*pairs, (f"blind baseline, {main.title}", main.show(blind))]
 
 
 def _several(modules: list[dict], key: str) -> str:

@@ -7,6 +7,7 @@ from accelerate import PartialState
 
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import wrap
+from blip2vqa.adapters.validation.safety import WEIGHTS
 from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import describe_split
@@ -22,7 +23,7 @@ from blip2vqa.training.resume import SPLIT, TRAINING_DATA, checkpoint_to_resume,
 from blip2vqa.training.run import Run
 from blip2vqa.training.summary import print_start
 from blip2vqa.training.trainer import VQATrainer
-from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.files import write_json_atomic, writing
 
 
 def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> dict:
@@ -75,7 +76,8 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
         answers["swapped"] = answer(swapped, "swapped images")
 
     # 5. Write the adapter, its scores and its answers.
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
+    with writing(folder / WEIGHTS):
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
     metrics = {}
     if state.is_main_process:
         metrics = score_run(run.task, data, scorer, answers)

@@ -37,8 +37,15 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     ]
     if (run.folder / "metrics.json").exists():  # written last
         raise InputError(f"--output_dir {run.folder}: holds a finished run; name a new folder")
+    trained = (run.folder / "adapter_config.json").exists()
+    if asked.lower() == "false" and trained and data and (run.folder / "run.json").is_file():
+        # It was stopped after training, while its results were scored and written: the same command goes on with that.
+        if not _differences(run, data, run.folder):
+            if not checkpoints:
+                return None
+            asked = "true"
     if asked.lower() == "false":
-        if checkpoints or (run.folder / "adapter_config.json").exists():
+        if checkpoints or trained:
             raise InputError(
                 f"--output_dir {run.folder}: holds another run, stopped on its way; go on with it by "
                 "--resume_from_checkpoint, or name a new folder"

@@ -20,6 +20,7 @@ from blip2vqa.training.collators import COLLATORS, TrainingCollator
 from blip2vqa.training.data import RunData
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.run import Run
+from blip2vqa.utils.files import writing
 from blip2vqa.utils.progress import show_progress
 
 Answering = Callable[[list[Example], str], list[Answer]]
@@ -197,6 +198,10 @@ class VQATrainer(Trainer):
             with self.accelerator.no_sync(model):  # processes exchange gradients once a batch, not once a part
                 loss += super().training_step(model, part, num_items_in_batch)
         return loss + super().training_step(model, last, num_items_in_batch)
+
+    def _save_checkpoint(self, *args, **kwargs):
+        with writing(self.args.output_dir):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         ours = self.args.train_sampling_strategy == "random"

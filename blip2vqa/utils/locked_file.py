@@ -20,7 +20,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 class LockedFile:
     """A file that is open to be added to, and locked where the system can: the lock is gone with the process, however it ends.
 
-    Raises `InputError` for a file that cannot be opened, or is in use by another process.
+    Raises OSError for a file that cannot be opened, `InputError` for one in use by another process.
     """
 
     def __init__(self, path: str | Path):
@@ -33,11 +33,8 @@ class LockedFile:
         raise InputError(f"{self.path}: is removed again and again; name another --output_path")
 
     def _open(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b", buffering=0)
-        except OSError as error:
-            raise file_error(f"{self.path}: cannot be opened for writing", error) from error
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b", buffering=0)
         self.locked = False
         if fcntl is None:
             return

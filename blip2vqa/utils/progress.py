@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 
+from blip2vqa.utils.formatting import percent
+
 LINE_SECONDS = 30.0
 """Between two lines, and before the first: what is done sooner prints none."""
 
@@ -54,7 +56,9 @@ class ProgressLines(AbstractContextManager):
         rate = (self.done - self.initial) / max(time.monotonic() - self.start, 1e-9)
         parts = [f"{self.desc}: {self.done:,} {self.units}", f"{rate:.3g} {self.units}/s"]
         if self.total:
-            parts[0] = f"{self.desc}: {self.done:,} of {self.total:,} {self.units} ({self.done / self.total:.0%})"
+            parts[0] = (
+                f"{self.desc}: {self.done:,} of {self.total:,} {self.units} ({percent(self.done / self.total, 0)})"
+            )
         if self.total and rate:
             minutes, seconds = divmod(round((self.total - self.done) / rate), 60)
             parts.append(f"{minutes} min {seconds} s left")

@@ -1,6 +1,8 @@
 """How a script is called, how it ends, and what it prints."""
 
+import errno
 import logging
+import os
 import sys
 import warnings
 
@@ -38,6 +40,19 @@ def test_a_script_that_is_done_has_left_its_process_group(tmp_path):
     run_script(main)
     assert seen == [True]
     assert not dist.is_initialized()
+
+
+def test_a_process_whose_launch_has_lost_another_says_so_in_one_line(monkeypatch, capsys):
+    def main():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1945")
+
+    with pytest.raises(RuntimeError):
+        run_script(main)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as ended:
+        run_script(main)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: another process of this launch has ended, and said why\n"
 
 
 @pytest.fixture
@@ -78,3 +93,33 @@ def test_a_script_at_log_level_error_prints_errors_alone(drawn, tiny_opt, tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     warned = run_process(*argv, "--output_dir", tmp_path / "again")
     assert "WARNING " in warned.stderr and "\r" not in warned.stderr
+
+
+def test_a_failure_of_the_disk_is_one_line(capsys):
+    def main():
+        raise OSError(errno.ENOSPC, "No space left on device", "out/a.csv")
+
+    with pytest.raises(SystemExit) as ended:
+        run_script(main, "the same command goes on")
+    assert ended.value.code == 1
+    said = "error: out/a.csv: No space left on device; files that were finished are kept; the same command goes on\n"
+    assert capsys.readouterr().err == said
+
+
+def test_an_output_that_cannot_be_written_is_one_line(capsys, monkeypatch):
+    with open(os.devnull, "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+
+        def full():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(sys, "stdout", type("Full", (), {"flush": staticmethod(full), "fileno": file.fileno})())
+        with pytest.raises(SystemExit) as ended:
+            run_script(lambda: None)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: the output: No space left on device; ")
+
+
+def test_other_failures_keep_their_traceback():
+    with pytest.raises(KeyError):
+        run_script(lambda: {}["absent"])
