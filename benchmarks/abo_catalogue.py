@@ -119,6 +119,7 @@ def read(folder: Path, repeats: int) -> dict:
 def measure(args, folder: Path) -> dict:
     """All figures of the JSON file; times in seconds, memory in bytes."""
     import torch
+
     from shapes import circumstances
 
     start = time.perf_counter()

@@ -15,8 +15,6 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from shapes import peak_bytes
-
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
 from blip2vqa.estimate.estimate import estimate
@@ -24,6 +22,7 @@ from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer
 from blip2vqa.utils.console import run_script
+from shapes import peak_bytes
 
 STEPS = "--max_steps 6 --eval_strategy no --bertscore_model none --use_cpu true --disable_tqdm true".split()
 

@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from peft import LoraConfig
 from rich.console import Console
 from rich.table import Table
-from shapes import circumstances, configuration
 
 from blip2vqa.adapters.base.checkpoints import upstream_class, write_tensors
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
@@ -37,6 +36,7 @@ from blip2vqa.exchange.checking import check
 from blip2vqa.exchange.inspecting import inspect
 from blip2vqa.exchange.merging import merge, resize
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
+from shapes import circumstances, configuration
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"
 LAYERS, HIDDEN, FEED_FORWARD, RANK = 32, 2560, 10240, 16

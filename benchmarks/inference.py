@@ -22,6 +22,17 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from torch.nn.utils.rnn import pad_sequence
+
+from blip2vqa.adapters.lora import wrap
+from blip2vqa.config.common import LoraArguments
+from blip2vqa.features.cache import FeatureStore
+from blip2vqa.features.key import FeatureKey
+from blip2vqa.inference.generation import answer_by_batch
+from blip2vqa.inference.request import AnswerRequest, Decoding
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import leave_out
+from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
 from shapes import (
     RandomTokens,
     build,
@@ -37,17 +48,6 @@ from shapes import (
     text_encoder,
     tiny_like,
 )
-from torch.nn.utils.rnn import pad_sequence
-
-from blip2vqa.adapters.lora import wrap
-from blip2vqa.config.common import LoraArguments
-from blip2vqa.features.cache import FeatureStore
-from blip2vqa.features.key import FeatureKey
-from blip2vqa.inference.generation import answer_by_batch
-from blip2vqa.inference.request import AnswerRequest, Decoding
-from blip2vqa.models.families import family_of
-from blip2vqa.models.family import leave_out
-from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4

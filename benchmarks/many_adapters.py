@@ -22,19 +22,6 @@ import torch
 from peft import LoraConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from shapes import (
-    SHAPES,
-    Question,
-    RandomTokens,
-    build,
-    circumstances,
-    configuration,
-    free_unused,
-    seconds,
-    synchronize,
-    text_encoder,
-)
-
 from blip2vqa.adapters.files.adapter import PREFIX, save_adapter
 from blip2vqa.adapters.lora import modules_to_adapt
 from blip2vqa.adapters.multi import Adapters
@@ -48,6 +35,18 @@ from blip2vqa.models.families import family_of
 from blip2vqa.models.family import leave_out
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
+from shapes import (
+    SHAPES,
+    Question,
+    RandomTokens,
+    build,
+    circumstances,
+    configuration,
+    free_unused,
+    seconds,
+    synchronize,
+    text_encoder,
+)
 
 WAYS = ("base", "one", "held", "all")
 

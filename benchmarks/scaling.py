@@ -31,8 +31,6 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from shapes import circumstances, free_unused, peak_bytes
-
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.data.examples import check_examples
 from blip2vqa.data.splits import split_by_image
@@ -44,6 +42,7 @@ from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_config, load_processor
 from blip2vqa.training.collators import TrainingCollator
 from blip2vqa.training.trainer import AnsweredQuestions, RowSampler
+from shapes import circumstances, free_unused, peak_bytes
 
 CPU = torch.device("cpu")
 BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"  # for its tokenizer alone

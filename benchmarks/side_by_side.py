@@ -21,11 +21,10 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from shapes import SHAPES, build, circumstances, configuration
-
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.models.loading import find_device, load_base, load_config, load_processor
+from shapes import SHAPES, build, circumstances, configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "assets" / "tiny-blip2-opt"

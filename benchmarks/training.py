@@ -20,6 +20,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from blip2vqa.adapters.fused_lora import fuse
+from blip2vqa.adapters.lora import wrap
+from blip2vqa.config.common import LoraArguments
+from blip2vqa.config.finetune import FinetuneArguments
+from blip2vqa.models.attention import suit_training
+from blip2vqa.models.families import family_of
+from blip2vqa.models.family import leave_out
+from blip2vqa.models.loading import LoadedModel, find_device
+from blip2vqa.training.collators import AnswerLoss, TrainingCollator
 from shapes import (
     MatrixProducts,
     RandomTokens,
@@ -37,16 +46,6 @@ from shapes import (
     text_encoder,
     tiny_like,
 )
-
-from blip2vqa.adapters.fused_lora import fuse
-from blip2vqa.adapters.lora import wrap
-from blip2vqa.config.common import LoraArguments
-from blip2vqa.config.finetune import FinetuneArguments
-from blip2vqa.models.attention import suit_training
-from blip2vqa.models.families import family_of
-from blip2vqa.models.family import leave_out
-from blip2vqa.models.loading import LoadedModel, find_device
-from blip2vqa.training.collators import AnswerLoss, TrainingCollator
 
 MAX_GRADIENT_NORM = 1.0  # Trainer's default
 TIMES = ("reference_seconds_per_question", "seconds_per_question", "gemm_floor_seconds_per_question")

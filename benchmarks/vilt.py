@@ -21,8 +21,6 @@ from PIL import Image
 from transformers import BertTokenizerFast, ViltConfig, ViltForQuestionAnswering, ViltImageProcessorPil, ViltProcessor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from shapes import build, circumstances, free_unused, peak_bytes, print_profile, seconds
-
 from blip2vqa.adapters.fused_lora import fuse
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
@@ -34,6 +32,7 @@ from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
 from blip2vqa.training.collators import ClassCollator, ClassLoss
+from shapes import build, circumstances, free_unused, peak_bytes, print_profile, seconds
 
 SIZES = {
     "vilt-b32": {},

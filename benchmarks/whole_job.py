@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from shapes import circumstances
-
 from blip2vqa.models.loading import find_device
+from shapes import circumstances
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,7 +15,7 @@ import evaluate
 
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import scratch_folder
-from blip2vqa.utils.strict_json import read_json
+from blip2vqa.utils.strict_json import read_json, shown
 from blip2vqa.utils.threads import call_within
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class BERTScore(evaluate.Metric):
         values = {}
         if distinct:
             scorer = load_scorer(self.folder, self.layers, self.baseline)
-            columns = scorer.score(*map(list, zip(*distinct, strict=True)))
+            with _readable(self.folder):
+                columns = scorer.score(*map(list, zip(*distinct, strict=True)))
             values = dict(zip(distinct, zip(*(column.tolist() for column in columns), strict=True), strict=True))
         rows = [values.get(pair, (0.0, 0.0, 0.0)) for pair in pairs]
         means = [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else [None, None, None]
@@ -156,16 +157,17 @@ def encoder_settings(folder: Path, name: str) -> tuple[int, Path | None, str]:
 
     try:
         config = read_json(folder / "config.json", finite=False)
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
     except (OSError, ValueError) as error:
         raise InputError(f"BERTScore's encoder {folder}: config.json is missing or not JSON ({error})") from error
     # bert-score knows the layer for the Hub's names alone; T5 and XLM spell the number of layers in their own way.
-    keys = ("num_hidden_layers", "num_layers", "n_layers") if isinstance(config, dict) else ()
-    depth = next((config[key] for key in keys if type(config.get(key)) is int), 0)
+    depth = next((config[key] for key in ("num_hidden_layers", "num_layers", "n_layers") if key in config), 0)
     layers = model2layers.get(name, depth)
-    if not 0 < layers <= depth:
+    if not (isinstance(depth, int) and 0 < layers <= depth):
         raise InputError(
-            f"BERTScore's encoder {folder}: its config.json says {depth} layers, but {name} is read at layer {layers}; "
-            "name a complete encoder, or minilm, or none"
+            f"BERTScore's encoder {folder}: its config.json says {shown(depth)} layers, but {name} is read at layer "
+            f"{shown(layers)}; name a complete encoder, or minilm, or none"
         )
     baseline = Path(bert_score.__file__).parent / "rescale_baseline" / "en" / f"{name}.tsv"
     baseline = baseline if name in model2layers and baseline.is_file() else None
@@ -179,13 +181,13 @@ def load_scorer(folder: Path, layers: int, baseline: Path | None):
     from bert_score import BERTScorer
     from transformers import AutoConfig, AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
 
-    try:
+    with _readable(folder):
         config = AutoConfig.from_pretrained(folder)
-        with _neutral_path(folder, config.model_type) as path:
-            scorer = BERTScorer(
-                model_type=str(path), num_layers=layers, lang="en",
-                rescale_with_baseline=baseline is not None, baseline_path=baseline and str(baseline),
-            )  # fmt: skip
+    with _neutral_path(folder, config.model_type) as path, _readable(folder):
+        scorer = BERTScorer(
+            model_type=str(path), num_layers=layers, lang="en",
+            rescale_with_baseline=baseline is not None, baseline_path=baseline and str(baseline),
+        )  # fmt: skip
         tokenizer = scorer._tokenizer
         if isinstance(tokenizer, GPT2Tokenizer | RobertaTokenizer):
             # bert-score asks for this at every call, where transformers 5 ignores it: the first word would be read as
@@ -197,10 +199,22 @@ def load_scorer(folder: Path, layers: int, baseline: Path | None):
         if baseline is not None:
             with warnings.catch_warnings(action="ignore"):  # of a pandas array that torch may not write to; nobody does
                 _ = scorer.baseline_vals
-    except (OSError, ValueError, ImportError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"BERTScore's encoder {folder} cannot be loaded: {reason}; name another, or none") from error
+        scorer.score(["a"], ["a"])  # some settings of a wrong kind fail only now
     return scorer
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Raise `InputError` for whatever libraries raise over damaged files in `folder`: a dozen types."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"BERTScore's encoder {folder} cannot be used: {reason}; name another, or none") from error
 
 
 @contextlib.contextmanager

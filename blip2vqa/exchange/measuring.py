@@ -141,5 +141,6 @@ def run_systems(
     runs = []
     for name, asked in pairs.items():
         texts = [next(answers).text for _ in asked]
-        runs.append(SystemRun(name, texts, base, adapters.get(name), args.quantization, asked[0][0].text.prompt))
+        adapter = None if name in (ZERO, RANDOM) else adapters.get(name)  # of these nothing is kept
+        runs.append(SystemRun(name, texts, base, adapter, args.quantization, asked[0][0].text.prompt))
     return runs

@@ -1,6 +1,7 @@
 """Move adapters to other bases: exactly where the weights under them are the same, else distilled, projected or copied."""
 
 import json
+import shutil
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,19 +12,20 @@ from blip2vqa.adapters.algebra import Factors, derive, largest_rank, norm, read_
 from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint
 from blip2vqa.adapters.base.fingerprints import base_facts
-from blip2vqa.adapters.files.adapter import Adapter, check_output, read_adapter, save_adapter, write_manifest
+from blip2vqa.adapters.files.adapter import Adapter, read_adapter, save_adapter, write_manifest
 from blip2vqa.adapters.files.card import model_card
 from blip2vqa.adapters.multi import unserved
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.safety import CARD, MANIFEST, METRICS
-from blip2vqa.config.exchange import SwapArguments, TransferArguments
+from blip2vqa.config.exchange import MovingArguments, SwapArguments, TransferArguments
 from blip2vqa.data.examples import Example, load_examples
 from blip2vqa.data.splits import split_by_image
 from blip2vqa.exchange.checking import INCOMPATIBLE, Check, compare
 from blip2vqa.exchange.distilling import distil
 from blip2vqa.exchange.measuring import BASE, MOVED, measure, scores_of
+from blip2vqa.exchange.unfinished import making, note_of
 from blip2vqa.models.loading import remembered
-from blip2vqa.utils.errors import InputError, collect_errors, raise_all
+from blip2vqa.utils.errors import InputError, MachineError, collect_errors, raise_all
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 from blip2vqa.utils.formatting import percent
 
@@ -39,23 +41,37 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
     result of `measure`, None without a table. Raises `InputError` where nothing that was asked for applies.
     """
     args = TransferArguments(adapter=adapter, target=target, output=output, **options)
-    folder = Path(output)
     raise_all(args.check())
-    check_output(folder)
     source, base = open_adapter(adapter), open_checkpoint(target, args.target_revision)
+    with making(Path(output), _settings(args, source)) as begun:
+        return _transfer(args, source, base, Path(output), begun)
+
+
+def _settings(args: MovingArguments, *sources: Adapter) -> dict:
+    """Collect what a move depends on: one that was stopped goes on only where all of it is the same."""
+    kept = {name: value for name, value in vars(args).items() if name not in ("json", "batch_size")}
+    return kept | {"sha256": [source.digest for source in sources]}
+
+
+def _transfer(args: TransferArguments, source: Adapter, base: Checkpoint, folder: Path, begun: bool) -> dict:
+    """Do what `transfer` says; `begun`: whether it was stopped before, and what it left in `folder` may serve."""
     found = compare(source, base)
     method = _choose(args, source, base, found)
     teach, held_out = _tables(args, method)
     if held_out and base.family is None:
         raise InputError(
-            f"target {target}: a bare language model sees no picture, and cannot be measured; leave the table out"
+            f"target {args.target}: a bare language model sees no picture, and cannot be measured; leave the table out"
         )
     if held_out and method in ("exact", "copy"):
         beside = unserved(source.renamed(found.names), base.outline(source.answers), base.family, "none", alone=False)
         raise_all([f"{problem}, and transfer it without a table" for problem in beside])
     if args.direct:
-        find_adapter(args.direct, None, target, args.target_revision)  # what is wrong with it is said before the work
+        find_adapter(
+            args.direct, None, args.target, args.target_revision
+        )  # what is wrong with it is said before the work
     reasons = list(found.reasons)
+    if begun and method != "distil":
+        shutil.rmtree(folder)  # is soon made anew
     if method == "distil":
         reasons = [distil(source, base, folder, teach, held_out, args)]
     elif method == "subspace":
@@ -70,7 +86,7 @@ def transfer(adapter: str, target: str, output: str, **options) -> dict:
     _complete(folder, source, method, state)  # now: what is measured next may take long
     if held_out:
         measured = measure(
-            read_adapter(folder), target, args.target_revision, held_out, args, source=source, direct=args.direct
+            read_adapter(folder), args.target, args.target_revision, held_out, args, source=source, direct=args.direct
         )
         if state != EXACT and is_better(measured):
             state = MEASURED
@@ -88,28 +104,44 @@ def swap(first: str, second: str, output: str, **options) -> dict:
     """
     args = SwapArguments(first=first, second=second, output=output, **options)
     raise_all(args.check())
-    check_output(Path(output))
     adapters = [open_adapter(name) for name in (first, second)]
     homeless = [adapter.name for adapter in adapters if not adapter.base_model_id]
     if homeless:
         raise InputError(*(f"adapter {name}: does not say what its base is; use transfer" for name in homeless))
     if adapters[0].digest == adapters[1].digest:
         raise InputError(f"{first}, {second}: are one adapter; name two")
-    Path(output).mkdir(parents=True)
+    with making(Path(output), _settings(args, *adapters)):
+        return _swap(adapters, Path(output), options)
+
+
+def _swap(adapters: list[Adapter], output: Path, options: dict) -> dict:
+    output.mkdir(parents=True, exist_ok=True)
     moves = {}
     for number, (adapter, other) in enumerate((adapters, adapters[::-1]), start=1):
-        folder = Path(output) / f"{number}-{adapter.folder.resolve().name}-on-{Path(other.base_model_id).name}"
+        folder = output / f"{number}-{adapter.folder.resolve().name}-on-{Path(other.base_model_id).name}"
         more = {"target_revision": other.base_model_revision} | options
         try:
-            moves[adapter.name] = transfer(adapter.name, other.base_model_id, str(folder), **more)
+            done = folder.exists() and not note_of(folder).exists()
+            move = _moved(folder) if done else transfer(adapter.name, other.base_model_id, str(folder), **more)
+        except MachineError:
+            raise  # it would fail anew
         except InputError as error:
-            reasons = error.problems
-            moves[adapter.name] = {"method": None, "state": None, "reasons": reasons, "output": None, "measured": None}
+            move = {"method": None, "state": None, "reasons": error.problems, "output": None, "measured": None}
+        moves[adapter.name] = move
     if not any(move["method"] for move in moves.values()):
         with suppress(OSError):  # what was made before it failed stays
-            Path(output).rmdir()
+            output.rmdir()
         raise InputError(*(reason for move in moves.values() for reason in move["reasons"]))
     return moves
+
+
+def _moved(folder: Path) -> dict:
+    """Return the result of the `transfer` that made this folder, before a swap was stopped."""
+    origin, file = read_adapter(folder).manifest["origin"], folder / "transfer.json"
+    measured = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return {
+        "method": origin["method"], "state": origin["state"], "reasons": [], "output": str(folder), "measured": measured,
+    }  # fmt: skip
 
 
 def _choose(args: TransferArguments, source: Adapter, base: Checkpoint, found: Check) -> str:
@@ -213,7 +245,6 @@ def _complete(folder: Path, source: Adapter, method: str, state: str, measured: 
     metrics = {}
     # A distilled adapter's own scores are its agreement with the source, where the table has no answers.
     manifest.pop("metrics", None)
-    (folder / METRICS).unlink(missing_ok=True)
     if measured:
         metrics = manifest["metrics"] = scores_of(measured)
         manifest["origin"]["gain"] = measured["gain"]
@@ -221,5 +252,7 @@ def _complete(folder: Path, source: Adapter, method: str, state: str, measured: 
         write_json_atomic(folder / "transfer.json", measured)
     manifest.pop("format", None)
     write_manifest(folder, manifest)
+    if not measured:
+        (folder / METRICS).unlink(missing_ok=True)
     files = [path.name for path in folder.iterdir()]
     write_text_atomic(folder / CARD, model_card(manifest, metrics, files=files))

@@ -12,9 +12,7 @@ import bitsandbytes.nn as bnb
 import psutil
 import torch
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 from peft import PeftModel
-from safetensors import SafetensorError
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, ProcessorMixin
@@ -85,15 +83,26 @@ def load_processor(base_model_id: str, config, revision: str | None = None) -> P
     load = partial(reach, base_model_id=base_model_id, revision=revision)
     # torchvision, where it is installed, resizes a little differently: features would depend on the machine.
     image_processor = load(AutoImageProcessor.from_pretrained, backend="pil")
-    tokenizer = load(AutoTokenizer.from_pretrained)
+    tokenizer = load(_load_tokenizer)
     return family_of(config).load_processor(config, image_processor, tokenizer, load)
+
+
+def _load_tokenizer(base_model_id: str, **options):
+    """Load a tokenizer and try it out: some settings of a wrong kind fail only then."""
+    tokenizer = AutoTokenizer.from_pretrained(base_model_id, **options)
+    tokenizer("a")
+    return tokenizer
 
 
 def reach(load: Callable, base_model_id: str, revision: str | None, **kwargs):
     """Call `load` on a base's files. Raises `InputError` where they are not usable, or not to be had."""
     try:
         return load(base_model_id, revision=revision, **kwargs)
-    except (OSError, ValueError, HFValidationError, SafetensorError) as error:
+    except (InputError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except (
+        BaseException
+    ) as error:  # libraries trust a configuration to be well-formed; a panic of tokenizers is no Exception
         if Path(base_model_id).is_dir():
             raise InputError(f"base model {base_model_id}: the folder is not usable: {first_line(error)}") from error
         at = f" at revision {revision}" if revision else ""

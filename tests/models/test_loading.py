@@ -12,7 +12,7 @@ from blip2vqa.adapters.attach import find_adapter
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
-from blip2vqa.models.loading import choose_dtype, choose_quantization, load_base, load_config
+from blip2vqa.models.loading import choose_dtype, choose_quantization, load_base, load_config, load_processor
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
 from helpers.paths import ROOT
@@ -124,6 +124,26 @@ def test_a_truncated_base_is_one_clear_line(tiny_opt, tmp_path):
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(InputError, match="the folder is not usable"):
         load_float32(broken)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("config.json", '"num_query_tokens": 4', '"num_query_tokens": {"a": [4]}'),
+        ("tokenizer.json", '"vocab": {', '"vocab": {"no token": "x", '),
+        ("tokenizer_config.json", '"pad_token": "<pad>"', '"pad_token": {"a": 1}'),
+        ("processor_config.json", "{", "[" * 3000),
+    ],
+)
+def test_a_damaged_configuration_is_one_clear_line(file, before, after, tiny_opt, tmp_path):
+    """Libraries raise whatever comes from a value of a wrong kind."""
+    broken = shutil.copytree(tiny_opt, tmp_path / "broken")
+    text = (broken / file).read_text()
+    assert before in text
+    (broken / file).write_text(text.replace(before, after, 1))
+    with pytest.raises(InputError, match="the folder is not usable") as refused:
+        load_processor(str(broken), load_config(str(broken)))
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_adapter_loads_without_being_told_its_base(adapter, drawn):

@@ -25,6 +25,22 @@ def test_resuming_without_a_checkpoint_is_an_error(tiny_opt, drawn, tmp_path):
         finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
 
 
+def test_a_checkpoint_that_is_half_removed_is_none(tiny_opt, drawn, tmp_path):
+    """As a kill leaves it that comes while a run removes the last one, and keeps the best."""
+    names = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+    for step in (2, 4):
+        (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+        for name in names:
+            (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / name).touch()
+    run = make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint")
+    last = tmp_path / "run" / "checkpoints" / "checkpoint-4"
+    assert checkpoint_to_resume(run, None) == str(last)
+    for name in names:
+        (last / name).unlink()
+        assert checkpoint_to_resume(run, None) == str(last.with_name("checkpoint-2"))
+        (last / name).touch()
+
+
 def test_a_folder_with_another_run_is_refused_and_left_alone(finished, tiny_opt, drawn):
     out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}

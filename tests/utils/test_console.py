@@ -44,6 +44,19 @@ def test_a_script_that_is_done_has_left_its_process_group(tmp_path):
     assert not dist.is_initialized()
 
 
+def test_a_process_whose_launch_has_lost_another_says_so_in_one_line(monkeypatch, capsys):
+    def main():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1945")
+
+    with pytest.raises(RuntimeError):
+        run_script(main)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as ended:
+        run_script(main)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: another process of this launch has ended, and said why\n"
+
+
 @pytest.fixture
 def levels(monkeypatch):
     """The root logger, whose level, like the filters of warnings, is put back afterwards."""
