@@ -30,11 +30,7 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     finished run or another one, and for a run that was begun with other options or data.
     """
     asked = str(run.training.resume_from_checkpoint or "false")
-    checkpoints = [
-        path
-        for path in (run.folder / "checkpoints").glob("checkpoint-*")
-        if not _lacks(path, run.training.save_only_model)
-    ]
+    checkpoints = find_checkpoints(run.folder, run.training.save_only_model)
     if (run.folder / "metrics.json").exists():  # written last
         raise InputError(f"--output_dir {run.folder}: holds a finished run; name a new folder")
     trained = (run.folder / "adapter_config.json").exists()
