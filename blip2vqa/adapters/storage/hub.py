@@ -18,7 +18,7 @@ from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.files.publication import published
 from blip2vqa.adapters.validation.safety import CARD, CARRIED_FILES, CONFIG, WEIGHTS, read_manifest, too_large
 from blip2vqa.utils.console import named
-from blip2vqa.utils.errors import InputError, collect_errors, raise_all
+from blip2vqa.utils.errors import InputError, MachineError, collect_errors, raise_all
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ PICKLED = "adapter_model.bin"
 PATIENCE = 60
 """Seconds to wait for a word of the Hub where the client itself would wait for ever: while it uploads."""
 # The first: of the HTTP library under the client, whichever that is. The last three: answers that make no sense to the client.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 _FAULTS = (errors.HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 _NO_NAME = "no valid name on the Hub, which is USER/NAME of letters, digits, '-', '_' and '.'"
 _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
@@ -72,7 +73,8 @@ class _Exchange:
         try:
             yield self
         except _FAULTS as error:
-            raise InputError(f"{self.what}: {self.explain(error)}") from error
+            kind = MachineError if getattr(error, "errno", None) in _DISK else InputError
+            raise kind(f"{self.what}: {self.explain(error)}") from error
         finally:
             session.timeout = before
 
@@ -99,6 +101,8 @@ class _Exchange:
             return f"the connection to the Hub fails ({said}); try again"
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk is full, of {constants.HF_HUB_CACHE}; free some of it, or name another place by HF_HOME"
+        if getattr(error, "errno", None) in _DISK:
+            return f"{constants.HF_HUB_CACHE} cannot be written: {error.strerror}; name another place by HF_HOME"
         hint = "; a Hub without Xet takes HF_HUB_DISABLE_XET=1" if "/xet-" in said else ""
         return f"the Hub's client fails: {said}{hint}"
 
