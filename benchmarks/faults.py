@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the counts")
     args = parser.parse_args()
+    # Before the libraries are imported: what they draw would count as something said.
+    os.environ |= {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     from fault_parts.campaign import Campaign
 
     scratch = Path(tempfile.mkdtemp(prefix="faults-"))

@@ -17,8 +17,10 @@ TOGETHER = 100
 """Damaged inputs that one process reads."""
 SECONDS, BYTES = 20, 4 << 30
 """Limits of one input: time, and memory beyond that of the process."""
-LONGEST = 1000
+LONGEST = 1010
 """Characters of a line that a person is to read."""
+HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""What a terminal does not show, or obeys."""
 
 
 def read_damaged(work: Path, kind: str, which: str, seed: int) -> dict[str, str]:
@@ -136,7 +138,7 @@ def _judge(reader: Reader, found: tuple[str, object], right: tuple[str, object])
         return what
     if kind == "refused":
         unclear = [
-            line for line in what if not line.startswith("error: ") or len(line) > LONGEST or not line.isprintable()
+            line for line in what if not line.startswith("error: ") or len(line) > LONGEST or HIDDEN.search(line)
         ]
         return "is refused in silence" if not what else f"is refused by {unclear[0][:200]!r}" if unclear else "refused"
     if what == right[1]:

@@ -3,14 +3,15 @@
 import logging
 import re
 import sys
+import unicodedata
 import warnings
 
-LONGEST = 4000
+LONGEST = 1000
 """Characters of a line; a stranger's column name may have millions."""
-_UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb"
-"""Control characters, those that turn the direction of writing, line ends of Unicode, and halves of surrogate pairs."""
-_ESCAPED = re.compile(f"[{_UNSEEN}]")
-_ESCAPED_WITHIN = re.compile(rf"(?![\t\n])[{_UNSEEN}]")
+_UNSEEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+"""Unicode's categories of controls, marks that turn the direction of writing, halves of pairs, ends of lines and the like."""
+_JOINERS = "\u200c\u200d"
+"""Of those, what Persian, Indian scripts and emoji are written with."""
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _python_format = warnings.formatwarning
 _BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
@@ -21,13 +22,13 @@ def one_line(text: object) -> str:
 
     What is longer than `LONGEST` is cut off.
     """
-    line = _ESCAPED.sub(lambda match: _escape(match[0]), str(text)[: LONGEST + 1])
+    line = _escaped(str(text)[: LONGEST + 1])
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 2]} …"
 
 
 def some_lines(text: object) -> str:
     """Write a text as `one_line` does, keeping its line breaks and tabs."""
-    return _ESCAPED_WITHIN.sub(lambda match: _escape(match[0]), str(text))
+    return _escaped(str(text), kept="\t\n")
 
 
 def half_pair(text: str) -> bool:
@@ -66,5 +67,12 @@ def _format_warning(*described, **line) -> str:
     return some_lines(_python_format(*described, **line))
 
 
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")
+def _escaped(text: str, kept: str = "") -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        letter.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(letter) in _UNSEEN and letter not in _JOINERS + kept
+        else letter
+        for letter in text
+    )
