@@ -114,9 +114,9 @@ def _load(location: str, split: str | None) -> datasets.Dataset:
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         _check_saved(folder)
         saved = datasets.load_from_disk(location)
-        if isinstance(saved, datasets.Dataset):
-            return saved
-        return saved[_choose(location, split, list(saved))]
+        dataset = saved if isinstance(saved, datasets.Dataset) else saved[_choose(location, split, list(saved))]
+        dataset.data.validate(full=True)  # a damaged length would end this process, not raise
+        return dataset
     builder = datasets.load_dataset_builder(location)
     if builder.name not in ("csv", "imagefolder"):
         splits = list(builder.info.splits or builder.as_streaming_dataset())

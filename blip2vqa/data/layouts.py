@@ -62,7 +62,7 @@ def _karpathy(data: dict) -> list[dict]:
     # Pictures of val2014 that are for training have the split "restval".
     return [
         {
-            "image_name": "/".join(filter(None, (image.get("filepath"), image.get("filename")))),
+            "image_name": "/".join(str(image[key]) for key in ("filepath", "filename") if image.get(key)),
             "caption": sentence.get("raw"),
             "split": "train" if image.get("split") == "restval" else image.get("split"),
         }
