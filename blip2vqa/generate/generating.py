@@ -94,8 +94,8 @@ def _balance(funnel: Funnel, args: QuestionArguments) -> dict:
         logger.warning("question-only score: not measured; that takes questions about two products")
     elif after and after > args.max_blind_accuracy:
         logger.warning(
-            "question-only score %s, above --max_blind_accuracy %s: dropping more brings it no lower; allow more, or name "
-            "products that differ more", percent(after), percent(args.max_blind_accuracy),
+            "question-only score %s, above --max_blind_accuracy %g: dropping more brings it no lower; allow more, or name "
+            "products that differ more", percent(after), args.max_blind_accuracy,
         )  # fmt: skip
     return {"before": before, "after": after, "limit": args.max_blind_accuracy}
 
