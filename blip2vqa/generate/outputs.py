@@ -106,8 +106,8 @@ def write_data_set(
     write_text_atomic(files.unfinished, f"{why}; the same command goes on\n")
     # A run that repeats this one has other places to write to.
     places = ("json_output", "overwrite")
-    kept = {name: value for name, value in settings.items() if name not in places}
-    write_json_atomic(files.run, for_file(kept, files.run.parent))
+    lasting = {name: value for name, value in settings.items() if name not in places}
+    write_json_atomic(files.run, for_file(lasting, files.run.parent))
     write_provenance(files, sorted([*kept, *dropped], key=lambda question: question.item.image_name), sides)
     write_bytes_atomic(files.chart, draw_distributions(summary))
     write_text_atomic(files.card, data_card(summary, files.chart.name))
