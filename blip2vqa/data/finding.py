@@ -43,9 +43,8 @@ class ImageIndex:
     def __init__(self, image_dir: str | Path):
         self.root = Path(image_dir)
         self._real_root = self.root.resolve()
-        self._own = _parts(readable_name(str(self._real_root)))
         self._otherwise: dict[str, str] = {}  # name → place, of names that are written otherwise than their files
-        self._meant: dict[str, str] = {}  # place → the one absolute path that was taken for it
+        self._meant: dict[str, str] = {}  # place → the one longer path that was taken for it
         self._missed = 0
 
     def at(self, name: str) -> Path | None:
@@ -69,8 +68,8 @@ class ImageIndex:
         It is `image_dir/name`, else `image_dir/<first two characters>/name` (the layout of Amazon Berkeley Objects),
         else the one file of that name anywhere below `image_dir`; for the last, the extension may be left out and
         leading folders may be given. The name may also have backslashes, other capitals or decomposed letters, be COCO's
-        number without its zeros, or be a path, absolute or from `image_dir` on, whose end is the file's place. Raises
-        BadImage when it is not found, ambiguous, or outside `image_dir`.
+        number without its zeros, or be a longer path, absolute or not, whose end is the file's place. Raises BadImage when
+        it is not found, ambiguous, outside `image_dir`, or when two longer paths would be the same file.
         """
         _check_name(name)
         absolute = _is_absolute(name)
@@ -79,7 +78,7 @@ class ImageIndex:
         if absolute and os.path.lexists(name) and not Path(name).resolve().is_relative_to(self._real_root):
             raise BadImage("absolute path of a file outside the image folder: give names relative to that folder")
         parts = _parts(name)
-        found = self._search(parts, absolute)
+        found = self._search(parts)
         exact = [entry for entry in found if _as_written(name, entry.place)]
         places = [entry.place for entry in exact or found]
         if not places:
@@ -90,8 +89,9 @@ class ImageIndex:
         path = self._inside(self.root / places[0])
         if not path.is_file():
             raise BadImage("neither a file nor a link to one")
-        if not exact or len(parts) > len(_parts(places[0])):
-            self._note(name, "/".join(parts), places[0], absolute)
+        longer = len(parts) > len(_parts(places[0]))
+        if longer or not exact:
+            self._note(name, "/".join(parts), places[0], longer)
         return path
 
     def report(self, table: str | Path) -> None:
@@ -101,7 +101,7 @@ class ImageIndex:
             rest = f" and {len(self._otherwise) - SHOWN} more" if len(self._otherwise) > SHOWN else ""
             logger.warning("%s: images that are named otherwise than their files: %s%s", table, ", ".join(some), rest)
 
-    def _search(self, parts: tuple[str, ...], absolute: bool) -> list[_Entry]:
+    def _search(self, parts: tuple[str, ...]) -> list[_Entry]:
         """List the files that are equally well meant by a name."""
         *folders, last = parts
         stem, extension = os.path.splitext(last)
@@ -113,22 +113,14 @@ class ImageIndex:
             if (not prefix or not number[1] or prefix == number[1]) and entry.place.lower().endswith(extension)
         ]
         for entries in (self._files.by_name.get(last, ()), self._files.by_stem.get(last, ()), numbered):
-            shared = {entry: self._folders_shared(tuple(folders), entry.folders, absolute) for entry in entries}
+            shared = {entry: _folders_shared(tuple(folders), entry.folders) for entry in entries}
             if (most := max(shared.values(), default=-1)) >= 0:
                 return [entry for entry, count in shared.items() if count == most]
         return []
 
-    def _folders_shared(self, asked: tuple[str, ...], folders: tuple[str, ...], absolute: bool) -> int:
-        """Count the folders at the end of a name that a file has, too; -1 where the file cannot be meant."""
-        more = len(asked) - len(folders)
-        if more <= 0:
-            return len(asked) if folders[-more:] == asked else -1
-        leads_here = absolute or self._own[-more:] == asked[:more]
-        return len(folders) if asked[more:] == folders and leads_here else -1
-
-    def _note(self, name: str, written: str, place: str, absolute: bool) -> None:
-        """Remember what a name was taken for. Raises BadImage where another absolute path was taken for the same file."""
-        if absolute and (other := self._meant.setdefault(place, written)) != written:
+    def _note(self, name: str, written: str, place: str, longer: bool) -> None:
+        """Remember what a name was taken for. Raises BadImage where another longer path was taken for it."""
+        if longer and (other := self._meant.setdefault(place, written)) != written:
             raise BadImage(f"ends as {other} does, and both cannot be {readable_name(place)}: say which")
         self._otherwise[name] = place
 
@@ -166,6 +158,14 @@ class ImageIndex:
                     if number := _NUMBERED.fullmatch(stem):
                         files.by_number[number[2]].append((number[1], entry))
         return files
+
+
+def _folders_shared(asked: tuple[str, ...], folders: tuple[str, ...]) -> int:
+    """Count the folders at the end of a name that a file has, too; -1 where the file cannot be meant."""
+    more = len(asked) - len(folders)
+    if more <= 0:
+        return len(asked) if folders[-more:] == asked else -1
+    return len(folders) if asked[more:] == folders else -1
 
 
 def _check_name(name: str) -> None:

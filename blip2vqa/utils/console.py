@@ -124,7 +124,7 @@ def _print_errors(problems: list[str], prefix: str = "error: ") -> None:
 def say(line: str) -> None:
     """Print a line in the main process of a launch alone."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, flush=True)
+        print(one_line(line), flush=True)
 
 
 def set_log_level(name: str | None) -> None:

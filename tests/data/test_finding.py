@@ -56,7 +56,6 @@ def test_where_a_name_is_looked_up(folder, name, place):
         ("/home/me/missing.jpg", "not found"),
         ("/home/me/deep.png", "not found"),
         ("/home/me/one/../a.jpg", r"\.\."),
-        ("elsewhere/a.jpg", "not found"),
         (r"C:\pictures\b.jpg", "not found"),
         ("out.jpg", "link that leads outside"),
         ("hidden.jpg", "link that leads outside"),
@@ -117,6 +116,7 @@ DECOMPOSED = unicodedata.normalize("NFD", "žluť/über.jpg")
         ("/home/me/42.jpg", "COCO_val2014_000000000042.jpg"),
         ("images/train/cat.jpg", "train/cat.jpg"),
         ("coco/images/IMG_1.jpeg", "IMG_1.Jpeg"),
+        ("train2014/COCO_train2014_000000000007.jpg", "COCO_train2014_000000000007.jpg"),
     ],
 )
 def test_names_that_are_written_otherwise_than_their_files(coco, name, place, caplog):
@@ -135,7 +135,6 @@ def test_names_that_are_written_otherwise_than_their_files(coco, name, place, ca
         ("COCO_train2014_42.jpg", "not found"),
         ("42.png", "not found"),
         ("test/139.jpg", "not found"),
-        ("other/images/IMG_1.Jpeg", "not found"),
         ("/home/me/cat.jpg", "not found"),
         ("train/catt.jpg", "the nearest name there is train/cat.jpg"),
     ],
@@ -159,11 +158,13 @@ def test_names_that_are_written_as_their_files_go_before_others(coco, caplog):
     assert "and 1 more" not in caplog.text and caplog.text.count(" as ") == 2
 
 
-def test_two_absolute_paths_are_not_taken_for_one_file(coco):
+def test_two_longer_paths_are_not_taken_for_one_file(coco):
     index = ImageIndex(coco)
     assert index.find("/a/x[1].png") == index.find("/A/x[1].PNG") == coco / "x[1].png"
     with pytest.raises(BadImage, match=r"ends as /?a/x\[1\].png does, and both cannot be x\[1\].png"):
         index.find("/b/x[1].png")
+    with pytest.raises(BadImage, match="both cannot be"):
+        index.find("b/x[1].png")
 
 
 def test_a_link_is_not_followed_outside_however_it_is_named(folder):

@@ -52,7 +52,7 @@ def script(monkeypatch):
 def test_errors_log_lines_and_warnings_are_plain(script):
     def main():
         logging.getLogger("blip2vqa.x").warning("%s: no such thing", HOSTILE)
-        warnings.warn(HOSTILE, stacklevel=1)
+        print(warnings.formatwarning(HOSTILE, UserWarning, "x.py", 1), file=sys.stderr)
         raise InputError(HOSTILE, "second")
 
     code, _, said = script(main)
