@@ -226,7 +226,8 @@ class VQATrainer(Trainer):
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        share_weights(Path(output_dir or self.args.output_dir))
+        if self.args.should_save:
+            share_weights(Path(output_dir or self.args.output_dir))
 
     def _get_grad_norm(self, model, grad_norm=None):
         self.grad_norm = super()._get_grad_norm(model, grad_norm)

@@ -31,14 +31,14 @@ def test_a_checkpoint_that_is_half_removed_is_none(tiny_opt, drawn, tmp_path):
     for step in (2, 4):
         (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
         for name in names:
-            (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / name).touch()
+            (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / name).write_text("{}")
     run = make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint")
     last = tmp_path / "run" / "checkpoints" / "checkpoint-4"
     assert checkpoint_to_resume(run, None) == str(last)
     for name in names:
         (last / name).unlink()
         assert checkpoint_to_resume(run, None) == str(last.with_name("checkpoint-2"))
-        (last / name).touch()
+        (last / name).write_text("{}")
 
 
 def test_a_folder_with_another_run_is_refused_and_left_alone(finished, tiny_opt, drawn):
@@ -109,6 +109,8 @@ def test_a_damaged_file_of_a_stopped_run_is_named(damaged, content, tiny_opt, dr
     for path in (state, copy, tmp_path / "run" / damaged):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(run.resolved) if path.name == "run.json" else "{}")
+    for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        state.with_name(name).touch()
     assert checkpoint_to_resume(run, None) == str(state.parent)
     (tmp_path / "run" / damaged).write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=f"{damaged}: .*begin anew"):

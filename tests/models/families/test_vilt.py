@@ -242,8 +242,9 @@ def test_a_question_of_more_than_forty_tokens_is_named_by_its_row(vilt, drawn, t
     table.write_text("image_name,question,answer\n" + f"0.png,{fits},yes\n1.png,{long},no\n2.png,Red?,no\n")
     with pytest.raises(InputError) as caught:
         check(make_run(vilt, (drawn[0], table), tmp_path / "run"))
-    (problem,) = caught.value.problems
+    problem, total = caught.value.problems
     assert problem == "row 3: 41 tokens, but the base model has 40 positions; shorten it"
+    assert "1 of 3 rows cannot be used" in total and "--on_bad_row skip" in total
 
 
 def test_adapters_of_unlike_answers_side_by_side_answer_as_alone(vilt, drawn, tmp_path):
