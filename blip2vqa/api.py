@@ -20,6 +20,7 @@ from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.terminal import half_pair
 
 Picture = Image.Image | str | Path
 
@@ -73,13 +74,20 @@ class VQAModel:
         return self._ask(images, questions, [requests[name] for name in adapters], batch_size)
 
     def _ask(self, images: Sequence[Picture], questions: Sequence[str], requests, batch_size: int) -> list[Answer]:
-        """Answer questions, none of which may be empty where the prompt has a place for it."""
+        """Answer questions, none of which may be too long, or empty where the prompt has a place for it."""
         empty = [
             f"question {number}: is {question!r}; ask something, or `caption` the picture"
             for number, (question, request) in enumerate(zip(questions, requests, strict=True))
-            if not isinstance(question, str) or (not question.strip() and "{question}" in request.text.prompt)
+            if not isinstance(question, str)
+            or half_pair(question)
+            or (not question.strip() and "{question}" in request.text.prompt)
         ]
         raise_all(empty[:10])
+        asked = [Example(number, None, "", "", question, (), "", {}) for number, question in enumerate(questions)]
+        for request in {id(request): request for request in requests}.values():
+            own = [example for example, other in zip(asked, requests, strict=True) if other is request]
+            too_long = request.text.problems_by_row(own, request.decoding.max_new_tokens)
+            raise_all([f"question {number}: {reason}" for number, reason in too_long[:10]])
         return self._answer(images, questions, requests, batch_size)
 
     def add_adapter(self, name: str, path: str | Path, revision: str | None = None) -> None:

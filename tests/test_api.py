@@ -108,7 +108,7 @@ def test_an_adapter_for_questions_that_captions_is_warned_of(tmp_path, caplog):
     assert warning in caplog.text
 
 
-@pytest.mark.parametrize("question", ["", " \n", None])
+@pytest.mark.parametrize("question", ["", " \n", None, "half of a pair \ud83d"])
 def test_an_empty_question_is_refused(question):
     model = load(BASE, dtype="float32")
     picture = SCENES / "val-003.png"
@@ -118,3 +118,5 @@ def test_an_empty_question_is_refused(question):
     ):
         with pytest.raises(InputError, match=r"question [01]: is .*; ask something, or `caption` the picture"):
             ask()
+    with pytest.raises(InputError, match=r"question 1: \d+ tokens, but the base model has \d+ positions"):
+        model.answer_batch([picture] * 2, ["how many?", "what " * 3000])

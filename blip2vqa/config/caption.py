@@ -50,8 +50,7 @@ class CaptionArguments(ServedBaseArguments):
         problems += check_ending("output_path", self.output_path, TABLES)
         problems += check_ending("compare", self.compare, (".html", ".htm"))
         for flag, path in (("output_path", self.output_path), ("compare", self.compare)):
-            unfinished = partial_path(self.output_path).exists()
-            if path and Path(path).exists() and not self.overwrite and not unfinished:
+            if path and Path(path).exists() and not self.overwrite and not partial_path(self.output_path).exists():
                 problems.append(f"--{flag} {path}: is already there; name another, or --overwrite it")
         if self.compare and Path(self.compare).resolve() == Path(self.output_path).resolve():
             problems.append(f"--compare {self.compare}: is the --output_path, too; name another file")

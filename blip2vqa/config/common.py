@@ -28,6 +28,8 @@ def check_prompt(prompt: str | None, of_questions: bool) -> list[str]:
 
 def check_ending(flag: str, path: str | None, endings: tuple[str, ...]) -> list[str]:
     """Return the problem of an output file whose ending names no format that is written."""
+    if path == "":
+        return [f"--{flag}: empty; name a file"]
     if path is None or Path(path).suffix.lower() in endings:
         return []
     *most, last = endings

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import xxhash
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
@@ -14,6 +15,7 @@ from blip2vqa.utils.locked_file import LockedFile
 from blip2vqa.utils.terminal import half_pair
 
 Written = TypeVar("Written")
+SUM = "sum"
 WRITING = {"writing": True}
 """The line that stands behind the last result."""
 Share = Annotated[float, Field(ge=0, lt=2)]
@@ -115,7 +117,7 @@ class Journal(AbstractContextManager):
         self.results |= {entry["row"]: entry for entry in entries}
 
     def _append(self, lines: list[dict], after: int | None = None) -> None:
-        self._file.append("".join(json.dumps(line) + "\n" for line in lines).encode(), after=after)
+        self._file.append("".join(map(_with_sum, lines)).encode(), after=after)
 
     def finish(self, write: Callable[[], Written]) -> Written:
         """Let `write` write all output files, then remove the journal; returns what `write` returns.
@@ -139,11 +141,29 @@ class Journal(AbstractContextManager):
         self.close()
 
 
+def _with_sum(line: dict) -> str:
+    """Write one line, with a checksum of the rest of it behind it."""
+    text = json.dumps(line)
+    return json.dumps(line | {SUM: xxhash.xxh3_64_hexdigest(text.encode())}) + "\n"
+
+
+def _checked(line: str) -> dict:
+    """Parse one line, without its checksum; those of version 0.2 have none. Raises ValueError for a damaged one."""
+    value = json.loads(line)
+    if (
+        isinstance(value, dict)
+        and SUM in value
+        and line + "\n" != _with_sum({k: v for k, v in value.items() if k != SUM})
+    ):
+        raise ValueError("a line does not agree with its checksum")
+    return {key: part for key, part in value.items() if key != SUM} if isinstance(value, dict) else value
+
+
 def _read(path: Path, data: bytes, kept: TypeAdapter) -> tuple[dict | None, list[dict], int]:
     """Read header, entries and length in bytes of a journal's whole lines; no header when there is nothing to go on from."""
     size = data.rfind(b"\n") + 1  # a line is whole when its end is there
     try:
-        lines = [json.loads(line) for line in data[:size].splitlines()]
+        lines = [_checked(line) for line in data[:size].decode().split("\n")[:-1]]
         header, entries = (lines[0], lines[1:]) if lines else (None, [])
         kept.validate_python([entry for entry in entries if entry != WRITING], strict=True)
         if not (header is None or _is_header(header)) or half_pair(json.dumps(entries, ensure_ascii=False)):

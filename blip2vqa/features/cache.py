@@ -37,6 +37,7 @@ SHARD_IMAGES = 256
 SHARD_BYTES = 64 * 2**20
 ROWS = "row_checksums"
 """In a shard's metadata: `SUM_DIGITS` digits for each row, one after the other."""
+METADATA = {"format_version", "space", "digests", "checksum", ROWS}
 SUM_DIGITS = 16
 SUMS = ".sums"
 """Ending of the file beside a shard of an earlier version that holds what `ROWS` would."""
@@ -207,6 +208,8 @@ class FeatureStore:
         metadata = handle.metadata() or {}
         if (metadata.get("format_version"), metadata.get("space")) != (str(FORMAT), self.key.name):
             raise ValueError("of another format, or moved here from elsewhere")
+        if not metadata.keys() <= METADATA:
+            raise ValueError(f"damaged ({', '.join(metadata.keys() - METADATA)} is none of its entries)")
         features = handle.get_slice("features")
         count, *shape = features.get_shape()
         last = features[count - 1 :]

@@ -107,9 +107,8 @@ class Guard(TrainerCallback):
     def _diverged(self, what: str) -> Failure:
         args = self.trainer.args
         last = last_checkpoint(Path(args.output_dir))
-        remedy = (
-            f"start again in a new --output_dir with a lower --learning_rate, such as {args.learning_rate / 10:.3g}"
-        )
+        lower = min(args.learning_rate / 10, 1e-4)
+        remedy = f"start again in a new --output_dir with a lower --learning_rate, such as {lower:.3g}"
         if not args.max_grad_norm:
             remedy += ", or with --max_grad_norm 1"
         if args.fp16:

@@ -1,8 +1,11 @@
 """Resume a run that was stopped: find its checkpoint, and make sure that it is the same run."""
 
 import re
+import zipfile
 from dataclasses import MISSING, fields
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.paths import absolute, from_file
@@ -58,6 +61,7 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
         raise InputError(f"--resume_from_checkpoint: no checkpoint in {run.folder / 'checkpoints'}; leave the flag out")
     checkpoint = Path(asked) if asked.lower() != "true" else last
     _read(checkpoint / "trainer_state.json")
+    _check_readable(checkpoint)
     raise_all(_differences(run, data, checkpoint.parent.parent))
     return str(checkpoint)
 
@@ -81,6 +85,24 @@ def _lacks(checkpoint: Path, only_model: bool) -> str | None:
     if not only_model:
         needed += ["optimizer.pt", "scheduler.pt", "rng_state*.pth"]
     return next((name for name in needed if not any(checkpoint.glob(name))), None)
+
+
+def _check_readable(checkpoint: Path) -> None:
+    """Raise `InputError` for a damaged file of a checkpoint; what torch has written are zip archives, with checksums inside."""
+    for path in sorted(checkpoint.iterdir()):
+        try:
+            if path.suffix in (".pt", ".pth"):
+                with zipfile.ZipFile(path) as archive:
+                    damaged = archive.testzip()
+                if damaged:
+                    raise ValueError(f"{damaged} does not agree with its checksum")
+            elif path.suffix == ".safetensors":
+                safe_open(path, "pt")
+        except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
+            raise InputError(
+                f"{path}: damaged ({error}); remove {checkpoint}, to go on from the checkpoint before it, or begin anew in a "
+                "new folder"
+            ) from error
 
 
 def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:

@@ -1,5 +1,7 @@
 """The journal of a long run: it goes on until all files are written, and one process at a time has it."""
 
+import json
+
 import pytest
 
 from blip2vqa.data.journal import Journal, partial_path
@@ -55,6 +57,19 @@ def test_a_second_process_is_refused(path):
         journal.add([entry(2)])
     with Journal(path, {}) as journal:
         assert list(journal.results) == [1, 2]
+
+
+def test_a_changed_line_is_noticed_and_one_without_a_checksum_is_not_needed(path):
+    with Journal(path, {}) as journal:
+        journal.add([entry(1)])
+    text = partial_path(path).read_text()
+    partial_path(path).write_text(text.replace('"confidence": 0.5', '"confidence": 0.9'))
+    with pytest.raises(InputError, match=r"out.csv.partial: damaged \(a line does not agree with its checksum\)"):
+        Journal(path, {})
+    lines = [{key: value for key, value in json.loads(line).items() if key != "sum"} for line in text.splitlines()]
+    partial_path(path).write_text("".join(json.dumps(line) + "\n" for line in lines))  # as version 0.2 writes it
+    with Journal(path, {}) as journal:
+        assert journal.results == {1: entry(1)}
 
 
 def test_a_full_disk_loses_no_result(path):

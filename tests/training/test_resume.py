@@ -1,6 +1,7 @@
 """A run that was stopped is resumed as it began, or not at all; a finished one is left alone."""
 
 import json
+import shutil
 
 import pytest
 
@@ -39,6 +40,18 @@ def test_a_checkpoint_that_is_half_removed_is_none(tiny_opt, drawn, tmp_path):
         (last / name).unlink()
         assert checkpoint_to_resume(run, None) == str(last.with_name("checkpoint-2"))
         (last / name).write_text("{}")
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "adapter_model.safetensors"])
+def test_a_damaged_file_of_a_checkpoint_is_named(name, finished, tiny_opt, drawn, tmp_path):
+    checkpoint = max((finished[0] / "checkpoints").iterdir())
+    shutil.copytree(checkpoint, tmp_path / "run" / "checkpoints" / checkpoint.name)
+    path = tmp_path / "run" / "checkpoints" / checkpoint.name / name
+    run = make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint")
+    assert checkpoint_to_resume(run, None) == str(path.parent)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=rf"{name}: damaged \(.*; remove .*{checkpoint.name}, to go on"):
+        checkpoint_to_resume(run, None)
 
 
 def test_a_folder_with_another_run_is_refused_and_left_alone(finished, tiny_opt, drawn):

@@ -168,7 +168,6 @@ def _scores_table(present: dict[str, dict], shown: list[Metric]) -> str:
         return ""
     table = [["", *map(_title, shown), "rows"], ["---", *["---:"] * (len(shown) + 1)]]
     for key, scores in present.items():
-        values = [scores.get(metric.name) for metric in shown]
-        cells = [MISSING if value is None else f"{value:.4f}" for value in values]
+        cells = [metric.show(scores.get(metric.name)) for metric in shown]
         table.append([ROWS[key], *cells, str(scores.get("n", MISSING))])
     return "\n".join("| " + " | ".join(row) + " |" for row in table)

@@ -65,15 +65,15 @@ def test_card_of_an_adapter_made_from_others_says_how_and_that_it_is_not_measure
     assert "It was not measured" in card.text and "trained to" not in card.text and "## Training" not in card.text
     assert card.data.eval_results is None
     measured = model_card(made, METRICS)
-    assert "It was not measured" not in measured and "0.9750" in measured
+    assert "It was not measured" not in measured and "97.5%" in measured
 
 
 def test_card_tells_how_to_use_it_and_what_it_scores():
     text = model_card(MANIFEST, METRICS)
     for part in (
         "Question: {question} Answer:", "python inference.py", "from blip2vqa import load", "8,000 (1,600)", "1,500 (300)",
-        "| base + adapter | 0.9750 | 0.5000 | 0.9000 | 40 |", "| blind baseline (no image) | 0.5000 | - | - | 40 |",
-        "| adapter, images swapped | 0.2500 |", r"`'\n'`", "q, v", "torch 2.13.0", "at revision `main`",
+        "| base + adapter | 97.5% | 50.0% | 0.9000 | 40 |", "| blind baseline (no image) | 50.0% | - | - | 40 |",
+        "| adapter, images swapped | 25.0% |", r"`'\n'`", "q, v", "torch 2.13.0", "at revision `main`",
     ):  # fmt: skip
         assert part in text
     assert "no better than the blind baseline" not in text
