@@ -162,7 +162,8 @@ class Workbench:
             first = 1 if number == "0" else 1 + rng.randrange(reference.changes or 1)
             interfere = partial(fail_from, self.work, first, errno.EROFS)
         elif kind == "size":
-            interfere = partial(limit_files, int(2 ** rng.uniform(0, 20)))
+            # At least 2 KiB, since the file that holds what the command says is limited, too.
+            interfere = partial(limit_files, int(2 ** rng.uniform(11, 20)))
         elif kind == "tmpfs":
             mounted = _mount("-t", "tmpfs", "-o", f"size={int(2 ** rng.uniform(2, 10))}k", "tmpfs", self.work)
         elif kind == "mount":

@@ -130,14 +130,14 @@ def misfit_of(adapter: Adapter, build: Callable) -> str | None:
     found = {key: tensor.shape for key, tensor in adapter.weights.items()}
     unlike = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
     problems = {
-        "of its weights have no place there": found.keys() - expected.keys(),
-        "places have no weight": expected.keys() - found.keys(),
-        "differ in shape": unlike,
+        "of its weights without a place there": found.keys() - expected.keys(),
+        "of the places there without a weight": expected.keys() - found.keys(),
+        "of another shape": unlike,
     }
     first = next((min(keys) for keys in problems.values() if keys), None)
     if first is None:
         return None
-    counts = ", ".join(f"{len(keys)} {what}" for what, keys in problems.items())
+    counts = ", ".join(f"{len(keys)} {what}" for what, keys in problems.items() if keys)
     shapes = f", {list(expected[first])} there and {list(found[first])} in the adapter" if first in unlike else ""
     why = _why_unlike(expected, found, unlike)
     return f"{counts} (first {first.removeprefix(PREFIX)}{shapes}){why}"

@@ -32,6 +32,8 @@ FILES = {
     "training_data.json": "a hash of the training rows and the list of answers, to go on with a stopped run",
     "bad_images.csv": "rows left out for their images",
     "eval_bad_images.csv": "validation rows left out for their images",
+    "bad_rows.csv": "rows left out for their texts",
+    "eval_bad_rows.csv": "validation rows left out for their texts",
     "estimate.json": "what the run was expected to take",
     "checkpoints": "Trainer's checkpoints, for `--resume_from_checkpoint`",
 }

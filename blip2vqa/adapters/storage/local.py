@@ -92,11 +92,11 @@ def add(
 def remove(name: str, store: str | Path | None = None) -> None:
     """Take an adapter out of a store, at once for every reader. Raises `InputError` where there is none of that name."""
     folder = folder_of(name, store)
+    trash = temporary_path(folder)  # which also clears away what was left where this was stopped before
     if find_in_store(name, store) is None:
         known = ", ".join(entry["name"] for entry in list_store(store)) if folder.parent.is_dir() else ""
         raise InputError(f"store {folder.parent}: holds no adapter {name}; it holds {known or 'none'}")
     try:
-        trash = temporary_path(folder)
         os.rename(folder, trash)
         shutil.rmtree(trash, ignore_errors=True)
     except FileNotFoundError as error:
