@@ -176,7 +176,7 @@ class Workbench:
                 if any(self.run(Job(command))[0].code for command in job.before):
                     return MISSED
             ended = self.run(job, interfere=interfere, rank=rng.randrange(job.processes))
-            wrong = [f"exit code {one.code}: {_last(one)}" for one in ended if not _clear(one, (1,), reference.code)]
+            wrong = _unclear(job, ended, (1,), reference.code)
             if mounted:
                 _mount("-o", "remount,size=1g" if kind == "tmpfs" else "remount,rw,bind", self.work)
             return wrong[0] if wrong else self.go_on(name)
@@ -191,14 +191,22 @@ class Workbench:
         first = self.start(job)
         time.sleep(rng.uniform(0, reference.seconds / 2) if int(which.split("-")[1]) else 0)
         ended = wait([*first, *self.start(job)])
-        wrong = [f"exit code {one.code}: {_last(one)}" for one in ended if not _clear(one, (1, 2), reference.code)]
+        wrong = _unclear(job, ended, (1, 2), reference.code)
         return wrong[0] if wrong else self.go_on(name)
 
 
-def _clear(ended: Ended, codes: tuple[int, ...], right: int) -> bool:
-    """Whether it did its work, or ended with one of these codes and lines that say why."""
-    said = [line for line in ended.err.splitlines() if line.startswith("error: ")]
-    return not _shouted(ended) and (ended.code == right or (ended.code in codes and 0 < len(said) < 4))
+def _unclear(job: Job, ended: list[Ended], codes: tuple[int, ...], right: int) -> list[str]:
+    """Describe the processes that neither did their work nor ended with one of these codes and one to three lines why.
+
+    Of a launch the main process speaks for all.
+    """
+    found = []
+    for number, one in enumerate(ended):
+        said = [line for line in one.err.splitlines() if line.startswith("error: ")]
+        explained = len(said) < 4 and (said or number % job.processes)
+        if _shouted(one) or not (one.code == right or (one.code in codes and explained)):
+            found.append(f"exit code {one.code}: {_last(one)}")
+    return found
 
 
 def _shouted(ended: Ended) -> bool:

@@ -233,7 +233,9 @@ def test_what_cannot_be_fused_is_refused_and_leaves_nothing(bases, adapters, tmp
         return other
 
     key = next(key for key in adapter.weights if key.endswith("lora_B.weight"))
-    with pytest.raises(InputError, match=r"1 of another shape \(first .*, \[\d+, 4\] there and \[3, 4\] in the adapter"):
+    with pytest.raises(
+        InputError, match=r"1 of another shape \(first .*, \[\d+, 4\] there and \[3, 4\] in the adapter"
+    ):
         fuse_adapter(altered(**{key: adapter.weights[key][:3]}), output)
     with pytest.raises(InputError, match=r"1 of its weights without a place there \(first language_model\.extra\)"):
         fuse_adapter(altered(**{"base_model.model.language_model.extra": torch.zeros(1)}), output)

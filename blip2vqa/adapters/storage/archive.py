@@ -46,11 +46,11 @@ def export(adapter: Adapter, output: str | Path) -> Path:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"archive {output}: cannot be written: {error.strerror or error}") from error
+        raise file_error(f"archive {output}: cannot be written", error) from error
+    packed = temporary_path(output)  # which also clears away what was left where this was stopped before
     try:
         if os.path.lexists(output):
             raise FileExistsError
-        packed = temporary_path(output)
         try:
             with packed.open("wb") as file:
                 pack_files(adapter.folder, name, file)
