@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.data.annotators import parse_answers
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
 from blip2vqa.data.bad_rows import BadRow, bad_texts, report_bad_images, report_bad_rows
-from blip2vqa.data.columns import ColumnNames, find_column
+from blip2vqa.data.columns import ColumnNames
 from blip2vqa.data.finding import ImageIndex
 from blip2vqa.data.images import BadImage, ImageSource, check_images
 from blip2vqa.data.table_checks import Table, most_common
@@ -39,22 +38,6 @@ class Example:
     def answer(self) -> str:
         """Return the most common answer; of equally common ones the table's own, else the first; "" when there is none."""
         return most_common(self.answers)
-
-    def choices(self) -> tuple[tuple[str, ...], str]:
-        """Return the answers that the row's own column choices allows, and the right one, "" where the row does not say.
-
-        Raises InputError where there are none.
-        """
-        column = find_column("", list(self.extra), "choices")
-        try:
-            choices = parse_answers(self.extra.get(column, ""))
-        except ValueError as error:
-            raise InputError(f"{column} is {error}, not a list of answers") from error
-        if not choices:
-            raise InputError("no list of choices")
-        right = self.extra.get("correct_choice_idx", "").strip()
-        given = tuple(dict.fromkeys(choice for choice in choices if choice.strip()))
-        return given, choices[int(right)] if right.isdecimal() and int(right) < len(choices) else ""
 
     @property
     def image_key(self) -> str:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from blip2vqa.data.annotators import looks_like_list, parse_answers
+from blip2vqa.data.annotators import looks_like_list, parse_answers, parse_cell
 from blip2vqa.data.columns import FLAGS, NAMES, ColumnNames, find_column
 from blip2vqa.data.raw_table import RawTable, name_rows
 from blip2vqa.data.several import ONE_A_CELL, refuse_several, split_cells
@@ -157,9 +157,10 @@ def _say_what_was_found(raw: RawTable, path: str, found: dict[str, str | None]) 
 
 
 def _check_texts(raw: RawTable, name: str, bad: dict[int, list[str]]) -> None:
-    """Note the rows whose cell in a column is empty or no text."""
+    """Note the rows whose cell in a column is empty or no text, or a text that is a list or an object."""
     values = raw.nested.get(name) or raw.frame[name].tolist()
     for row, value in zip(raw.frame.index, values, strict=True):
+        value = parse_cell(value) if isinstance(value, str) and value else value
         if isinstance(value, list | dict | bool):
             bad[row].append(f"{name} is no text but {_NOT_TEXT[type(value)]}")
         elif value is None or not str(value).strip():
@@ -171,7 +172,7 @@ _NOT_TEXT = {list: "a list", dict: "an object", bool: "true or false"}
 
 def _holds_answers(raw: RawTable, name: str) -> bool:
     """Return whether a column holds answers; one that has the documented name is taken to do so."""
-    values = [] if name in ("answer", "answers") else raw.nested.get(name, [])
+    values = [] if name in ("answer", "answers") else raw.nested.get(name) or raw.frame[name].tolist()
     try:
         return all(parse_answers(value) is not None for value in values)
     except ValueError:
