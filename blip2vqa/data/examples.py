@@ -98,7 +98,8 @@ def check_examples(
         good = len({picture[0].name for picture in pictures if picture})
         problems += report_bad_images(path, bad_rows, good, on_bad_image, bad_images_path)
         unusable = bad_texts(table)
-        problems += report_bad_rows(path, unusable, len(table.frame), on_bad_row, bad_rows_path)
+        for problem in report_bad_rows(path, unusable, len(table.frame), on_bad_row, bad_rows_path):
+            problems.append(f"{problem} (texts too long for the base are looked for once these are mended)")
     if table is not None:
         problems += _check_type_column(table, path, question_type_column)
     raise_all(problems)
@@ -145,7 +146,13 @@ def load_questions(
 
     Raises InputError with every problem that `load_table` finds.
     """
-    given = {"require_answers": True, "require_images": False, "columns": columns, "on_bad_row": on_bad_row}
+    given = {
+        "require_answers": True,
+        "require_images": False,
+        "require_questions": False,
+        "columns": columns,
+        "on_bad_row": on_bad_row,
+    }
     table, problems = load_table(path, annotations_path, **given)
     if table is not None:
         problems += report_bad_rows(path, bad_texts(table), len(table.frame), on_bad_row, bad_rows_path)
@@ -168,7 +175,9 @@ def _check_pictures(
     names = table.frame[table.image].tolist() if table.image in table.frame else [""] * len(table.frame)
     if table.images is not None:
         keys = [str(position) for position in range(len(names))]
-        sources = {key: ImageSource(key, dataset=table.images, index=int(key)) for key in keys}
+        places = [Path(one) for one in (path, path.rpartition(":")[0]) if one and Path(one).exists()][:1]
+        folders = *(one if one.is_dir() else one.parent for one in places), *([Path(image_dir)] if image_dir else [])
+        sources = {key: ImageSource(key, dataset=table.images, index=int(key), folders=folders) for key in keys}
     else:
         keys, sources, index = [name.strip() for name in names], {}, ImageIndex(image_dir)
         for key in filter(None, dict.fromkeys(keys)):  # an empty cell is reported with the table
