@@ -6,8 +6,9 @@ import json
 import re
 import tokenize
 import warnings
+from datetime import date, time, timedelta
 
-_ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=\w+)?\)", re.DOTALL)
+_ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[^()]+)?\)", re.DOTALL)
 # numpy writes no commas between the items of an array.
 _NO_COMMA = re.compile(r"""['"}]\s+['"{]""")
 
@@ -15,16 +16,17 @@ _NO_COMMA = re.compile(r"""['"}]\s+['"{]""")
 def parse_answers(value: object) -> tuple[str, ...]:
     """Return the answers of all annotators, one text each; () for an empty cell.
 
-    A cell is a text or a number; a list of these, or of {"answer": …}; or {"answer": list}. A text that is such a list as
-    JSON, Python or numpy write it counts as the list. Raises ValueError, in words that follow "answer is", for anything else.
+    A cell is a text or a number; a list of these, or of {"answer": …}; or {"answer": text or list}. A text that is such a
+    list as JSON, Python or numpy write it counts as the list. Raises ValueError, in words that follow "answer is", for
+    anything else.
     """
     if isinstance(value, str):
         value = parse_cell(value)
-    if isinstance(value, dict) and isinstance(value.get("answer"), list):
+    if isinstance(value, dict) and "answer" in value:
         value = value["answer"]
     if not isinstance(value, list):
         texts = ("" if value is None else _text(value),)
-    elif any(isinstance(item, list) for item in value):
+    elif any(isinstance(item, list | tuple | set) for item in value):
         raise ValueError("a list of lists")
     else:
         texts = tuple(_text(item["answer"] if isinstance(item, dict) and "answer" in item else item) for item in value)
@@ -32,18 +34,21 @@ def parse_answers(value: object) -> tuple[str, ...]:
 
 
 def parse_cell(text: str) -> object:
-    """Read the list, or the {"answer": list}, that a text wholly is; any other text stays what it is."""
+    """Read the list or the object that a text wholly is; any other text stays what it is.
+
+    A tuple or a set of texts counts as a list; (3, 4), of numbers alone, is a text.
+    """
     body = text.strip()
     array = _ARRAY.fullmatch(body)
     body = array[1] if array else body
-    if body[:1] + body[-1:] not in ("[]", "{}"):
+    if body[:1] + body[-1:] not in ("[]", "{}", "()"):
         return text
     try:
         value = json.loads(body, parse_float=str, parse_int=str, parse_constant=str)
     except (ValueError, RecursionError):
         value = _parse_python(body)
-    if isinstance(value, dict) and not isinstance(value.get("answer"), list):
-        return text
+    if isinstance(value, tuple | set) and not all(isinstance(item, int | float | complex) for item in value):
+        value = list(value) if isinstance(value, tuple) else sorted(value, key=str)  # a set has no order of its own
     return value if isinstance(value, list | dict) else text
 
 
@@ -76,10 +81,20 @@ def _with_commas(text: str) -> str:
     return " ".join(words)
 
 
+_KINDS = (
+    (bool, "true or false"),
+    (dict, "an object"),
+    (list, "a list"),
+    (type(None), "a list with nothing in a place"),
+    (date | time | timedelta, "a date or a time"),
+    (bytes, "bytes"),
+    (object, "another kind of value"),
+)
+
+
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        kinds = {bool: "true or false", dict: "an object", list: "a list", type(None): "a list with nothing in a place"}
-        raise ValueError(kinds.get(type(value), type(value).__name__))
+        raise ValueError(next(words for kind, words in _KINDS if isinstance(value, kind)))
     return "" if value != value else json.dumps(value)  # NaN is an empty cell of numbers

@@ -14,6 +14,8 @@ from blip2vqa.utils.files import write_text_atomic
 
 logger = logging.getLogger(__name__)
 
+MAX_SHOWN = 80  # characters of a picture's name in a message
+
 
 class BadRow(NamedTuple):
     """A row left out, with the reason against its picture, or against the row itself."""
@@ -43,10 +45,12 @@ def report_bad_images(
     if on_bad_image == "skip" and good:
         logger.warning("%s: %s; their %d rows are left out", path, total, len(bad_rows))
         return []
-    remedy = "mend them, or leave their rows out with on_bad_image skip" if good else "is image_dir the right folder?"
+    remedy = "mend them, or leave their rows out with --on_bad_image skip" if good else "is image_dir the right folder?"
     problems = [f"{path}: {total}; {remedy}"]
     for (name, reason), rows in list(rows_of.items())[:10]:
-        problems.append(f"image {name}: {reason} ({name_rows(rows)})")
+        shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
+        shown = shown if shown.startswith("image ") else f"image {shown}"  # a picture without a name is "image 3"
+        problems.append(f"{shown}: {reason} ({name_rows(rows)})")
     if len(rows_of) > 10:
         problems.append(f"and {len(rows_of) - 10} more images")
     return problems

@@ -32,7 +32,10 @@ NAMES = {
     "caption": (
         ("caption",),
         ("captions",),
-        ("text", "comment", "description", "sentence", "sentences", "raw_caption", "caption_text", "alt_text"),
+        (
+            "text", "comment", "description", "sentence", "sentences", "raw_caption", "caption_text", "caption_str", "alt_text",
+            "raw",
+        ),
     ),
     "choices": (("choices",), ("options", "multiple_choices", "answer_choices", "candidates")),
     "prediction": (
@@ -74,16 +77,19 @@ def find_column(path: str, columns: Sequence[str], kind: str, asked: str | None 
         if not found:
             raise InputError(f"{path}: --{FLAGS[kind]} {asked}: no such column; its columns are {', '.join(columns)}")
         return found[0]
+    found = usual_columns(columns, kind)
+    if len(found) > 1:
+        which = f"say which by --{FLAGS[kind]}" if kind in FLAGS else "rename one"
+        raise InputError(f"{path}: {' and '.join(found)} may each be the {kind}s' column; {which}")
+    return found[0] if found else None
+
+
+def usual_columns(columns: Sequence[str], kind: str) -> list[str]:
+    """List the columns that have usual names of a `kind` of NAMES, of the first group that any has."""
     if NAMES[kind][0][0] in columns:
-        return NAMES[kind][0][0]
-    for group in NAMES[kind]:
-        found = [name for name in columns if _plain(name) in map(_plain, group)]
-        if len(found) > 1:
-            which = f"say which by --{FLAGS[kind]}" if kind in FLAGS else "rename one"
-            raise InputError(f"{path}: {' and '.join(found)} may each be the {kind}s' column; {which}")
-        if found:
-            return found[0]
-    return None
+        return [NAMES[kind][0][0]]
+    groups = ([name for name in columns if _plain(name) in map(_plain, group)] for group in NAMES[kind])
+    return next(filter(None, groups), [])
 
 
 def _plain(name: str) -> str:

@@ -6,14 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+from datasets.table import InMemoryTable
 from huggingface_hub.constants import HF_HUB_CACHE
+from pyarrow import parquet
 
 from blip2vqa.data.columns import find_column
 from blip2vqa.data.raw_table import RawTable, check_size, from_columns, name_rows
+from blip2vqa.data.readers import unpacked_limit
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import is_endless
 from blip2vqa.utils.strict_json import read_json, shown
 
+MAX_HELD = 1_000_000_000  # bytes of a Parquet file in memory; a larger one goes through the cache of `datasets`
 BATCH = 1000  # rows whose places are looked at together
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -39,7 +44,7 @@ def read_dataset(path: str, image: str | None = None) -> RawTable:
 
 def read_parquet(path: str, image: str | None = None) -> RawTable:
     """Read a Parquet file, as `read_dataset`; pictures are a column of bytes, or of {bytes, path}."""
-    return _read(path, "not a readable Parquet file", lambda: datasets.Dataset.from_parquet(path), image, path)
+    return _read(path, "not a readable Parquet file", lambda: _load_parquet(path), image, path)
 
 
 def _read(path: str, where: str, load: Callable[[], datasets.Dataset], image: str | None, location: str) -> RawTable:
@@ -81,7 +86,8 @@ def _is_picture(feature: object) -> bool:
     """Recognise a picture, or the bytes of one where the file does not say what they are."""
     parts = feature if isinstance(feature, dict) else {}
     data = parts.get("bytes", feature)
-    of_bytes = isinstance(data, datasets.Value) and data.dtype in ("binary", "large_binary")
+    kinds = ("binary", "large_binary", "null") if "bytes" in parts else ("binary", "large_binary")
+    of_bytes = isinstance(data, datasets.Value) and data.dtype in kinds
     return isinstance(feature, datasets.Image) or (of_bytes and parts.keys() <= {"bytes", "path"})
 
 
@@ -97,16 +103,37 @@ def _check_places(images: datasets.Dataset, location: str) -> None:
         if there.exists()
         else [HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE]
     )
-    roots, outside = [os.path.join(os.path.realpath(root), "") for root in own], []
+    roots, outside = (
+        [os.path.join(os.path.realpath(root), "") for root in own],
+        [],
+    )  # relative places count from the first
     arrow = images.with_format("arrow")
     for start in range(0, len(images), BATCH):
         column = arrow[start : start + BATCH]["image"].combine_chunks()
         held, paths = column.field("bytes").is_valid().to_pylist(), column.field("path").to_pylist()
         for row, (inside, path) in enumerate(zip(held, paths, strict=True), start + 1):
-            if not inside and path and not os.path.realpath(path).startswith(tuple(roots)):
+            if not inside and path and not os.path.realpath(os.path.join(own[0], path)).startswith(tuple(roots)):
                 outside.append(row)
     if outside:
         raise InputError(f"{location}: {name_rows(outside)}: the picture is a file outside its folder; put it inside")
+
+
+def _load_parquet(path: str) -> datasets.Dataset:
+    """Read a Parquet file in memory, or a large one through the cache. Raises InputError for one that unpacks to too much."""
+    with parquet.ParquetFile(path) as file:
+        about, limit, held, batches = file.metadata, unpacked_limit(Path(path)), 0, []
+        check_size(path, file.schema_arrow.names, about.num_rows)
+        size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+        if MAX_HELD < size <= limit:
+            return datasets.Dataset.from_parquet(path)
+        for batch in file.iter_batches(BATCH) if size <= limit else ():
+            held += batch.nbytes  # what a word that is written once and meant in all rows takes, too
+            batches.append(batch)
+            if held > limit:
+                break
+        if max(size, held) > limit:
+            raise InputError(f"{path}: more than {limit:,} bytes when it is unpacked; split the table")
+        return datasets.Dataset(InMemoryTable(pa.Table.from_batches(batches, file.schema_arrow)))
 
 
 def _load(location: str, split: str | None) -> datasets.Dataset:

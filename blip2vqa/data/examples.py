@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2vqa.data.annotators import parse_answers
 from blip2vqa.data.answers import QUESTION_TYPES, question_type
 from blip2vqa.data.bad_rows import BadRow, bad_texts, report_bad_images, report_bad_rows
-from blip2vqa.data.columns import ColumnNames, find_column
+from blip2vqa.data.columns import ColumnNames
 from blip2vqa.data.finding import ImageIndex
 from blip2vqa.data.images import BadImage, ImageSource, check_images
 from blip2vqa.data.table_checks import Table, most_common
@@ -39,22 +38,6 @@ class Example:
     def answer(self) -> str:
         """Return the most common answer; of equally common ones the table's own, else the first; "" when there is none."""
         return most_common(self.answers)
-
-    def choices(self) -> tuple[tuple[str, ...], str]:
-        """Return the answers that the row's own column choices allows, and the right one, "" where the row does not say.
-
-        Raises InputError where there are none.
-        """
-        column = find_column("", list(self.extra), "choices")
-        try:
-            choices = parse_answers(self.extra.get(column, ""))
-        except ValueError as error:
-            raise InputError(f"{column} is {error}, not a list of answers") from error
-        if not choices:
-            raise InputError("no list of choices")
-        right = self.extra.get("correct_choice_idx", "").strip()
-        given = tuple(dict.fromkeys(choice for choice in choices if choice.strip()))
-        return given, choices[int(right)] if right.isdecimal() and int(right) < len(choices) else ""
 
     @property
     def image_key(self) -> str:
@@ -115,7 +98,8 @@ def check_examples(
         good = len({picture[0].name for picture in pictures if picture})
         problems += report_bad_images(path, bad_rows, good, on_bad_image, bad_images_path)
         unusable = bad_texts(table)
-        problems += report_bad_rows(path, unusable, len(table.frame), on_bad_row, bad_rows_path)
+        for problem in report_bad_rows(path, unusable, len(table.frame), on_bad_row, bad_rows_path):
+            problems.append(f"{problem} (texts too long for the base are looked for once these are mended)")
     if table is not None:
         problems += _check_type_column(table, path, question_type_column)
     raise_all(problems)
@@ -162,7 +146,13 @@ def load_questions(
 
     Raises InputError with every problem that `load_table` finds.
     """
-    given = {"require_answers": True, "require_images": False, "columns": columns, "on_bad_row": on_bad_row}
+    given = {
+        "require_answers": True,
+        "require_images": False,
+        "require_questions": False,
+        "columns": columns,
+        "on_bad_row": on_bad_row,
+    }
     table, problems = load_table(path, annotations_path, **given)
     if table is not None:
         problems += report_bad_rows(path, bad_texts(table), len(table.frame), on_bad_row, bad_rows_path)
@@ -185,7 +175,9 @@ def _check_pictures(
     names = table.frame[table.image].tolist() if table.image in table.frame else [""] * len(table.frame)
     if table.images is not None:
         keys = [str(position) for position in range(len(names))]
-        sources = {key: ImageSource(key, dataset=table.images, index=int(key)) for key in keys}
+        places = [Path(one) for one in (path, path.rpartition(":")[0]) if one and Path(one).exists()][:1]
+        folders = *(one if one.is_dir() else one.parent for one in places), *([Path(image_dir)] if image_dir else [])
+        sources = {key: ImageSource(key, dataset=table.images, index=int(key), folders=folders) for key in keys}
     else:
         keys, sources, index = [name.strip() for name in names], {}, ImageIndex(image_dir)
         for key in filter(None, dict.fromkeys(keys)):  # an empty cell is reported with the table

@@ -36,13 +36,15 @@ class BadImage(Exception):
 class ImageSource:
     """Says where one picture's bytes are; `name` tells sources apart.
 
-    They are in a file, or in row `index` of a `datasets.Dataset` whose column `image` is not decoded, or they are `data`.
+    They are in a file, or in row `index` of a `datasets.Dataset` whose column `image` is not decoded, or they are `data`. Where
+    the dataset holds a relative path alone, its file is looked for in the `folders`.
     """
 
     name: str
     path: Path | None = None
     dataset: "datasets.Dataset | None" = None
     index: int = 0
+    folders: tuple[Path, ...] = ()
     data: bytes | None = field(default=None, repr=False)
 
     def read_bytes(self) -> bytes:
@@ -52,17 +54,28 @@ class ImageSource:
         path = self.path
         if self.dataset is not None:
             image = self.dataset[self.index]["image"]
-            if image is None:
+            if image is None or (image["bytes"] is None and not image["path"]):
                 raise BadImage("no image in this row")
             if image["bytes"] is not None:
                 return image["bytes"]
             path = Path(image["path"])
+            if not path.is_absolute():
+                path = _find_below(self.folders, path)
         try:
             return read_limited(path, MAX_BYTES)
         except ValueError as error:
             raise BadImage(str(error)) from error
         except OSError as error:
             raise BadImage(f"cannot be read: {error.strerror or error}") from error
+
+
+def _find_below(folders: Iterable[Path], path: Path) -> Path:
+    """Find a file in the first of the folders that has it, links out of them left out."""
+    for folder in folders:
+        place = (folder / path).resolve()
+        if place.is_file() and place.is_relative_to(folder.resolve()):
+            return place
+    raise BadImage(f"no file {path}, neither beside the table nor in image_dir")
 
 
 @cache

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from blip2vqa.data.layouts import JSON_LAYOUTS, TEXT_LAYOUTS, find_layout
+from blip2vqa.data.layouts import JSON_LAYOUTS, TEXT_LAYOUTS, BadLine, find_layout
 from blip2vqa.data.official_vqa import is_official, read_vqa
 from blip2vqa.data.raw_table import (
     USUAL_COLUMNS,
@@ -67,7 +67,7 @@ def read_text(path: Path) -> str:
 
 
 def _unpack(path: Path) -> bytearray:
-    data, limit = bytearray(), min(MAX_UNPACKED, max(SMALL, MAX_RATIO * path.stat().st_size))
+    data, limit = bytearray(), min(MAX_UNPACKED, unpacked_limit(path))
     with gzip.open(path) as file:
         while chunk := file.read(1 << 20):
             data += chunk
@@ -79,6 +79,11 @@ def _unpack(path: Path) -> bytearray:
     return data
 
 
+def unpacked_limit(path: Path) -> int:
+    """Compute how many bytes a packed file may hold, by its own size."""
+    return max(SMALL, MAX_RATIO * path.stat().st_size)
+
+
 def read_txt(path: Path) -> RawTable:
     """Read a file in one of TEXT_LAYOUTS, which have no header, else a table as `read_csv` does."""
     text = read_text(path)
@@ -87,7 +92,11 @@ def read_txt(path: Path) -> RawTable:
     layout = find_layout(TEXT_LAYOUTS, lines)
     if layout is None:
         return _parse_csv(path, text)
-    rows = layout.rows(lines)
+    try:
+        rows = layout.rows(lines)
+    except BadLine as error:
+        place, reason = error.args
+        raise InputError(f"{path}: read as {layout.name}: line {numbered[place][0]}: {reason}") from error
     return from_records(path, rows, [number for number, _ in numbered[:: len(lines) // len(rows)]], layout.name)
 
 

@@ -5,8 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from blip2vqa.data.annotators import looks_like_list, parse_answers
-from blip2vqa.data.columns import FLAGS, NAMES, ColumnNames, find_column
+from blip2vqa.data.annotators import looks_like_list, parse_answers, parse_cell
+from blip2vqa.data.columns import FLAGS, NAMES, ColumnNames, find_column, usual_columns
 from blip2vqa.data.raw_table import RawTable, name_rows
 from blip2vqa.data.several import ONE_A_CELL, refuse_several, split_cells
 from blip2vqa.utils.console import say
@@ -45,6 +45,7 @@ def check_table(
     kind: str | None = "answer",
     columns: ColumnNames | None = None,
     require_images: bool = True,
+    require_questions: bool = True,
     on_bad_row: str = "error",
 ) -> tuple[Table | None, list[str]]:
     """Check a table that `read_raw` has read, and return it with its problems.
@@ -53,6 +54,7 @@ def check_table(
         require_answers: whether a row without an answer cannot be used.
         kind: "answer" to a question; "caption"; None for a table that is to hold neither.
         require_images: whether the table must name images, unless it holds them itself.
+        require_questions: whether a table of questions must have a column of them.
         on_bad_row: "error" makes problems of the rows that cannot be used; "skip" leaves them to the caller, in
             `Table.bad`, unless there are no others.
     """
@@ -60,24 +62,26 @@ def check_table(
         return None, [f"{path}: no rows"]
     columns = columns or ColumnNames()
     inside = raw.images is not None and columns.image not in raw.frame  # the column of the pictures themselves
-    asked = {"image": None if inside else columns.image}
+    asked = {"image": None if inside else columns.image or _longest_paths(raw)}
     asked |= {"question": columns.question} if kind == "answer" else {}
     asked |= {kind: columns.answer} if kind else {}
-    needed = {"image": require_images and raw.images is None, "question": True, kind: require_answers}
+    needed = {"image": require_images and raw.images is None, "question": require_questions, kind: require_answers}
     found, problems = _find_columns(list(raw.frame), path, asked, needed)
+    if columns.separator == "":
+        problems.append("--cell_separator: empty; say what stands between the questions of a cell, or none")
     if found.get("question") and columns.separator != ONE_A_CELL:
         step = partial(split_cells, separator=columns.separator) if columns.separator else refuse_several
         raw = collect_errors(problems, step, raw, path, found["question"], found["answer"]) or raw
     _say_what_was_found(raw, path, found)
 
     bad: dict[int, list[str]] = defaultdict(list)
-    for name in [found[one] for one in ("image", "question") if found.get(one) and needed[one]]:
+    for name in [found[one] for one in ("image", "question") if found.get(one) and (needed[one] or one == "question")]:
         _check_texts(raw, name, bad)
     table = Table(
         **vars(raw),
         answers=[()] * len(raw.frame),
         image=found["image"] or "image_name",
-        question=found.get("question"),
+        question=(found["question"] or "question") if "question" in found else None,
         answer=found.get(kind) or kind or "answer",
         bad=bad,
     )
@@ -113,8 +117,21 @@ def _find_columns(
             problems += wrong
         elif wrong and kind == "answer":
             logger.warning("%s; without it nothing is scored", *wrong)
-    another = None if asked.get("question") or asked.get("caption") else _looks_like_another(path, found, names)
+    wanted = needed["question"] or "caption" in found
+    another = (
+        None if asked.get("question") or asked.get("caption") or not wanted else _looks_like_another(path, found, names)
+    )
     return found, [another] if another else problems
+
+
+def _longest_paths(raw: RawTable) -> str | None:
+    """Find the column of images' names in which those of the others end: of file_name and file_path the second."""
+    names = usual_columns(list(raw.frame), "image")
+    for name in names if len(names) > 1 else ():
+        others = [raw.frame[other] for other in names if other != name]
+        if all(long.endswith(short) for other in others for long, short in zip(raw.frame[name], other, strict=True)):
+            return name
+    return None
 
 
 def _missing_column(path: str, kind: str, names: list[str]) -> str:
@@ -132,6 +149,8 @@ def _looks_like_another(path: str, found: dict[str, str | None], names: list[str
         return collect_errors([], find_column, path, names, kind)
 
     if "question" in found and not found["question"] and (captions := other("caption")):
+        if found.get("answer"):
+            return f"{path}: no column question; if {captions} holds the questions: --question_column {captions}"
         return (
             f"{path}: no column question, but {captions}: it looks like a table of captions, which finetune learns with "
             "--task caption"
@@ -157,9 +176,10 @@ def _say_what_was_found(raw: RawTable, path: str, found: dict[str, str | None]) 
 
 
 def _check_texts(raw: RawTable, name: str, bad: dict[int, list[str]]) -> None:
-    """Note the rows whose cell in a column is empty or no text."""
+    """Note the rows whose cell in a column is empty or no text, or a text that is a list or an object."""
     values = raw.nested.get(name) or raw.frame[name].tolist()
     for row, value in zip(raw.frame.index, values, strict=True):
+        value = parse_cell(value) if isinstance(value, str) and value else value
         if isinstance(value, list | dict | bool):
             bad[row].append(f"{name} is no text but {_NOT_TEXT[type(value)]}")
         elif value is None or not str(value).strip():
@@ -171,7 +191,7 @@ _NOT_TEXT = {list: "a list", dict: "an object", bool: "true or false"}
 
 def _holds_answers(raw: RawTable, name: str) -> bool:
     """Return whether a column holds answers; one that has the documented name is taken to do so."""
-    values = [] if name in ("answer", "answers") else raw.nested.get(name, [])
+    values = [] if name in ("answer", "answers") else raw.nested.get(name) or raw.frame[name].tolist()
     try:
         return all(parse_answers(value) is not None for value in values)
     except ValueError:

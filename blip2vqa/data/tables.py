@@ -115,5 +115,6 @@ def _of_split(raw: RawTable, path: str, split: str) -> RawTable:
     splits = raw.frame["split"].str.strip()
     kept = [position for position, name in enumerate(splits) if name == split]
     if not kept:
-        raise InputError(f"{path}: no split {split!r}; it has {', '.join(dict.fromkeys(splits))}")
+        more = "; restval is read as part of train" if raw.layout == KARPATHY and split == "restval" else ""
+        raise InputError(f"{path}: no split {split!r}; it has {', '.join(dict.fromkeys(splits))}{more}")
     return raw.take(kept)

@@ -16,6 +16,7 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.answers import parse_question_types
 from blip2vqa.data.bad_rows import BadRow, leave_out
+from blip2vqa.data.choices import read_choices
 from blip2vqa.data.examples import Example, check_examples, missing_types, of_types
 from blip2vqa.data.journal import partial_path
 from blip2vqa.data.prediction_table import PredictionsTable
@@ -177,19 +178,18 @@ def _find_requests(args: InferenceArguments) -> tuple[ModelSpec, dict[AdapterRef
 
 def _with_choices(job: Job) -> tuple[Job, list[tuple[int, str]]]:
     """Restrict each question to its row's choices, of which the right one is its answer; returns the rows that have none."""
-    examples, trees, reasons, known = [], {}, [], {}
-    for example in job.examples:
-        request = job.requests[job.ref_for(example)]
+    examples, choices, reasons = read_choices(job.examples)
+    trees, known = {}, {}
+    for example in examples:
+        if example.row not in choices:
+            continue
+        key = choices[example.row], job.ref_for(example)
         try:
-            choices, right = example.choices()
-            key = choices, job.ref_for(example)
             if key not in known:
-                known[key] = request.text.constraint(choices)
+                known[key] = job.requests[key[1]].text.constraint(key[0])
             trees[example.row] = known[key]
-            examples.append(replace(example, answers=(right,)) if right else example)
         except InputError as error:
             reasons.append((example.row, "; ".join(error.problems)))
-            examples.append(example)
     return replace(job, examples=examples, choices=trees), reasons
 
 

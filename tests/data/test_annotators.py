@@ -1,5 +1,7 @@
 """A cell of answers: what counts as one answer, what as the answers of several annotators, and what is neither."""
 
+from datetime import datetime
+
 import pytest
 
 from blip2vqa.data.annotators import looks_like_list, parse_answers
@@ -29,7 +31,12 @@ from blip2vqa.data.annotators import looks_like_list, parse_answers
         ('[{"answer": "yes"}, {"answer": "no"}]', ("yes", "no")),
         ("[{'answer': 'yes', 'answer_id': 1}, {'answer': 'no', 'answer_id': 2}]", ("yes", "no")),
         ("{'answer': ['yes', 'no'], 'answer_id': [1, 2]}", ("yes", "no")),
+        ("{'answer': 'yes', 'answer_confidence': 'yes'}", ("yes",)),
+        ({"answer": "yes", "answer_id": 1}, ("yes",)),
+        ("('yes', 'no', 'no')", ("yes", "no", "no")),
+        ("{'yes', 'no'}", ("no", "yes")),
         # As numpy prints them.
+        ("array(['yes', 'no'], dtype='<U3')", ("yes", "no")),
         ("['yes' 'no'\n 'yes']", ("yes", "no", "yes")),
         ("array(['yes', 'no'], dtype=object)", ("yes", "no")),
         ("[{'answer': 'yes', 'answer_id': 1}\n {'answer': 'no', 'answer_id': 2}]", ("yes", "no")),
@@ -41,8 +48,12 @@ from blip2vqa.data.annotators import looks_like_list, parse_answers
         ('["a", "b"', ('["a", "b"',)),
         ("[yes, no]", ("[yes, no]",)),
         ("{curly}", ("{curly}",)),
-        ('{"total": "12"}', ('{"total": "12"}',)),
         ("(2, 3)", ("(2, 3)",)),
+        ("{2, 3}", ("{2, 3}",)),
+        ("(a) red", ("(a) red",)),
+        ("(red)", ("(red)",)),
+        ("('red')", ("('red')",)),
+        ("{'a', b}", ("{'a', b}",)),
         ("[__import__('os')]", ("[__import__('os')]",)),
         ("[" * 5000 + "]" * 5000, ("[" * 5000 + "]" * 5000,)),
     ],
@@ -57,7 +68,14 @@ def test_answers(cell, answers):
         (True, "true or false"),
         (False, "true or false"),
         ({"yes": 3}, "an object"),
-        ({"answer": "yes"}, "an object"),
+        ('{"total": "12"}', "an object"),
+        ("{'a': 3}", "an object"),
+        ("{}", "an object"),
+        ("{'answers': ['a', 'b']}", "an object"),
+        ({"answer": {"yes": 3}}, "an object"),
+        ("[('a', 'b')]", "a list of lists"),
+        (datetime(2020, 1, 2), "a date or a time"),
+        (b"yes", "bytes"),
         ({}, "an object"),
         ([["yes"], ["no"]], "a list of lists"),
         (["yes", ["no"]], "a list of lists"),

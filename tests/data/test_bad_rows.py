@@ -106,3 +106,19 @@ def test_cells_with_other_numbers_of_answers_are_named(write, image_dir):
     path = write("t.csv", "image_name,question,answer\n0.png,a|b,x|y\n0.png,a|b,x\n")
     with pytest.raises(InputError, match="row 3: not as many answers as questions"):
         load_examples(path, image_dir, columns=ColumnNames(separator="|"), progress=False)
+
+
+def test_few_rows_with_several_questions_are_left_whole_and_named(write, caplog):
+    rows = "0.png,How many? | What?,four | red\n0.png,How many?,four\n0.png,a ; b?,four\n"
+    examples = load_questions(write("t.csv", "image,question,answer\n" + rows))
+    assert examples[0].question == "How many? | What?"
+    assert "row 2: perhaps several questions in question" in caplog.text
+
+
+@pytest.mark.parametrize("cell", ["['How many?', 'What?']", '["q"]', "('q', 'r')", "{'q': 1}"])
+def test_a_list_of_questions_in_a_cell_is_refused(write, cell):
+    path = write(
+        "t.csv", 'image,question,answer\n0.png,"{}","[1, 2]"\n0.png,[sic] q?,x\n'.format(cell.replace('"', '""'))
+    )
+    with pytest.raises(InputError, match=r"row 2: question is no text but (a list|an object)"):
+        load_questions(path)

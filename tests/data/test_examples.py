@@ -62,7 +62,7 @@ def test_bad_images_are_named_up_to_ten_and_counted(write, image_dir):
     with pytest.raises(InputError) as raised:
         load_examples(write("t.csv", text), image_dir)
     assert raised.value.problems[0].endswith(
-        "13 of 14 images cannot be used; mend them, or leave their rows out with on_bad_image skip"
+        "13 of 14 images cannot be used; mend them, or leave their rows out with --on_bad_image skip"
     )
     assert raised.value.problems[10].startswith("image gone9.png: not found")
     assert raised.value.problems[11:] == ["and 3 more images"]

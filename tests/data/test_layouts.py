@@ -84,6 +84,14 @@ def test_daquar(write):
     assert table.frame.index.tolist() == [1, 4, 6]
 
 
+@pytest.mark.parametrize(("gone", "line"), [(3, 4), (4, 5), (0, 1), (23, 23)])
+def test_daquar_without_a_line(write, gone, line):
+    lines = [text for n in range(12) for text in (f"what is in the image{n} ?", "lamp")]
+    del lines[gone]
+    with pytest.raises(InputError, match=f"read as DAQUAR: line {line}: question and answer do not stand in turn"):
+        read(write("qa.txt", "\n".join(lines)))
+
+
 CAPTIONS = [("0.png", "one, two"), ("1.png", "three"), ("0.png", '"four"')]
 COCO = {
     "info": {},
@@ -104,6 +112,11 @@ FLICKR30K = "image_name| comment_number| comment\n0.png| 0| one, two\n1.png| 1  
         ("Flickr8k.token.txt", FLICKR8K),
         ("results_20130124.token", FLICKR8K),
         ("results.csv", FLICKR30K),
+        (
+            "hub.csv",
+            'raw,sentids,split,filename\n"[""one, two""]",0,train,0.png\n"[""three""]",1,val,1.png\n'
+            '"[""""""four""""""]",2,train,0.png\n'.replace('""""""four""""""', '""\\""four\\""""'),
+        ),
         ("captions.txt", 'image,caption\n0.png,"one, two"\n1.png,three\n0.png,"""four"""\n'),
         ("diffusers.jsonl", "\n".join(json.dumps({"image": name, "text": text}) for name, text in CAPTIONS)),
     ],

@@ -108,3 +108,11 @@ def test_tables_of_others(tmp_path):
     assert read_predictions(tmp_path / "p.json", EXAMPLES, ColumnNames(prediction="answer")) == ["red"] * 3
     lines = "\n".join(map(json.dumps, listed))
     assert read_predictions(write(tmp_path / "p.jsonl", lines), EXAMPLES) == ["x"] * 3
+
+
+def test_rows_in_another_order_are_matched_where_none_are_alike(tmp_path):
+    rows = "image_name,question,prediction\nb.jpg,q3,c\na.jpg,q1,a\nb.jpg,q2,b\n"
+    examples = [example(one.image_name, one.question) for one in EXAMPLES]
+    assert read_predictions(write(tmp_path / "r.csv", rows), examples) == ["a", "b", "c"]
+    with pytest.raises(InputError, match="out of order"):
+        read_predictions(write(tmp_path / "r.csv", rows.replace("q3", "q2")), examples)

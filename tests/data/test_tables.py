@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from blip2vqa.data import readers
 from blip2vqa.data.columns import ColumnNames
 from blip2vqa.data.examples import load_examples
 from blip2vqa.data.table_checks import Table
@@ -306,6 +308,72 @@ def test_excel(tmp_path):
     assert "not a readable Excel file" in problems(path)[0]
 
 
+@pytest.mark.parametrize("before", [[], [[None] * 4, [None] * 4]])
+def test_excel_blank_cells_and_sheets(tmp_path, before, caplog):
+    pytest.importorskip("openpyxl")
+    rows = [*before, [None, "image", "question", "answer"], [None, "a.png", "q", 2.0], *[[" "] * 4] * 3]
+    with pd.ExcelWriter(tmp_path / "t.xlsx") as book:
+        pd.DataFrame([[" "]]).to_excel(book, sheet_name="blank", header=False, index=False)
+        pd.DataFrame(rows).to_excel(book, sheet_name="data", header=False, index=False)
+    table = read_table(str(tmp_path / "t.xlsx"), require_answers=True)
+    assert table.frame.to_dict("records") == [{"image": "a.png", "question": "q", "answer": "2"}]
+    assert table.frame.index.tolist() == [len(before) + 2]
+    assert "the sheet data is read, and blank are not" in caplog.text
+
+
+def test_packed_tables_have_limits(datasets, tmp_path, monkeypatch):
+    pytest.importorskip("openpyxl")
+    monkeypatch.setattr(readers, "SMALL", 100_000)
+    pd.DataFrame([["image", "question", "answer"], *[["a.png", "q", "x"]] * 2000]).to_excel(
+        tmp_path / "t.xlsx", header=False, index=False
+    )
+    monkeypatch.setattr(readers, "MAX_RATIO", 2)
+    assert "at most 100,000 are read" in problems(str(tmp_path / "t.xlsx"))[0]
+    rows = pa.table({"image": ["a.png"] * 500, "question": ["q" * 5000] * 500, "answer": ["x"] * 500})
+    pq.write_table(rows, tmp_path / "t.parquet")  # a few kB: the word is written once
+    assert "more than 100,000 bytes when it is unpacked" in problems(str(tmp_path / "t.parquet"))[0]
+    pq.write_table(rows[:0], tmp_path / "t.parquet")
+    assert problems(str(tmp_path / "t.parquet")) == [f"{tmp_path}/t.parquet: no rows"]
+    pq.write_table(pa.table({f"c{number}": ["x"] for number in range(1001)}), tmp_path / "t.parquet")
+    assert "1,001 columns" in problems(str(tmp_path / "t.parquet"))[0]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.null()])
+def test_places_of_pictures_count_from_the_tables_folder(tmp_path, image_dir, kind, monkeypatch):
+    (tmp_path / "set").mkdir()
+    shutil.copy(Path(image_dir, "0.png"), tmp_path / "set" / "own.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "here.png")
+    monkeypatch.chdir(tmp_path)
+    paths = ["own.png", "1.png", "here.png", None]
+    pictures = pa.StructArray.from_arrays([pa.nulls(4, kind), pa.array(paths)], ["bytes", "path"])
+    columns = {"image": pictures, "question": ["q"] * 4, "answer": ["x"] * 4}
+    pq.write_table(pa.table(columns), tmp_path / "set" / "t.parquet")
+    examples, bad = load_examples("set/t.parquet", image_dir, on_bad_image="skip", progress=False)
+    assert [example.image_name for example in examples] == ["own.png", "1.png"]
+    assert [one.reason for one in bad] == [
+        "no file here.png, neither beside the table nor in image_dir",
+        "no image in this row",
+    ]
+
+
+def test_the_longer_of_two_names_is_taken(write):
+    rows = [{"file_name": f"{n}.png", "file_path": f"a/{n}.png", "question": "q", "answer": "x"} for n in range(2)]
+    assert read_table(write("t.json", json.dumps(rows)), require_answers=True).image == "file_path"
+    rows[1]["file_path"] = "b.png"
+    assert "may each be the images' column" in problems(write("t.json", json.dumps(rows)))[0]
+
+
+def test_a_column_text_beside_answers_may_hold_the_questions(write):
+    assert "--question_column text" in problems(write("t.csv", "image,text,answer\na.png,q,x\n"))[-1]
+
+
+def test_an_empty_separator_is_refused(write):
+    _, found = load_table(
+        write("t.csv", HEADER + "a,q,x\n"), None, require_answers=True, columns=ColumnNames(separator="")
+    )
+    assert found[0].startswith("--cell_separator: empty")
+
+
 # Bad input
 
 
@@ -382,7 +450,7 @@ def test_pictures_of_a_datasets_folder_stay_inside_it(datasets, tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "set" / "own.png")
     held = {"bytes": (tmp_path / "secret.png").read_bytes(), "path": "../elsewhere.png"}
     places = [held, *({"bytes": None, "path": str(tmp_path / name)} for name in ("set/own.png", "set/../secret.png"))]
-    places += [{"bytes": None, "path": "/etc/passwd"}, {"bytes": None, "path": "secret.png"}]
+    places += [{"bytes": None, "path": "/etc/passwd"}, {"bytes": None, "path": "../secret.png"}]
     features = datasets.Features({"image": datasets.Image(decode=False), "question": datasets.Value("string")})
     rows = datasets.Dataset.from_dict({"image": places, "question": ["q"] * 5}, features)
     about = {"huggingface": json.dumps({"info": {"features": {**features.to_dict(), "image": {"_type": "Image"}}}})}

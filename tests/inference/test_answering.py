@@ -144,6 +144,8 @@ def test_each_row_is_answered_by_one_of_its_own_choices(tiny_base, drawn, tmp_pa
         assert said["generated_answer"].tolist()[:4] == [names[0] for names in ranked[:4]]
         right = [answer == choices[-1] for answer, choices in zip(said["generated_answer"], lists[:4], strict=False)]
         assert metrics["base"]["accuracy"] == sum(right) / 4  # by the right choice, not by the other answers
+        again = InferenceArguments(csv_path=str(out), score=str(out), bertscore_model="none", on_bad_row="skip")
+        assert score_table(again)["predictions"]["accuracy"] == metrics["base"]["accuracy"]
         answers[size] = said["generated_answer"].tolist(), said["confidence"].tolist()[:4]
     assert answers[1][0] == answers[5][0]
     assert [*map(float, answers[1][1])] == pytest.approx([*map(float, answers[5][1])], abs=2e-5)

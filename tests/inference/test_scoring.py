@@ -61,3 +61,9 @@ def test_scores_of_a_semicolon_table_are_written(drawn, tmp_path):
     table.to_csv(tmp_path / "said.csv", index=False, sep=";")
     metrics = score_table(arguments(drawn[1], tmp_path / "said.csv"))
     assert json.loads((tmp_path / "said.score.json").read_text()) == metrics
+
+
+def test_scores_need_no_questions(tmp_path):
+    (tmp_path / "said.csv").write_text("image,answer,prediction\na.png,red,red\nb.png,two,one\n")
+    metrics = score_table(arguments(tmp_path / "said.csv", tmp_path / "said.csv"))["predictions"]
+    assert metrics["accuracy"] == 0.5 and list(metrics["by_question_type"]) == ["other"]
