@@ -9,6 +9,8 @@ PATHS = (
     "check_model", "lora_model_path", "output_path",
 )  # fmt: skip
 """Options that may name a file or a folder; each may also be a word or a name on the Hub."""
+OUTPUTS = ("output_dir", "output_path")
+"""Of these, the ones that are paths also before anything is there."""
 WORDS = ("table", "none", "auto", "minilm", "detailed", "concise", "creative")
 """Values that are no paths even where a file is called so."""
 FROM = "paths_from"
@@ -17,7 +19,7 @@ HERE = "this file"
 
 
 def absolute(values: dict) -> dict:
-    """Return settings with each path that leads somewhere made absolute."""
+    """Return settings with each path that leads somewhere, or to the output, made absolute."""
     return {name: os.path.abspath(value) if _is_path(name, value) else value for name, value in values.items()}
 
 
@@ -40,9 +42,12 @@ def from_file(values: dict, folder: Path) -> dict:
     return values | absolute({
         name: str(folder / value)
         for name, value in values.items()
-        if name in PATHS and isinstance(value, str) and (folder / value).exists() and value not in WORDS
+        if isinstance(value, str) and _is_path(name, str(folder / value), value)
     })  # fmt: skip
 
 
-def _is_path(name: str, value: object) -> bool:
-    return name in PATHS and isinstance(value, str) and value not in WORDS and os.path.exists(value)
+def _is_path(name: str, value: object, written: str | None = None) -> bool:
+    """Tell whether an option's value is a path; `written`: how it stands in the file, if not so."""
+    if name not in PATHS or not isinstance(value, str) or (written or value) in WORDS:
+        return False
+    return name in OUTPUTS or os.path.exists(value)
