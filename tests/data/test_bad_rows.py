@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from blip2vqa.data.bad_rows import BadRow, leave_out
+from blip2vqa.data.bad_rows import BadRow, leave_out, report_bad_images
 from blip2vqa.data.columns import ColumnNames
 from blip2vqa.data.examples import load_examples, load_questions
 from blip2vqa.data.several import SEPARATORS
@@ -122,3 +122,9 @@ def test_a_list_of_questions_in_a_cell_is_refused(write, cell):
     )
     with pytest.raises(InputError, match=r"row 2: question is no text but (a list|an object)"):
         load_questions(path)
+
+
+def test_long_names_of_images_are_shortened():
+    bad = [BadRow(2, "x" * 500 + ".jpg", "not found"), BadRow(3, "image 2", "no image in this row")]
+    _, first, second = report_bad_images("t.csv", bad, 1, "error", None)
+    assert first == f"image {'x' * 80}…: not found (row 2)" and second == "image 2: no image in this row (row 3)"

@@ -187,3 +187,10 @@ def test_parts_of_another_kind_are_one_line(write, content, wrong):
 def test_every_layout_has_a_name_of_its_own():
     names = [layout.name for layout in JSON_LAYOUTS + TEXT_LAYOUTS]
     assert len(names) == len(set(names))
+
+
+def test_restval_is_said_to_be_in_train(write):
+    images = [{"filename": "0.png", "split": "restval", "sentences": [{"raw": "one"}]}]
+    path = write("dataset_coco.json", json.dumps({"images": images}))
+    with pytest.raises(InputError, match="it has train; restval is read as part of train"):
+        read(f"{path}:restval", kind="caption")
