@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from blip2vqa.training import recipe
 from blip2vqa.training.recipe import finetune
@@ -26,20 +28,28 @@ def test_resuming_without_a_checkpoint_is_an_error(tiny_opt, drawn, tmp_path):
         finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
 
 
+def write_checkpoint(folder) -> None:
+    """The files of a checkpoint, with nothing in them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "trainer_state.json").write_text("{}")
+    save_file({}, folder / "adapter_model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({}, folder / name)
+
+
 def test_a_checkpoint_that_is_half_removed_is_none(tiny_opt, drawn, tmp_path):
     """As a kill leaves it that comes while a run removes the last one, and keeps the best."""
     names = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
     for step in (2, 4):
-        (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
-        for name in names:
-            (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / name).write_text("{}")
+        write_checkpoint(tmp_path / "run" / "checkpoints" / f"checkpoint-{step}")
     run = make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint")
     last = tmp_path / "run" / "checkpoints" / "checkpoint-4"
     assert checkpoint_to_resume(run, None) == str(last)
     for name in names:
+        content = (last / name).read_bytes()
         (last / name).unlink()
         assert checkpoint_to_resume(run, None) == str(last.with_name("checkpoint-2"))
-        (last / name).write_text("{}")
+        (last / name).write_bytes(content)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "adapter_model.safetensors"])
@@ -122,8 +132,7 @@ def test_a_damaged_file_of_a_stopped_run_is_named(damaged, content, tiny_opt, dr
     for path in (state, copy, tmp_path / "run" / damaged):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(run.resolved) if path.name == "run.json" else "{}")
-    for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        state.with_name(name).touch()
+    write_checkpoint(state.parent)
     assert checkpoint_to_resume(run, None) == str(state.parent)
     (tmp_path / "run" / damaged).write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=f"{damaged}: .*begin anew"):
