@@ -47,7 +47,7 @@ def test_a_metric_is_added_by_one_file(tmp_path, monkeypatch, capsys, request):
     print_score_table({"adapter": scores}, "Scores")
     lines = [line.replace("┃", " ").split() for line in capsys.readouterr().out.splitlines()]
     assert ["accuracy", "letters", "n"] in lines
-    assert "| base + adapter | 0.5000 | 4.0000 | 2 |" in model_card({}, {"adapter": scores})
+    assert "| base + adapter | 50.0% | 4.00 | 2 |" in model_card({}, {"adapter": scores})
     assert VQA.find_best_metric("letters") == "letters"
 
 

@@ -302,7 +302,7 @@ def test_a_missing_key(adapter, tiny_opt, tmp_path):
             del weights[name]
 
     found = check(changed(adapter, tmp_path / "a", drop), str(tiny_opt), quick=True)
-    assert found["verdict"] == "incompatible" and "2 places have no weight" in reasons(found)
+    assert found["verdict"] == "incompatible" and "2 of the places there without a weight" in reasons(found)
 
 
 def test_without_fingerprints_its_base_is_looked_at(tiny_opt, tmp_path):

@@ -61,7 +61,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_its_step(flag, tiny_opt, 
     assert failure.exit_code == 1
     what, kept = failure.problems
     assert what.startswith("training has diverged at step 2: the loss is nan, at learning rate 0.0")
-    assert "on rows " in what and "of the training table" in what and "--learning_rate, such as 0.001" in what
+    assert "on rows " in what and "of the training table" in what and "--learning_rate, such as 0.0001" in what
     assert kept == "no checkpoint was saved yet"
 
 
