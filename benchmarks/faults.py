@@ -8,7 +8,7 @@
 every file that it leaves must be that of an undisturbed run, byte for byte. *inputs*: files of every kind are damaged; the
 reader must hand back what is right, or refuse in one line. *disks*: full or read-only, simulated and, for root, mounted.
 *pairs*: the same command twice at once. Tiny models, no network but loopback. All is drawn from --seed, and every trial has a
-name by which it can be run alone. 1,000 kills and 20,000 inputs take an hour on two cores.
+name by which it can be run alone. 1,000 kills and 20,000 inputs take half an hour on two cores.
 """
 
 import argparse
