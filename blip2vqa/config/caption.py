@@ -7,7 +7,7 @@ from blip2vqa.config.base import ServedBaseArguments
 from blip2vqa.config.common import check_ending, check_prompt
 from blip2vqa.config.fields import option
 from blip2vqa.config.inference import TABLES
-from blip2vqa.data.journal import partial_path
+from blip2vqa.utils.files import partial_path
 
 
 @dataclass

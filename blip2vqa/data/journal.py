@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from blip2vqa.utils.errors import InputError, file_error
+from blip2vqa.utils.files import partial_path
 from blip2vqa.utils.locked_file import LockedFile
 from blip2vqa.utils.terminal import half_pair
 
@@ -28,11 +29,6 @@ class Kept(TypedDict):
     row: int | str
     answer: str
     confidence: Share | None
-
-
-def partial_path(output_path: str | Path) -> Path:
-    """Name the journal of a run that is not finished: `RESULTS.csv` → `RESULTS.csv.partial`."""
-    return Path(output_path).with_name(Path(output_path).name + ".partial")
 
 
 class Journal(AbstractContextManager):
@@ -150,13 +146,10 @@ def _with_sum(line: dict) -> str:
 def _checked(line: str) -> dict:
     """Parse one line, without its checksum; those of version 0.2 have none. Raises ValueError for a damaged one."""
     value = json.loads(line)
-    if (
-        isinstance(value, dict)
-        and SUM in value
-        and line + "\n" != _with_sum({k: v for k, v in value.items() if k != SUM})
-    ):
+    known = value.pop(SUM, None) if isinstance(value, dict) else None
+    if known is not None and line + "\n" != _with_sum(value):
         raise ValueError("a line does not agree with its checksum")
-    return {key: part for key, part in value.items() if key != SUM} if isinstance(value, dict) else value
+    return value
 
 
 def _read(path: Path, data: bytes, kept: TypeAdapter) -> tuple[dict | None, list[dict], int]:

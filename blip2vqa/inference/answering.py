@@ -18,7 +18,6 @@ from blip2vqa.data.answers import parse_question_types
 from blip2vqa.data.bad_rows import BadRow, leave_out
 from blip2vqa.data.choices import read_choices
 from blip2vqa.data.examples import Example, check_examples, missing_types, of_types
-from blip2vqa.data.journal import partial_path
 from blip2vqa.data.prediction_table import PredictionsTable
 from blip2vqa.data.table_checks import Table
 from blip2vqa.data.tables import load_table
@@ -33,7 +32,7 @@ from blip2vqa.models.loading import LoadedModel
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import run_on_main_rank, start
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
-from blip2vqa.utils.files import write_json_atomic
+from blip2vqa.utils.files import partial_path, write_json_atomic
 from blip2vqa.utils.progress import show_progress
 
 DEFAULT = AdapterRef.named("default")

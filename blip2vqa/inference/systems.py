@@ -18,7 +18,7 @@ from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.data.bad_rows import leave_out
 from blip2vqa.data.examples import Example
-from blip2vqa.data.journal import Journal, Kept, partial_path
+from blip2vqa.data.journal import Journal, Kept
 from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.verdict import BLIND
@@ -33,7 +33,7 @@ from blip2vqa.reporting.systems import output_paths, write_systems
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import start
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
-from blip2vqa.utils.files import write_text_atomic
+from blip2vqa.utils.files import partial_path, write_text_atomic
 from blip2vqa.utils.memory import free_memory, peak_memory, reset_peak_memory
 
 

@@ -35,6 +35,11 @@ _OURS = re.compile(rf"\..*\.{_HOST}-(\d+)-[0-9a-f]{{8}}\.tmp")
 _swept: set[Path] = set()
 
 
+def partial_path(output_path: str | Path) -> Path:
+    """Name the journal of a run that is not finished: `RESULTS.csv` → `RESULTS.csv.partial`."""
+    return Path(output_path).with_name(Path(output_path).name + ".partial")
+
+
 def temporary_path(path: Path) -> Path:
     """Name a file or folder beside `path` to write into, and remove what dead processes have left there."""
     if path.absolute() not in _swept:

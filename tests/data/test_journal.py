@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from blip2vqa.data.journal import Journal, partial_path
+from blip2vqa.data.journal import Journal
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.files import partial_path
 from helpers.full_disk import full_disk
 
 
