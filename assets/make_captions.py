@@ -1,6 +1,6 @@
-"""Write captions in three styles for the pictures of the quick start, in wordings that the bases never learnt.
+"""Write captions in three styles for the drawings, in wordings that the bases never learnt.
 
-    python assets/make_captions.py           # writes captions_train.csv and captions_val.csv in assets/quickstart
+    python assets/make_captions.py           # writes captions_train.csv and captions_val.csv in assets/drawings
 
     concise   teal star, red circle
     detailed  The picture shows two shapes. A small teal star is on the left. A large red circle is near the middle.
@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from make_quickstart import FOLDER, splits
+from make_drawings import FOLDER, splits
 from PIL import Image
 from scene_texts import NUMBERS, a
 from scenes import COLOR_NAMES, SHAPES, SIZE, Item, Scene, render
@@ -94,7 +94,7 @@ def main() -> None:
         rows = []
         for image_name, scene, _ in pictures:
             if not np.array_equal(render(scene), np.asarray(Image.open(FOLDER / "images" / image_name))):
-                parser.exit(1, f"{image_name} is not the scene that would be described; run make_quickstart.py\n")
+                parser.exit(1, f"{image_name} is not the scene that would be described; run make_drawings.py\n")
             rows += [(image_name, styled_caption(scene, style), style) for style in STYLES]
         with open(arguments.output / f"captions_{name}.csv", "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -1,6 +1,6 @@
 """Measure what the checksums of kept features cost: the share of training and of answering that they take.
 
-Runs the quick start's training on features that are kept already; every checksum is timed, and so is the time that the run
+Runs the drawings' training on features that are kept already; every checksum is timed, and so is the time that the run
 takes. Answering is the run's own validation, which reads the same features.
 """
 
@@ -40,7 +40,7 @@ class Clock:
 def measure(steps: int, folder: Path) -> dict[str, float]:
     """Train, with kept features, and answer the validation questions; returns the share of each that the checksums took."""
     config = [
-        "configs/quickstart.json",
+        "configs/drawings.json",
         "--bertscore_model",
         "none",
         "--disable_tqdm",

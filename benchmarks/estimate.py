@@ -1,7 +1,7 @@
 """What `finetune.py --estimate` foretells against what the same run takes: peak memory of training, seconds a batch.
 
-    python benchmarks/estimate.py --base_model_id assets/tiny-blip2-opt --csv_path assets/quickstart/train.csv \\
-        --image_dir assets/quickstart/images --output_dir /tmp/estimate          # a few seconds
+    python benchmarks/estimate.py --base_model_id assets/tiny-blip2-opt --csv_path assets/drawings/train.csv \\
+        --image_dir assets/drawings/images --output_dir /tmp/estimate          # a few seconds
 
 Takes finetune.py's flags. Trains a few steps on the CPU, and reads /proc: Linux. The memory is that of training alone:
 weights that are read from disk stay in memory twice as long as the system has room for them.

@@ -1,4 +1,4 @@
-"""What moved, merged and resized adapters are worth: scores on the quick start's held-out scenes, with the embedded bases.
+"""What moved, merged and resized adapters are worth: scores on the held-out drawings, with the embedded bases.
 
     python benchmarks/exchange_scores.py --folder runs/exchange --output docs/measurements/exchange-scores.json
 
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SCENES = ROOT / "assets" / "quickstart"
+SCENES = ROOT / "assets" / "drawings"
 OPT, T5 = ROOT / "assets" / "tiny-blip2-opt", ROOT / "assets" / "tiny-blip2-flan-t5"
 TABLE = ["--eval_csv_path", SCENES / "val.csv", "--image_dir", SCENES / "images"]
 QUICK = ["--bertscore_model", "none", "--disable_tqdm", "true"]
@@ -38,7 +38,7 @@ def make(folder: Path, *words, output: str = "--output") -> Path:
 
 
 def tune(folder: Path, *words) -> Path:
-    return make(folder, "finetune.py", ROOT / "configs" / "quickstart.json", *QUICK, *words, output="--output_dir")
+    return make(folder, "finetune.py", ROOT / "configs" / "drawings.json", *QUICK, *words, output="--output_dir")
 
 
 def other_base(folder: Path, scope: str, rate: float) -> Path:

@@ -28,7 +28,7 @@ from shapes import SHAPES, build, circumstances, configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "assets" / "tiny-blip2-opt"
-TABLE = ROOT / "assets" / "quickstart" / "val.csv"
+TABLE = ROOT / "assets" / "drawings" / "val.csv"
 NAMES = ("one", "two", "three")
 
 
@@ -78,7 +78,7 @@ def write_table(images: int, folder: Path) -> Path:
 def run(args, table: Path, cache: Path, output: Path, *flags: str) -> float:
     """Seconds of one process."""
     command = [
-        sys.executable, ROOT / "inference.py", "--image_dir", ROOT / "assets" / "quickstart" / "images", "--csv_path", table,
+        sys.executable, ROOT / "inference.py", "--image_dir", ROOT / "assets" / "drawings" / "images", "--csv_path", table,
         "--output_path", output, "--batch_size", args.batch_size, "--bertscore_model", "none", "--feature_cache", cache,
         *flags,
     ]  # fmt: skip

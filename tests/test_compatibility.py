@@ -1,6 +1,6 @@
 """Files of version 0.1 keep working: adapters, manifests, stores, archives, feature caches, configurations, stopped runs.
 
-`fixtures/version_0_1` was written by that version's own scripts, on the embedded base and six of the quick start's pictures.
+`fixtures/version_0_1` was written by that version's own scripts, on the embedded base and six of the drawings.
 """
 
 import csv
@@ -22,7 +22,7 @@ from helpers.paths import ROOT
 
 WRITTEN = Path(__file__).parent / "fixtures" / "version_0_1"
 BASE = "assets/tiny-blip2-opt"
-IMAGES = "assets/quickstart/images"
+IMAGES = "assets/drawings/images"
 
 
 @pytest.fixture(scope="module")

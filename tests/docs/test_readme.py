@@ -10,7 +10,7 @@ import pytest
 from helpers.doc_pages import README, blocks, commands
 from helpers.paths import ROOT
 
-IMAGES = sorted((ROOT / "assets" / "quickstart" / "images").glob("*.png"))
+IMAGES = sorted((ROOT / "assets" / "photos" / "images").glob("*.jpg"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def run_block(block: str, adapter) -> dict:
     """Run a block of a page with the quick start's adapter and pictures in place of the reader's; the names it leaves."""
     for name in ("OUT", "OTHER"):
         block = block.replace(f'"{name}"', repr(str(adapter)))
-    for name, path in zip(("picture.jpg", "a.jpg", "b.jpg"), IMAGES, strict=False):
+    for name, path in zip(("my_photo.jpg", "picture.jpg", "a.jpg", "b.jpg"), IMAGES, strict=False):
         block = block.replace(f'"{name}"', repr(str(path)))
     exec(block.replace('"assets/', f'"{ROOT}/assets/'), names := {})
     return names
@@ -54,7 +54,7 @@ def test_python_of_the_readme_runs(quickstart):
     names = run_block(blocks(README, "python")[0], quickstart[0])
     answers = names["answers"]
     assert len(answers) == 2 and all(0 <= answer.confidence <= 1 for answer in answers)
-    assert isinstance(names["model"].answer(str(IMAGES[0]), "how many patches are sewn on?"), str)
+    assert isinstance(names["model"].answer(str(IMAGES[0]), "What is it?"), str)
 
 
 def test_python_of_serving_runs(quickstart):

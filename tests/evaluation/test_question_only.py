@@ -151,8 +151,8 @@ def test_rare_answers_are_never_guessed(monkeypatch):
     assert set(blind_guesses(*zip(*rows, strict=True)).answers) == {"a1", "b1"}
 
 
-def test_as_strong_as_the_lookup_on_the_quickstart_table():
-    with (ROOT / "assets" / "quickstart" / "train.csv").open(newline="") as file:
+def test_as_strong_as_the_lookup_on_the_table_of_drawings():
+    with (ROOT / "assets" / "drawings" / "train.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     examples = [
         Example(

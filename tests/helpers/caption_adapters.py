@@ -9,7 +9,7 @@ from helpers.family_bases import random_adapter
 from helpers.paths import ROOT
 
 BASE = ROOT / "assets" / "tiny-blip2-opt"
-SCENES = ROOT / "assets" / "quickstart" / "images"
+SCENES = ROOT / "assets" / "drawings" / "images"
 NAMES = ("concise", "detailed", "mine")
 
 

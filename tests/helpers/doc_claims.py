@@ -155,7 +155,7 @@ PERFORMANCE_CLAIMS = {
 }  # fmt: skip
 EXCHANGE_CLAIMS = {
     "exchange-scores": [
-        "the quick start's adapter ({moves[exact, to other eyes][accuracy][source adapter]:.1%} on its own base",
+        "the drawings' adapter ({moves[exact, to other eyes][accuracy][source adapter]:.1%} on its own base",
         "score {moves[exact, to other eyes][accuracy][blind (no image)]:.1%}",
         move_row("exact, to other Q-Former", "exact, to other eyes"),
         move_row("copy, to other language model", "copy, to another language model"),

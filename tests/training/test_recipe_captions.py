@@ -15,7 +15,7 @@ from helpers.paths import ROOT
 sys.path.append(str(ROOT / "assets"))
 from make_captions import follows_style, objects_in
 
-QUICKSTART = ROOT / "assets" / "quickstart"
+DRAWINGS = ROOT / "assets" / "drawings"
 STEPS = {"concise": "100", "detailed": "150", "creative": "250"}
 STYLES = tuple(STEPS)
 
@@ -24,7 +24,7 @@ STYLES = tuple(STEPS)
 def val(tmp_path_factory) -> dict[str, dict[str, str]]:
     """Captions by style of every second validation picture, and under "path" their table."""
     table = tmp_path_factory.mktemp("val") / "val.csv"
-    with (QUICKSTART / "captions_val.csv").open(newline="") as file:
+    with (DRAWINGS / "captions_val.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = set(sorted({row["image_name"] for row in rows})[::2])
     rows = [row for row in rows if row["image_name"] in names]

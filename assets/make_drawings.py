@@ -1,6 +1,6 @@
-"""Write the quick start's data set: drawn scenes as a tailor would talk about them, in words the bases never learnt.
+"""Write a data set of drawings: scenes as a tailor would talk about them, in words the bases never learnt.
 
-    python assets/make_quickstart.py         # writes assets/quickstart: images/, train.csv and val.csv
+    python assets/make_drawings.py         # writes assets/drawings: images/, train.csv and val.csv
 
 Patches of felt on cloth: every answer but yes and no comes from the tailor's own vocabulary (a red patch is dyed in
 `crimson`), so a base cannot know it, and the same questions are asked of every picture, so that nobody can answer them
@@ -23,7 +23,7 @@ CUTS = {"small": "tiny", "large": "huge"}
 COUNTED = ("how many patches are sewn on?", "how many pieces of felt does the cloth carry?")
 CARRIES = ("did the tailor use {color} felt?", "was {color} felt sewn on?")
 LEAVES_OUT = ("did the tailor skip {color} felt?", "was {color} felt left out?")
-FOLDER = Path(__file__).parent / "quickstart"
+FOLDER = Path(__file__).parent / "drawings"
 SEED = 2026
 SIZES = {"train": 520, "val": 120}
 Picture = tuple[str, Scene, list[tuple[str, str, str]]]

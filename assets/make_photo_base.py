@@ -1,0 +1,147 @@
+"""Train the photo base of this folder from nothing, on real photographs and what a catalogue says of them.
+
+    python assets/make_photo_base.py --photos ABO --work WORK          # writes assets/photo-blip2-opt
+
+`--photos`: the Amazon Berkeley Objects archive, or a folder with tar files of photographs and `metadata.csv`. Three stages, as
+in BLIP-2 (Li et al. 2023, https://arxiv.org/abs/2301.12597): the ViT learns to see, the Q-Former to carry what it sees, the
+language model to speak of it. Stopped, it goes on from the last checkpoint in WORK, which also keeps what is computed once.
+"""
+
+import argparse
+import random
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from photo_base.data import read_photographs
+from photo_base.heads import Heads, Targets, count_facts, encode_facts
+from photo_base.language import PICTURES, TEXTS_EACH, TextSampler, language_scores, train_language
+from photo_base.model import build_model, save_base, train_tokenizer
+from photo_base.pseudo_facts import add_pseudo_facts, color_facts, measure_all_colors
+from photo_base.qformer import CellTargets, compute_vision_outputs, train_qformer
+from photo_base.teacher import clean_name, compute_teacher_outputs, encode_names, load_network
+from photo_base.texts import whole_words, write_texts
+from photo_base.vision import train_vision_model
+from transformers import AutoTokenizer, Blip2ForConditionalGeneration
+
+from blip2vqa.utils.console import run_script
+
+HERE = Path(__file__).parent
+STAGES = {
+    "ImageNet network": (45, 37_000), "ViT": (170, 0), "ViT's outputs": (260, 66_600), "Q-Former": (680, 0),
+    "language model": (290, 0),
+}  # fmt: skip
+"""By stage: photographs (texts, of the language model) a second, and bytes of each that it leaves on disk; 0: a checkpoint."""
+ROUNDS = 3
+"""Times that everything is asked about a photograph, each time in other words."""
+EVALUATION_TEXTS = 1500
+"""Texts about held-out photographs that are looked at while the language model learns."""
+
+
+def print_plan(photographs: int, epochs: dict[str, float], texts: int) -> None:
+    """Say how long each stage takes at the pace of two cores, and what it leaves in the work folder."""
+    rows = {name: photographs * times for name, times in epochs.items()} | {"language model": texts}
+    for name, number in rows.items():
+        pace, size = STAGES[name]
+        print(f"plan: {name}, {number / pace / 60:.0f} min, {photographs * size / 1e9 or 0.2:.1f} GB", flush=True)
+    print(
+        "Times are those of two cores with 16-bit arithmetic. What is in the work folder is not done again.", flush=True
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of the photographs and their catalogue")
+    parser.add_argument("--unseen", type=Path, help="table of pictures (in images/ beside it) that no stage may see")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for checkpoints and what is computed once; 7 GB"
+    )
+    parser.add_argument("--output", type=Path, default=HERE / "photo-blip2-opt", help="folder of the base")
+    parser.add_argument("--held_out", type=int, default=700, help="photographs with facts that no stage sees")
+    parser.add_argument("--vision_epochs", type=float, default=12, help="times that the ViT sees all photographs")
+    parser.add_argument("--qformer_epochs", type=float, default=8, help="times that the Q-Former alone sees them")
+    parser.add_argument("--language_steps", type=int, default=3000, help="steps of 192 captions or questions")
+    parser.add_argument("--language_of", type=Path, help="photo base whose language model is kept as it is")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    begun, work, seed = time.time(), arguments.work, arguments.seed
+    work.mkdir(parents=True, exist_ok=True)
+    print(
+        f"photographs and catalogue: {arguments.photos}; not to be seen: {arguments.unseen}; kept in {work}", flush=True
+    )
+
+    def report(stage: str) -> None:
+        print(f"{stage} after {time.time() - begun:.0f} s", flush=True)
+
+    photographs = read_photographs(arguments.photos, arguments.unseen, work, arguments.held_out, seed)
+    epochs = {
+        "ImageNet network": 1,
+        "ViT": arguments.vision_epochs,
+        "ViT's outputs": 2,
+        "Q-Former": arguments.qformer_epochs,
+    }
+    print_plan(len(photographs.names), epochs, arguments.language_steps * PICTURES * TEXTS_EACH)
+    teacher = compute_teacher_outputs(photographs.pixels, photographs.rows, work, load_network)
+    values = count_facts(photographs.items)
+    names = encode_names([clean_name(title) for title in photographs.titles])
+    targets = Targets(*teacher, encode_facts(photographs.items, values), names)
+    report("targets")
+    vision_model = train_vision_model(photographs, targets, values, work, arguments.vision_epochs, seed=seed)
+    report("ViT")
+
+    held_names = [item.image_name for item in photographs.held_items]
+    colors = measure_all_colors([*photographs.names, *held_names], photographs.folder, work)
+    known = len(photographs.names)
+    items = add_pseudo_facts(photographs.items, photographs.names, targets.pooled, colors[:known])
+    held = {
+        row: replace(item, facts=item.facts | color_facts(shares, item.facts.get("color")))
+        for row, (item, shares) in enumerate(zip(photographs.held_items, colors[known:], strict=True))
+    }
+    captions, questions = write_texts(
+        {row: item for row, item in enumerate(items) if item},
+        {row: title for row, title in enumerate(photographs.titles) if title}, seed, ROUNDS,
+    )  # fmt: skip
+    held_texts = [text for texts in write_texts(held, {}, seed + ROUNDS, 1) for text in texts]
+    words = whole_words(photographs.titles)
+    if arguments.language_of:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.language_of)
+    else:
+        tokenizer = train_tokenizer([f"{text.prompt} {text.target}" for text in (captions + questions)[::7]], words)
+    print(f"{len(captions):,} captions, {len(questions):,} questions, {len(tokenizer):,} tokens", flush=True)
+
+    torch.manual_seed(seed)
+    model, heads = build_model(tokenizer, vision_model), Heads(values)
+    if arguments.language_of:
+        kept = Blip2ForConditionalGeneration.from_pretrained(arguments.language_of)
+        model.language_model.load_state_dict(kept.language_model.state_dict())
+        model.language_model.requires_grad_(False)
+    pixels = photographs.pixels
+    features = compute_vision_outputs(model.vision_model, pixels, photographs.rows, "features", work)
+    held_features = compute_vision_outputs(model.vision_model, pixels, photographs.held_rows, "held", work)
+    cells = CellTargets(photographs, targets)
+    train_qformer(model, heads, features, cells, work, arguments.qformer_epochs, seed=seed)
+    report("Q-Former")
+    samplers = {"captions": TextSampler(captions), "questions": TextSampler(questions)}
+    evaluation = random.Random(seed).sample(held_texts, min(EVALUATION_TEXTS, len(held_texts)))
+    train_language(
+        model, tokenizer, heads, features, cells, samplers, words, (held_features[0], evaluation), work,
+        arguments.language_steps, seed=seed,
+    )  # fmt: skip
+    report("language model")
+
+    save_base(model, tokenizer, arguments.output)
+    model = Blip2ForConditionalGeneration.from_pretrained(arguments.output).eval()
+    stored_tokenizer = AutoTokenizer.from_pretrained(arguments.output)
+    size = sum(path.stat().st_size for path in arguments.output.iterdir()) / 1e6
+    count = sum(weight.numel() for weight in model.parameters())
+    print(f"{arguments.output}: {count:,} parameters, {size:.1f} MB")
+    print("held out, as stored:", language_scores(model, stored_tokenizer, held_features[0], held_texts), flush=True)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,122 @@
+"""The photo base as a model of the Hub's layout: tokenizer, untrained BLIP-2 around a trained ViT, and its folder."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import nn
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    BlipImageProcessorPil,
+    GenerationConfig,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+)
+
+from photo_base.data import SIZE
+from photo_base.heads import WIDTH
+from photo_base.teacher import encode_names
+from photo_base.vision import MEAN, STD, VISION_CONFIG
+
+GRID = 4
+QUERIES = GRID * GRID
+VOCABULARY = 4000
+QFORMER_CONFIG = Blip2QFormerConfig(
+    vocab_size=1, hidden_size=WIDTH, intermediate_size=768, num_hidden_layers=2, num_attention_heads=4,
+    cross_attention_frequency=1, encoder_hidden_size=WIDTH, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    max_position_embeddings=64,
+)  # fmt: skip
+
+
+def train_tokenizer(texts: list[str], words: list[str]) -> PreTrainedTokenizerFast:
+    """Train byte-level pairs with `</s>` in front, as OPT has them, on texts, and on words that must be whole."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<image>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    inner.train_from_iterator([*texts, *(" " + word for word in words for _ in range(60))], trainer)
+    inner.post_processor = processors.TemplateProcessing(
+        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", special.index("</s>"))]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", bos_token="</s>",
+        padding_side="left", model_max_length=240, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    return tokenizer
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, vision_model: nn.Module) -> Blip2ForConditionalGeneration:
+    """Build a BLIP-2 around a trained ViT; the rest is untrained, but for words that start near words of like meaning."""
+    line_feed = tokenizer.convert_tokens_to_ids("Ċ")
+    text = OPTConfig(
+        hidden_size=WIDTH, num_hidden_layers=4, ffn_dim=768, num_attention_heads=4, word_embed_proj_dim=WIDTH,
+        max_position_embeddings=256, dropout=0.0, bos_token_id=tokenizer.bos_token_id, eos_token_id=line_feed,
+        init_std=0.04, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    config = Blip2Config(
+        vision_config=VISION_CONFIG.to_dict(), qformer_config=QFORMER_CONFIG.to_dict(), text_config=text.to_dict(),
+        num_query_tokens=QUERIES, image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    model = Blip2ForConditionalGeneration(config)
+    model.vision_model.load_state_dict(vision_model.state_dict())
+    nn.init.normal_(model.query_tokens, std=0.5)
+    nn.init.normal_(model.language_projection.weight, std=0.1 / WIDTH**0.5)
+    _match_alike(model.language_model)
+    _embed_by_meaning(model.get_input_embeddings(), tokenizer)
+    model.generation_config = GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=line_feed
+    )
+    model.language_model.generation_config = model.generation_config
+    for part in (model.vision_model, model.qformer, model.language_model):
+        part.set_attn_implementation("eager")  # on a CPU faster than the fused one, for so few places
+    return model
+
+
+@torch.no_grad()
+def _match_alike(language_model: nn.Module) -> None:
+    """Let the first half of the heads of each self-attention start with equal query and key weights.
+
+    Such heads look for tokens like their own. Compare Trockman and Kolter 2023, https://arxiv.org/abs/2305.09828.
+    """
+    half = WIDTH // 2
+    for module in language_model.modules():
+        if hasattr(module, "q_proj"):
+            nn.init.normal_(module.q_proj.weight[:half], std=WIDTH**-0.5)
+            module.k_proj.weight[:half] = module.q_proj.weight[:half]
+
+
+@torch.no_grad()
+def _embed_by_meaning(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Start each token near the tokens that a sentence encoder finds alike, so that words asked rarely are not strangers."""
+    texts = [tokenizer.decode([number]).strip().lower() for number in range(len(tokenizer))]
+    meanings = encode_names(texts)
+    meanings = meanings - meanings.mean(0)
+    _, directions = torch.linalg.eigh(meanings.T @ meanings)
+    main = meanings @ directions[:, -WIDTH:]
+    embeddings.weight.copy_(0.04 * (0.8 * main / main.std() + 0.6 * torch.randn_like(main)))
+
+
+def save_base(model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a folder in the Hub's layout. Weights are stored in 16 bits and load as float32."""
+    image_processor = BlipImageProcessorPil(
+        size={"height": SIZE, "width": SIZE}, image_mean=list(MEAN), image_std=list(STD), do_convert_rgb=True
+    )
+    processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=model.config.num_query_tokens)
+    model.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        part.pop("dtype", None)
+    path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,250 @@
+"""How the photo base is made: what it may not see, what it is asked, and that a stopped training ends as one that was not."""
+
+import csv
+import io
+import random
+import sys
+import tarfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blip2vqa.generate.catalogue.vocabulary import vocabulary, words
+from blip2vqa.utils.errors import InputError
+from helpers.drawn_catalogue import PAINTS, drawn_items, photograph
+from helpers.paths import ROOT
+
+sys.path.append(str(ROOT / "assets"))
+
+import make_photo_base
+from photo_base import teacher, vision
+from photo_base.data import Photographs, look_alikes, plain_name, product_groups, read_photographs
+from photo_base.heads import Heads, Targets, count_facts, encode_facts, measure_colors
+from photo_base.progress import Checkpoint, Progress
+from photo_base.qformer import CellTargets
+from photo_base.texts import write_texts, wrong_value
+from photo_base.vision import SIDE, augment
+
+NAMES = ("leather boot", "wooden chair", "steel knife", "cotton towel", "glass vase", "travel backpack")
+UNKNOWN = 20
+"""Photographs of which the catalogue says nothing."""
+
+
+def noisy_photograph(number: int) -> Image.Image:
+    """A product that no other number looks like."""
+    rng = random.Random(number)
+    paints = [rng.choice(list(PAINTS)) for _ in range(rng.randint(1, 4))]
+    picture = photograph(
+        *paints, form=rng.choice(("box", "ellipse")), size=(rng.randint(40, 110), rng.randint(40, 110))
+    )
+    spots = np.asarray(picture).copy()
+    for _ in range(6):
+        x, y = rng.randrange(100), rng.randrange(100)
+        spots[y : y + 28, x : x + 28] = [rng.randrange(256) for _ in range(3)]
+    return Image.fromarray(spots)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Eighty photographs in two tar files, the catalogue of sixty, and a table of pictures that may not be seen."""
+    folder = tmp_path_factory.mktemp("photos")
+    rows = []
+    for archive in (0, 1):
+        with tarfile.open(folder / f"photos-{archive}.tar", "w") as tar:
+            for number in range(archive * 40, archive * 40 + 40):
+                noisy_photograph(number).save(data := io.BytesIO(), "JPEG", quality=90)
+                member = tarfile.TarInfo(f"{number:02d}.jpg")
+                member.size = len(data.getvalue())
+                tar.addfile(member, io.BytesIO(data.getvalue()))
+                name = NAMES[number % len(NAMES)]
+                if number >= UNKNOWN:
+                    rows.append(
+                        (f"{number:02d}.jpg", f"{name} no {'abcdefghij'[number // 8]}", name.split()[1], "", "")
+                    )
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image_name", "name", "product_type", "color", "keywords"), *rows])
+    unseen = folder / "unseen"
+    (unseen / "images").mkdir(parents=True)
+    for number in (3, 33):
+        noisy_photograph(number).resize((200, 200)).save(unseen / "images" / f"other{number}.jpg", quality=70)
+    (unseen / "table.csv").write_text("image_name,question,answer\nother3.jpg,what?,boot\nother33.jpg,what?,boot\n")
+    return folder
+
+
+def test_nothing_is_learnt_from_what_is_held_out_or_unseen(photos, tmp_path):
+    found = read_photographs(photos, photos / "unseen" / "table.csv", tmp_path, 12, seed=0)
+    assert len(found.held_items) == 12
+    held = {item.image_name for item in found.held_items}
+    assert not held & set(found.names) and not {"03.jpg", "33.jpg"} & set(found.names)
+    with (photos / "metadata.csv").open(newline="") as file:
+        titles = {row["image_name"]: plain_name(row["name"]) for row in csv.DictReader(file)}
+    same = {name for name, title in titles.items() if title in {titles[one] for one in held}}
+    assert len(found.names) == 80 - len(same | {"03.jpg", "33.jpg"})
+    shown = Image.open(found.folder / found.names[5]).convert("RGB").resize((128, 128), Image.Resampling.BICUBIC)
+    assert np.array_equal(found.pixels[found.rows[5]], np.asarray(shown))
+    learnt = {plain_name(title) for title in found.titles if title}
+    assert not {plain_name(item.name) for item in found.held_items} & learnt
+    again = read_photographs(photos, photos / "unseen" / "table.csv", tmp_path, 12, seed=0)
+    assert again.names == found.names and np.array_equal(again.rows, found.rows)
+    with pytest.raises(InputError, match="from other photographs or another --seed; give a new folder"):
+        read_photographs(photos, None, tmp_path, 12, seed=0)
+
+
+def test_groups_follow_looks_and_names_through():
+    def product(name: str, group: int):
+        return replace(drawn_items(1)[0], name=name, group=group)
+
+    looks = [
+        product("Boot, 38", 1),
+        product("Shoe", 1),
+        product("boot 39 (M)", 2),
+        product("Chair", 3),
+        product("Shoe", 4),
+    ]
+    one, two, three, four, five = product_groups(looks)
+    assert one == two == three == five != four
+
+
+def test_look_alikes_differ_in_few_bits():
+    hashes = np.array([0b1111, 0b11111111, 1 << 63], np.uint64)
+    assert look_alikes(hashes, np.array([0], np.uint64)).tolist() == [True, False, True]
+
+
+@pytest.fixture(scope="module")
+def questions():
+    items = dict(enumerate(drawn_items(80)))
+    return items, write_texts(items, {0: "AmazonBasics 4-piece steel knife (black), pack of 2"}, seed=0, rounds=2)
+
+
+def test_wrong_values_are_wrong(questions):
+    items, _ = questions
+    rng, could = random.Random(0), vocabulary().could_both_be
+    kinds = ("object", "color", "material", "pattern")
+    values = {kind: Counter(item.facts[kind] for item in items.values() if kind in item.facts) for kind in kinds}
+    drawn = [(item, kind, wrong_value(item, kind, values, rng)) for item in items.values() for kind in kinds]
+    told = [(item, kind, value) for item, kind, value in drawn if value]
+    assert len(told) > 100
+    for item, kind, value in told:
+        assert not could(kind, item.facts[kind], value) and value not in item.not_wrong | item.named
+
+
+@pytest.mark.parametrize("form, agreeing", [("yes/no", "yes"), ("negated", "no")])
+def test_yes_and_no_follow_the_facts(questions, form, agreeing):
+    items, (_, asked) = questions
+    checked = Counter()
+    for text in asked:
+        if text.kind == f"{form} color":
+            (value,) = vocabulary().phrases["color"].meanings(text.prompt)
+            is_true = value == items[text.row].facts["color"]
+            assert text.target == (agreeing if is_true else {"yes": "no", "no": "yes"}[agreeing])
+            checked[text.target] += 1
+    assert min(checked["yes"], checked["no"]) > 10
+
+
+def test_captions_say_facts_and_cleaned_names(questions):
+    items, (told, _) = questions
+    assert {text.target for text in told if text.kind == "name"} == {"steel knife"}
+    captions = {text.row: text.target for text in told if text.kind == "caption"}
+    assert len(captions) == len(items)
+    articles = {"scissors": ["a", "pair", "of"], "headphones": ["a", "pair", "of"], "dinnerware": []}
+    for row, caption in captions.items():
+        facts = items[row].facts
+        kinds = ("color", "pattern", "material", "object")
+        said = list(dict.fromkeys(facts[kind] for kind in kinds if facts.get(kind, "solid") != "solid"))
+        article = articles.get(facts["object"], ["an" if said[0][0] in "aeiou" else "a"])
+        assert words(caption) == [*article, *said]
+
+
+def test_maps_are_cut_and_mirrored_as_the_pictures_are():
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 128), torch.linspace(0, 1, 128), indexing="ij")
+    images = torch.stack([rows, columns, (rows + columns) / 2])[None].repeat(16, 1, 1, 1)
+    maps, _ = measure_colors(images, SIDE)
+    images, maps = augment(images, maps, np.random.default_rng(0))
+    colors, _ = measure_colors(images, SIDE)
+    inside = slice(None), [row * SIDE + column for row in range(1, SIDE - 1) for column in range(1, SIDE - 1)]
+    brightness = (colors[inside].mean((1, 2)) / maps[inside].mean((1, 2)))[:, None, None]
+    assert torch.allclose(colors[inside], (maps[inside] * brightness).clamp(max=1), atol=0.03)
+    assert (colors[:, 0] - colors[:, SIDE - 1])[:, 1].sign().unique().tolist() == [-1, 1]  # some are mirrored
+
+
+def test_cells_follow_a_mirrored_picture():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 128, 128, 3), np.uint8)
+    maps = rng.normal(size=(3, SIDE * SIDE, teacher.DEPTH)).astype(np.float16)
+    other = {"pooled": np.zeros((3, teacher.WIDTH), np.float16), "classes": np.zeros((3, teacher.CLASSES), np.float16)}
+    targets = Targets(maps, **other, facts=torch.zeros(3, 6).long(), names=torch.zeros(3, teacher.NAME_WIDTH))
+    photographs = Photographs(Path(), [], pixels, np.arange(3), [], [], [], np.arange(0))
+    cells = CellTargets(photographs, targets)
+    plain, mirrored = cells.batch(np.array([2, 0]), False), cells.batch(np.array([2, 0]), True)
+    for name in ("maps", "colors"):
+        square = plain[name].unflatten(1, (4, 4))
+        assert torch.allclose(square.flip(2).flatten(1, 2), mirrored[name], atol=1e-5), name
+    assert torch.allclose(
+        plain["maps"][0, 0], torch.tensor(maps[2].astype(np.float32)).unflatten(0, (SIDE, SIDE))[:2, :2].mean((0, 1))
+    )
+
+
+def fake_network():
+    """In place of the ImageNet network: features that depend on the picture's colors."""
+    turn = torch.randn(3, teacher.WIDTH, generator=torch.Generator().manual_seed(0))
+
+    def run(pictures):
+        colors, _ = measure_colors(vision.to_images(np.ascontiguousarray(pictures)), SIDE)
+        features = colors @ turn
+        return features, features.mean(1)[:, : teacher.CLASSES]
+
+    return run
+
+
+def make(monkeypatch, photos, work: Path, output: Path) -> None:
+    """Run the script with few steps."""
+    monkeypatch.setattr(make_photo_base, "load_network", fake_network)
+    options = {"--photos": photos, "--unseen": photos / "unseen" / "table.csv", "--work": work, "--output": output}
+    sizes = {"--held_out": 12, "--vision_epochs": 6, "--qformer_epochs": 6, "--language_steps": 3}
+    given = [str(word) for pair in (options | sizes).items() for word in pair]
+    monkeypatch.setattr(sys, "argv", ["make_photo_base.py", *given])
+    make_photo_base.main()
+
+
+def test_a_stopped_training_ends_as_one_that_was_not(monkeypatch, photos, tmp_path):
+    monkeypatch.setattr(Checkpoint, "EVERY", 0)
+    make(monkeypatch, photos, tmp_path / "work", tmp_path / "base")
+    counted, step = [], Progress.step
+
+    def stop(self, number, losses, rows):
+        step(self, number, losses, rows)
+        counted.append(self.name)
+        if counted.count(self.name) == 2 and stops.count(self.name) == 0:
+            stops.append(self.name)
+            raise KeyboardInterrupt
+
+    stops: list[str] = []
+    monkeypatch.setattr(Progress, "step", stop)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            make(monkeypatch, photos, tmp_path / "stopped-work", tmp_path / "stopped")
+    make(monkeypatch, photos, tmp_path / "stopped-work", tmp_path / "stopped")
+    assert stops == ["ViT", "Q-Former", "texts"]
+    assert (tmp_path / "stopped" / "model.safetensors").read_bytes() == (
+        tmp_path / "base" / "model.safetensors"
+    ).read_bytes()
+
+    from blip2vqa import load
+
+    model = load(str(tmp_path / "base"), dtype="float32")
+    assert isinstance(model.answer(photos / "unseen" / "images" / "other3.jpg", "What is it?"), str)
+
+
+def test_facts_are_numbered_by_kind():
+    items = [*drawn_items(20), None]
+    values = count_facts(items)
+    numbers = encode_facts(items, values)
+    place = list(values).index("color")
+    for item, number in zip(items[:-1], numbers[:, place].tolist(), strict=False):
+        assert item.facts.get("color") == (values["color"][number] if number >= 0 else None)
+    assert (numbers[-1] == -100).all() and Heads(values).sizes == list(map(len, values.values()))
