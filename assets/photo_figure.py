@@ -6,6 +6,8 @@ The rows are drawn by a seed, two of each of three types of question, no photogr
 """
 
 import argparse
+import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +15,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from blip2vqa.generate.filter.agreement import answers_match
 
 IMAGES = Path(__file__).parent / "photos" / "images"
 TYPES = ("department", "color", "box")
@@ -32,29 +38,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rows = draw_rows(pd.read_csv(arguments.run / "predictions.csv", dtype=str, keep_default_na=False), arguments.seed)
-    figure, axes = plt.subplots(1, len(rows), figsize=(12, 2.9), layout="constrained")
+    figure, axes = plt.subplots(1, len(rows), figsize=(12, 3.2))
     for axis, row in zip(axes, rows.itertuples(), strict=True):
-        axis.imshow(Image.open(IMAGES / row.image_name))
+        with Image.open(IMAGES / row.image_name) as picture:
+            axis.imshow(ImageOps.pad(picture.convert("RGB"), (128, 128), color="white"))
         axis.axis("off")
-        axis.set_title(row.question, fontsize=8, wrap=True)
-        right = row.generated_answer == row.answer
-        axis.text(
-            0.5,
-            -0.06,
-            f"base: {row.base_answer}",
-            transform=axis.transAxes,
-            ha="center",
-            va="top",
-            fontsize=9,
-            color="#666666",
-        )
-        axis.text(
-            0.5, -0.18, f"adapter: {row.generated_answer}", transform=axis.transAxes, ha="center", va="top", fontsize=9,
-            color="#1a7f37" if right else "#c0392b", weight="bold",
-        )  # fmt: skip
-        if not right:
-            axis.text(0.5, -0.3, f"right: {row.answer}", transform=axis.transAxes, ha="center", va="top", fontsize=9)
-    figure.savefig(arguments.output, dpi=110)
+        axis.set_title(textwrap.fill(row.question, 24), fontsize=9)
+        right = answers_match(row.answer, row.generated_answer)
+        lines = [
+            (f"base: {row.base_answer}", "#666666"),
+            (f"adapter: {row.generated_answer}", "#1a7f37" if right else "#c0392b"),
+        ]
+        lines += [] if right else [(f"right: {row.answer}", "black")]
+        for place, (text, color) in enumerate(lines):
+            axis.text(0.5, -0.08 - 0.13 * place, text, transform=axis.transAxes, ha="center", va="top", color=color)
+    figure.savefig(arguments.output, dpi=100, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import io
 import random
 import sys
 import tarfile
+import zlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from blip2vqa import load
 from blip2vqa.generate.catalogue.vocabulary import vocabulary, words
 from blip2vqa.utils.errors import InputError
 from helpers.drawn_catalogue import PAINTS, drawn_items, photograph
@@ -22,7 +24,7 @@ from helpers.paths import ROOT
 sys.path.append(str(ROOT / "assets"))
 
 import make_photo_base
-from photo_base import teacher, vision
+from photo_base import model, teacher, vision
 from photo_base.data import Photographs, look_alikes, plain_name, product_groups, read_photographs
 from photo_base.heads import Heads, Targets, count_facts, encode_facts, measure_colors
 from photo_base.progress import Checkpoint, Progress
@@ -201,9 +203,18 @@ def fake_network():
     return run
 
 
+def fake_encoder(names):
+    """In place of the sentence encoder: numbers that depend on each text alone."""
+    seeds = [zlib.crc32(name.encode()) for name in names]
+    rows = [torch.randn(teacher.NAME_WIDTH, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.nn.functional.normalize(torch.stack(rows), dim=1)
+
+
 def make(monkeypatch, photos, work: Path, output: Path) -> None:
     """Run the script with few steps."""
     monkeypatch.setattr(make_photo_base, "load_network", fake_network)
+    for module in (make_photo_base, model):
+        monkeypatch.setattr(module, "encode_names", fake_encoder)
     options = {"--photos": photos, "--unseen": photos / "unseen" / "table.csv", "--work": work, "--output": output}
     sizes = {"--held_out": 12, "--vision_epochs": 6, "--qformer_epochs": 6, "--language_steps": 3}
     given = [str(word) for pair in (options | sizes).items() for word in pair]
@@ -234,10 +245,22 @@ def test_a_stopped_training_ends_as_one_that_was_not(monkeypatch, photos, tmp_pa
         tmp_path / "base" / "model.safetensors"
     ).read_bytes()
 
-    from blip2vqa import load
+    base = load(str(tmp_path / "base"), dtype="float32")
+    assert isinstance(base.answer(photos / "unseen" / "images" / "other3.jpg", "What is it?"), str)
 
-    model = load(str(tmp_path / "base"), dtype="float32")
-    assert isinstance(model.answer(photos / "unseen" / "images" / "other3.jpg", "What is it?"), str)
+
+def test_the_embedded_base_is_small_and_sees():
+    folder = ROOT / "assets" / "photo-blip2-opt"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 24e6
+    with (ROOT / "assets" / "photos" / "products.csv").open(newline="", encoding="utf-8") as file:
+        colors = {
+            row["image_name"]: row["color"] for row in csv.DictReader(file) if row["color"] in ("black", "red", "blue")
+        }
+    pictures = [ROOT / "assets" / "photos" / "images" / name for name in colors]
+    base = load(str(folder))
+    said = [answer.text for answer in base.answer_batch(pictures, ["What color is it?"] * len(pictures))]
+    right = [answer == color for answer, color in zip(said, colors.values(), strict=True)]
+    assert len(right) > 80 and sum(right) / len(right) > 0.8
 
 
 def test_facts_are_numbered_by_kind():

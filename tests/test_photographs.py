@@ -19,7 +19,7 @@ def test_a_classifier_of_words_reads_the_question_alone():
     train = pd.DataFrame([("a.jpg", *row) for row in asked * 5], columns=["image_name", "question", "answer"])
     rare = pd.DataFrame([("a.jpg", "how many legs", "Five")], columns=train.columns)
     said = photographs.answer_from_words(pd.concat([train, rare]), train.assign(image_name="other.jpg"))
-    assert said == train["answer"].tolist()
+    assert said == [{"four": "4"}.get(answer, answer) for answer in train["answer"]]  # as the official scores write it
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ IMAGES = sorted((ROOT / "assets" / "photos" / "images").glob("*.jpg"))
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
-    """The first command of the README, cut to one epoch."""
+    """The first command of the README, cut to two epochs."""
     command = next(command for command in commands(README) if "quickstart.json" in command)
     out = tmp_path_factory.mktemp("quickstart") / "run"
     words = shlex.split(command)
     assert words[:2] == ["accelerate", "launch"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", *words[2:]]
     done = subprocess.run(
-        [*launch, "--output_dir", str(out), "--epochs", "1"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [*launch, "--output_dir", str(out), "--epochs", "2"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return out, done.stdout
@@ -43,7 +43,7 @@ def test_quickstart_runs(quickstart):
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics) == {"base", "adapter", "blind", "swapped"}
     assert "minilm" in metrics["adapter"]["bertscore_scorer"].lower()
-    # Even one epoch shows that it learns, and that it looks: the whole run is far above the blind baseline.
+    # Even two epochs show that it learns, and that it looks: the whole run is far above the blind baseline.
     assert metrics["adapter"]["accuracy"] > metrics["base"]["accuracy"] + 0.1
     assert metrics["adapter"]["accuracy"] > metrics["swapped"]["accuracy"] + 0.1
     for text in ("base + adapter", "blind baseline", "images swapped", "question type", "metrics.json"):

@@ -56,6 +56,14 @@ def move_row(label: str, move: str) -> str:
     return f"{first} {' | '.join(cells)} | {{moves[{move}][gain][recovered]:.0%}} |"
 
 
+def photo_row(label: str, system: str) -> str:
+    of = f"abo[systems][{system}]"
+    kinds = " | ".join(
+        f"{{{of}[by_question_type][{kind}]:.1%}}" for kind in ("color", "shape", "material", "count", "what")
+    )
+    return f"| {label} | {{{of}[accuracy]:.1%}} | {{{of}[interval][0]:.1%}} to {{{of}[interval][1]:.1%}} | {kinds} |"
+
+
 def startup_rows() -> list[str]:
     """The table of start-up times, a row a command."""
     return [
@@ -232,7 +240,15 @@ PERFORMANCE_CLAIMS["checksums"] = [
     "{median[whole run]:.2%} of the whole run",
     "{median[microseconds each]:.0f} µs for an image",
 ]
+RESULTS_CLAIMS = {
+    "photographs": [
+        photo_row("photo base", "base"),
+        photo_row("photo base + adapter", "adapter"),
+        *(photo_row(name, name) for name in ("other pictures", "question's words", "most common answer")),
+    ]
+}  # fmt: skip
 CLAIMS = {
+    "results.md": RESULTS_CLAIMS,
     "performance.md": PERFORMANCE_CLAIMS, "exchange.md": EXCHANGE_CLAIMS, "serving.md": SERVING_CLAIMS,
     "data-generation.md": DATA_CLAIMS, "reliability.md": RELIABILITY_CLAIMS,
 }  # fmt: skip
