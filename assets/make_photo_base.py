@@ -66,7 +66,6 @@ def main() -> None:
     parser.add_argument("--vision_epochs", type=float, default=12, help="times that the ViT sees all photographs")
     parser.add_argument("--qformer_epochs", type=float, default=8, help="times that the Q-Former alone sees them")
     parser.add_argument("--language_steps", type=int, default=3000, help="steps of 192 captions or questions")
-    parser.add_argument("--language_of", type=Path, help="photo base whose language model is kept as it is")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     begun, work, seed = time.time(), arguments.work, arguments.seed
@@ -108,18 +107,11 @@ def main() -> None:
     )  # fmt: skip
     held_texts = [text for texts in write_texts(held, {}, seed + ROUNDS, 1) for text in texts]
     words = whole_words(photographs.titles)
-    if arguments.language_of:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.language_of)
-    else:
-        tokenizer = train_tokenizer([f"{text.prompt} {text.target}" for text in (captions + questions)[::7]], words)
+    tokenizer = train_tokenizer([f"{text.prompt} {text.target}" for text in (captions + questions)[::7]], words)
     print(f"{len(captions):,} captions, {len(questions):,} questions, {len(tokenizer):,} tokens", flush=True)
 
     torch.manual_seed(seed)
     model, heads = build_model(tokenizer, vision_model), Heads(values)
-    if arguments.language_of:
-        kept = Blip2ForConditionalGeneration.from_pretrained(arguments.language_of)
-        model.language_model.load_state_dict(kept.language_model.state_dict())
-        model.language_model.requires_grad_(False)
     pixels = photographs.pixels
     features = compute_vision_outputs(model.vision_model, pixels, photographs.rows, "features", work)
     held_features = compute_vision_outputs(model.vision_model, pixels, photographs.held_rows, "held", work)

@@ -33,7 +33,7 @@ from blip2vqa.utils.files import write_json_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "assets" / "photo-blip2-opt"
-PARTS = ("abo", "more", "count", "color", "captions", "generated", "move")
+PARTS = ("abo", "more", "count", "color", "captions", "generated")
 STYLES = ("concise", "detailed", "creative")
 TASKS = {"count": "configs/tasks/counting.json", "color": "configs/tasks/color.json"}
 QUIET = ["--disable_tqdm", "true"]
@@ -49,6 +49,7 @@ def run(*words) -> float:
 
 
 def read(path: Path) -> pd.DataFrame:
+    """Read a table as texts."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
@@ -94,14 +95,13 @@ def ask(folder: Path, name: str, table: pd.DataFrame, images: Path, adapter: Pat
     return read(output)["generated_answer"].tolist()
 
 
-def measure(folder: Path, images: Path, train: Path, val: Path, *options, config: str = "configs/abo.json") -> dict:
+def measure(folder: Path, images: Path, train: Path, val: Path) -> dict:
     """Train an adapter and compare it with what sees less."""
     adapter = folder / "adapter"
-    seconds = None
     if not (adapter / "metrics.json").exists():
         seconds = run(
-            "finetune.py", ROOT / config, "--image_dir", images, "--csv_path", train, "--eval_csv_path", val,
-            "--output_dir", adapter, *QUIET, *options,
+            "finetune.py", ROOT / "configs/abo.json", "--image_dir", images, "--csv_path", train, "--eval_csv_path", val,
+            "--output_dir", adapter, *QUIET,
         )  # fmt: skip
         write_json_atomic(folder / "seconds.json", {"all": seconds})
     predictions, table, asked = read(adapter / "predictions.csv"), read(train), read(val)
@@ -186,28 +186,6 @@ def measure_generated(folder: Path, archive: Path) -> dict:
     return measure(folder, archive / "images" / "small", folder / "vqa.train.csv", folder / "vqa.test.csv")
 
 
-def measure_move(folder: Path, source: Path, target: Path, images: Path, train: Path, val: Path) -> dict:
-    """Move an adapter to a base with another picture stage, exactly and by distillation, beside one trained there."""
-    direct = folder / "direct"
-    if not (direct / "metrics.json").exists():
-        run(
-            "finetune.py", ROOT / "configs/abo.json", "--base_model_id", target, "--image_dir", images, "--csv_path", train,
-            "--eval_csv_path", val, "--output_dir", direct, *QUIET,
-        )  # fmt: skip
-    found = {}
-    for method, options in (("exact", []), ("distil", ["--csv_path", train, "--finetune", ROOT / "configs/abo.json"])):
-        moved = folder / method
-        if not moved.exists():
-            run(
-                "exchange.py", "transfer", source, target, "--output", moved, "--method", method, "--eval_csv_path", val,
-                "--image_dir", images, "--direct", direct, "--dtype", "float32", "--json", *options,
-            )  # fmt: skip
-        measured = json.loads((moved / "transfer.json").read_text())
-        rows = {row["name"]: {"accuracy": row["accuracy"], "interval": row["interval"]} for row in measured["systems"]}
-        found[method] = {"systems": rows, "gain": measured["gain"]}
-    return found
-
-
 def with_more_questions(abo_vqa: Path, abo_photos: Path, folder: Path) -> tuple[Path, Path]:
     """Put the pictures and training questions of both folders together; returns the images' folder and the table."""
     images, table = folder / "images", folder / "train.csv"
@@ -229,7 +207,6 @@ def main() -> None:
     parser.add_argument("--abo_vqa", type=Path, required=True)
     parser.add_argument("--abo_photos", type=Path, required=True)
     parser.add_argument("--archive", type=Path, help="in ABO's layout, for `generated`, which is left out without it")
-    parser.add_argument("--other_base", type=Path, help="photo base with another ViT, for `move`, left out without it")
     parser.add_argument("--folder", type=Path, required=True, help="for adapters and answers")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
@@ -249,8 +226,6 @@ def main() -> None:
             style: measure_style(folder, style, images, metadata[~held], metadata[held]) for style in STYLES
         },
         "generated": arguments.archive and (lambda folder: measure_generated(folder, arguments.archive.resolve())),
-        "move": arguments.other_base
-        and (lambda folder: measure_move(folder, general, arguments.other_base.resolve(), images, train, val)),
     }
     for part in arguments.only:
         if measures[part]:

@@ -77,10 +77,7 @@ def read_photographs(source: Path, unseen: Path | None, work: Path, held_out: in
     held_rows = np.array([row_of[item.image_name] for item in held], np.int64)
     others = hashes[held_rows]
     if unseen:
-        listed = sorted(set(pd.read_csv(unseen, dtype=str)["image_name"]))
-        sources = [ImageSource(name, path=unseen.parent / "images" / name) for name in listed]
-        unseen_hashes = [_hash(open_image(one)) for one in sources]
-        others = np.concatenate([others, np.array(unseen_hashes, np.uint64)])
+        others = np.concatenate([others, _hash_unseen(unseen)])
     held_products = {plain_name(title_of[item.image_name]) for item in held}
     same = np.array([plain_name(title_of.get(name, "")) in held_products - {""} for name in names])
     left_out = look_alikes(hashes, others) | same
@@ -98,6 +95,16 @@ def read_photographs(source: Path, unseen: Path | None, work: Path, held_out: in
         folder, kept, pixels, rows, [item_of.get(name) for name in kept], [title_of.get(name, "") for name in kept],
         held, held_rows,
     )  # fmt: skip
+
+
+def _hash_unseen(table: Path) -> np.ndarray:
+    """Hash the pictures of a table, uint64 [pictures]. Raises `InputError` where it, or one of them, cannot be read."""
+    try:
+        names = sorted(set(pd.read_csv(table, dtype=str)["image_name"]))
+        pictures = [open_image(ImageSource(name, path=table.parent / "images" / name)) for name in names]
+    except (OSError, ValueError, KeyError, BadImage) as error:
+        raise InputError(f"--unseen {table}: {error!r}; give a table with image_name beside a folder images") from error
+    return np.array([_hash(picture) for picture in pictures], np.uint64)
 
 
 def _bind(work: Path, inputs: dict) -> None:
@@ -138,16 +145,14 @@ def plain_name(title: str) -> str:
 
 def product_groups(items: Sequence[Item]) -> list[str]:
     """Name the group of each item: together are pictures that look alike, or whose products' names differ in sizes alone."""
-    parent: dict[str, str] = {}
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
-    for item in items:
-        parent[root(plain_name(item.name))] = root(f"look-alikes {item.group}")
-    return [root(plain_name(item.name)) for item in items]
+    names = [plain_name(item.name) for item in items]
+    looks = [f"look-alikes {item.group}" for item in items]
+    together = DisjointSet([*names, *looks])
+    for name, look in zip(names, looks, strict=True):
+        together.merge(name, look)
+    return [together[name] for name in names]
 
 
 def _hold_out(items: Sequence[Item], number: int, seed: int) -> list[Item]:

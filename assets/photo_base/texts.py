@@ -22,6 +22,7 @@ FREQUENT = 12
 OPPOSITE = {"yes": "no", "no": "yes"}
 PLURAL = frozenset(templates.wordings()["articles"]["plural"])
 """Nouns that would need other forms of the verbs."""
+UNCOUNTED = frozenset(templates.wordings()["articles"]["none"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,10 @@ def write_captions(row: int, item: Item | None, title: str, rng: random.Random) 
     if item and "object" in item.facts:
         parts = [item.facts.get(kind) for kind in ("color", "pattern", "material", "object")]
         words = list(dict.fromkeys(part for part in parts if part not in (None, "solid")))
-        noun = words[-1]
-        # "a pair of black scissors", "white soap", "an orange boot"
-        phrase = with_article(noun).removesuffix(noun) + " ".join(words)
-        phrase = with_article(" ".join(words)) if phrase.startswith(("a ", "an ")) and "pair" not in phrase else phrase
-        yield Text(row, "caption", rng.choice(prompts["facts"]), phrase)
+        noun, phrase = words[-1], " ".join(words)
+        # "a pair of black scissors", "white soap"; "an orange boot", where the first word decides
+        caption = with_article(noun).removesuffix(noun) + phrase if noun in PLURAL | UNCOUNTED else with_article(phrase)
+        yield Text(row, "caption", rng.choice(prompts["facts"]), caption)
     if name := clean_name(title):
         yield Text(row, "name", rng.choice(prompts["name"]), name)
 
