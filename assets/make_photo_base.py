@@ -18,10 +18,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from photo_base.data import read_photographs
+from base_parts import save_base
+from photo_base.data import SIZE, read_photographs
 from photo_base.heads import Heads, Targets, count_facts, encode_facts
 from photo_base.language import PICTURES, TEXTS_EACH, TextSampler, language_scores, train_language
-from photo_base.model import build_model, save_base, train_tokenizer
+from photo_base.model import build_model, train_tokenizer
 from photo_base.pseudo_facts import add_pseudo_facts, color_facts, measure_all_colors
 from photo_base.qformer import CellTargets, compute_vision_outputs, train_qformer
 from photo_base.teacher import clean_name, compute_teacher_outputs, encode_names, load_network
@@ -126,7 +127,7 @@ def main() -> None:
     )  # fmt: skip
     report("language model")
 
-    save_base(model, tokenizer, arguments.output)
+    save_base(model, tokenizer, arguments.output, SIZE)
     model = Blip2ForConditionalGeneration.from_pretrained(arguments.output).eval()
     stored_tokenizer = AutoTokenizer.from_pretrained(arguments.output)
     size = sum(path.stat().st_size for path in arguments.output.iterdir()) / 1e6

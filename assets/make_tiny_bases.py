@@ -8,18 +8,18 @@ two language models are trained at the same time, one thread each.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import time
 from pathlib import Path
 
 import torch
-from scenes import Scene, draw_scenes
+from base_parts import save_base
+from scenes import SIZE, Scene, draw_scenes
 from tiny_language import build_model, language_scores, train_language
-from tiny_picture import MEAN, STD, Eyes, paint_all, to_pixels, train_eyes
+from tiny_picture import Eyes, paint_all, to_pixels, train_eyes
 from tiny_tokenizers import FAMILIES, train_tokenizer
-from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
+from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 
 HERE = Path(__file__).parent
 
@@ -36,23 +36,6 @@ def query_outputs(eyes: Eyes | Blip2ForConditionalGeneration, images: torch.Tens
     return torch.cat(found)
 
 
-def save_base(model: Blip2ForConditionalGeneration, tokenizer, folder: Path) -> None:
-    """Write a folder in the Hub's layout. Weights are stored in 16 bits and load as float32."""
-    image_processor = BlipImageProcessorPil(
-        size={"height": 64, "width": 64}, image_mean=list(MEAN), image_std=list(STD), do_convert_rgb=True
-    )
-    processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=model.config.num_query_tokens)
-    model.half().save_pretrained(folder)
-    processor.save_pretrained(folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        part.pop("dtype", None)
-    path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")
-
-
 def make_language(family: str, folder: Path, eyes: dict, scenes: list[Scene], features: torch.Tensor, held_out: tuple,
                   steps: int, seed: int) -> None:  # fmt: skip
     """Train one language model on the Q-Former's outputs, write its base, load it again and print its scores."""
@@ -64,7 +47,7 @@ def make_language(family: str, folder: Path, eyes: dict, scenes: list[Scene], fe
     assert not unexpected and all(name.startswith("language_") for name in missing), (missing, unexpected)
     images, held_scenes, held_features = held_out
     train_language(model, tokenizer, features, scenes, (held_features, held_scenes), steps, seed, name=family)
-    save_base(model, tokenizer, folder)
+    save_base(model, tokenizer, folder, SIZE)
     model = Blip2ForConditionalGeneration.from_pretrained(folder)
     again = AutoTokenizer.from_pretrained(folder)
     scores = language_scores(model, again, query_outputs(model, images), held_scenes, seed + 2, per_kind=1000)

@@ -9,6 +9,7 @@ import time
 from typing import ClassVar
 
 import torch
+from base_parts import match_alike
 from scene_texts import ASKERS, KINDS, PLACES, QUESTION_PROMPTS, THINGS, caption, plural
 from scenes import COLOR_NAMES, SHAPES, Item, Scene
 from tiny_picture import QFORMER_CONFIG, QUERIES, VISION_CONFIG, WIDTH
@@ -52,23 +53,6 @@ def build_model(family: str, tokenizer: PreTrainedTokenizerFast) -> Blip2ForCond
     )  # fmt: skip
     model.language_model.generation_config = model.generation_config
     return model
-
-
-@torch.no_grad()
-def match_alike(language_model: nn.Module) -> None:
-    """Let the first half of the heads of each self-attention start with equal query and key weights.
-
-    Such heads look for tokens like their own: "red" finds what is red. Compare Trockman and Kolter 2023, mimetic
-    initialization, https://arxiv.org/abs/2305.09828.
-    """
-    half = WIDTH // 2
-    for module in language_model.modules():
-        if hasattr(module, "q_proj"):
-            nn.init.normal_(module.q_proj.weight[:half], std=WIDTH**-0.5)
-            module.k_proj.weight[:half] = module.q_proj.weight[:half]
-        elif hasattr(module, "relative_attention_bias") and not module.is_decoder:
-            nn.init.normal_(module.q.weight[:half], std=WIDTH**-0.5 * 32**-0.25)
-            module.k.weight[:half] = module.q.weight[:half]
 
 
 def _pad(rows: list[list[int]], value: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import torch
+from base_parts import normalize
 from scenes import CELL, COLOR_NAMES, GRID, SHAPES, SIZE, Scene, coverage, render
 from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
@@ -15,9 +16,6 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfi
 PATCH = 8
 WIDTH = 128
 QUERIES = GRID * GRID
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation of the picture values, of 1: BLIP-2's own, the processor's default."""
 
 VISION_CONFIG = Blip2VisionConfig(
     hidden_size=WIDTH, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4, image_size=SIZE,
@@ -112,8 +110,7 @@ class Heads(nn.Module):
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
     """uint8 [batch, 64, 64, 3] -> float [batch, 3, 64, 64], normalised as the image processor does."""
-    values = images.permute(0, 3, 1, 2).float() / 255
-    return (values - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return normalize(images.permute(0, 3, 1, 2).float() / 255)
 
 
 def targets(scene: Scene) -> dict[str, np.ndarray]:

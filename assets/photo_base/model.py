@@ -1,26 +1,21 @@
-"""The photo base as a model of the Hub's layout: tokenizer, untrained BLIP-2 around a trained ViT, and its folder."""
-
-import json
-from pathlib import Path
+"""The photo base as a model of the Hub's layout: its tokenizer, and an untrained BLIP-2 around a trained ViT."""
 
 import torch
+from base_parts import match_alike
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
-    Blip2Processor,
     Blip2QFormerConfig,
-    BlipImageProcessorPil,
     GenerationConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
 )
 
-from photo_base.data import SIZE
 from photo_base.heads import WIDTH
 from photo_base.teacher import encode_names
-from photo_base.vision import MEAN, STD, VISION_CONFIG
+from photo_base.vision import VISION_CONFIG
 
 GRID = 4
 QUERIES = GRID * GRID
@@ -70,7 +65,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, vision_model: nn.Module) -> 
     model.vision_model.load_state_dict(vision_model.state_dict())
     nn.init.normal_(model.query_tokens, std=0.5)
     nn.init.normal_(model.language_projection.weight, std=0.1 / WIDTH**0.5)
-    _match_alike(model.language_model)
+    match_alike(model.language_model)
     _embed_by_meaning(model.get_input_embeddings(), tokenizer)
     model.generation_config = GenerationConfig(
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=line_feed
@@ -82,19 +77,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, vision_model: nn.Module) -> 
 
 
 @torch.no_grad()
-def _match_alike(language_model: nn.Module) -> None:
-    """Let the first half of the heads of each self-attention start with equal query and key weights.
-
-    Such heads look for tokens like their own. Compare Trockman and Kolter 2023, https://arxiv.org/abs/2305.09828.
-    """
-    half = WIDTH // 2
-    for module in language_model.modules():
-        if hasattr(module, "q_proj"):
-            nn.init.normal_(module.q_proj.weight[:half], std=WIDTH**-0.5)
-            module.k_proj.weight[:half] = module.q_proj.weight[:half]
-
-
-@torch.no_grad()
 def _embed_by_meaning(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerFast) -> None:
     """Start each token near the tokens that a sentence encoder finds alike, so that words asked rarely are not strangers."""
     texts = [tokenizer.decode([number]).strip().lower() for number in range(len(tokenizer))]
@@ -103,20 +85,3 @@ def _embed_by_meaning(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerFa
     _, directions = torch.linalg.eigh(meanings.T @ meanings)
     main = meanings @ directions[:, -WIDTH:]
     embeddings.weight.copy_(0.04 * (0.8 * main / main.std() + 0.6 * torch.randn_like(main)))
-
-
-def save_base(model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a folder in the Hub's layout. Weights are stored in 16 bits and load as float32."""
-    image_processor = BlipImageProcessorPil(
-        size={"height": SIZE, "width": SIZE}, image_mean=list(MEAN), image_std=list(STD), do_convert_rgb=True
-    )
-    processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=model.config.num_query_tokens)
-    model.half().save_pretrained(folder)
-    processor.save_pretrained(folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        part.pop("dtype", None)
-    path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")

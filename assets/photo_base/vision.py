@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from base_parts import normalize
 from torch import nn
 from torch.nn import functional as F
 from transformers import Blip2VisionConfig, Blip2VisionModel
@@ -15,9 +16,6 @@ from photo_base.progress import Checkpoint, Progress
 
 PATCH = 16
 SIDE = SIZE // PATCH
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation of the picture values, of 1: BLIP-2's own, the processor's default."""
 VISIBLE_PATCHES = 32
 """Patches that are looked at in most of the training; the last part of it shows all 64."""
 VISION_CONFIG = Blip2VisionConfig(
@@ -36,7 +34,7 @@ def encode_images(model: Blip2VisionModel, images: torch.Tensor, kept: torch.Ten
 
     With `kept`, numbers [batch, few] of the patches to look at, it is [batch, 1 + few, WIDTH].
     """
-    hidden = model.embeddings((images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1))
+    hidden = model.embeddings(normalize(images))
     if kept is not None:
         rows = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], 1)
         hidden = hidden.gather(1, rows[..., None].expand(-1, -1, WIDTH))
