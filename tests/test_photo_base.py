@@ -112,6 +112,20 @@ def test_groups_follow_looks_and_names_through():
     assert one == two == three == five != four
 
 
+@pytest.mark.parametrize(
+    "photographs, unseen, held_out, message",
+    [
+        ("absent", None, 12, "--photos .*absent: no such folder"),
+        ("", "absent.csv", 12, "--unseen .*absent.csv: no table with a column image_name"),
+        ("", "metadata.csv", 12, "--unseen .*metadata.csv: .*images/20.jpg: cannot be read"),
+        ("", None, 0, "--held_out 0: give the number of photographs"),
+    ],
+)
+def test_what_is_missing_is_said(photos, tmp_path, photographs, unseen, held_out, message):
+    with pytest.raises(InputError, match=message):
+        read_photographs(photos / photographs, unseen and photos / unseen, tmp_path, held_out, seed=0)
+
+
 def test_look_alikes_differ_in_few_bits():
     hashes = np.array([0b1111, 0b11111111, 1 << 63], np.uint64)
     assert look_alikes(hashes, np.array([0], np.uint64)).tolist() == [True, False, True]

@@ -101,10 +101,16 @@ def _hash_unseen(table: Path) -> np.ndarray:
     """Hash the pictures of a table, uint64 [pictures]. Raises `InputError` where it, or one of them, cannot be read."""
     try:
         names = sorted(set(pd.read_csv(table, dtype=str)["image_name"]))
-        pictures = [open_image(ImageSource(name, path=table.parent / "images" / name)) for name in names]
-    except (OSError, ValueError, KeyError, BadImage) as error:
-        raise InputError(f"--unseen {table}: {error!r}; give a table with image_name beside a folder images") from error
-    return np.array([_hash(picture) for picture in pictures], np.uint64)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"--unseen {table}: no table with a column image_name can be read there") from error
+    hashes = []
+    for name in names:
+        path = table.parent / "images" / name
+        try:
+            hashes.append(_hash(open_image(ImageSource(name, path=path))))
+        except BadImage as bad:
+            raise InputError(f"--unseen {table}: {path}: {bad.reason}") from bad
+    return np.array(hashes, np.uint64)
 
 
 def _bind(work: Path, inputs: dict) -> None:
@@ -120,7 +126,11 @@ def find_photographs(source: Path, work: Path) -> tuple[Path, dict[str, str]]:
     """Find the folder of the photographs, and how `CatalogueArguments` names the catalogue; unpacks tar files into `work`."""
     table = source / "metadata.csv"
     if not table.exists():
-        return find_archive(source).image_dir, {"abo_dir": str(source)}
+        try:
+            return find_archive(source).image_dir, {"abo_dir": str(source)}
+        except InputError as error:
+            found = [problem.replace("--abo_dir", "--photos") for problem in error.problems]
+            raise InputError(*found, f"--photos {source}: nor is there a metadata.csv beside tar files") from error
     folder, archives = work / "photographs", sorted(source.glob("*.tar"))
     if not archives:
         raise InputError(f"--photos {source}: there is no tar file of photographs beside metadata.csv")
