@@ -34,6 +34,8 @@ class Answer:
     """Probability of the answer's tokens, end token included: their product, from 0 to 1; of a head, that of its output."""
     ranked: tuple[tuple[str, float], ...] = ()
     """With a list of answers, the likeliest of them and their probabilities."""
+    probability_right: float | None = None
+    """Probability that the answer is right, from the confidence as it was calibrated; None where it was not."""
 
 
 def use_adapters(loaded: LoadedModel, adapters: Sequence[AdapterRef]) -> AbstractContextManager:
