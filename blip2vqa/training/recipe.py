@@ -19,7 +19,7 @@ from blip2vqa.inference.startup import find_scorer
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_base, load_config
 from blip2vqa.training.checks import check
-from blip2vqa.training.outputs import score_run, write_results
+from blip2vqa.training.outputs import answer_texts, score_run, write_results
 from blip2vqa.training.resume import SPLIT, TRAINING_DATA, checkpoint_to_resume, describe_training_data
 from blip2vqa.training.run import Run
 from blip2vqa.training.summary import print_start
@@ -81,8 +81,9 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
     metrics = {}
     if state.is_main_process:
-        metrics = score_run(run.task, data, scorer, answers)
-        write_results(run, loaded, lora, data, metrics, answers, fingerprints)
+        texts = answer_texts(run.task, data, answers)
+        metrics = score_run(run.task, data, scorer, texts)
+        write_results(run, loaded, lora, data, metrics, texts, answers["adapter"], fingerprints)
         if run.push_to:
             run.publish()
     state.wait_for_everyone()
