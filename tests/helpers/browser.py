@@ -32,4 +32,5 @@ def serious_faults(page) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")]
+    bad = [(one["id"], one["nodes"][0]) for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{name}: {node['html'][:200]}: {node['failureSummary']}" for name, node in bad]
