@@ -47,10 +47,16 @@ def page(title: str, style: str, body: str) -> str:
     return TEMPLATES.get_template("page.html").render(title=title, style=style, body=body) + "\n"
 
 
-def thumbnail(image: Image.Image, alt: str, size: int = THUMBNAIL) -> str:
-    """Make an `<img>` that holds the picture as a JPEG, shrunk to `size` pixels on its longer side where it is larger."""
+def shrink(image: Image.Image, size: int) -> Image.Image:
+    """Copy a picture, in RGB, at most `size` pixels on its longer side."""
     small = as_seen(image.copy())  # thumbnail() shrinks in place
     small.thumbnail((size, size))
+    return small
+
+
+def thumbnail(image: Image.Image, alt: str, size: int = THUMBNAIL) -> str:
+    """Make an `<img>` that holds the picture as a JPEG, shrunk to `size` pixels on its longer side where it is larger."""
+    small = shrink(image, size)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()

@@ -24,6 +24,14 @@ from blip2vqa.training.data import RunData, count_images
 from blip2vqa.training.run import Run
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
+HISTORY = "history.json"
+"""Trainer's log: loss, and at each evaluation the validation scores, by step."""
+
+
+def score_blind(task: Task, data: RunData) -> dict:
+    """Score a baseline that sees no picture on the validation questions."""
+    return task.score(data.val, task.blind(data.train).predict(data.val))
+
 
 def score_run(task: Task, data: RunData, scorer: BERTScore | None, answers: dict[str, list[Answer]]) -> dict[str, dict]:
     """Score the answers, and those of a baseline that sees no picture; `metrics.json` holds this.
@@ -32,7 +40,7 @@ def score_run(task: Task, data: RunData, scorer: BERTScore | None, answers: dict
     """
     texts = {name: [answer.text for answer in given] for name, given in answers.items()}
     metrics = {name: task.score(data.val, texts[name], bertscore=scorer) for name in ("base", "adapter")}
-    metrics["blind"] = task.score(data.val, task.blind(data.train).predict(data.val))
+    metrics["blind"] = score_blind(task, data)
     if "swapped" in texts:
         metrics["swapped"] = task.score(data.val, texts["swapped"])
     return metrics
@@ -54,8 +62,12 @@ def write_results(
     metrics: dict,
     answers: dict[str, list[Answer]],
     fingerprints: dict,
+    history: list[dict],
 ) -> None:
-    """Write predictions, model card, manifest and, last, the metrics that mark the run as finished."""
+    """Write history, predictions, model card, manifest and, last, the metrics that mark the run as finished.
+
+    `history`: what Trainer has logged, also before it was stopped and resumed.
+    """
     folder, arguments, text = run.folder, run.lora, data.text
     _name_upstream(folder / CONFIG, loaded)
     share_weights(folder)
@@ -105,6 +117,7 @@ def write_results(
     predictions["generated_answer"] = [answer.text for answer in answers["adapter"]]
     predictions["confidence"] = [f"{answer.confidence:.4f}" for answer in answers["adapter"]]
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
+    write_json_atomic(folder / HISTORY, history)
     files = {MANIFEST, METRICS, *(path.name for path in folder.iterdir())}
     write_text_atomic(folder / "README.md", model_card(manifest, metrics, files=files))
     write_manifest(folder, manifest)
