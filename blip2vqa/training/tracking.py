@@ -65,7 +65,7 @@ class Tracking(TrainerCallback):
         """`base`: the base's answers to the validation questions."""
         self.trainer, self.trackers, self.started = trainer, trackers, False
         self.task: Task = trainer.task
-        self.scores = {"base": self._score(data.val, base), "blind": score_blind(self.task, data)[self.task.main]}
+        self.baselines = {"base": self._score(data.val, base), "blind": score_blind(self.task, data)[self.task.main]}
         sampled = random.Random(trainer.args.seed).sample(range(len(data.val)), min(SHOWN_ROWS, len(data.val)))
         self.sampled = sorted(sampled)
         self.tables = [WRITERS[type(tracker)](tracker) for tracker in trackers if type(tracker) in WRITERS]
@@ -76,10 +76,10 @@ class Tracking(TrainerCallback):
     def on_epoch_begin(self, args, state, control, **kwargs):
         if not self.started:  # the trackers are, since the training has begun
             self.started = True
-            self._log_scores(args, state, control, **kwargs)
+            self._log(self.baselines, args, state, control, **kwargs)
 
     def on_evaluate(self, args, state, control, **kwargs):
-        self._log_scores(args, state, control, **kwargs)  # at each, so that they are lines beside the adapter's curve
+        self._log(self.baselines, args, state, control, **kwargs)  # at each: lines beside the adapter's curve
         answers = self.trainer.answers_by_step[state.global_step]
         if state.is_world_process_zero and self.tables:
             rows = [self._row(self.trainer.eval_dataset.examples[index], answers[index].text) for index in self.sampled]
@@ -88,18 +88,19 @@ class Tracking(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         final = self.trainer.final_answers()  # all processes of a launch answer
+        scores = {} if self.started else dict(self.baselines)  # a resumed run may have no step left to take
         if "swapped" in final:
-            self.scores["swapped"] = self._score(self.trainer.eval_dataset.examples, final["swapped"])
-        self._log_scores(args, state, control, **kwargs)
+            scores["swapped"] = self._score(self.trainer.eval_dataset.examples, final["swapped"])
+        self._log(scores, args, state, control, **kwargs)
 
     def _score(self, examples: list[Example], answers: list[Answer]) -> float | None:
         return self.task.score(examples, [answer.text for answer in answers])[self.task.main]
 
-    def _log_scores(self, args, state, control, **kwargs) -> None:
-        """Send the scores as if Trainer had logged them, but to the trackers alone: they are no part of its history."""
-        scores = {f"eval_{name}_{self.task.main}": score for name, score in self.scores.items() if score is not None}
-        for tracker in self.trackers:
-            tracker.on_log(args, state, control, logs=dict(scores), model=kwargs.get("model"))
+    def _log(self, scores: dict[str, float | None], args, state, control, **kwargs) -> None:
+        """Send scores as if Trainer had logged them, but to the trackers alone: they are no part of its history."""
+        logs = {f"eval_{name}_{self.task.main}": score for name, score in scores.items() if score is not None}
+        for tracker in self.trackers if logs else ():
+            tracker.on_log(args, state, control, logs=dict(logs), model=kwargs.get("model"))
 
     def _row(self, example: Example, text: str) -> ShownRow:
         metric, right = METRICS[self.task.main], None
