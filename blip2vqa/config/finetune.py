@@ -21,6 +21,8 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
                 self.save_steps = self.eval_steps
         if "no" in (self.eval_strategy, self.save_strategy):
             self.load_best_model_at_end = False
+        if self.disable_tqdm is None:
+            self.disable_tqdm = False  # upstream hides the bars where its log is as quiet as the scripts make it
         if self.dataloader_num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warns of every worker's fork
         given = self.output_dir
