@@ -28,11 +28,19 @@ from blip2vqa.training.data import RunData, count_images
 from blip2vqa.training.run import Run
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
+HISTORY = "history.json"
+"""Trainer's log: loss, and at each evaluation the validation scores, by step."""
+
+
+def blind_texts(task: Task, data: RunData) -> list[str]:
+    """Answer the validation questions by a baseline that sees no picture."""
+    return task.blind(data.train).predict(data.val)
+
 
 def answer_texts(task: Task, data: RunData, answers: dict[str, list[Answer]]) -> dict[str, list[str]]:
     """Return the texts of `answers`, and those of a baseline that sees no picture, `blind`."""
     texts = {name: [answer.text for answer in given] for name, given in answers.items()}
-    return texts | {"blind": task.blind(data.train).predict(data.val)}
+    return texts | {"blind": blind_texts(task, data)}
 
 
 def score_run(task: Task, data: RunData, scorer: BERTScore | None, texts: dict[str, list[str]]) -> dict[str, dict]:
@@ -67,10 +75,12 @@ def write_results(
     texts: dict[str, list[str]],
     answers: list[Answer],
     fingerprints: dict,
+    history: list[dict],
 ) -> None:
-    """Write predictions, model card, manifest, report and, last, the metrics that mark the run as finished.
+    """Write history, predictions, model card, manifest, report and, last, the metrics that mark the run as finished.
 
-    `texts`: what `answer_texts` returns; `answers`: the adapter's.
+    `texts`: what `answer_texts` returns; `answers`: the adapter's; `history`: what Trainer has logged, also before it was
+    stopped and resumed.
     """
     folder, arguments, text = run.folder, run.lora, data.text
     _name_upstream(folder / CONFIG, loaded)
@@ -126,6 +136,7 @@ def write_results(
         if name in texts:
             predictions[f"{name}_answer"] = texts[name]
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
+    write_json_atomic(folder / HISTORY, history)
     files = {MANIFEST, METRICS, *(path.name for path in folder.iterdir())}
     write_text_atomic(folder / "README.md", model_card(manifest, metrics, files=files))
     write_manifest(folder, manifest)

@@ -28,19 +28,24 @@ def render_page(template: str, **values) -> str:
     return _environment.get_template(template).render(texts | values) + "\n"
 
 
-def thumbnail(image: Image.Image, alt: str, size: int) -> Markup:
-    """Make an `<img>` that holds the picture as a JPEG, shrunk to `size` pixels on its longer side where it is larger."""
-    data, (width, height) = shrink(image, size)
-    return Markup('<img src="{}" width="{}" height="{}" alt="{}">').format(data, width, height, alt)
-
-
-def shrink(image: Image.Image, size: int, quality: int = QUALITY) -> tuple[str, tuple[int, int]]:
-    """Make the `data:` address of a picture as a JPEG of at most `size` pixels on its longer side; returns its size, too."""
+def shrink(image: Image.Image, size: int) -> Image.Image:
+    """Copy a picture, in RGB, at most `size` pixels on its longer side."""
     small = as_seen(image.copy())  # thumbnail() shrinks in place
     small.thumbnail((size, size))
+    return small
+
+
+def thumbnail(image: Image.Image, alt: str, size: int) -> Markup:
+    """Make an `<img>` that holds the picture as a JPEG, shrunk to `size` pixels on its longer side where it is larger."""
+    small = shrink(image, size)
+    return Markup('<img src="{}" width="{}" height="{}" alt="{}">').format(data_address(small), *small.size, alt)
+
+
+def data_address(image: Image.Image, quality: int = QUALITY) -> str:
+    """Make the `data:` address of a picture as a JPEG."""
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=quality, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", small.size
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def shown(text: str, longest: int | None = None) -> str:

@@ -12,7 +12,7 @@ from blip2vqa.evaluation.calibration import calibration_error
 from blip2vqa.evaluation.metrics import MAIN_METRICS, accuracy, metrics_shown
 from blip2vqa.evaluation.scores import rows_to_score
 from blip2vqa.reporting.labels import accuracy_of, types_of
-from blip2vqa.reporting.pages.page import render_page, shown, shrink
+from blip2vqa.reporting.pages.page import data_address, render_page, shown, shrink
 from blip2vqa.reporting.pages.report_charts import draw_calibration, draw_training
 from blip2vqa.utils.files import write_text_atomic
 from blip2vqa.utils.formatting import percent
@@ -164,7 +164,7 @@ def _pictures(
         image = open_picture(example)
         if image is None:
             continue
-        data, _ = shrink(image, THUMBNAIL, QUALITY)
+        data = data_address(shrink(image, THUMBNAIL), QUALITY)
         room -= len(data) + 80  # with the rule that shows it
         if room < 0:
             break
