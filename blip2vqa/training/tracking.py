@@ -65,10 +65,8 @@ class Tracking(TrainerCallback):
         """`base`: the base's answers to the validation questions."""
         self.trainer, self.trackers, self.started = trainer, trackers, False
         self.task: Task = trainer.task
-        self.baselines = {
-            "base": self._score(data.val, base),
-            "blind": self._score(data.val, blind_texts(self.task, data)),
-        }
+        known = {"base": [answer.text for answer in base], "blind": blind_texts(self.task, data)}
+        self.baselines = {name: self._score(data.val, texts) for name, texts in known.items()}
         sampled = random.Random(trainer.args.seed).sample(range(len(data.val)), min(SHOWN_ROWS, len(data.val)))
         self.sampled = sorted(sampled)
         self.tables = [WRITERS[type(tracker)](tracker) for tracker in trackers if type(tracker) in WRITERS]
@@ -93,11 +91,13 @@ class Tracking(TrainerCallback):
         final = self.trainer.final_answers()  # all processes of a launch answer
         scores = {} if self.started else dict(self.baselines)  # a resumed run may have no step left to take
         if "swapped" in final:
-            scores["swapped"] = self._score(self.trainer.eval_dataset.examples, final["swapped"])
+            scores["swapped"] = self._score(
+                self.trainer.eval_dataset.examples, [answer.text for answer in final["swapped"]]
+            )
         self._log(scores, args, state, control, **kwargs)
 
-    def _score(self, examples: list[Example], answers: list[Answer]) -> float | None:
-        return self.task.score(examples, [answer.text for answer in answers])[self.task.main]
+    def _score(self, examples: list[Example], texts: list[str]) -> float | None:
+        return self.task.score(examples, texts)[self.task.main]
 
     def _log(self, scores: dict[str, float | None], args, state, control, **kwargs) -> None:
         """Send scores as if Trainer had logged them, but to the trackers alone: they are no part of its history."""

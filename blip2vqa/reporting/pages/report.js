@@ -43,7 +43,11 @@ function read() {
 
 function write() {
   const given = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
-  history.replaceState(null, "", `#${given}`);
+  try {
+    history.replaceState(null, "", `#${given}`);
+  } catch {
+    // Inside another page, such as a notebook, it has no address of its own.
+  }
   apply();
 }
 
