@@ -7,6 +7,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 
 from blip2vqa.config.caption import CaptionArguments
+from blip2vqa.config.demo import DemoArguments
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.generate import VQA_ARGUMENTS
 from blip2vqa.config.inference import InferenceArguments
@@ -17,7 +18,7 @@ from helpers.paths import ROOT
 
 ARGUMENTS = {
     "finetune.py": FINETUNE_ARGUMENTS, "inference.py": [InferenceArguments], "caption.py": [CaptionArguments],
-    "generate_vqa.py": VQA_ARGUMENTS,
+    "generate_vqa.py": VQA_ARGUMENTS, "demo.py": [DemoArguments],
 }  # fmt: skip
 EXCHANGE = {name: command.arguments for name, command in COMMANDS.items()}
 # Configurations that a reader writes, or has from an earlier run.
