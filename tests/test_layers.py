@@ -11,7 +11,8 @@ from helpers.paths import ROOT
 PACKAGE = ROOT / "blip2vqa"
 LAYERS = (
     "utils", "data", "config", "evaluation", "models", "features", "adapters.validation", "adapters.base", "adapters.files",
-    "adapters.storage", "adapters", "reporting", "inference", "training", "estimate", "exchange", "generate", "api", "demo", "cli", "",
+    "adapters.storage", "adapters", "reporting", "inference", "training", "estimate", "exchange", "generate", "api", "demo",
+    "cli", "",
 )  # fmt: skip
 """Folders from the ground up: each imports from those before it, and from itself. "": the package's own root, but for `api`."""
 IN_THE_ROOT = {"__init__", "__main__", "api"}

@@ -12,8 +12,8 @@ class DemoArguments(base.ServedBaseArguments):
 
     lora_model_path: list[str] | None = option(
         None,
-        "Adapters: NAME=ADAPTER …, a folder, a name in the store or a Hub id each. One may stand without a name. Default, where "
-        "no base is given, too: the embedded photo base, with the quick start's adapter if it is there.",
+        "Adapters, NAME=ADAPTER each: folder, name in the store or Hub id. One may stand without a name. With no base either: the "
+        "embedded photo base and, if it is there, the quick start's adapter.",
         base.ADAPTER_ALIAS,
         nargs="+",
         group="Adapters",

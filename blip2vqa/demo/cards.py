@@ -1,5 +1,7 @@
 """What the page says of each adapter: where it comes from, how it was trained, what it scored."""
 
+from pathlib import Path
+
 from blip2vqa.adapters.attach import FoundAdapter
 from blip2vqa.adapters.files.card import adapter_facts
 from blip2vqa.adapters.ref import CURRENT
@@ -11,12 +13,17 @@ def describe_adapters(model: VQAModel) -> list[dict]:
     return [{"name": ref.name, **_describe(found)} for ref, found in model.spec.adapters.items() if ref != CURRENT]
 
 
+def short_name(place: str) -> str:
+    """Name an adapter or a base without the folders of this machine above it; Hub ids stay whole."""
+    return Path(place).name if Path(place).is_dir() or Path(place).is_absolute() else place
+
+
 def _describe(found: FoundAdapter) -> dict:
     manifest, config = found.manifest, found.adapter.config
     settings, scores, verdict = adapter_facts(manifest, manifest.get("metrics") or {})
     facts = {
-        "from": found.path,
-        "made for": manifest.get("base_model_id") or found.adapter.base_model_id,
+        "from": short_name(found.path),
+        "made for": short_name(found.adapter.base_model_id or "a base that it does not name"),
         "prompt": manifest.get("prompt"),
         **settings,
         "rank": config.r,
@@ -24,7 +31,8 @@ def _describe(found: FoundAdapter) -> dict:
         "parts adapted": ", ".join(found.scopes),
     }
     return {
-        "facts": {label: str(value) for label, value in facts.items() if value not in (None, "")},
+        # Without the marks of Markdown, in which cards are written.
+        "facts": {label: str(value).strip("`") for label, value in facts.items() if value not in (None, "")},
         "scores": scores,
         "verdict": verdict,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from blip2vqa.adapters.ref import AdapterRef
 from blip2vqa.api import VQAModel
 from blip2vqa.demo.answers import BASE, Asked, answer_all, loaded_names
-from blip2vqa.demo.cards import describe_adapters
+from blip2vqa.demo.cards import describe_adapters, short_name
 from blip2vqa.demo.chat import MOST_TURNS, with_history
 from blip2vqa.demo.pictures import open_upload
 from blip2vqa.demo.starting import name_of
@@ -79,7 +79,7 @@ class Endpoints:
 
     def adapters(self) -> dict:
         """Describe the base and the adapters beside it."""
-        base, family = self.model.spec.base_model_id, self.model.spec.family.name
+        base, family = short_name(self.model.spec.base_model_id), self.model.spec.family.name
         return {"base": base, "family": family, "adapters": describe_adapters(self.model)}
 
     def add_adapter(self, adapter: Any, name: Any = None) -> dict:
@@ -121,7 +121,8 @@ class Endpoints:
             if loaded is None and not any_path:
                 self.model.spec.check(_ref(name))
             spec = self.model.spec
-            return check(loaded.path if loaded else name, spec.base_model_id, spec.revision, quick=True)
+            found = check(loaded.path if loaded else name, spec.base_model_id, spec.revision, quick=True)
+            return {**found, "adapter": name, "base": short_name(found["base"])}
 
         return _answered(run, verdict=None, reasons=[])
 

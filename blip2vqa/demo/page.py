@@ -173,8 +173,8 @@ def _adapters_tab(ends: Endpoints, open_to_changes: bool) -> tuple[gr.HTML, gr.D
     """Build the tab; returns the cards, the adapter that is chosen, and the events that change which are loaded."""
     cards = gr.HTML(elem_id="cards")
     names = [name for name in loaded_names(ends.model) if name != BASE]
-    with gr.Row(equal_height=True):
-        chosen = gr.Dropdown(names, allow_custom_value=open_to_changes, label="Adapter", scale=3)
+    chosen = gr.Dropdown(names, allow_custom_value=open_to_changes, label="Adapter")
+    with gr.Row():
         check = gr.Button("Check against the base", elem_id="check")
         drop = gr.Button("Drop", visible=open_to_changes, elem_id="drop")
     shown, found = gr.HTML(elem_id="checked"), gr.JSON(visible=False)
@@ -184,12 +184,12 @@ def _adapters_tab(ends: Endpoints, open_to_changes: bool) -> tuple[gr.HTML, gr.D
     ).then(lambda found: render("check", **found), found, shown, **SHOW)  # fmt: skip
     if not open_to_changes:
         return cards, chosen, []
-    with gr.Row(equal_height=True):
+    with gr.Row():
         path = gr.Textbox(
             label="Load another: folder, name in the store or Hub id", scale=3, max_length=1000, elem_id="path"
         )
         name = gr.Textbox(label="Called", placeholder="as its folder", max_length=100)
-        add = gr.Button("Load", elem_id="add")
+    add = gr.Button("Load", elem_id="add")
     added = add.click(
         ends.add_adapter, [path, name], found, api_name="add_adapter", show_progress_on=shown, **ON_THE_MODEL
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from blip2vqa.api import VQAModel
 from blip2vqa.config.demo import DemoArguments
 from blip2vqa.demo.answers import loaded_names
+from blip2vqa.demo.cards import short_name
 from blip2vqa.demo.pictures import MAX_MEGABYTES
 from blip2vqa.demo.starting import example_pictures, load_model
 from blip2vqa.utils.console import say
@@ -76,7 +77,7 @@ def make_server(model: VQAModel, examples: list[Path], host: str, uploads: Path)
 
     @app.get("/health")
     def health() -> dict:
-        return {"status": "ok", "base_model": model.spec.base_model_id, "models": loaded_names(model)}
+        return {"status": "ok", "base_model": short_name(model.spec.base_model_id), "models": loaded_names(model)}
 
     gradio.mount_gradio_app(
         app, blocks, path="/", max_file_size=MAX_MEGABYTES * 10**6, show_error=False, allowed_paths=[], run_history=False,
@@ -85,6 +86,7 @@ def make_server(model: VQAModel, examples: list[Path], host: str, uploads: Path)
     blocks.has_launched = True  # a mounted page is not marked so, and would take any path of this machine for an upload
     app.add_middleware(Guard, uploads=uploads)
     if is_loopback(host):  # a page of another site, whose name leads here, is no user
+        # "[": how the middleware reads an IPv6 address.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[", host])
 
     class Server(uvicorn.Server):

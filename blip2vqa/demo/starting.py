@@ -59,9 +59,7 @@ def _quick_start() -> tuple[str, dict[str, str]]:
     base, adapter = (str(REPOSITORY / settings[name]) for name in ("base_model_id", "output_dir"))
     if is_adapter(adapter):
         return base, {"quickstart": adapter}
-    say(
-        f"No adapter in {settings['output_dir']}: the base alone. accelerate launch finetune.py configs/quickstart.json makes it"
-    )
+    say(f"No adapter in {settings['output_dir']}, which the quick start makes: the base alone")
     return base, {}
 
 

@@ -33,7 +33,8 @@ def answer_without_image(
         rows.sort(key=lambda row: requests[row].adapter)  # which costs the adapters least
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            answers |= zip(batch, _answer(loaded, [questions[row] for row in batch], [requests[row] for row in batch]))
+            said = _answer(loaded, [questions[row] for row in batch], [requests[row] for row in batch])
+            answers |= zip(batch, said, strict=True)
     return [answers[row] for row in range(len(questions))]
 
 
@@ -44,7 +45,6 @@ def _answer(loaded: LoadedModel, questions: list[str], requests: list[AnswerRequ
     shape = loaded.family.stages[0].shape(loaded.base.config)
     # Features that stand nowhere in the text: there is no token whose place they would take.
     unused = torch.zeros(len(questions), *shape, dtype=loaded.dtype)
+    prompts = [request.text.prompt for request in requests]
     with use_adapters(loaded, [request.adapter for request in requests]):
-        return answer_batch(
-            loaded, replace(requests[0], text=text), unused, questions, [request.text.prompt for request in requests]
-        )
+        return answer_batch(loaded, replace(requests[0], text=text), unused, questions, prompts)
