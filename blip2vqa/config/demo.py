@@ -12,8 +12,8 @@ class DemoArguments(base.ServedBaseArguments):
 
     lora_model_path: list[str] | None = option(
         None,
-        "Adapters, NAME=ADAPTER each: folder, name in the store or Hub id. One may stand without a name. With no base either: the "
-        "embedded photo base and, if it is there, the quick start's adapter.",
+        "Adapters, NAME=ADAPTER each: folder, name in the store or Hub id. One may stand without a name. Where no base is "
+        "given either: the embedded photo base, with the quick start's adapter if it is there.",
         base.ADAPTER_ALIAS,
         nargs="+",
         group="Adapters",

@@ -1,5 +1,6 @@
 """The page in Gradio's components: what stands where, and which endpoint each button asks."""
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ WAITING = 64
 DAY = 24 * 3600
 STYLING: dict[str, Any] = {
     # Fonts of the reader's own machine: the default ones would come from elsewhere.
-    "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    "theme": gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    ).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700"),
     "css_paths": [STYLE],
 }
+NAME_EXAMPLES = """() => document.querySelectorAll("button.gallery-item").forEach(
+    (button, number) => button.setAttribute("aria-label", `Example picture ${number + 1}`))"""
+"""Gradio's buttons of pictures have no name, which a screen reader needs."""
 ON_THE_MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "preprocess": False}
 """One batch at a time; values come as they were sent, and are checked by the endpoints, each by itself."""
 BATCHED = ON_THE_MODEL | {"batch": True, "max_batch_size": MOST_AT_ONCE}
@@ -69,7 +75,7 @@ def build_page(model: VQAModel, examples: list[Path], open_to_changes: bool) -> 
             )
 
         shown = [choices, styles, speaker, cards, checked]
-        page.load(refresh, None, shown, **SHOW)
+        page.load(refresh, None, shown, **SHOW).then(None, js=NAME_EXAMPLES)
         for change in changes:
             change.then(refresh, None, shown, **SHOW)
         gr.api(ends.adapters, api_name="adapters", concurrency_id="model", concurrency_limit=1)
@@ -132,7 +138,7 @@ def _chat_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
     names = names_for_questions(ends.model)
     gr.HTML(render("note", text=describe_chat(ends.model)))
     speaker = gr.Dropdown(names, value=names[-1], allow_custom_value=True, label="Answered by")
-    # What a model says is shown as it is, and never as Markdown or HTML.
+    # Markdown is off, but HTML would still be shown as such: `show` escapes it.
     shown = gr.Chatbot(
         label="Conversation",
         render_markdown=False,
@@ -154,7 +160,7 @@ def _chat_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
         if found["error"]:
             return gr.skip(), found["history"], question, alert(found["error"])
         messages = [
-            {"role": role, "content": text or "(nothing)"}
+            {"role": role, "content": html.escape(text) or "(nothing)"}
             for turn in found["history"]
             for role, text in zip(("user", "assistant"), turn, strict=True)
         ]

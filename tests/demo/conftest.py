@@ -1,5 +1,7 @@
 """Two adapters of the embedded base of drawings, and the demo over them."""
 
+import os
+
 import pytest
 
 from helpers.caption_adapters import BASE
@@ -19,7 +21,8 @@ def two_adapters(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def demo(two_adapters, tmp_path_factory):
-    """The demo as users start it, on a free port."""
-    named = [f"{name}={path}" for name, path in two_adapters.items()]
+    """The demo as users start it, on a free port; for screenshots to show, `BLIP2VQA_SCREENSHOT_ADAPTERS` may name others."""
+    given = os.environ.get("BLIP2VQA_SCREENSHOT_ADAPTERS")
+    named = given.split() if given else [f"{name}={path}" for name, path in two_adapters.items()]
     with running(tmp_path_factory.mktemp("demo"), "--lora_model_path", *named, "--dtype", "float32") as demo:
         yield demo

@@ -1,19 +1,19 @@
 """The demo as a process of its own: its API by a client in another process, what it refuses, and how it ends."""
 
 import json
-import os
-import signal
 import time
 import urllib.request
 from urllib.error import HTTPError
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from blip2vqa import load
 from blip2vqa.demo.server import is_loopback
 from helpers.caption_adapters import BASE, SCENES
 from helpers.demo_server import by_client
+from helpers.demo_walk import CHROMIUM, PHOTO, User, browser, expect
 from helpers.paths import ROOT
 
 PICTURES = [str(SCENES / f"val-00{number}.png") for number in range(4)]
@@ -156,6 +156,47 @@ def test_page_asks_nothing_from_elsewhere(demo):
 )
 def test_which_addresses_are_this_machine_alone(host, alone):
     assert is_loopback(host) is alone
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not there: the page was not tried in a browser")
+def test_a_user_in_a_browser(demo, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    models = json.loads(get(f"{demo.url}/health"))["models"]
+    with browser() as opened:
+        for scheme in ("light", "dark"):
+            user = User(opened, demo.url, scheme)
+            page = user.page
+            user.upload(PHOTO / "04231242.jpg")
+            user.ask("What color is it?")
+            rows = user.answers()
+            assert [row[0] for row in rows] == models and all(row[1] and row[2].endswith("%") for row in rows)
+            user.screenshot("demo")
+            user.open_tab("Captions")
+            page.locator("#caption").click()
+            expect(page.locator("dl.captions dd")).to_have_count(3, timeout=30_000)
+            user.screenshot("captions")
+            user.open_tab("Chat")
+            for count, question in enumerate(("What is it?", "<img src=x onerror=alert(1)>What color is it?"), 1):
+                user.chat(question)
+                expect(page.locator("#chat").get_by_text(question)).to_be_visible(timeout=30_000)
+                expect(page.locator("#chat .bot.message")).to_have_count(count)
+            assert page.locator("#chat img[src=x]").count() == 0
+            user.screenshot("chat")
+            user.open_tab("Adapters")
+            page.locator("#check").click()
+            expect(page.locator("#checked .verdict")).to_be_visible(timeout=30_000)
+            assert page.locator("#cards details").count() == len(models) - 1
+            user.screenshot("adapters", whole=True)
+            for tab in ("Captions", "Chat", "Adapters", "Ask"):
+                user.open_tab(tab)
+                found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"]}).response["violations"]
+                assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
+            user.upload(tmp_path / "broken.png")
+            user.ask("What color is it?")
+            expect(page.get_by_role("alert")).to_contain_text("no picture that can be used", timeout=30_000)
+            user.screenshot("bad-file")
+            assert user.elsewhere == []
+            page.close()
 
 
 def test_zz_ctrl_c_ends_it_with_the_answers_under_way(demo):
