@@ -31,9 +31,9 @@ class Asked:
     def check(self, model: VQAModel) -> None:
         """Raise `InputError` for what this request alone may be told."""
         if not self.models:
-            raise InputError("no model: choose the base or an adapter")
+            raise InputError("No model: choose the base or an adapter")
         if not isinstance(self.question, str) or not self.question.strip():
-            raise InputError("no question: write one")
+            raise InputError("No question: write one")
 
 
 def answer_all(model: VQAModel, asked: Sequence[Asked]) -> list[list[dict] | InputError]:

@@ -72,7 +72,7 @@ class Endpoints:
         def run() -> dict:
             names = _names(styles)
             if not names:
-                raise InputError("no style: choose at least one")
+                raise InputError("No style: choose at least one")
             return {"captions": self.model.compare_styles(open_upload(picture), names)}
 
         return _answered(run, captions={})
@@ -148,7 +148,7 @@ def _prepared(prepare: Callable[..., Asked], *items: Sequence) -> list[Asked | I
 def _names(given: Any) -> tuple[str, ...]:
     """Read names that a request brings. Raises `InputError` for anything but a few texts."""
     if not isinstance(given, list) or not all(isinstance(name, str) and name.strip() for name in given):
-        raise InputError("no name: give one, as text")
+        raise InputError("No name: give one, as text")
     if len(given) > MOST_MODELS:
         raise InputError(f"{len(given)} names: more than {MOST_MODELS} at once; choose fewer")
     return tuple(dict.fromkeys(name.strip() for name in given))

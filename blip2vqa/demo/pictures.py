@@ -18,8 +18,8 @@ GREY = Image.new("RGB", (256, 256), (128, 128, 128))
 def open_upload(given: dict | None) -> Image.Image:
     """Open the picture of a request, `{"path": …}` of an upload. Raises `InputError` where there is none, or a bad one."""
     if not given or not given.get("path"):
-        raise InputError("no picture: drop one, paste one or take an example")
+        raise InputError("No picture: drop one, paste one or take an example")
     try:
         return open_image(ImageSource("upload", path=Path(given["path"])), MAX_PIXELS)
     except BadImage as error:
-        raise InputError(f"this file is no picture that can be used: {error.reason}") from error
+        raise InputError(f"This file is no picture that can be used: {error.reason}") from error

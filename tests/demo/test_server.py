@@ -89,9 +89,9 @@ result = {
     files = {"broken": str(tmp_path / "broken.png"), "large": str(tmp_path / "large.png"), "picture": PICTURES[0]}
     result = by_client(demo.url, code, path=two_adapters["two"], **files)
     broken, large, empty, nobody, long, none = result["errors"]
-    assert broken == "this file is no picture that can be used: not an image, or of a format not read here"
-    assert large.startswith("this file is no picture that can be used: 9000×9000 pixels, more than 50,000,000")
-    assert empty == "no question: write one" and none == "no model: choose the base or an adapter"
+    assert broken == "This file is no picture that can be used: not an image, or of a format not read here"
+    assert large.startswith("This file is no picture that can be used: 9000×9000 pixels, more than 50,000,000")
+    assert empty == "No question: write one" and none == "No model: choose the base or an adapter"
     assert nobody == "adapter nobody: is not loaded; there is one, two" and "positions; shorten it" in long
     assert list(result["caption"]["captions"]) == ["concise", "detailed"] and result["caption"]["error"] is None
     assert result["chat"]["history"] == [["how?", "so"], ["what?", result["chat"]["answer"]]]
