@@ -1,9 +1,10 @@
 """Serve a page to ask base and adapters about pictures, side by side.
 
-    blip2vqa demo                                                   # the embedded base, with the quick start's adapter
-    blip2vqa demo --lora_model_path counting=A color=B default=C    # adapters of one base
-    blip2vqa demo --base_model_id Salesforce/blip2-flan-t5-xl       # a base alone
+    blip2vqa demo                                                 # the embedded base
+    blip2vqa demo --lora_model_path counting=A color=B default=C  # adapters of one base
+    blip2vqa demo --base_model_id Salesforce/blip2-flan-t5-xl     # a base alone
 
+With the embedded base comes the quick start's adapter, if it is there.
 Needs Gradio: pip install "blip2vqa[demo]". Ctrl-C stops it, when the answers under way are given.
 """
 

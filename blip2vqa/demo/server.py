@@ -1,5 +1,6 @@
 """Serve the page: load the model, bind the address, answer until Ctrl-C."""
 
+import errno
 import ipaddress
 import os
 import signal
@@ -45,11 +46,14 @@ def bind(host: str, port: int) -> socket.socket:
         return socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
         )
-    except socket.gaierror as error:
-        raise InputError(f"--host {host}: is no address of this machine: {error.strerror}; give another") from error
     except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, socket.EAI_NONAME, socket.EAI_AGAIN):
+            raise InputError(
+                f"--host {host}: is no address of this machine; give another, such as 127.0.0.1"
+            ) from error
         remedy = "choose another, or 0 for any that is free"
-        raise InputError(f"--port {port}: cannot be had on {host}: {error.strerror.lower()}; {remedy}") from error
+        why = os.strerror(error.errno).lower()
+        raise InputError(f"--port {port}: cannot be had on {host}: {why}; {remedy}") from error
 
 
 def is_loopback(host: str) -> bool:

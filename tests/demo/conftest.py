@@ -14,7 +14,7 @@ def two_adapters(tmp_path_factory) -> dict[str, str]:
     """Adapters of random weights by name; one has a card with markup in it."""
     folder = tmp_path_factory.mktemp("two")
     known = {"task": "vqa", "prompt": "Question: {question} Short answer:", "decoding": {"max_new_tokens": 6}}
-    scores = {"adapter": {"exact_match": 0.5, "n": 4}, "blind": {"exact_match": 0.25, "n": 4}}
+    scores = {"adapter": {"accuracy": 0.5, "n": 4}, "blind": {"accuracy": 0.25, "n": 4}}
     one = random_adapter(BASE, folder / "one", 1, **known, metrics=scores, style="<b>bold</b>")
     return {"one": str(one), "two": str(random_adapter(BASE, folder / "two", 2))}
 

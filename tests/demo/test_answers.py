@@ -1,4 +1,4 @@
-"""Several requests in one batch: the same answers as one by one, pictures encoded once, and errors that stay with their request."""
+"""Several requests in one batch: the same answers as one by one, pictures encoded once, errors that stay where they belong."""
 
 import json
 
