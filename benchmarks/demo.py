@@ -120,7 +120,10 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait(60)
-    found |= circumstances(torch.device("cpu")) | {"base": args.base.name, "exit_code": process.returncode}
+    found |= circumstances(torch.device("cpu")) | {
+        "base": args.base.name, "exit_code": process.returncode, "command": f"python {' '.join(sys.argv)}",
+    }  # fmt: skip
+
     args.output.write_text(json.dumps(found, indent=2) + "\n")
     print(
         f"one user: {found['one_seconds']:.2f} s; {args.users} at once: {found['together_seconds']:.2f} s, "

@@ -7,6 +7,7 @@ from urllib.error import HTTPError
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from jinja2 import Template
 from PIL import Image
 
 from blip2vqa import load
@@ -14,6 +15,7 @@ from blip2vqa.demo.server import is_loopback
 from helpers.caption_adapters import BASE, SCENES
 from helpers.demo_server import by_client
 from helpers.demo_walk import CHROMIUM, PHOTO, User, browser, expect
+from helpers.doc_pages import blocks
 from helpers.paths import ROOT
 
 PICTURES = [str(SCENES / f"val-00{number}.png") for number in range(4)]
@@ -105,6 +107,24 @@ result = {
     assert result["dropped"]["models"] == ["base", "one", "two"] and "stays" in result["base"]["error"]
     one, _ = result["adapters"]["adapters"]
     assert one["facts"]["prompt"] == "Question: {question} Short answer:" and one["facts"]["from"] == "one"
+
+
+def test_python_of_the_page_about_serving_runs(demo, two_adapters):
+    """The client's block of docs/serving.md, with names and files of this test in place of the reader's."""
+    block = blocks(ROOT / "docs" / "serving.md", "python")[2]
+    own = {"http://127.0.0.1:7860": demo.url, "a.jpg": PICTURES[0], "counting": "one", "OTHER": two_adapters["two"]}
+    for name, value in own.items():
+        assert f'"{name}"' in block
+        block = block.replace(f'"{name}"', repr(value))
+    found, captions, said, checked = by_client(demo.url, f"{block}\nresult = [found, captions, said, checked]")
+    assert [row["adapter"] for row in found["answers"]] == ["base", "one"] and list(captions) == ["concise"]
+    assert len(said["history"]) == 1 and checked["verdict"] in ("ok", "convertible") and checked["error"] is None
+
+
+def test_template_of_the_page_about_serving_makes_the_prompt():
+    (template,) = blocks(ROOT / "docs" / "serving.md", "jinja")
+    asked = Template(template.strip()).render(messages=[{"role": "user", "content": QUESTIONS[0]}])
+    assert [asked] == load(BASE, dtype="float32").text.fill([QUESTIONS[0]])
 
 
 def test_no_file_of_the_machine_is_read(demo):

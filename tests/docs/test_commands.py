@@ -23,7 +23,7 @@ ARGUMENTS = {
 EXCHANGE = {name: command.arguments for name, command in COMMANDS.items()}
 # Configurations that a reader writes, or has from an earlier run.
 OWN_CONFIGURATIONS = ("CONFIG.json", "OUT/run.json", "vqa.run.json")
-OTHER_TOOLS = ("pip", "pytest", "ruff", "bash", "export")
+OTHER_TOOLS = ("pip", "pytest", "ruff", "bash", "export", "vllm")
 # Flags that no dataclass declares: of every command, and the field's usual spellings of our own.
 OTHER_FLAGS = {"help", "version", "lerning_rate", "bacth_size"}  # the last two are mistakes whose message is timed
 LAUNCHER_FLAGS = {flag for action in launch_command_parser()._actions for flag in action.option_strings}
