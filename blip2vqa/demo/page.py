@@ -9,7 +9,7 @@ import gradio as gr
 from blip2vqa.api import VQAModel
 from blip2vqa.config.styles import known_styles
 from blip2vqa.demo.answers import BASE, loaded_names, names_for_questions
-from blip2vqa.demo.chat import describe_chat
+from blip2vqa.demo.chat import describe_chat, keeps_history
 from blip2vqa.demo.endpoints import Endpoints
 from blip2vqa.demo.rendering import STYLE, alert, render
 from blip2vqa.evaluation.tasks import CAPTION
@@ -98,7 +98,7 @@ def _ask_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
     found = gr.JSON(visible=False)
 
     def show(found: dict | None) -> str:
-        return _answers_table(found or {"answers": [], "error": "no answer came: ask again"})
+        return answers_table(found or {"answers": [], "error": "no answer came: ask again"})
 
     gr.on(
         [button.click, question.submit], ends.answer, [picture, question, models], found, api_name="answer",
@@ -108,7 +108,8 @@ def _ask_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
     return models
 
 
-def _answers_table(found: dict) -> str:
+def answers_table(found: dict) -> str:
+    """Show what `/answer` gave; the number is the probability of being right where all of these models were calibrated."""
     rows = found["answers"]
     known = bool(rows) and all(row["probability_right"] is not None for row in rows)
     note = (
@@ -171,7 +172,11 @@ def _chat_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
             for turn in found["history"]
             for role, text in zip(("user", "assistant"), turn, strict=True)
         ]
-        return messages, found["history"], "", ""
+        left = len(found["history"]) - 1 - found["turns_in_prompt"]
+        note = (
+            f"The first turns, {left} of them, no longer fit the prompt." if left and keeps_history(ends.model) else ""
+        )
+        return messages, found["history"], "", render("note", text=note)
 
     gr.on(
         [button.click, question.submit], ends.chat, [picture, question, speaker, history], found, api_name="chat",

@@ -12,6 +12,7 @@ from blip2vqa.demo.endpoints import Endpoints
 from blip2vqa.demo.rendering import render
 from blip2vqa.utils.errors import InputError
 from helpers.caption_adapters import BASE, SCENES, count_encoded
+from helpers.family_bases import random_adapter
 
 PICTURES = [Image.open(SCENES / f"val-00{number}.png").convert("RGB") for number in range(3)]
 
@@ -66,6 +67,13 @@ def test_the_answer_without_the_picture_is_the_same_for_every_picture(model):
 def test_names_that_are_none(model, names, problem):
     ((found,),) = Endpoints(model).answer([{"path": str(SCENES / "val-000.png")}], ["what?"], [names])
     assert found["answers"] == [] and problem in found["error"]
+
+
+def test_an_adapter_of_another_base_is_refused_and_nothing_lost(model, tiny_opt, tmp_path):
+    other = random_adapter(tiny_opt, tmp_path / "other", 1)
+    found = Endpoints(model).add_adapter(str(other))
+    assert "does not fit base model" in found["error"] and found["models"] == ["base", "one", "two"]
+    assert answer_all(model, [Asked(PICTURES[0], "what is it?", ("one",))])[0][0]["adapter"] == "one"
 
 
 def test_cards_hold_what_the_manifest_says_and_are_escaped(model):

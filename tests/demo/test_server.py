@@ -202,6 +202,7 @@ def test_a_user_in_a_browser(demo, tmp_path):
                 expect(page.locator("#chat .bot.message")).to_have_count(count)
             assert page.locator("#chat img[src=x]").count() == 0
             user.screenshot("chat")
+            assert user.errors == []
             user.open_tab("Adapters")
             page.locator("#check").click()
             expect(page.locator("#checked .verdict")).to_be_visible(timeout=30_000)
