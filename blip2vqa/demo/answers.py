@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from blip2vqa.adapters.ref import CURRENT
+from blip2vqa.adapters.ref import BASE as ALONE
+from blip2vqa.adapters.ref import CURRENT, AdapterRef
 from blip2vqa.api import VQAModel
 from blip2vqa.demo.pictures import GREY
 from blip2vqa.inference.generation import Answer
@@ -97,3 +98,8 @@ def names_for_questions(model: VQAModel) -> list[str]:
         for ref in model.spec.adapters
         if "{question}" in model.spec.request(ref).text.prompt
     ]  # fmt: skip
+
+
+def ref_of(name: str) -> AdapterRef:
+    """Refer to a model by its name on the page."""
+    return ALONE if name == BASE else AdapterRef.named(name)

@@ -1,18 +1,26 @@
 """A conversation about one picture: earlier turns stand in the prompt of bases that follow instructions."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from blip2vqa.adapters.ref import BASE as BASE_ALONE
-from blip2vqa.adapters.ref import AdapterRef
 from blip2vqa.api import VQAModel
 from blip2vqa.data.examples import Example
-from blip2vqa.demo.answers import BASE
+from blip2vqa.demo.answers import Asked, ref_of
 from blip2vqa.inference.request import AnswerRequest
 
 Turn = tuple[str, str]
 """A question, and its answer."""
 MOST_TURNS = 20
 """Turns that are kept of a conversation."""
+
+
+@dataclass(frozen=True)
+class AskedInChat(Asked):
+    """A question with the turns before it."""
+
+    turns: Sequence[Turn] = ()
+    in_prompt: int = 0
+    """How many of them stand in `question`."""
 
 
 def keeps_history(model: VQAModel) -> bool:
@@ -34,11 +42,11 @@ def with_history(model: VQAModel, name: str, question: str, turns: Sequence[Turn
     """Put earlier turns in front of a question, the latest that fit; returns the text to ask, and how many turns it holds.
 
     What is asked comes out as the model's own prompt, filled for one turn after the other: with "Question: {question} Answer:"
-    it is "Question: Q1 Answer: A1. Question: Q2 Answer:", as in Li et al. 2023, arXiv 2301.12597, figure 4.
+    it is "Question: Q1 Answer: A1. Question: Q2 Answer:".
     """
     if not keeps_history(model) or not turns:
         return question, 0
-    request = model.spec.request(BASE_ALONE if name == BASE else AdapterRef.named(name), **model.options)
+    request = model.spec.request(ref_of(name), **model.options)
     before, place, after = request.text.prompt.partition("{question}")
     if not place:
         return question, 0

@@ -4,13 +4,13 @@ The batched ones take lists, one item for each user who waits, and return lists;
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from blip2vqa.adapters.ref import AdapterRef
 from blip2vqa.api import VQAModel
-from blip2vqa.demo.answers import BASE, Asked, answer_all, loaded_names
+from blip2vqa.demo.answers import BASE, Asked, answer_all, loaded_names, ref_of
 from blip2vqa.demo.cards import describe_adapters, short_name
-from blip2vqa.demo.chat import MOST_TURNS, with_history
+from blip2vqa.demo.chat import MOST_TURNS, AskedInChat, with_history
 from blip2vqa.demo.pictures import open_upload
 from blip2vqa.demo.starting import name_of
 from blip2vqa.utils.errors import InputError
@@ -34,36 +34,37 @@ class Endpoints:
         def prepare(picture, question, names) -> Asked:
             return Asked(open_upload(picture), question, _names(names))
 
-        return ([_failed(one, answers=[]) or {"answers": one, "error": None} for one in self._batch(
-            prepare, pictures, questions, models)],)  # fmt: skip
+        said = self._ask(_prepared(prepare, pictures, questions, models))
+        return (
+            [
+                _failed(one, answers=[]) if isinstance(one, InputError) else {"answers": one, "error": None}
+                for one in said
+            ],
+        )
 
     def chat(self, pictures: Sequence, questions: Sequence, models: Sequence, histories: Sequence) -> tuple[list[dict]]:
         """Answer each question by one model, in common batches; `histories`: lists of [question, answer].
 
         Gives `{"answer", "confidence", "probability_right", "history", "turns_in_prompt", "error": null}`.
         """
-        turns: dict[int, tuple[list[list[str]], int]] = {}
 
-        def prepare(picture, question, name, history) -> Asked:
-            opened, known = open_upload(picture), _turns(history)
+        def prepare(picture, question, name, history) -> AskedInChat:
             (name,) = _names([name or BASE])
-            asked = Asked(opened, question, (name,), compared=False)
-            asked.check(self.model)
-            self.model.spec.check(_ref(name))
-            text, kept = with_history(self.model, name, question, known)
-            turns[id(opened)] = known, kept
-            return Asked(opened, text, (name,), compared=False)
+            turns = _turns(history)
+            alone = AskedInChat(open_upload(picture), question, (name,), False, turns)
+            alone.check(self.model)
+            text, kept = with_history(self.model, name, question, turns)
+            return replace(alone, question=text, in_prompt=kept)
 
         found = []
         asked = _prepared(prepare, pictures, questions, models, histories)
         for question, history, one, said in zip(questions, histories, asked, self._ask(asked), strict=True):
-            if failed := _failed(said, answer=None, history=history or []):
-                found.append(failed)
+            if isinstance(said, InputError):
+                found.append(_failed(said, answer=None, history=history or []))
                 continue
-            (row,), (known, kept) = said, turns[id(one.picture)]
-            sure = {name: row[name] for name in ("answer", "confidence", "probability_right")}
-            more = [*known, [question, row["answer"]]][-MOST_TURNS:]
-            found.append({**sure, "history": more, "turns_in_prompt": kept, "error": None})
+            sure = {name: said[0][name] for name in ("answer", "confidence", "probability_right")}
+            turns = [*one.turns, [question, said[0]["answer"]]][-MOST_TURNS:]
+            found.append({**sure, "history": turns, "turns_in_prompt": one.in_prompt, "error": None})
         return (found,)
 
     def caption(self, picture: Any, styles: Any) -> dict:
@@ -117,9 +118,9 @@ class Endpoints:
             from blip2vqa.exchange.checking import check
 
             (name,) = _names([adapter])
-            loaded = self.model.spec.adapters.get(_ref(name))
+            loaded = self.model.spec.adapters.get(ref_of(name))
             if loaded is None and not any_path:
-                self.model.spec.check(_ref(name))
+                self.model.spec.check(ref_of(name))
             spec = self.model.spec
             found = check(loaded.path if loaded else name, spec.base_model_id, spec.revision, quick=True)
             return {**found, "adapter": name, "base": short_name(found["base"])}
@@ -130,9 +131,6 @@ class Endpoints:
         good = [one for one in asked if isinstance(one, Asked)]
         said = iter(answer_all(self.model, good) if good else [])
         return [next(said) if isinstance(one, Asked) else one for one in asked]
-
-    def _batch(self, prepare: Callable[..., Asked], *items: Sequence) -> list[list[dict] | InputError]:
-        return self._ask(_prepared(prepare, *items))
 
 
 def _prepared(prepare: Callable[..., Asked], *items: Sequence) -> list[Asked | InputError]:
@@ -164,14 +162,8 @@ def _turns(given: Any) -> list[list[str]]:
     return turns[-MOST_TURNS:]
 
 
-def _ref(name: str) -> AdapterRef:
-    from blip2vqa.adapters.ref import BASE as ALONE
-
-    return ALONE if name == BASE else AdapterRef.named(name)
-
-
-def _failed(said: Any, **empty: Any) -> dict | None:
-    return {**empty, "error": "; ".join(said.problems)} if isinstance(said, InputError) else None
+def _failed(error: InputError, **empty: Any) -> dict:
+    return {**empty, "error": "; ".join(error.problems)}
 
 
 def _answered(run: Callable[[], Mapping], **empty: Any) -> dict:

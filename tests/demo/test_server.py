@@ -186,7 +186,7 @@ def test_a_user_in_a_browser(demo, tmp_path):
         for scheme in ("light", "dark"):
             user = User(opened, demo.url, scheme)
             page = user.page
-            user.upload(PHOTO / "04231242.jpg")
+            user.upload(PHOTO / "49264fde.jpg")
             user.ask("What color is it?")
             rows = user.answers()
             assert [row[0] for row in rows] == models and all(row[1] and row[2].endswith("%") for row in rows)
