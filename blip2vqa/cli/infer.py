@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
             print("Written:", *compared[1])
         return
     from blip2vqa.inference.answering import answer_table, metrics_path
+    from blip2vqa.reporting.reports import report_path
     from blip2vqa.reporting.tables import print_score_table
 
     metrics = answer_table(args, features)
@@ -54,3 +55,4 @@ def main(argv: list[str] | None = None) -> None:
     if metrics:
         print_score_table(metrics, f"Score of {args.output_path}")
         print(f"Metrics: {metrics_path(args.output_path)}")
+        print(f"To look at: {report_path(args.output_path)}")

@@ -1,10 +1,10 @@
 """What exchange.py takes, command by command."""
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from blip2vqa.config.base import BASE_ALIASES, DTYPE, IMAGE_DIR, QUANTIZATION, REVISION, TABLE_ALIAS
-from blip2vqa.config.fields import Arguments, option
+from blip2vqa.config.fields import WordArguments, option
 
 METHODS = ("auto", "exact", "copy", "subspace", "distil")
 MERGES = ("linear", "cat", "ties", "dare")
@@ -17,19 +17,8 @@ _OUTPUT = option("", "Folder to write.")
 
 
 @dataclass
-class _Command(Arguments):
+class _Command(WordArguments):
     json: bool = option(False, "Print the result as JSON and nothing else.")
-
-    @classmethod
-    def words(cls) -> list[str]:
-        """Return the fields that a command line gives by their place; the last may be a list."""
-        return [one.name for one in fields(cls) if one.positional]
-
-    @classmethod
-    def needed(cls) -> list[str]:
-        """Return the fields that a command line must give, words first: those that are empty by default."""
-        empty = [one for one in fields(cls) if one.default == "" or one.default_factory is not MISSING]
-        return [one.name for one in sorted(empty, key=lambda one: not one.positional)]
 
 
 @dataclass

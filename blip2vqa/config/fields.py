@@ -100,3 +100,18 @@ class Arguments:
             if isinstance(declared, Option) and value is not None:
                 problems += declared.range.problem(declared.name, value)
         return problems
+
+
+class WordArguments(Arguments):
+    """Arguments some of which a command line gives by their place, as words without a flag."""
+
+    @classmethod
+    def words(cls) -> list[str]:
+        """Return the fields that a command line gives by their place; the last may be a list."""
+        return [one.name for one in fields(cls) if one.positional]
+
+    @classmethod
+    def needed(cls) -> list[str]:
+        """Return the fields that a command line must give, words first: those that are empty by default."""
+        empty = [one for one in fields(cls) if one.default == "" or one.default_factory is not MISSING]
+        return [one.name for one in sorted(empty, key=lambda one: not one.positional)]

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from transformers import TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from blip2vqa.config.fields import Range
 from blip2vqa.config.training import FINETUNE_OPTIONS, TrainingOptions
@@ -21,6 +21,8 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
                 self.save_steps = self.eval_steps
         if "no" in (self.eval_strategy, self.save_strategy):
             self.load_best_model_at_end = False
+        if self.disable_tqdm is None:
+            self.disable_tqdm = False  # upstream hides the bars where its log is as quiet as the scripts make it
         if self.dataloader_num_workers:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warns of every worker's fork
         given = self.output_dir
@@ -50,10 +52,10 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
             )
         # By now "all" and "none" stand for what is installed, and for nothing.
         for name in self.report_to:
-            if name not in get_available_reporting_integrations():
-                problems.append(
-                    f"--report_to {name}: not installed, or no logger that transformers knows; install it first"
-                )
+            if name not in INTEGRATION_TO_CALLBACK:
+                problems.append(f"--report_to {name}: no such logger; choose from {', '.join(INTEGRATION_TO_CALLBACK)}")
+            elif name not in get_available_reporting_integrations():
+                problems.append(f"--report_to {name}: not installed; install it (pip install {name}), or name another")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             problems.append("--early_stopping_patience: needs --load_best_model_at_end true")
         if self.remove_unused_columns or not self.prediction_loss_only or self.label_names != ["labels"]:

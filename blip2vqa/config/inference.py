@@ -59,6 +59,13 @@ class InferenceArguments(base.ServedBaseArguments):
         "Answers allowed: a text file, one a line, or choices. Each question gets the likeliest that five beams find, ranked. "
         "choices takes those in the row's own column choices.",
     )
+    min_probability: float = option(
+        0.0,
+        "Leave out answers that are right with a smaller probability. It is the adapter's calibrated one, in the column "
+        "probability_right; such rows have the status unsure.",
+        at_least=0,
+        at_most=1,
+    )
     num_beams: int | None = option(
         None, "Beams; 1 is greedy decoding. Default: the adapter's own, else 1.", at_least=1, at_most=MAX_COUNT
     )

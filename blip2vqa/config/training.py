@@ -58,7 +58,7 @@ class TrainingOptions(Arguments):
     )
     save_total_limit: int = option(1, "Checkpoints kept, besides the best.")
     logging_steps: float = option(10, "Steps between lines of the log; below 1: a share of all.")
-    report_to: list[str] = option(["none"], "Loggers: none, tensorboard, wandb, mlflow, all, …")
+    report_to: list[str] = option(["none"], "Trackers: none, tensorboard, trackio, wandb, mlflow, …, all.")
     remove_unused_columns: bool = option(
         False, "Must stay false: the collator needs every column.", group="Of Trainer, with one value allowed"
     )

@@ -18,7 +18,9 @@ from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
 logger = logging.getLogger(__name__)
 
-RESULT_COLUMNS = ("generated_answer", "confidence", "status", "ranked_answers", "adapter")
+RESULT_COLUMNS = ("generated_answer", "confidence", "probability_right", "status", "ranked_answers", "adapter")
+UNSURE = "unsure"
+"""Status of a row whose answer was too unlikely to be right, and is left out."""
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
@@ -40,6 +42,7 @@ class KeptRow(Kept):
     status: str
     adapter: NotRequired[str]
     ranked: NotRequired[list[list[str | Share]]]
+    probability_right: NotRequired[Share]
 
 
 class PredictionsTable:
@@ -50,6 +53,7 @@ class PredictionsTable:
         table: the input table; its columns and cells stand in the output as they are, its index names the rows as
             `Example.row` does. A column named like one of `RESULT_COLUMNS` is written as `input_<name>`, with a warning.
         run_key: what the results depend on; a hash of `table` is added. See `Journal`, also for `others` and `overwrite`.
+        min_probability: answers that are right with a smaller probability are left out of the output.
 
     Raises `InputError` as `Journal` does, and for a table whose columns or question ids cannot be written.
     """
@@ -61,8 +65,9 @@ class PredictionsTable:
         run_key: dict,
         overwrite: bool = False,
         others: Iterable[str | Path] = (),
+        min_probability: float = 0.0,
     ):
-        self.output_path = Path(output_path)
+        self.output_path, self.min_probability = Path(output_path), min_probability
         self._table = table
         renamed = {name: f"input_{name}" for name in table.columns if name in RESULT_COLUMNS}
         clash = sorted(set(renamed.values()) & set(table.columns))
@@ -84,8 +89,9 @@ class PredictionsTable:
     def add(self, results: Iterable[dict]) -> None:
         """Keep results, each with the keys row, status ("ok", or why there is no answer), answer and confidence.
 
-        If given, also `adapter`, the name of the one that answered, and `ranked`, the likeliest answers of a list with
-        their probabilities. Results survive a kill once this returns. A row given twice keeps the later result.
+        If given, also `adapter`, the name of the one that answered, `probability_right`, 0 to 1, and `ranked`, the likeliest
+        answers of a list with their probabilities. Results survive a kill once this returns. A row given twice keeps the
+        later result.
         """
         entries = [{"answer": "", "confidence": None, **result, "row": int(result["row"])} for result in results]
         for entry in entries:
@@ -98,9 +104,10 @@ class PredictionsTable:
     def finish(self, beside: Callable[[pd.DataFrame], None] | None = None) -> pd.DataFrame:
         """Write the output, remove the journal, and return the table written.
 
-        The columns of the input in their order, then `generated_answer`, `confidence` (0 to 1, empty without an answer)
-        and `status`; where types of questions have adapters of their own also `adapter`, and where answers were ranked
-        `ranked_answers`, JSON of [answer, probability] pairs. As .json: a list of objects with `question_id` and `answer`.
+        The columns of the input in their order, then `generated_answer`, `confidence` (0 to 1, empty without an answer), where
+        it is known `probability_right` (0 to 1), and `status`, which is `UNSURE` for answers left out; where types of questions
+        have adapters of their own also `adapter`, and where answers were ranked `ranked_answers`, JSON of [answer, probability]
+        pairs. As .json: a list of objects with `question_id` and `answer`.
 
         `beside`: writes the other files that belong to the output; the journal stays until it has. Raises ValueError when rows
         are missing, `InputError` when the output has appeared in the meantime.
@@ -109,12 +116,16 @@ class PredictionsTable:
         missing = [row for row in rows if row not in results]
         if missing:
             raise ValueError(f"{len(missing)} rows have no result yet, the first {missing[:5]}")
-        entries = [results[row] for row in rows]
+        entries = [self._if_sure(results[row]) for row in rows]
         output = self._table.set_axis(self._columns, axis="columns").reset_index(drop=True)
         output["generated_answer"] = [entry["answer"] for entry in entries]
         output["confidence"] = [
             "" if entry["confidence"] is None else f"{entry['confidence']:.6f}" for entry in entries
         ]
+        if any("probability_right" in entry for entry in entries):
+            output["probability_right"] = [
+                f"{entry['probability_right']:.4f}" if "probability_right" in entry else "" for entry in entries
+            ]
         output["status"] = [entry["status"] for entry in entries]
         if any("adapter" in entry for entry in entries):
             output["adapter"] = [entry.get("adapter", "") for entry in entries]
@@ -132,6 +143,10 @@ class PredictionsTable:
 
         self._journal.finish(write)
         return output
+
+    def _if_sure(self, entry: dict) -> dict:
+        sure = entry.get("probability_right", 1.0) >= self.min_probability
+        return entry if sure else entry | {"answer": "", "status": UNSURE, "ranked": []}
 
     def close(self) -> None:
         """Close the journal, which stays for the next run unless it was finished."""

@@ -15,10 +15,21 @@ from blip2vqa.utils.strict_json import shown
 from blip2vqa.utils.terminal import half_pair
 
 SHOWN = 5  # mistakes named in an error; the rest is counted
+BESIDE = ("confidence", "probability_right", "status", "base_answer", "swapped_answer", "blind_answer")
+"""Columns that this package writes beside the answers."""
 
 
 def read_predictions(path: str | Path, examples: Sequence[Example], columns: ColumnNames | None = None) -> list[str]:
-    """Read what any system predicted for `examples`, one text each in their order.
+    """Read what any system predicted for `examples`, one text each in their order; see `match_predictions`."""
+    return match_predictions(path, examples, columns)["generated_answer"].tolist()
+
+
+def match_predictions(
+    path: str | Path, examples: Sequence[Example], columns: ColumnNames | None = None
+) -> pd.DataFrame:
+    """Read what any system predicted for `examples`, one row each in their order, all of it text.
+
+    The column `generated_answer` is always there; those of `BESIDE` where the file has them.
 
     `path` is the official results JSON, `[{"question_id": …, "answer": …}]`, matched to `example.extra["question_id"]`;
     or a table with `generated_answer`, or a column of another usual name: matched by `question_id` where both sides have it,
@@ -55,6 +66,7 @@ def _usual_columns(path: Path, columns: ColumnNames) -> pd.DataFrame:
     # What the user says of the other table's columns may be true of this one, too.
     for column, kind, asked in (("image_name", "image", columns.image), ("question", "question", columns.question)):
         found[column] = collect_errors([], find_column, name, known, kind, asked if asked in known else None)
+    found |= {column: column for column in BESIDE if column in known and column != said}
     return pd.DataFrame({column: table[own] for column, own in found.items() if own})
 
 
@@ -78,16 +90,16 @@ def _read_results_json(path: Path) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["question_id", "generated_answer"], dtype=object)
 
 
-def _match_by_id(path: Path, table: pd.DataFrame, ids: list[str]) -> list[str]:
+def _match_by_id(path: Path, table: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
     if not all(ids):
         raise InputError(f"predictions {path}: are matched by question_id, which the table of questions does not have")
-    answers = dict(zip(table["question_id"], table["generated_answer"], strict=True))
+    places = {name: place for place, name in enumerate(table["question_id"])}
     known = set(ids)
     wrong = {
         "given more than once": _repeated(table["question_id"].tolist()),
         "more than once in the table of questions": _repeated(ids),
-        "missing from the predictions": [name for name in ids if name not in answers],
-        "unknown to the table of questions": [name for name in answers if name not in known],
+        "missing from the predictions": [name for name in ids if name not in places],
+        "unknown to the table of questions": [name for name in places if name not in known],
     }
     problems = [
         f"predictions {path}: {len(names)} question_id {what}: {', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}"
@@ -96,7 +108,7 @@ def _match_by_id(path: Path, table: pd.DataFrame, ids: list[str]) -> list[str]:
     ]
     if problems:
         raise InputError(*problems)
-    return [answers[name] for name in ids]
+    return table.iloc[[places[name] for name in ids]]
 
 
 def _repeated(names: list[str]) -> list[str]:
@@ -111,7 +123,7 @@ def _without_folders(*tables: list[str]) -> list[list[str]]:
     return files if told_apart else tables
 
 
-def _match_by_row(path: Path, table: pd.DataFrame, examples: Sequence[Example]) -> list[str]:
+def _match_by_row(path: Path, table: pd.DataFrame, examples: Sequence[Example]) -> pd.DataFrame:
     columns = [name for name in ("image_name", "question") if name in table and any(getattr(e, name) for e in examples)]
     given = {name: [" ".join(text.split()) for text in table[name]] for name in columns}
     wanted = {name: [" ".join(getattr(example, name).split()) for example in examples] for name in columns}
@@ -142,4 +154,4 @@ def _match_by_row(path: Path, table: pd.DataFrame, examples: Sequence[Example]) 
         )
     if unlike:
         raise InputError(f"predictions {path}: {len(unlike)} {what}: {'; '.join(unlike[:SHOWN])}")
-    return table["generated_answer"].iloc[order].tolist()
+    return table.iloc[order]

@@ -7,6 +7,7 @@ from blip2vqa.evaluation.metrics import main_metric
 ROWS = {
     "base": "base model",
     "adapter": "base + adapter",
+    "answered": "of these, the sure answers",
     "blind": "blind baseline (no image)",
     "swapped": "adapter, images swapped",
     "predictions": "predictions",  # of any other system

@@ -30,7 +30,7 @@ from blip2vqa.inference.keeping import keep_answers, opened_journal
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import start_pairs
-from blip2vqa.reporting.sheet import write_sheet
+from blip2vqa.reporting.pages.sheet import write_sheet
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.console import named
 from blip2vqa.utils.distributed import run_on_main_rank, start

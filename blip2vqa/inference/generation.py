@@ -277,7 +277,7 @@ def _my_batches(
                 request = replace(request, tree=AnswerTrees([requests[index].tree for index in batch]))
             with use_adapters(loaded, [requests[index].adapter for index in batch]):
                 said = answers.answer(loaded, request, features, memory, rows, digests, questions, prompts)
-            yield list(zip(batch, said, strict=True))
+            yield [(index, requests[index].rate(answer)) for index, answer in zip(batch, said, strict=True)]
 
 
 def _chunks(mine: list[int], keys: list[tuple], batch_size: int) -> Iterator[list[int]]:

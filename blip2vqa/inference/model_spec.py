@@ -1,7 +1,7 @@
 """A base with its adapters: found and checked before any weight is read, then loaded once to answer questions."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from blip2vqa.adapters.multi import MEMORY_GB, unserved
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import DEFAULT_BASE, KeptFeatures
 from blip2vqa.data.examples import Example
+from blip2vqa.evaluation.calibration import Calibration
 from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of
@@ -79,9 +80,12 @@ class ModelSpec:
         prompt = prompt if prompt is not None else manifest.get("prompt")
         text = self.family.text_encoder(self.processor, self.config, prompt, adapter and adapter.answers)
         given = {name: value for name, value in (decoding or {}).items() if value is not None}
-        how = Decoding(**(manifest.get("decoding") or {}) | given)
+        own = Decoding(**(manifest.get("decoding") or {}))
+        how = replace(own, **given)
         allowed = text.constraint(tuple(answers) if answers else None)
-        return AnswerRequest(text, how, allowed, CURRENT if self._alone else ref)
+        asked_alike = prompt == manifest.get("prompt") and how == own and not answers
+        calibration = _calibration(manifest) if asked_alike else None
+        return AnswerRequest(text, how, allowed, CURRENT if self._alone else ref, calibration=calibration)
 
     def question_request(self, ref: AdapterRef = CURRENT, **options) -> AnswerRequest:
         """Build the request for questions, as `request` does, and check it by `check_question`."""
@@ -204,6 +208,11 @@ def find_model_spec(
     choose_dtype(dtype, family_of(config), find_device())
     processor = load_processor(base, config, revision)
     return ModelSpec(base, revision, config, processor, found, with_base or not found, dtype)
+
+
+def _calibration(manifest: Mapping) -> Calibration | None:
+    known = manifest.get("calibration")
+    return Calibration(known["slope"], known["intercept"]) if known else None
 
 
 def _find(path: str, revision: str | None, base_model_id: str | None, base_revision: str | None) -> FoundAdapter:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from blip2vqa.adapters.ref import CURRENT, AdapterRef
 from blip2vqa.config.decoding import Decoding
+from blip2vqa.evaluation.calibration import Calibration
 from blip2vqa.models.answer_lists import AnswerTree, AnswerTrees
 from blip2vqa.models.classes import ClassSubset
 from blip2vqa.models.loading import LoadedModel
@@ -23,6 +24,14 @@ class AnswerRequest:
     adapter: AdapterRef = CURRENT
     of_row: bool = False
     """Whether the answers allowed are those of one row alone."""
+    calibration: Calibration | None = None
+    """Maps confidences to probabilities; None where the adapter has none, or is not asked as it was calibrated."""
+
+    def rate(self, answer: "Answer") -> "Answer":
+        """Return an answer with the probability that it is right, where there is a calibration."""
+        if self.calibration is None:
+            return answer
+        return replace(answer, probability_right=self.calibration.probability(answer.confidence))
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,15 @@ from blip2vqa.data.journal import Journal, Kept
 from blip2vqa.data.readers import to_csv
 from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.verdict import BLIND
-from blip2vqa.inference.answering import bad_rows_path, hash_text, load_rows
+from blip2vqa.inference.answering import hash_text
 from blip2vqa.inference.generation import answer_by_batch
+from blip2vqa.inference.job import bad_rows_path, load_rows
 from blip2vqa.inference.keeping import keep_answers, opened_journal
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.inference.startup import find_scorer, start_pairs
 from blip2vqa.models.loading import remembered
+from blip2vqa.reporting.reports import report_path, report_systems
 from blip2vqa.reporting.systems import output_paths, write_systems
 from blip2vqa.reporting.tables import format_block
 from blip2vqa.utils.distributed import start
@@ -159,7 +161,7 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     for flag in (*each, *(("quantization",) if args.quantization != "auto" else ())):
         if getattr(args, flag):
             problems.append(f"--{flag}: does not go with --systems; each system there has its own")
-    outputs = [*output_paths(args.output_path), answers_path(args.output_path)]
+    outputs = [*output_paths(args.output_path), answers_path(args.output_path), report_path(args.output_path)]
     taken = [path for path in outputs if path.exists()]
     if any(path.resolve() in (Path(args.systems).resolve(), Path(args.csv_path or "").resolve()) for path in outputs):
         problems.append(f"--output_path {args.output_path}: would replace {args.systems} or the table; name another")
@@ -246,7 +248,9 @@ def _write(
     table = {name: [getattr(example, name) for example in examples] for name in columns}
     frame = pd.DataFrame(table | {f"{run.name} (said)" if run.name in table else run.name: run.answers for run in runs})
     write_text_atomic(answers_path(args.output_path), to_csv(frame.astype(str)))
-    return result, [*write_systems(result, args.output_path), answers_path(args.output_path)]
+    report = report_path(args.output_path)
+    report_systems(report, args.output_path, examples, {run.name: run.answers for run in runs}, result)
+    return result, [*write_systems(result, args.output_path), answers_path(args.output_path), report]
 
 
 def answers_path(output_path: str) -> Path:

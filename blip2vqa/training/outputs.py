@@ -16,26 +16,46 @@ from blip2vqa.config.paths import absolute
 from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.prediction_table import to_csv
 from blip2vqa.evaluation.bertscore import BERTScore
+from blip2vqa.evaluation.calibration import Calibrated, calibrate
+from blip2vqa.evaluation.metrics import accuracy
+from blip2vqa.evaluation.scores import rows_to_score
 from blip2vqa.evaluation.tasks import VQA, Task
 from blip2vqa.inference.generation import ANSWERS_WITH, Answer
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.places import place_of
+from blip2vqa.reporting.reports import report_run
 from blip2vqa.training.data import RunData, count_images
 from blip2vqa.training.run import Run
 from blip2vqa.utils.files import write_json_atomic, write_text_atomic
 
+HISTORY = "history.json"
+"""Trainer's log: loss, and at each evaluation the validation scores, by step."""
 
-def score_run(task: Task, data: RunData, scorer: BERTScore | None, answers: dict[str, list[Answer]]) -> dict[str, dict]:
-    """Score the answers, and those of a baseline that sees no picture; `metrics.json` holds this.
 
-    `answers`: of `base` and `adapter`, and of the adapter about `swapped` images where there are any to swap.
-    """
+def blind_texts(task: Task, data: RunData) -> list[str]:
+    """Answer the validation questions by a baseline that sees no picture."""
+    return task.blind(data.train).predict(data.val)
+
+
+def answer_texts(task: Task, data: RunData, answers: dict[str, list[Answer]]) -> dict[str, list[str]]:
+    """Return the texts of `answers`, and those of a baseline that sees no picture, `blind`."""
     texts = {name: [answer.text for answer in given] for name, given in answers.items()}
-    metrics = {name: task.score(data.val, texts[name], bertscore=scorer) for name in ("base", "adapter")}
-    metrics["blind"] = task.score(data.val, task.blind(data.train).predict(data.val))
-    if "swapped" in texts:
-        metrics["swapped"] = task.score(data.val, texts["swapped"])
-    return metrics
+    return texts | {"blind": blind_texts(task, data)}
+
+
+def score_run(task: Task, data: RunData, scorer: BERTScore | None, texts: dict[str, list[str]]) -> dict[str, dict]:
+    """Score the texts of `base`, `adapter` and `blind`, and those about `swapped` images; `metrics.json` holds this."""
+    encoders = {"base": scorer, "adapter": scorer}
+    order = [name for name in ("base", "adapter", "blind", "swapped") if name in texts]
+    return {name: task.score(data.val, texts[name], bertscore=encoders.get(name)) for name in order}
+
+
+def calibrate_run(task: Task, data: RunData, answers: list[Answer]) -> Calibrated | None:
+    """Calibrate the confidences of answers to the validation questions that have one; None where it cannot be done."""
+    if task is not VQA or not all(example.answer for example in data.val):
+        return None
+    right = [bool(score) for score in accuracy.compute(rows_to_score(data.val, [one.text for one in answers])).scores]
+    return calibrate([one.confidence for one in answers], right, [example.image_key for example in data.val])
 
 
 def _name_upstream(config: Path, loaded: LoadedModel) -> None:
@@ -52,10 +72,16 @@ def write_results(
     lora: LoraSummary,
     data: RunData,
     metrics: dict,
-    answers: dict[str, list[Answer]],
+    texts: dict[str, list[str]],
+    answers: list[Answer],
     fingerprints: dict,
+    history: list[dict],
 ) -> None:
-    """Write predictions, model card, manifest and, last, the metrics that mark the run as finished."""
+    """Write history, predictions, model card, manifest, report and, last, the metrics that mark the run as finished.
+
+    `texts`: what `answer_texts` returns; `answers`: the adapter's; `history`: what Trainer has logged, also before it was
+    stopped and resumed.
+    """
     folder, arguments, text = run.folder, run.lora, data.text
     _name_upstream(folder / CONFIG, loaded)
     share_weights(folder)
@@ -101,11 +127,18 @@ def write_results(
     }
     columns = ("image_name", "question", "answer", "question_type")
     predictions = pd.DataFrame({name: [getattr(example, name) for example in data.val] for name in columns})
-    predictions["base_answer"] = [answer.text for answer in answers["base"]]
-    predictions["generated_answer"] = [answer.text for answer in answers["adapter"]]
-    predictions["confidence"] = [f"{answer.confidence:.4f}" for answer in answers["adapter"]]
+    predictions["base_answer"], predictions["generated_answer"] = texts["base"], texts["adapter"]
+    predictions["confidence"] = [f"{answer.confidence:.4f}" for answer in answers]
+    if calibrated := calibrate_run(run.task, data, answers):
+        predictions["probability_right"] = [f"{probability:.4f}" for probability in calibrated.probabilities]
+        manifest["calibration"] = calibrated.remembered()
+    for name in ("swapped", "blind"):
+        if name in texts:
+            predictions[f"{name}_answer"] = texts[name]
     write_text_atomic(folder / "predictions.csv", to_csv(predictions))
+    write_json_atomic(folder / HISTORY, history)
     files = {MANIFEST, METRICS, *(path.name for path in folder.iterdir())}
     write_text_atomic(folder / "README.md", model_card(manifest, metrics, files=files))
     write_manifest(folder, manifest)
+    report_run(folder, data.val)
     write_json_atomic(folder / "metrics.json", metrics)

@@ -12,17 +12,17 @@ from blip2vqa.config.paths import for_file
 from blip2vqa.config.roles import parse_scopes
 from blip2vqa.data.examples import Example
 from blip2vqa.data.splits import describe_split
-from blip2vqa.evaluation.scores import swap_images
 from blip2vqa.features.encode import load_with_features
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.startup import find_scorer
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_base, load_config
 from blip2vqa.training.checks import check
-from blip2vqa.training.outputs import score_run, write_results
+from blip2vqa.training.outputs import answer_texts, score_run, write_results
 from blip2vqa.training.resume import SPLIT, TRAINING_DATA, checkpoint_to_resume, describe_training_data
 from blip2vqa.training.run import Run
 from blip2vqa.training.summary import print_start
+from blip2vqa.training.tracking import track
 from blip2vqa.training.trainer import VQATrainer
 from blip2vqa.utils.files import write_json_atomic, writing
 
@@ -67,22 +67,23 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     # 3. Put a fresh adapter on the base, and train it.
     lora = wrap(loaded, run.lora, args.seed, fused=not args.torch_compile)
     trainer = make_trainer(run, loaded, features, data, answer)
+    track(trainer, data, answers["base"])
     if state.is_main_process:
         print_start(run, data, loaded, feature_lines, lora, trainer)
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # 4. Answer the validation questions, with the right images and with others.
-    answers["adapter"] = trainer.final_answers()
-    if swapped := swap_images(data.val, args.seed):
-        answers["swapped"] = answer(swapped, "swapped images")
+    answers |= trainer.final_answers()
 
     # 5. Write the adapter, its scores and its answers.
     with writing(folder / WEIGHTS):
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
     metrics = {}
     if state.is_main_process:
-        metrics = score_run(run.task, data, scorer, answers)
-        write_results(run, loaded, lora, data, metrics, answers, fingerprints)
+        texts = answer_texts(run.task, data, answers)
+        metrics = score_run(run.task, data, scorer, texts)
+        history = trainer.state.log_history
+        write_results(run, loaded, lora, data, metrics, texts, answers["adapter"], fingerprints, history)
         if run.push_to:
             run.publish()
     state.wait_for_everyone()

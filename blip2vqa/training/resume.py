@@ -24,7 +24,7 @@ FORMER_TRAINING_DATA = "taught.json"
 # Options that may differ when a run is resumed: they decide how long it lasts, what it prints, and where and how fast it runs.
 MAY_CHANGE = {
     "output_dir", "num_train_epochs", "max_steps", "early_stopping_patience", "save_minutes", "save_total_limit", "report_to",
-    "run_name",
+    "run_name", "project", "trackio_space_id", "trackio_static_space_id", "trackio_bucket_id",
     "logging_steps", "logging_strategy", "disable_tqdm", "bertscore_model", "per_device_eval_batch_size",
     "dataloader_num_workers", "feature_cache", "feature_cache_limit", "tokens_per_batch", "hub_model_id", "hub_private_repo",
     "hub_revision",

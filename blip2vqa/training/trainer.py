@@ -2,18 +2,20 @@
 
 import copy
 import random
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from blip2vqa.adapters.files.adapter import share_weights
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.data.examples import Example
-from blip2vqa.evaluation.metrics import METRICS
+from blip2vqa.evaluation.metrics import MAIN_METRICS, METRICS
+from blip2vqa.evaluation.scores import swap_images
 from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
@@ -81,8 +83,24 @@ class _EpochCallback(TrainerCallback):
         self.dataset.epoch = self.sampler.epoch = int(state.epoch or 0)
 
 
+def for_screen(logs: dict) -> dict:
+    """Leave out the scores by type of question, which would make a line of the log too long to read."""
+    by_type = tuple(f"eval_{name}_" for name in MAIN_METRICS)
+    return {name: value for name, value in logs.items() if not name.startswith(by_type)}
+
+
+class TrainingLines(PrinterCallback):
+    """Upstream's callback without bars, whose lines stay short."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        super().on_log(args, state, control, for_screen(logs), **kwargs)
+
+
 class TrainingProgress(ProgressCallback):
-    """Upstream's callback, whose bars become lines where there is no terminal."""
+    """Upstream's callback, whose bars become lines where there is no terminal, and whose lines stay short."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        super().on_log(args, state, control, for_screen(logs), **kwargs)
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -171,11 +189,13 @@ class VQATrainer(Trainer):
         )
         self.answer, self.task = answer, run.task
         self.answers_by_step: dict[int, list[Answer]] = {}  # to the validation questions
+        self.answers_at_end: dict[str, list[Answer]] = {}
         self.add_callback(_EpochCallback(dataset, self.sampler))
         self.interruption = Interruption(speaks=self.is_world_process_zero())
         self.add_callback(Guard(self, self.interruption))
-        if self.pop_callback(ProgressCallback):  # upstream's is there unless --disable_tqdm
-            self.add_callback(TrainingProgress())
+        for upstream, ours in ((ProgressCallback, TrainingProgress), (PrinterCallback, TrainingLines)):
+            if self.pop_callback(upstream):  # the first, or with --disable_tqdm the second; a notebook has its own
+                self.add_callback(ours())
 
     def train(self, *args, **kwargs):
         """Train as upstream does. Raises `Failure` when the run diverges, or is stopped by a signal."""
@@ -197,12 +217,24 @@ class VQATrainer(Trainer):
         scores = self.task.score(examples, [answer.text for answer in answers])
         reported = dict.fromkeys((self.task.main, self.args.metric_for_best_model))
         output.metrics.update({f"{metric_key_prefix}_{name}": scores[name] for name in reported if name in scores})
+        for kind, entry in scores.get("by_question_type", {}).items():
+            named = re.sub(r"[^\w\- ./]", "_", kind)  # some trackers refuse other signs
+            output.metrics[f"{metric_key_prefix}_{self.task.main}_{named}"] = entry[self.task.main]
         return output
 
-    def final_answers(self) -> list[Answer]:
-        """Answer the validation questions by the trained model, unless they were answered at the step that is kept."""
-        step = self.state.best_global_step if self.args.load_best_model_at_end else self.state.global_step
-        return self.answers_by_step.get(step) or self.answer(self.eval_dataset.examples, "adapter")
+    def final_answers(self) -> dict[str, list[Answer]]:
+        """Answer the validation questions by the trained model, as `adapter`, and about other images, as `swapped`.
+
+        Nothing is asked twice: not what was answered at the step that is kept, nor when this is called again. Without a
+        second image nothing is swapped.
+        """
+        if not self.answers_at_end:
+            examples = self.eval_dataset.examples
+            step = self.state.best_global_step if self.args.load_best_model_at_end else self.state.global_step
+            self.answers_at_end["adapter"] = self.answers_by_step.get(step) or self.answer(examples, "adapter")
+            if swapped := swap_images(examples, self.args.seed):
+                self.answers_at_end["swapped"] = self.answer(swapped, "swapped images")
+        return self.answers_at_end
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Train on one batch, whole or in parts of at most `tokens_per_batch` tokens, whose gradients are added up."""

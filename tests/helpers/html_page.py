@@ -3,6 +3,8 @@
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "br", "input"}
+ENDED_BY = {"td": {"td", "tr", "tbody"}, "tr": {"tr", "tbody"}}
+"""Tags that need no end → the tags before, or at the end of, which they end."""
 
 
 class Page(HTMLParser):
@@ -15,13 +17,25 @@ class Page(HTMLParser):
         self.close()
         assert self.open == []
 
+    @property
+    def said(self) -> str:
+        """All text, blanks and lines as single blanks."""
+        return " ".join("".join(self.text).split())
+
+    def _end_what_needs_no_tag(self, tag):
+        while self.open and tag in ENDED_BY.get(self.open[-1][0], ()):
+            self.open.pop()
+
     def handle_starttag(self, tag, attrs):
+        self._end_what_needs_no_tag(tag)
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append((tag, len(self.texts)))
             self.texts.append((tag, ""))
 
     def handle_endtag(self, tag):
+        if self.open[-1][0] != tag:
+            self._end_what_needs_no_tag(tag)
         opened, _ = self.open.pop()
         assert opened == tag
 

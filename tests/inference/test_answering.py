@@ -224,7 +224,7 @@ def test_stopped_while_it_is_scored_it_goes_on_with_the_scores(tiny_opt, drawn, 
     monkeypatch.setattr(model_spec, "load_base", lambda *a, **k: pytest.fail("weights were loaded"))
     metrics = answer_table(arguments(tiny_opt, drawn, out))
     assert json.loads(metrics_path(out).read_text()) == metrics and out.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.metrics.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.metrics.json", "out.report.html"]
 
 
 def test_official_results_and_lines_of_json(tiny_opt, drawn, tmp_path, caplog):

@@ -15,7 +15,7 @@ from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
 
 PROMPT = "Q: {question} A:"
-RESULTS = {"out.csv", "out.json", "out.png", "out.disagreements.csv", "out.answers.csv"}
+RESULTS = {"out.csv", "out.json", "out.png", "out.disagreements.csv", "out.answers.csv", "out.report.html"}
 
 
 def arguments(drawn, out, **changes) -> InferenceArguments:

@@ -30,7 +30,7 @@ def test_all_problems_are_found_in_one_go_and_before_the_weights(tiny_opt, tmp_p
     [
         (("--lora_roles", "gate"), "no gate layers"),
         (("--prompt", "<image> {question}"), "the picture is put in front of it by itself"),
-        (("--report_to", "none", "crystal_ball"), "--report_to crystal_ball: not installed"),
+        (("--report_to", "none", "crystal_ball"), "--report_to crystal_ball: no such logger; choose from"),
         (("--seed", "-1"), "--seed: -1"),
         (("--epochs", "inf"), "--num_train_epochs: inf"),
         (("--weight_decay", "-1"), "--weight_decay: -1"),

@@ -21,6 +21,14 @@ def test_resumed_run_ends_in_the_same_weights(finished, tiny_opt, drawn, tmp_pat
     assert not (tmp_path / "run" / "metrics.json").exists()
     finetune(make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint"))
     assert same_weights(adapter_of(out), adapter_of(tmp_path / "run"))
+    assert curves(tmp_path / "run") == curves(out)
+
+
+def curves(folder) -> list[tuple]:
+    """Each entry of a run's history: its step, whether it has a loss (the mean since the last one, or since the run was
+    resumed), and its validation scores."""
+    history = json.loads((folder / "history.json").read_text())
+    return [(entry["step"], "loss" in entry, entry.get("eval_loss"), entry.get("eval_accuracy")) for entry in history]
 
 
 def test_resuming_without_a_checkpoint_is_an_error(tiny_opt, drawn, tmp_path):

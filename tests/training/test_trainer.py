@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import TrainerState
 
 from blip2vqa.evaluation.metrics import METRICS
 from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.loading import load_base
 from blip2vqa.training.data import RunData
 from blip2vqa.training.recipe import finetune
-from blip2vqa.training.trainer import RowSampler, make_batches, trainer_arguments
+from blip2vqa.training.trainer import RowSampler, TrainingLines, TrainingProgress, make_batches, trainer_arguments
 from helpers.finetune_runs import make_run
 
 
@@ -58,6 +59,15 @@ def test_the_validation_questions_are_not_asked_again_of_the_same_adapter(tiny_o
     never = ("--eval_strategy", "no", "--save_strategy", "no")
     assert finetune(make_run(tiny_opt, drawn, tmp_path / "not", *shown, *never)) == metrics
     assert asked == ["base model", "adapter", "swapped images"]
+
+
+def test_lines_of_the_log_leave_out_the_scores_by_type(capsys):
+    state, logs = TrainerState(), {"eval_accuracy": 0.5, "eval_accuracy_color": 0.25, "eval_accuracy_yes/no": 1.0}
+    TrainingLines().on_log(None, state, None, logs)
+    with_bar = TrainingProgress()
+    with_bar.on_train_begin(None, state, None)
+    with_bar.on_log(None, state, None, logs)
+    assert capsys.readouterr().out.splitlines() == ["{'eval_accuracy': '0.5'}"] * 2 and len(logs) == 3
 
 
 def test_early_stopping(tiny_opt, drawn, tmp_path):

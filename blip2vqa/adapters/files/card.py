@@ -26,6 +26,7 @@ FILES = {
     "blip2vqa.json": "where it comes from and how it is asked: base, prompt, decoding, scores",
     "metrics.json": "scores of base, adapter and baselines",
     "predictions.csv": "each validation row with the answers of base and adapter",
+    "history.json": "loss and validation scores by step, as Trainer has logged them",
     "transfer.json": "what was measured when it moved to this base",
     "run.json": "all settings; `python finetune.py run.json --output_dir NEW` repeats the run",
     "split.json": "which image was trained on, and which was held out",

@@ -139,6 +139,16 @@ class Source(Schema):
     weight: Number | None = None
 
 
+class CalibrationFacts(Schema):
+    """How a confidence becomes the probability that the answer is right, and how far off both were."""
+
+    slope: Number
+    intercept: Number
+    n: Count | None = None
+    error_before: Number | None = None
+    error_after: Number | None = None
+
+
 class Origin(Schema):
     """How an adapter was made from others; the command's own report stands beside these keys."""
 
@@ -178,6 +188,7 @@ class Manifest(Schema):
     split: Annotated[Split | None, Use(shown=False)] = None
     seed: Annotated[int | None, Use(label="seed")] = None
     metrics: Annotated[Metrics | None, Use(words=True)] = None
+    calibration: Annotated[CalibrationFacts | None, Use()] = None
     origin: Annotated[Origin | None, Use()] = None
     versions: Annotated[dict | None, Use()] = None
     files: Annotated[dict[str, str], Use(shown=False)] = Field({})

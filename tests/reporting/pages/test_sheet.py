@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from blip2vqa.reporting.sheet import write_sheet
+from blip2vqa.reporting.pages.sheet import write_sheet
 from helpers.html_page import Page
 
 NASTY = '"><script>alert("1")</script><img src=http://example.org/x onerror=x> & $title'
