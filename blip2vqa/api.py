@@ -17,6 +17,7 @@ from blip2vqa.inference.captioning import parse_styles, style_name, style_reques
 from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.model_spec import ModelSpec, find_model_spec
 from blip2vqa.inference.request import AnswerRequest
+from blip2vqa.inference.without_image import answer_without_image
 from blip2vqa.models.loading import LoadedModel, load_base
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.utils.errors import InputError, raise_all
@@ -51,7 +52,7 @@ class VQAModel:
 
     def answer_batch(
         self,
-        images: Sequence[Picture],
+        images: Sequence[Picture | None],
         questions: Sequence[str],
         batch_size: int = 16,
         *,
@@ -59,6 +60,7 @@ class VQAModel:
     ) -> list[Answer]:
         """Answer `questions[i]` about `images[i]`; each answer has `text` and `confidence` (0 to 1).
 
+        Where an image is None, the language model is given the prompt alone; BLIP and ViLT cannot do without a picture.
         `adapters[i]` names the adapter that answers that question, with its own prompt and decoding; None stands for the base
         alone. Without `adapters`, the model answers all as it was loaded. An adapter gives the same answer whatever other
         adapters share its batch. Raises `InputError` for a name that is not loaded, and for an empty question.
@@ -73,7 +75,9 @@ class VQAModel:
         requests = {name: self._request_of(_ref(name)) for name in dict.fromkeys(adapters)}
         return self._ask(images, questions, [requests[name] for name in adapters], batch_size)
 
-    def _ask(self, images: Sequence[Picture], questions: Sequence[str], requests, batch_size: int) -> list[Answer]:
+    def _ask(
+        self, images: Sequence[Picture | None], questions: Sequence[str], requests, batch_size: int
+    ) -> list[Answer]:
         """Answer questions, none of which may be too long, or empty where the prompt has a place for it."""
         empty = [
             f"question {number}: is {question!r}; ask something, or `caption` the picture"
@@ -88,7 +92,15 @@ class VQAModel:
             own = [example for example, other in zip(asked, requests, strict=True) if other is request]
             too_long = request.text.problems_by_row(own, request.decoding.max_new_tokens)
             raise_all([f"question {number}: {reason}" for number, reason in too_long[:10]])
-        return self._answer(images, questions, requests, batch_size)
+        blind = [row for row, image in enumerate(images) if image is None]
+        if not blind:
+            return self._answer(images, questions, requests, batch_size)
+        seen = [row for row, image in enumerate(images) if image is not None]
+        texts, how = ([[values[row] for row in rows] for rows in (blind, seen)] for values in (questions, requests))
+        said = dict(zip(blind, answer_without_image(self.loaded, texts[0], how[0], batch_size), strict=True))
+        if seen:
+            said |= zip(seen, self._answer([images[row] for row in seen], texts[1], how[1], batch_size), strict=True)
+        return [said[row] for row in range(len(images))]
 
     def add_adapter(self, name: str, path: str | Path, revision: str | None = None) -> None:
         """Load one more adapter beside the base, a folder or a Hub id, under a name for `adapters` and `caption(style=…)`.

@@ -85,7 +85,7 @@ def picture_extensions() -> set[str]:
     return {extension for extension, kind in Image.EXTENSION.items() if kind in FORMATS}
 
 
-def open_image(source: ImageSource | bytes) -> Image.Image:
+def open_image(source: ImageSource | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a picture as people see it, in RGB with 8 bits; raises BadImage when that cannot be done.
 
     It stands upright as its EXIF says, transparent parts become white, greys of 16 bits are divided by 256, and of an
@@ -96,8 +96,8 @@ def open_image(source: ImageSource | bytes) -> Image.Image:
         raise BadImage("an empty file")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
+        if image.width * image.height > max_pixels:
+            raise BadImage(f"{image.width}×{image.height} pixels, more than {max_pixels:,}: a decompression bomb?")
         return as_seen(image)
     except BadImage:
         raise

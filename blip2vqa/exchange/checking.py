@@ -71,7 +71,7 @@ def check(adapter: str, base_model_id: str, revision: str | None = None, *, quic
         _run(found, adapter, base)
     elif found.verdict != INCOMPATIBLE:
         found.reasons.append(
-            "not run, because of --quick" if quick else "not run: a bare language model sees no picture"
+            "not run: this was a quick check" if quick else "not run: a bare language model sees no picture"
         )
         if found.copy_of:
             found.lower(CONVERTIBLE, "the drift of the logits is not measured")

@@ -117,6 +117,8 @@ class Family:
     """Whether an encoder reads the prompt and a decoder answers; else the answer goes on from the prompt."""
     needs_answers: ClassVar[bool] = False
     """Whether it can only be trained on a list of answers, which it chooses from."""
+    follows_instructions: ClassVar[bool] = False
+    """Whether its language model was taught to follow instructions, so that a conversation may stand in its prompt."""
     float16: ClassVar[bool] = True
     """Whether float16 is safe."""
     kept_whole: ClassVar[tuple[str, ...]] = ()

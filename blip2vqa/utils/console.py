@@ -33,6 +33,7 @@ COMMANDS = {
     "generate": "python generate_vqa.py",
     "exchange": "python exchange.py",
     "report": "python -m blip2vqa report",
+    "demo": "python demo.py",
 }
 """Command → how its script is called, in the order of the help."""
 

@@ -29,7 +29,10 @@ def pins(name: str) -> dict[str, str]:
     ("file", "declared"),
     [
         ("requirements.txt", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["api"]),
-        ("requirements-dev.txt", PROJECT["optional-dependencies"]["dev"]),
+        (
+            "requirements-dev.txt",
+            PROJECT["optional-dependencies"]["dev"] + PROJECT["optional-dependencies"]["demo"],
+        ),
     ],
 )
 def test_every_pin_lies_in_its_range(file, declared):

@@ -7,6 +7,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 
 from blip2vqa.config.caption import CaptionArguments
+from blip2vqa.config.demo import DemoArguments
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.generate import VQA_ARGUMENTS
 from blip2vqa.config.inference import InferenceArguments
@@ -17,12 +18,12 @@ from helpers.paths import ROOT
 
 ARGUMENTS = {
     "finetune.py": FINETUNE_ARGUMENTS, "inference.py": [InferenceArguments], "caption.py": [CaptionArguments],
-    "generate_vqa.py": VQA_ARGUMENTS,
+    "generate_vqa.py": VQA_ARGUMENTS, "demo.py": [DemoArguments],
 }  # fmt: skip
 EXCHANGE = {name: command.arguments for name, command in COMMANDS.items()}
 # Configurations that a reader writes, or has from an earlier run.
 OWN_CONFIGURATIONS = ("CONFIG.json", "OUT/run.json", "vqa.run.json")
-OTHER_TOOLS = ("pip", "pytest", "ruff", "bash", "export")
+OTHER_TOOLS = ("pip", "pytest", "ruff", "bash", "export", "vllm")
 # Flags that no dataclass declares: of every command, and the field's usual spellings of our own.
 OTHER_FLAGS = {"help", "version", "lerning_rate", "bacth_size"}  # the last two are mistakes whose message is timed
 LAUNCHER_FLAGS = {flag for action in launch_command_parser()._actions for flag in action.option_strings}

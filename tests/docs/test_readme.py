@@ -58,6 +58,6 @@ def test_python_of_the_readme_runs(quickstart):
 
 
 def test_python_of_serving_runs(quickstart):
-    _, several = blocks(ROOT / "docs" / "serving.md", "python")
+    _, several, _ = blocks(ROOT / "docs" / "serving.md", "python")
     names = run_block(several, quickstart[0])
     assert len(names["answers"]) == 2 and [ref.name for ref in names["model"].spec.adapters] == ["b"]

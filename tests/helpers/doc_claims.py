@@ -206,7 +206,11 @@ SERVING_CLAIMS = {
         "Opening and checking one takes {open_seconds_each:.2f} s, reading it {load_seconds_each:.2f} s",
         "Peak memory is {peak_memory_bytes[base]:.1Gi} GiB without adapters "
         "and {peak_memory_bytes[adapters]:.1Gi} GiB with them",
-    ]
+    ],
+    "demo": [
+        "{together_seconds:.2f} s from the first question to the last answer, {ratio:.1f} times the {one_seconds:.2f} s of one "
+        "by himself",
+    ],
 }
 DATA_CLAIMS = {
     "abo_catalogue": [

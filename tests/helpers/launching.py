@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from tempfile import TemporaryDirectory
@@ -32,18 +33,28 @@ def run_script(
     script: str, *argv: object, timeout: float = 240, folder: Path = ROOT, **environment: str
 ) -> CompletedProcess:
     """Run `python SCRIPT ARGV…` in `folder`, without the network; its output as text."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **environment}
     words = [script if folder == ROOT else str(ROOT / script), *map(str, argv)]
     with TemporaryDirectory() as output:
         streams = [Path(output, name) for name in ("out", "err")]
-        process = _server.Process(target=_begin, args=(words, folder, environment, streams))
-        process.start()
+        process = _start(words, folder, environment, streams)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
             raise TimeoutExpired(words, timeout)
         said = [path.read_text(encoding="utf-8") for path in streams]
     return CompletedProcess(words, process.exitcode, *said)
+
+
+def start_script(streams: list[Path], script: str, *argv: object) -> BaseProcess:
+    """Start `python SCRIPT ARGV…` as `run_script` does, and do not wait for it; `streams`: files for its output and errors."""
+    return _start([script, *map(str, argv)], ROOT, {}, streams)
+
+
+def _start(words: list[str], folder: Path, environment: dict[str, str], streams: list[Path]) -> BaseProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **environment}
+    process = _server.Process(target=_begin, args=(words, folder, environment, streams))
+    process.start()
+    return process
 
 
 def _begin(words: list[str], folder: Path, environment: dict[str, str], streams: list[Path]) -> None:

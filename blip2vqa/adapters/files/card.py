@@ -59,9 +59,9 @@ def model_card(
     named = manifest.get("family") or UNNAMED
     family = families().get(named)
     manifest = manifest | {"family": (family and family.card_name) or named}
-    present, main = present_rows(metrics), main_metric(metrics.get("adapter") or {})
+    present = present_rows(metrics)
     shown = _judging(present.values())
-    compared = main is not None and (metrics.get("blind") or {}).get(main.name) is not None
+    settings, rows, found = adapter_facts(manifest, metrics)
     return _template().render(
         manifest,
         repo_id=repo_id,
@@ -71,11 +71,11 @@ def model_card(
         captions=manifest.get("task") == "caption",
         base_on_hub=is_hub_id(manifest.get("base_model_id") or ""),
         front_matter=_front_matter(manifest, metrics, shown, repo_id, licence),
-        settings=_settings(manifest),
-        scores_table=_scores_table(present, shown),
+        settings=settings,
+        scores_table=_scores_table(rows),
         scored_as_captions=any(metric.needs is Needs.CAPTIONS for metric in shown),
         scorers=scorers_of(present.values()),
-        verdict=verdict(metrics) if compared else None,
+        verdict=found,
         files={name: text for name, text in FILES.items() if name in files},
     )
 
@@ -165,12 +165,30 @@ def _rows(data: dict, part: str) -> str | None:
     return None if rows is None else f"{rows:,}" + (f" ({images:,})" if images is not None else "")
 
 
-def _scores_table(present: dict[str, dict], shown: list[Metric]) -> str:
-    """Draw a Markdown table of the metrics shown, a row for each key of `present`; empty where nothing was measured."""
+def adapter_facts(manifest: dict, metrics: dict) -> tuple[dict[str, object], list[list[str]], str | None]:
+    """Collect what a card says, without its words: settings with labels, rows of scores (the first has the titles), verdict.
+
+    There are no rows where nothing was measured, and no verdict where there is no blind baseline.
+    """
+    present, main = present_rows(metrics), main_metric(metrics.get("adapter") or {})
+    compared = main is not None and (metrics.get("blind") or {}).get(main.name) is not None
+    return _settings(manifest), _score_rows(present, _judging(present.values())), verdict(metrics) if compared else None
+
+
+def _score_rows(present: dict[str, dict], shown: list[Metric]) -> list[list[str]]:
+    """List the titles of the metrics shown, then a row for each key of `present`; empty where nothing was measured."""
     if not present:
-        return ""
-    table = [["", *map(_title, shown), "rows"], ["---", *["---:"] * (len(shown) + 1)]]
+        return []
+    rows = [["", *map(_title, shown), "rows"]]
     for key, scores in present.items():
         cells = [metric.show(scores.get(metric.name)) for metric in shown]
-        table.append([ROWS[key], *cells, str(scores.get("n", MISSING))])
+        rows.append([ROWS[key], *cells, str(scores.get("n", MISSING))])
+    return rows
+
+
+def _scores_table(rows: list[list[str]]) -> str:
+    """Draw rows of scores as a Markdown table."""
+    if not rows:
+        return ""
+    table = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
     return "\n".join("| " + " | ".join(row) + " |" for row in table)

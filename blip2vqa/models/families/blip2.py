@@ -200,6 +200,7 @@ class WithT5:
     language_class = T5ForConditionalGeneration
     language_roles = layer_names.T5
     seq2seq = True
+    follows_instructions = True  # FLAN-T5 is what the Hub's bases have
     float16 = False  # T5's activations overflow it: huggingface/transformers#9295
 
 

@@ -80,6 +80,7 @@ class InstructBlipFamily(QFormerFamily):
     model_class = InstructBlip
     processor_class = InstructBlipProcessor
     encoder_class = InstructBlipEncoder
+    follows_instructions = True
     qformer_roles: ClassVar = {role: (*ends, *layer_names.BERT[role]) for role, ends in QFORMER_ROLES.items()}
     stages = (
         replace(VIT_STAGE, reason="the Q-Former reads the question, so the ViT's output is the last that stays"),
