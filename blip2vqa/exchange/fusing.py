@@ -26,6 +26,8 @@ from blip2vqa.utils.errors import InputError, file_error, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic, write_text_atomic
 from blip2vqa.utils.progress import show_progress
 
+CHAT_TEMPLATE = "chat_template.jinja"
+"""The prompt, as servers of models read it."""
 COPIED = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*", "vocab*",
     "merges.txt", "spiece.model", "special_tokens_map.json", "added_tokens.json", "chat_template*", "LICENSE*",
@@ -100,6 +102,8 @@ def fuse_adapter(adapter: Adapter, output: str | Path, base_model_id: str | None
             _copy_files(base, folder)
             if plan.whole:
                 _name_answers(plan, folder / "config.json")
+            if prompt := adapter.manifest.get("prompt"):
+                write_text_atomic(folder / CHAT_TEMPLATE, chat_template(prompt))
             size = _write_weights(plan, folder)
             write_text_atomic(folder / "README.md", _card(plan))
     except OSError as error:
@@ -109,6 +113,13 @@ def fuse_adapter(adapter: Adapter, output: str | Path, base_model_id: str | None
         "layers": len(plan.layers), "whole": sorted(plan.whole), "dtype": str(base.stored_dtype).removeprefix("torch."),
         "files": len(base.files), "bytes": size,
     }  # fmt: skip
+
+
+def chat_template(prompt: str) -> str:
+    """Write a prompt as a Jinja template of messages, by which servers such as vLLM ask a model."""
+    before, question, after = (json.dumps(part, ensure_ascii=False) for part in prompt.partition("{question}"))
+    asked = "{{ message.content }}" if question != '""' else ""
+    return f'{{% for message in messages if message.role == "user" %}}{{{{ {before} }}}}{asked}{{{{ {after} }}}}{{% endfor %}}'
 
 
 def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:

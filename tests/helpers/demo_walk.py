@@ -1,30 +1,15 @@
 """A user's way through the demo's page in a real browser, with screenshots where they are asked for."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from helpers.paths import ROOT
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 PHOTO = ROOT / "assets" / "photos" / "images"
 SCREENSHOTS = os.environ.get("BLIP2VQA_SCREENSHOTS")
 """Folder that screenshots of the page are written into; None: none are."""
-
-
-@contextmanager
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 class User:

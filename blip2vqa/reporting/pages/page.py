@@ -11,6 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from blip2vqa.data.images import as_seen
+from blip2vqa.utils.formatting import percent
 
 PACKAGE = Path(__file__).resolve().parents[2]
 QUALITY = 85  # of a JPEG, 0 to 95
@@ -25,7 +26,12 @@ def render_page(template: str, **values) -> str:
     place = PACKAGE / template
     parts = {"style": place.with_suffix(".css"), "script": place.with_suffix(".js")}
     texts = {name: path.read_text(encoding="utf-8") if path.exists() else "" for name, path in parts.items()}
-    return _environment.get_template(template).render(texts | values) + "\n"
+    return render(template, **texts | values) + "\n"
+
+
+def render(template: str, **values) -> str:
+    """Render a part of a page; `template` is its place below the package."""
+    return _environment.get_template(template).render(**values)
 
 
 def shrink(image: Image.Image, size: int) -> Image.Image:
@@ -72,4 +78,4 @@ _environment = Environment(
     loader=FileSystemLoader(PACKAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined,
     finalize=_printable,
 )  # fmt: skip
-_environment.filters |= {"css_text": _css_text, "hash_for_policy": _hash_for_policy, "shown": shown}
+_environment.filters |= {"css_text": _css_text, "hash_for_policy": _hash_for_policy, "percent": percent, "shown": shown}
