@@ -95,13 +95,13 @@ def ask(folder: Path, name: str, table: pd.DataFrame, images: Path, adapter: Pat
     return read(output)["generated_answer"].tolist()
 
 
-def measure(folder: Path, images: Path, train: Path, val: Path) -> dict:
-    """Train an adapter and compare it with what sees less."""
+def measure(folder: Path, images: Path, train: Path, val: Path, *options: str) -> dict:
+    """Train an adapter, with further options of finetune.py, and compare it with what sees less."""
     adapter = folder / "adapter"
     if not (adapter / "metrics.json").exists():
         seconds = run(
             "finetune.py", ROOT / "configs/abo.json", "--image_dir", images, "--csv_path", train, "--eval_csv_path", val,
-            "--output_dir", adapter, *QUIET,
+            "--output_dir", adapter, *options, *QUIET,
         )  # fmt: skip
         write_json_atomic(folder / "seconds.json", {"all": seconds})
     predictions, table, asked = read(adapter / "predictions.csv"), read(train), read(val)
@@ -219,7 +219,9 @@ def main() -> None:
     general = work / "abo" / "adapter"
     measures = {
         "abo": lambda folder: measure(folder, images, train, val),
-        "more": lambda folder: measure(folder, *with_more_questions(data, arguments.abo_photos, folder), val),
+        "more": lambda folder: measure(
+            folder, *with_more_questions(data, arguments.abo_photos, folder), val, "--epochs", "3"
+        ),
         "count": lambda folder: measure_specialist(folder, general, "count", images, train, val),
         "color": lambda folder: measure_specialist(folder, general, "color", images, train, val),
         "captions": lambda folder: {

@@ -64,6 +64,23 @@ def photo_row(label: str, system: str) -> str:
     return f"| {label} | {{{of}[accuracy]:.1%}} | {{{of}[interval][0]:.1%}} to {{{of}[interval][1]:.1%}} | {kinds} |"
 
 
+def specialist_row(kind: str) -> str:
+    systems = " | ".join(f"{{{kind}[systems][{name}][accuracy]:.1%}}" for name in ("general", "specialist"))
+    return f"| {kind} | {{{kind}[questions]:.0f}} | {systems} |"
+
+
+def caption_row(style: str) -> str:
+    base, adapter, *rest = (
+        f"{{captions[{style}][{name}][cider]:.2f}}" for name in ("base", "adapter", "blind", "swapped")
+    )
+    return f"| {style} | {base} → {adapter} | {' | '.join(rest)} |"
+
+
+def made_row(label: str, system: str) -> str:
+    of = f"generated[systems][{system}]"
+    return f"| {label} | {{{of}[accuracy]:.1%}} | {{{of}[interval][0]:.1%}} to {{{of}[interval][1]:.1%}} |"
+
+
 def startup_rows() -> list[str]:
     """The table of start-up times, a row a command."""
     return [
@@ -218,7 +235,13 @@ DATA_CLAIMS = {
         "{images:,.0f} pictures in its table",
         "read in {seconds:.1f} s",
         "with {peak_memory_bytes:.0Mi} MiB at the most (the slowest of five passes took {all_seconds[0]:.1f} s",
-    ]
+    ],
+    "photographs": [
+        made_row("base", "base"),
+        made_row("base + adapter", "adapter"),
+        made_row("adapter, other pictures", "other pictures"),
+        *(made_row(name, name) for name in ("question's words", "most common answer")),
+    ],
 }
 
 
@@ -249,6 +272,8 @@ RESULTS_CLAIMS = {
         photo_row("photo base", "base"),
         photo_row("photo base + adapter", "adapter"),
         *(photo_row(name, name) for name in ("other pictures", "question's words", "most common answer")),
+        *(specialist_row(kind) for kind in ("count", "color")),
+        *(caption_row(style) for style in ("concise", "detailed", "creative")),
     ]
 }  # fmt: skip
 CLAIMS = {
