@@ -19,7 +19,9 @@ CALIBRATION = {"slope": 0.5, "intercept": 0.3}
 def adapters(tiny_opt, tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("adapters")
     return {
-        "sure": str(random_adapter(tiny_opt, folder / "sure", 1, calibration=CALIBRATION, decoding={"max_new_tokens": 1})),
+        "sure": str(
+            random_adapter(tiny_opt, folder / "sure", 1, calibration=CALIBRATION, decoding={"max_new_tokens": 1})
+        ),
         "plain": str(random_adapter(tiny_opt, folder / "plain", 2)),
     }
 
