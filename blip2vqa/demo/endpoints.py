@@ -63,6 +63,8 @@ class Endpoints:
                 found.append(_failed(said, answer=None, history=history or []))
                 continue
             sure = {name: said[0][name] for name in ("answer", "confidence", "probability_right")}
+            if one.in_prompt:  # single questions were calibrated
+                sure["probability_right"] = None
             turns = [*one.turns, [question, said[0]["answer"]]][-MOST_TURNS:]
             found.append({**sure, "history": turns, "turns_in_prompt": one.in_prompt, "error": None})
         return (found,)

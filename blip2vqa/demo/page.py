@@ -108,18 +108,21 @@ def _ask_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
     return models
 
 
+NOTES = {
+    "probability": "Probability: how likely the answer is right, as the adapter was calibrated.",
+    "confidence": "Confidence: the model's own probability of these words, which is not that of being right.",
+}
+
+
 def answers_table(found: dict) -> str:
-    """Show what `/answer` gave; the number is the probability of being right where all of these models were calibrated."""
-    rows = found["answers"]
-    known = bool(rows) and all(row["probability_right"] is not None for row in rows)
-    note = (
-        "Probability: how likely the answer is right, as it was calibrated."
-        if known
-        else "Confidence: the model's own probability of these words, which is not that of being right."
-    )
-    for row in rows:
-        row["shown"] = row["probability_right"] if known else row["confidence"]
-    return render("answers", **found, sure="probability" if known else "confidence", note=note)
+    """Show what `/answer` gave; the number is the probability of being right, or the confidence where there is none."""
+    rows = []
+    for row in found["answers"]:
+        known = row["probability_right"] is not None
+        share = row["probability_right"] if known else row["confidence"]
+        rows.append({**row, "share": share, "kind": "probability" if known else "confidence"})
+    notes = [NOTES[kind] for kind in NOTES if any(row["kind"] == kind for row in rows)]
+    return render("answers", answers=rows, notes=notes, error=found["error"])
 
 
 def _captions_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:

@@ -15,6 +15,7 @@ def two_adapters(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("two")
     known = {"task": "vqa", "prompt": "Question: {question} Short answer:", "decoding": {"max_new_tokens": 6}}
     scores = {"adapter": {"accuracy": 0.5, "n": 4}, "blind": {"accuracy": 0.25, "n": 4}}
+    known["calibration"] = {"slope": 1.0, "intercept": -1.0, "n": 100, "error_before": 0.2, "error_after": 0.1}
     one = random_adapter(BASE, folder / "one", 1, **known, metrics=scores, style="<b>bold</b>")
     return {"one": str(one), "two": str(random_adapter(BASE, folder / "two", 2))}
 

@@ -1,6 +1,8 @@
 """Several requests in one batch: the same answers as one by one, pictures encoded once, errors that stay where they belong."""
 
 import json
+import math
+from itertools import chain
 
 import pytest
 from PIL import Image
@@ -32,9 +34,10 @@ def test_a_batch_answers_as_single_requests_do_and_encodes_each_picture_once(mod
     encoded = count_encoded(monkeypatch)
     together = answer_all(model, asked)
     assert sum(encoded) == 4  # three pictures and the grey one
-    for one, several in zip(alone, together, strict=True):
-        assert [{**row, "confidence": 0} for row in one] == [{**row, "confidence": 0} for row in several]
-        assert [row["confidence"] for row in one] == pytest.approx([row["confidence"] for row in several], rel=1e-4)
+    numbers = ("confidence", "probability_right")
+    for one, several in zip(chain(*alone), chain(*together), strict=True):
+        assert {**one, **dict.fromkeys(numbers)} == {**several, **dict.fromkeys(numbers)}
+        assert [one[name] or 0 for name in numbers] == pytest.approx([several[name] or 0 for name in numbers], rel=1e-4)
 
 
 def test_what_is_wrong_with_one_request_leaves_the_others(model):
@@ -51,6 +54,12 @@ def test_what_is_wrong_with_one_request_leaves_the_others(model):
         "No question: write one",
     ]
     assert isinstance(found[0], InputError) and "positions" in str(found[0])
+
+
+def test_an_adapter_that_was_calibrated_gives_the_probability_of_being_right(model):
+    one, base = answer_all(model, [Asked(PICTURES[0], "what is it?", ("one", "base"))])[0]
+    odds = one["confidence"] / (1 - one["confidence"])
+    assert one["probability_right"] == pytest.approx(odds / (odds + math.e)) and base["probability_right"] is None
 
 
 def test_the_answer_without_the_picture_is_the_same_for_every_picture(model):

@@ -24,11 +24,11 @@ def row(probability: float | None, **texts: str | None) -> dict:
     return {"adapter": "<b>", "confidence": 0.25, "probability_right": probability, **shown}
 
 
-def test_the_probability_of_being_right_is_shown_where_all_are_calibrated():
-    known = answers_table({"answers": [row(0.75), row(0.5)], "error": None})
-    assert ">probability<" in known and "75%" in known and "25%" not in known and "as it was calibrated" in known
-    unknown = answers_table({"answers": [row(0.75), row(None)], "error": None})
-    assert ">confidence<" in unknown and "25%" in unknown and "75%" not in unknown
+def test_the_probability_of_being_right_is_shown_where_it_is_known_else_the_confidence():
+    shown = answers_table({"answers": [row(0.75), row(None)], "error": None})
+    assert "75% <small>probability</small>" in shown and "25% <small>confidence</small>" in shown
+    assert "as the adapter was calibrated" in shown and "which is not that of being right" in shown
+    assert "Confidence" not in answers_table({"answers": [row(0.75)], "error": None})
 
 
 def test_texts_of_models_are_escaped_and_equal_ones_marked():

@@ -189,7 +189,7 @@ def test_a_user_in_a_browser(demo, tmp_path):
             user.upload(PHOTO / "49264fde.jpg")
             user.ask("What color is it?")
             rows = user.answers()
-            assert [row[0] for row in rows] == models and all(row[1] and row[2].endswith("%") for row in rows)
+            assert [row[0] for row in rows] == models and all(row[1] and "%" in row[2] for row in rows)
             user.screenshot("demo")
             user.open_tab("Captions")
             page.locator("#caption").click()
