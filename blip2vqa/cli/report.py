@@ -1,4 +1,4 @@
-"""Show answers on a page: pictures, right and wrong answers, scores, and the curve of training.
+"""Show answers on a page: pictures, right and wrong answers, scores, curves.
 
 blip2vqa report RUN                                  # a run of finetune
 blip2vqa report RESULTS.csv --image_dir IMAGES       # a table of answers

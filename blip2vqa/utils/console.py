@@ -32,7 +32,7 @@ COMMANDS = {
     "caption": "python caption.py",
     "generate": "python generate_vqa.py",
     "exchange": "python exchange.py",
-    "report": "python -m blip2vqa report",
+    "report": "python report.py",
     "demo": "python demo.py",
 }
 """Command → how its script is called, in the order of the help."""

@@ -12,6 +12,7 @@ from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.generate import VQA_ARGUMENTS
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.config.parser import parse, parse_command
+from blip2vqa.config.report import ReportArguments
 from blip2vqa.exchange.commands import COMMANDS
 from helpers.doc_pages import PAGES, SCRIPTS, commands, page_name, prose, spans, words_of
 from helpers.paths import ROOT
@@ -24,8 +25,8 @@ EXCHANGE = {name: command.arguments for name, command in COMMANDS.items()}
 # Configurations that a reader writes, or has from an earlier run.
 OWN_CONFIGURATIONS = ("CONFIG.json", "OUT/run.json", "vqa.run.json")
 OTHER_TOOLS = ("pip", "pytest", "ruff", "bash", "export", "vllm")
-# Flags that no dataclass declares: of every command, and the field's usual spellings of our own.
-OTHER_FLAGS = {"help", "version", "lerning_rate", "bacth_size"}  # the last two are mistakes whose message is timed
+# Flags that no dataclass declares: of every command, mistakes whose message is timed, and vLLM's --chat-template.
+OTHER_FLAGS = {"help", "version", "lerning_rate", "bacth_size", "chat"}
 LAUNCHER_FLAGS = {flag for action in launch_command_parser()._actions for flag in action.option_strings}
 
 
@@ -67,6 +68,9 @@ def test_command_parses(command, monkeypatch, write):
     assert (ROOT / script).is_file()
     if script in ARGUMENTS:
         parse(ARGUMENTS[script], "test", for_a_cpu(rest) if script == "finetune.py" else rest)
+    elif script == "report.py":
+        if rest:
+            parse_command("report", ReportArguments, rest)
     elif script == "exchange.py":
         if rest and rest[0] != "COMMAND":
             parse_command(rest[0], EXCHANGE[rest[0]], rest[1:])
@@ -88,7 +92,7 @@ def names(part: type) -> set[str]:
 
 
 def test_every_flag_that_a_page_mentions_exists():
-    parts = [part for parts in ARGUMENTS.values() for part in parts] + list(EXCHANGE.values())
+    parts = [*(part for parts in ARGUMENTS.values() for part in parts), *EXCHANGE.values(), ReportArguments]
     known = OTHER_FLAGS.union({flag.lstrip("-") for flag in LAUNCHER_FLAGS}, *map(names, parts))
     tools = [path.read_text() for folder in ("benchmarks", "assets") for path in (ROOT / folder).glob("*.py")]
     known |= {flag for text in tools for flag in re.findall(r'"--(\w+)"', text)}

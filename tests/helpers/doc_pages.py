@@ -10,7 +10,7 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "assets" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = {
     "finetune": "finetune.py", "infer": "inference.py", "caption": "caption.py", "generate": "generate_vqa.py",
-    "exchange": "exchange.py", "demo": "demo.py",
+    "exchange": "exchange.py", "report": "report.py", "demo": "demo.py",
 }  # fmt: skip
 """Command of `blip2vqa` → the script that does the same."""
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
