@@ -79,19 +79,22 @@ class VQAModel:
         self, images: Sequence[Picture | None], questions: Sequence[str], requests, batch_size: int
     ) -> list[Answer]:
         """Answer questions, none of which may be too long, or empty where the prompt has a place for it."""
+        # One question needs no number, however many are asked it.
+        several = any(question != questions[0] for question in questions)
+        labels = [f"question {number}" if several else "question" for number in range(len(questions))]
         empty = [
-            f"question {number}: is {question!r}; ask something, or `caption` the picture"
+            f"{labels[number]}: is {question!r}; ask something, or `caption` the picture"
             for number, (question, request) in enumerate(zip(questions, requests, strict=True))
             if not isinstance(question, str)
             or half_pair(question)
             or (not question.strip() and "{question}" in request.text.prompt)
         ]
-        raise_all(empty[:10])
+        raise_all([*dict.fromkeys(empty)][:10])
         asked = [Example(number, None, "", "", question, (), "", {}) for number, question in enumerate(questions)]
         for request in {id(request): request for request in requests}.values():
             own = [example for example, other in zip(asked, requests, strict=True) if other is request]
             too_long = request.text.problems_by_row(own, request.decoding.max_new_tokens)
-            raise_all([f"question {number}: {reason}" for number, reason in too_long[:10]])
+            raise_all([*dict.fromkeys(f"{labels[number]}: {reason}" for number, reason in too_long)][:10])
         blind = [row for row, image in enumerate(images) if image is None]
         if not blind:
             return self._answer(images, questions, requests, batch_size)

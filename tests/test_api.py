@@ -116,7 +116,7 @@ def test_an_empty_question_is_refused(question):
         lambda: model.answer(picture, question),
         lambda: model.answer_batch([picture] * 2, ["how many?", question], adapters=[None, None]),
     ):
-        with pytest.raises(InputError, match=r"question [01]: is .*; ask something, or `caption` the picture"):
+        with pytest.raises(InputError, match=r"question( 1)?: is .*; ask something, or `caption` the picture"):
             ask()
     with pytest.raises(InputError, match=r"question 1: \d+ tokens, but the base model has \d+ positions"):
         model.answer_batch([picture] * 2, ["how many?", "what " * 3000])

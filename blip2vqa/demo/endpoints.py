@@ -147,7 +147,9 @@ def _prepared(prepare: Callable[..., Asked], *items: Sequence) -> list[Asked | I
 
 def _names(given: Any) -> tuple[str, ...]:
     """Read names that a request brings. Raises `InputError` for anything but a few texts."""
-    if not isinstance(given, list) or not all(isinstance(name, str) and name.strip() for name in given):
+    if not isinstance(given, list):
+        raise InputError('No list of names: give one, such as ["base"]')
+    if not all(isinstance(name, str) and name.strip() for name in given):
         raise InputError("No name: give one, as text")
     if len(given) > MOST_MODELS:
         raise InputError(f"{len(given)} names: more than {MOST_MODELS} at once; choose fewer")
