@@ -29,6 +29,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "POST" and "/stream/" in scope["path"]:  # which would change a request that waits
+            await _refuse(send, 404, "nothing here takes a stream")
+            return
         headers = dict(scope["headers"])
         if scope["method"] == "POST" and not headers.get(b"content-type", b"").startswith(b"multipart/form-data"):
             body = await _read(receive)

@@ -1,27 +1,25 @@
 """The page in Gradio's components: what stands where, and which endpoint each button asks."""
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from blip2vqa.api import VQAModel
 from blip2vqa.config.styles import known_styles
 from blip2vqa.demo.answers import BASE, loaded_names, names_for_questions
 from blip2vqa.demo.chat import describe_chat, keeps_history
 from blip2vqa.demo.endpoints import Endpoints
+from blip2vqa.demo.queueing import open_queue
 from blip2vqa.demo.rendering import STYLE, alert, render
 from blip2vqa.evaluation.tasks import CAPTION
 from blip2vqa.inference.captioning import DEFAULT_STYLES
 
 MOST_AT_ONCE = 8
 """Users whose questions share a batch."""
-GATHERING = 0.1
-"""Seconds between two looks at an empty queue (Gradio's own: 0.05): who asks within them shares a batch. With the pause of 0.05
-the first of several was often answered alone, before the others."""
-WAITING = 64
-"""Requests that may wait; more are told that the queue is full."""
 DAY = 24 * 3600
 STYLING: dict[str, Any] = {
     # Fonts of the reader's own machine: the default ones would come from elsewhere.
@@ -36,6 +34,7 @@ NAME_EXAMPLES = """() => document.querySelectorAll("button.gallery-item").forEac
 ON_THE_MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "preprocess": False}
 """One batch at a time; values come as they were sent, and are checked by the endpoints, each by itself."""
 BATCHED = ON_THE_MODEL | {"batch": True, "max_batch_size": MOST_AT_ONCE}
+NOTHING_CAME = "No answer came: too many are asking, or the server failed; ask again"
 SHOW = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -82,9 +81,16 @@ def build_page(model: VQAModel, examples: list[Path], open_to_changes: bool) -> 
         for change in changes:
             change.then(refresh, None, shown, **SHOW)
         gr.api(ends.adapters, api_name="adapters", concurrency_id="model", concurrency_limit=1)
-    page.queue(max_size=WAITING)
-    page._queue.sleep_when_free = GATHERING
+    open_queue(page)
     return page
+
+
+def _show(
+    asked: Dependency, show: Callable, given: list | gr.JSON, places: list | gr.HTML, problem: gr.HTML
+) -> Dependency:
+    """Show what an endpoint gave, or at `problem` that nothing came: the queue was full, or the server failed."""
+    asked.failure(lambda: alert(NOTHING_CAME), None, problem, **SHOW)
+    return asked.success(show, given, places, **SHOW)
 
 
 def _ask_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
@@ -96,14 +102,11 @@ def _ask_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
     button = gr.Button("Ask", variant="primary", elem_id="ask")
     shown = gr.HTML(elem_id="answers", min_height=60)
     found = gr.JSON(visible=False)
-
-    def show(found: dict | None) -> str:
-        return answers_table(found or {"answers": [], "error": "no answer came: ask again"})
-
-    gr.on(
+    asked = gr.on(
         [button.click, question.submit], ends.answer, [picture, question, models], found, api_name="answer",
         show_progress_on=shown, **BATCHED,
-    ).then(show, found, shown, **SHOW)  # fmt: skip
+    )  # fmt: skip
+    _show(asked, answers_table, found, shown, shown)
     picture.change(lambda: "", None, shown, **SHOW)
     return models
 
@@ -133,9 +136,10 @@ def _captions_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
     button = gr.Button("Caption", variant="primary", elem_id="caption")
     shown = gr.HTML(elem_id="captions", min_height=60)
     found = gr.JSON(visible=False)
-    button.click(
+    asked = button.click(
         ends.caption, [picture, styles], found, api_name="caption", show_progress_on=shown, **ON_THE_MODEL
-    ).then(lambda found: render("captions", **found), found, shown, **SHOW)
+    )
+    _show(asked, lambda found: render("captions", **found), found, shown, shown)
     picture.change(lambda: "", None, shown, **SHOW)
     return styles
 
@@ -181,10 +185,11 @@ def _chat_tab(ends: Endpoints, picture: gr.Image) -> gr.Dropdown:
         )
         return messages, found["history"], "", render("note", text=note)
 
-    gr.on(
+    asked = gr.on(
         [button.click, question.submit], ends.chat, [picture, question, speaker, history], found, api_name="chat",
         show_progress_on=shown, **BATCHED,
-    ).then(show, [found, question], [shown, history, question, problem], **SHOW)  # fmt: skip
+    )  # fmt: skip
+    _show(asked, show, [found, question], [shown, history, question, problem], problem)
     for begins_anew in (picture.change, clear.click, shown.clear):
         begins_anew(lambda: ([], [], ""), None, [shown, history, problem], **SHOW)
     return speaker
@@ -199,10 +204,11 @@ def _adapters_tab(ends: Endpoints, open_to_changes: bool) -> tuple[gr.HTML, gr.D
         check = gr.Button("Check against the base", elem_id="check")
         drop = gr.Button("Drop", visible=open_to_changes, elem_id="drop")
     shown, found = gr.HTML(elem_id="checked"), gr.JSON(visible=False)
-    check.click(
+    checked = check.click(
         lambda adapter: ends.check_adapter(adapter, any_path=open_to_changes), chosen, found, api_name="check_adapter",
         show_progress_on=shown, **ON_THE_MODEL,
-    ).then(lambda found: render("check", **found), found, shown, **SHOW)  # fmt: skip
+    )  # fmt: skip
+    _show(checked, lambda found: render("check", **found), found, shown, shown)
     if not open_to_changes:
         return cards, chosen, []
     with gr.Row():
@@ -217,5 +223,5 @@ def _adapters_tab(ends: Endpoints, open_to_changes: bool) -> tuple[gr.HTML, gr.D
     dropped = drop.click(
         ends.drop_adapter, chosen, found, api_name="drop_adapter", show_progress_on=shown, **ON_THE_MODEL
     )
-    changes = [event.then(lambda found: alert(found["error"]), found, shown, **SHOW) for event in (added, dropped)]
+    changes = [_show(event, lambda found: alert(found["error"]), found, shown, shown) for event in (added, dropped)]
     return cards, chosen, changes

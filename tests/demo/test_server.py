@@ -3,8 +3,11 @@
 import json
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.error import HTTPError
 
+import httpx
 import pytest
 from jinja2 import Template
 from PIL import Image
@@ -149,6 +152,41 @@ def test_no_file_of_the_machine_is_read(demo):
         assert refused.value.code == code
 
 
+def test_requests_that_cannot_be_read_fail_alone(demo):
+    """Each is refused before it shares a batch; those who ask at the same time are answered."""
+    with Path(PICTURES[0]).open("rb") as picture:
+        (path,) = httpx.post(f"{demo.url}/gradio_api/upload", files={"files": picture}).json()
+    mark = {"_type": "gradio.FileData"}
+    file, not_marked = {"path": path, "meta": mark}, {"path": path, "meta": 1}
+    good = [file, "what?", ["one"]]
+    unreadable = [
+        ["abc", *good[1:]], [[1], *good[1:]], [{**file, "size": "x"}, *good[1:]], [not_marked, *good[1:]],
+        [file, not_marked, ["one"]], [file, "what?", ["\ud800"]], [file, "what?", [10**30]],
+    ]  # fmt: skip
+
+    def ask(data: list) -> str:
+        try:
+            event = json.loads(post(f"{demo.url}/gradio_api/call/answer", {"data": data}))["event_id"]
+        except HTTPError as refused:
+            return f"{refused.code} {json.load(refused)['detail']}"
+        return get(f"{demo.url}/gradio_api/call/answer/{event}").decode()
+
+    asked = [*unreadable, [file, "what?"], [*good, 1], *[good] * 4, [file, {"a": 1}, "one"]]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        *refused, few, many, one, two, three, four, other = pool.map(ask, asked)
+    assert {said.split(";")[0] for said in refused} == {"400 data: holds what cannot be read"}
+    assert few == "400 data: holds 2 values; give 3 to answer" and many == "400 data: holds 4 values; give 3 to answer"
+    assert all(said.startswith("event: complete") and '"error": null' in said for said in (one, two, three, four))
+    assert other.startswith("event: complete") and "No list of names" in other
+    for place, data, code in (
+        ("run/answer", {"data": good}, 404), ("stream/any", {"data": good}, 404),
+        ("queue/join", {"data": good, "fn_index": 1000, "session_hash": "a"}, 400),
+    ):  # fmt: skip
+        with pytest.raises(HTTPError) as error:
+            post(f"{demo.url}/gradio_api/{place}", data)
+        assert error.value.code == code
+
+
 def test_uploads_are_bounded_and_other_hosts_refused(demo):
     large = (
         b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
@@ -172,7 +210,8 @@ def test_page_asks_nothing_from_elsewhere(demo):
 
 
 @pytest.mark.parametrize(
-    ("host", "alone"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False)]
+    ("host", "alone"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("192.168.0.7", False)],
 )
 def test_which_addresses_are_this_machine_alone(host, alone):
     assert is_loopback(host) is alone
@@ -217,6 +256,16 @@ def test_a_user_in_a_browser(demo, tmp_path):
             user.screenshot("bad-file")
             assert user.elsewhere == []
             page.close()
+        page = User(opened, demo.url).page
+        page.route("**/queue/join*", lambda asked: asked.fulfill(status=503, json={"detail": "Queue is full."}))
+        for tab, button, place in (
+            ("Ask", "ask", "answers"), ("Captions", "caption", "captions"), ("Chat", "send", "chat-problem"),
+            ("Adapters", "check", "checked"), ("Adapters", "add", "checked"), ("Adapters", "drop", "checked"),
+        ):  # fmt: skip
+            page.reload()
+            page.get_by_role("tab", name=tab).click()
+            page.locator(f"#{button}").click()
+            expect(page.locator(f"#{place}").get_by_role("alert")).to_contain_text("No answer came", timeout=30_000)
 
 
 def test_zz_ctrl_c_ends_it_with_the_answers_under_way(demo):
