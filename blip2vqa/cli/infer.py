@@ -55,4 +55,4 @@ def main(argv: list[str] | None = None) -> None:
     if metrics:
         print_score_table(metrics, f"Score of {args.output_path}")
         print(f"Metrics: {metrics_path(args.output_path)}")
-        print(f"To look at: {report_path(args.output_path)}")
+        print(f"Report: {report_path(args.output_path)}")

@@ -24,6 +24,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_command("report", ReportArguments, argv, called("report").removesuffix(" report"))
     check_paths([args])
     raise_all(args.check())
-    from blip2vqa.reporting.reports import report_files
+    from blip2vqa.reporting.report_files import report_files
 
     print(f"Report: {report_files(args)}")

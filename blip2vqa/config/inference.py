@@ -97,6 +97,8 @@ class InferenceArguments(base.ServedBaseArguments):
         problems = super().check()
         if not self.csv_path:
             problems.append("--csv_path: missing; name the table with the questions")
+        if self.min_probability and (self.score or self.systems):
+            problems.append("--min_probability: does not go with --score or --systems, which answer every row")
         if self.prediction_column and not self.score:
             problems.append("--prediction_column: goes with --score alone")
         problems += check_prompt(self.prompt, of_questions=True)

@@ -52,6 +52,8 @@ class ReportArguments(WordArguments):
                 problems.append(
                     f"results {path}: holds no predictions.csv; name the folder of a finished run, or a table"
                 )
+        if self.prediction_column and any(Path(path).is_dir() for path in self.results):
+            problems.append("--prediction_column: is for tables of answers; a run's folder has its own")
         if self.output_path:
             problems += check_ending("output_path", self.output_path, (".html",))
         collect_errors(problems, parse_question_types, self.question_types)

@@ -141,13 +141,14 @@ def load_questions(
     columns: ColumnNames | None = None,
     on_bad_row: str = "error",
     bad_rows_path: str | None = None,
+    require_answers: bool = True,
 ) -> list[Example]:
     """Read questions with their answers, for scoring: no picture is looked for, and `image` and `digest` stay empty.
 
     Raises InputError with every problem that `load_table` finds.
     """
     given = {
-        "require_answers": True,
+        "require_answers": require_answers,
         "require_images": False,
         "require_questions": False,
         "columns": columns,

@@ -146,7 +146,9 @@ class PredictionsTable:
 
     def _if_sure(self, entry: dict) -> dict:
         sure = entry.get("probability_right", 1.0) >= self.min_probability
-        return entry if sure else entry | {"answer": "", "status": UNSURE, "ranked": []}
+        return (
+            entry if sure else {**entry, "answer": "", "status": UNSURE} | ({"ranked": []} if "ranked" in entry else {})
+        )
 
     def close(self) -> None:
         """Close the journal, which stays for the next run unless it was finished."""

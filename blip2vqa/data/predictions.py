@@ -66,7 +66,8 @@ def _usual_columns(path: Path, columns: ColumnNames) -> pd.DataFrame:
     # What the user says of the other table's columns may be true of this one, too.
     for column, kind, asked in (("image_name", "image", columns.image), ("question", "question", columns.question)):
         found[column] = collect_errors([], find_column, name, known, kind, asked if asked in known else None)
-    found |= {column: column for column in BESIDE if column in known and column != said}
+    if not columns.prediction:  # a column that the user names is perhaps not what those of `BESIDE` are about
+        found |= {column: column for column in BESIDE if column in known}
     return pd.DataFrame({column: table[own] for column, own in found.items() if own})
 
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,8 @@ class SystemRun:
     """Of the whole model, with its adapter."""
     trained_parameters: int | None = None
     """Of the adapter."""
+    confidences: list[float | None] = field(default_factory=list)
+    """Of the answers, where they are known."""
 
 
 def compare(
@@ -66,8 +68,8 @@ def compare(
     https://arxiv.org/abs/1603.05766). Fewer than six images never pass it. Pairs are judged each on its own.
 
     Returns, ready for JSON:
-        systems: one a system in the order given, last `BLIND` where it can be had: the fields of `SystemRun` but its
-            answers (all None for `BLIND`), all that `evaluation.scores.score` returns, and an interval [low, high]
+        systems: one a system in the order given, last `BLIND` where it can be had: the fields of `SystemRun` but answers
+            and confidences (all None for `BLIND`), all that `evaluation.scores.score` returns, and an interval [low, high]
             of each metric under its `interval_key`: `interval` is that of the accuracy. `empty_predictions` counts
             those of rows without answer too. Intervals are None without two images that have answers, accuracies without any.
         differences: {a, b, difference, interval, p_value, more_than_noise} a pair, `difference` the accuracy of a less
@@ -88,9 +90,11 @@ def compare(
             raise ValueError(f"{run.name}: {len(run.answers)} answers for {len(examples)} examples")
     rows = [asdict(run) for run in runs]
     answers = {row["name"]: row.pop("answers") for row in rows}
+    for row in rows:
+        del row["confidences"]
     blind = blind_answers(examples, seed=seed)
     if blind is not None:
-        rows.append({field.name: None for field in fields(SystemRun) if field.name != "answers"} | {"name": BLIND})
+        rows.append(dict.fromkeys(rows[0] if rows else ("name",)) | {"name": BLIND})
         answers[BLIND] = blind
 
     clusters = len({example.image_key for example in examples if example.answer})

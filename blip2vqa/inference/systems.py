@@ -235,6 +235,8 @@ def _write(
 ) -> tuple[dict, list[Path]]:
     """Compare the runs and write all files; returns the comparison and the files."""
     result = compare(examples, runs, bertscore=scorer)
+    report = report_path(args.output_path)
+    report_systems(report, args.output_path, examples, runs, result)
     result["notes"].append(
         "Seconds a question are those of answering alone: the features of the pictures were computed before. A base that has "
         "no such features reads the pictures while it answers, and its seconds include that."
@@ -248,8 +250,6 @@ def _write(
     table = {name: [getattr(example, name) for example in examples] for name in columns}
     frame = pd.DataFrame(table | {f"{run.name} (said)" if run.name in table else run.name: run.answers for run in runs})
     write_text_atomic(answers_path(args.output_path), to_csv(frame.astype(str)))
-    report = report_path(args.output_path)
-    report_systems(report, args.output_path, examples, {run.name: run.answers for run in runs}, result)
     return result, [*write_systems(result, args.output_path), answers_path(args.output_path), report]
 
 
@@ -316,5 +316,6 @@ def _run(
         runs[system.name] = SystemRun(
             system.name, said[place :: len(group.systems)], spec.base_model_id, system.lora_model_path, quantization,
             request.text.prompt, seconds, peak, parameters, own or None,
+            [answer["confidence"] for answer in answers[place :: len(group.systems)]],
         )  # fmt: skip
     return runs

@@ -51,8 +51,8 @@ def score_run(task: Task, data: RunData, scorer: BERTScore | None, texts: dict[s
 
 
 def calibrate_run(task: Task, data: RunData, answers: list[Answer]) -> Calibrated | None:
-    """Calibrate the confidences of answers to the validation questions that have one; None where it cannot be done."""
-    if task is not VQA or not all(example.answer for example in data.val):
+    """Calibrate the confidences of answers to the validation questions; None where it cannot be done, as for captions."""
+    if task is not VQA:
         return None
     right = [bool(score) for score in accuracy.compute(rows_to_score(data.val, [one.text for one in answers])).scores]
     return calibrate([one.confidence for one in answers], right, [example.image_key for example in data.val])
@@ -127,6 +127,11 @@ def write_results(
     }
     columns = ("image_name", "question", "answer", "question_type")
     predictions = pd.DataFrame({name: [getattr(example, name) for example in data.val] for name in columns})
+    # Several annotators' answers, or captions, are written as tables may have them.
+    predictions["answer"] = [
+        json.dumps(example.answers, ensure_ascii=False) if len(example.answers) > 1 else example.answer
+        for example in data.val
+    ]
     predictions["base_answer"], predictions["generated_answer"] = texts["base"], texts["adapter"]
     predictions["confidence"] = [f"{answer.confidence:.4f}" for answer in answers]
     if calibrated := calibrate_run(run.task, data, answers):

@@ -64,7 +64,7 @@ class Run:
             ("adapter", f"{self.folder}/adapter_model.safetensors, with its prompt and scores in blip2vqa.json"),
             ("scores", f"{self.folder}/metrics.json"),
             ("answers", f"{self.folder}/predictions.csv"),
-            ("to look at", f"{self.folder}/report.html"),
+            ("report", f"{self.folder}/report.html"),
             ("run again", f"{called('finetune')} {self.folder}/run.json --output_dir NEW_FOLDER"),
             ("use it", use),
             *([("published", self.address)] if self.address else []),

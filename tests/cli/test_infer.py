@@ -45,7 +45,11 @@ def test_two_processes_answer_each_row_once_into_one_table(tuned, drawn, tmp_pat
         assert done.stdout.count("Answering") == done.stdout.count("Answers:") == 1
         assert "query_output of 12 images, 12 of them new" in done.stdout
         said[name] = pd.read_csv(tmp_path / f"{name}.csv", keep_default_na=False)
-        assert sorted(path.name for path in tmp_path.glob(f"{name}.*")) == [f"{name}.csv", f"{name}.metrics.json"]
+        assert sorted(path.name for path in tmp_path.glob(f"{name}.*")) == [
+            f"{name}.csv",
+            f"{name}.metrics.json",
+            f"{name}.report.html",
+        ]
     one, two = said["one"], said["two"]
     numbers = ["confidence", "ranked_answers"]
     assert len(one) == 36 and one.drop(columns=numbers).equals(two.drop(columns=numbers))

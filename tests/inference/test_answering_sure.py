@@ -62,7 +62,9 @@ def test_what_is_not_sure_is_left_out_and_scored_apart(answer, adapters, tmp_pat
     assert set(table["generated_answer"][~kept]) == {""}
     assert table["generated_answer"][kept].tolist() == whole["generated_answer"][kept].tolist()
     assert metrics["answered"]["n"] == kept.sum() and metrics["adapter"]["n"] == len(table)
-    assert "of these" not in (tmp_path / "some.report.html").read_text() and (tmp_path / "some.report.html").exists()
+    page = (tmp_path / "some.report.html").read_text()
+    assert f"of {len(table)} questions were answered, and " in page and "of these, the sure answers" in page
+    assert page.count(" data-k=u ") == len(table) - kept.sum() and ">left out: not sure enough (" in page
 
 
 def test_interrupted_and_rerun_it_leaves_out_the_same(answer, adapters, monkeypatch):

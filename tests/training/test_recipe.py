@@ -16,7 +16,7 @@ def test_everything_is_written(finished):
     names = {path.name for path in out.iterdir()}
     assert names == {
         "adapter_config.json", "adapter_model.safetensors", "blip2vqa.json", "metrics.json", "predictions.csv", "run.json",
-        "split.json", "training_data.json", "README.md", "checkpoints", "history.json",
+        "split.json", "training_data.json", "README.md", "checkpoints", "history.json", "report.html",
     }  # fmt: skip
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert set(metrics) == {"base", "adapter", "blind", "swapped"}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.calibration import calibration_error
-from blip2vqa.evaluation.metrics import MAIN_METRICS, accuracy, metrics_shown
+from blip2vqa.evaluation.metrics import accuracy, metrics_shown
 from blip2vqa.evaluation.scores import rows_to_score
 from blip2vqa.reporting.labels import accuracy_of, types_of
 from blip2vqa.reporting.pages.page import data_address, render_page, shown, shrink
@@ -21,8 +21,13 @@ MOST_BYTES = 4_900_000
 """Of a report."""
 MOST_ROWS = 20_000
 MOST_CONFUSIONS = 20
-LONGEST = 300
-"""Characters shown of one text."""
+MOST_TYPES = 50
+"""Types of questions with a line of their own, the commonest."""
+LONGEST = (300, 120, 60)
+"""Characters shown of one text: the first where all rows fit, else fewer."""
+FOR_PICTURES = 300_000
+"""Bytes that texts leave to pictures."""
+TEMPLATE = "reporting/pages/report.html"
 THUMBNAIL, QUALITY = 192, 75
 SURE = 0.8
 """From this probability on, an answer counts as a sure one."""
@@ -30,9 +35,10 @@ KINDS = {
     "r": "right",
     "w": "wrong",
     "p": "right only because of the picture",
-    "s": "sure and wrong: perhaps the table is",
+    "s": "sure and wrong (a wrong label, perhaps)",
     "b": "changed for the better",
     "c": "changed for the worse",
+    "u": "left out: not sure enough",
 }
 """What rows may be: the letter in the page, and the filter's name."""
 
@@ -59,9 +65,24 @@ class Report:
     """Of the judged answers; may be empty."""
     probabilities: Sequence[float | None] = ()
     """Of the judged answers to be right; may be empty."""
+    left_out: Sequence[bool] = ()
+    """Whether the judged answer was left out, since it was not sure enough; may be empty."""
     history: Sequence[dict] = ()
     """What was logged while it was trained."""
     notes: Sequence[str] = field(default_factory=list)
+
+
+@dataclass
+class Pictures:
+    """The thumbnails that stand in a page."""
+
+    data: list[str] = field(default_factory=list)
+    """`data:` addresses."""
+    number: dict[str, int] = field(default_factory=dict)
+    """By `Example.image_key`, counted from 1."""
+    missing: int = 0
+    """Pictures that cannot be shown."""
+    all_fit: bool = True
 
 
 def write_report(path: str | Path, report: Report, open_picture: Callable[[Example], Image.Image | None]) -> None:
@@ -75,55 +96,63 @@ def write_report(path: str | Path, report: Report, open_picture: Callable[[Examp
 
 def _render(report: Report, open_picture: Callable[[Example], Image.Image | None]) -> str:
     judged = {name: _right(report, name) for name in report.answers}
-    right, sure = judged[report.judged], list(report.probabilities or report.confidences)
+    right = judged[report.judged]
+    known = zip(report.probabilities, report.confidences, strict=True) if report.probabilities else ()
+    sure = [one if one is not None else other for one, other in known] or list(report.confidences)
     kinds = _kinds(report, judged, sure)
-    types = sorted({example.question_type for example in report.examples})
+    types = [kind for kind, _ in Counter(one.question_type for one in report.examples).most_common(MOST_TYPES)]
     order = _vary(report.examples, kinds)[:MOST_ROWS]
-    rows = [
-        {
-            "place": place,
-            "example": report.examples[place],
-            "answers": [shown(said[place], LONGEST) for said in report.answers.values()],
-            "marks": [None if one is None else one[place] for one in judged.values()],
-            "kinds": kinds[place],
-            "type": types.index(report.examples[place].question_type),
-            "sure": sure[place] if sure else None,
-        }
-        for place in order
-    ]
     values = {
-        "report": report, "title": report.title, "rows": rows, "types": types, "longest": LONGEST,
-        "scores": _score_table(report.systems), "by_type": _type_table(report.systems),
-        "kinds": {name: (text, sum(name in one for one in kinds)) for name, text in KINDS.items()},
-        "confusions": _confusions(report, right), "training": draw_training(report.history), "history": report.history,
-        "calibration": _calibration(report, right), "certainty": "probability" if report.probabilities else "confidence",
+        "report": report, "title": report.title, "types": sorted(types), "by_type": _type_table(report.systems, types),
+        "scores": _score_table(report.systems), "confusions": _confusions(report, right),
+        "training": draw_training(report.history), "history": report.history, "calibration": _calibration(report, right),
+        "certainty": "probability" if report.probabilities else "confidence" if report.confidences else "",
         "all": len(report.examples),
     }  # fmt: skip
-    template = "reporting/pages/report.html"
-    while True:
-        bytes_of_text = len(render_page(template, **values, pictures=[], number_of={}).encode())
-        if bytes_of_text <= MOST_BYTES or not rows:
+
+    def render(longest: int, pictures: Pictures) -> str:
+        rows = [_row(report, place, judged, kinds, sure, longest) for place in order]
+        counts = {letter: (text, sum(letter in kinds[place] for place in order)) for letter, text in KINDS.items()}
+        return render_page(TEMPLATE, **values, rows=rows, kinds=counts, longest=longest, pictures=pictures)
+
+    for longest in LONGEST:
+        size = len(render(longest, Pictures()).encode())
+        if size <= MOST_BYTES - FOR_PICTURES:
             break
-        del rows[len(rows) * MOST_BYTES // bytes_of_text - 1 :]
-    room = MOST_BYTES - bytes_of_text
-    pictures = _pictures([row["example"] for row in rows], open_picture, room)
-    number_of = {image: number for number, image in enumerate(pictures, start=1)}
-    return render_page(template, **values, pictures=list(pictures.values()), number_of=number_of)
+    while size > MOST_BYTES - FOR_PICTURES and order:
+        del order[max(0, len(order) * (MOST_BYTES - FOR_PICTURES) // size - 1) :]
+        size = len(render(longest, Pictures()).encode())
+    pictures = _pictures([report.examples[place] for place in order], open_picture, MOST_BYTES - size)
+    return render(longest, pictures)
 
 
-def _right(report: Report, name: str) -> list[bool] | None:
-    """Say of each answer of a system whether it is right; None where no row can be, as with captions."""
+def _row(
+    report: Report, place: int, judged: dict, kinds: list[str], sure: Sequence[float | None], longest: int
+) -> dict:
+    return {
+        "place": place,
+        "example": report.examples[place],
+        "answers": [shown(said[place], longest) for said in report.answers.values()],
+        "marks": [None if right is None else right[place] for right in judged.values()],
+        "kinds": kinds[place],
+        "sure": sure[place] if sure else None,
+    }
+
+
+def _right(report: Report, name: str) -> list[bool | None] | None:
+    """Say of each answer of a system whether it is right, None of one that cannot be; None where all are such, as captions."""
     if any(row.get("cider") is not None for row in report.systems):
         return None
     scored = {id(row.example): row for row in rows_to_score(report.examples, report.answers[name])}
     if not scored:
         return None
-    judged = accuracy.compute(list(scored.values())).scores
-    known = dict(zip(scored, judged, strict=True))
-    return [bool(known.get(id(example))) for example in report.examples]
+    scores = accuracy.compute(list(scored.values())).scores
+    known = {one: score == 1 for one, score in zip(scored, scores, strict=True)}
+    left_out = report.left_out if name == report.judged and report.left_out else [False] * len(report.examples)
+    return [None if left else known.get(id(one)) for one, left in zip(report.examples, left_out, strict=True)]
 
 
-def _kinds(report: Report, judged: dict[str, list[bool] | None], sure: Sequence[float | None]) -> list[str]:
+def _kinds(report: Report, judged: dict[str, list[bool | None] | None], sure: Sequence[float | None]) -> list[str]:
     """Collect the letters of each row's `KINDS`."""
     right, before, swapped = (judged.get(name) for name in (report.judged, report.before, report.swapped))
     if right is None:
@@ -132,11 +161,12 @@ def _kinds(report: Report, judged: dict[str, list[bool] | None], sure: Sequence[
     for place, is_right in enumerate(right):
         among = {
             "r": is_right,
-            "w": not is_right,
-            "p": is_right and swapped and not swapped[place],
-            "s": not is_right and sure and (sure[place] or 0) >= SURE,
-            "b": is_right and before and not before[place],
-            "c": not is_right and before and before[place],
+            "w": is_right is False,
+            "p": is_right and swapped and swapped[place] is False,
+            "s": is_right is False and sure and (sure[place] or 0) >= SURE,
+            "b": is_right and before and before[place] is False,
+            "c": is_right is False and before and before[place],
+            "u": report.left_out and report.left_out[place],
         }
         found.append("".join(letter for letter, holds in among.items() if holds))
     return found
@@ -153,41 +183,50 @@ def _vary(examples: Sequence[Example], kinds: list[str]) -> list[int]:
 
 def _pictures(
     examples: Sequence[Example], open_picture: Callable[[Example], Image.Image | None], room: int
-) -> dict[str, str]:
-    """Make thumbnails of the first pictures that there is room for, `{image: data address}`."""
-    found: dict[str, str] = {}
-    tried = set()
+) -> Pictures:
+    """Make thumbnails of the first pictures, as many as `room` bytes hold."""
+    pictures, missing = Pictures(), set()
     for example in examples:
-        if example.image_key in tried:
+        if example.image_key in pictures.number or example.image_key in missing:
             continue
-        tried.add(example.image_key)
         image = open_picture(example)
         if image is None:
+            missing.add(example.image_key)
             continue
         data = data_address(shrink(image, THUMBNAIL), QUALITY)
         room -= len(data) + 80  # with the rule that shows it
         if room < 0:
+            pictures.all_fit = False
             break
-        found[example.image_key] = data
-    return found
+        pictures.data.append(data)
+        pictures.number[example.image_key] = len(pictures.data)
+    pictures.missing = len(missing)
+    return pictures
 
 
 def _score_table(systems: Sequence[dict]) -> dict:
     metrics = metrics_shown(systems)
 
     def cell(row: dict, metric) -> str:
-        bounds = row.get(metric.interval_key) if metric.name in MAIN_METRICS else None
-        interval = " ({:.1f}–{:.1f})".format(*(100 * bound for bound in bounds)) if bounds else ""
-        return metric.show(row.get(metric.name)) + interval
+        bounds = row.get(metric.interval_key)
+        if not bounds:
+            return metric.show(row.get(metric.name))
+        low, high = (f"{100 * bound:.1f}" if metric.is_share else f"{bound:.3f}" for bound in bounds)
+        return f"{metric.show(row.get(metric.name))} ({low}–{high})"
 
     rows = [(row["name"], [cell(row, metric) for metric in metrics], row.get("n")) for row in systems]
-    return {"heads": [metric.title for metric in metrics], "rows": rows}
+    return {"heads": [metric.title for metric in metrics], "rows": rows, "intervals": any(
+        row.get(metric.interval_key) for row in systems for metric in metrics
+    )}  # fmt: skip
 
 
-def _type_table(systems: Sequence[dict]) -> list[tuple[str, int, list[str]]]:
-    """List (type, questions, accuracies of the systems)."""
+def _type_table(systems: Sequence[dict], types: Sequence[str]) -> list[tuple[str, int, list[str]]]:
+    """List (type, questions, accuracies of the systems) of these types."""
     known = [row for row in systems if "by_question_type" in row]
-    return [(kind, n, [percent(accuracy_of(row, kind)) for row in known]) for kind, n in types_of(known).items()]
+    counts = types_of(known)
+    return [
+        (kind, counts[kind], [percent(accuracy_of(row, kind)) for row in known]) for kind in counts if kind in types
+    ]
 
 
 def _confusions(report: Report, right: list[bool] | None) -> list[tuple[str, str, int]]:
@@ -196,24 +235,26 @@ def _confusions(report: Report, right: list[bool] | None) -> list[tuple[str, str
         return []
     said = report.answers[report.judged]
     wrong = Counter(
-        (example.answer, said[place])
-        for place, example in enumerate(report.examples)
-        if example.answer and not right[place]
+        (example.answer, said[place]) for place, example in enumerate(report.examples) if right[place] is False
     )
     return [(truth, answer, n) for (truth, answer), n in wrong.most_common(MOST_CONFUSIONS)]
 
 
-def _calibration(report: Report, right: list[bool] | None) -> dict | None:
-    """Say how far confidence, and probability, are off, with the chart; None where neither is known."""
+def _calibration(report: Report, right: list[bool | None] | None) -> dict | None:
+    """Say how far confidence, and probability, are off, with the chart; None where neither is known.
+
+    Of answers that have both, where some have both, and that are right or wrong.
+    """
     certain = {"confidence": report.confidences, "probability": report.probabilities}
-    places = [place for place, example in enumerate(report.examples) if example.answer]
-    known = {
-        name: [values[place] for place in places]
-        for name, values in certain.items()
-        if values and right and all(values[place] is not None for place in places)
-    }
-    if not known or not places:
+    certain = {name: values for name, values in certain.items() if values}
+    places = [
+        place
+        for place, one in enumerate(right or ())
+        if one is not None and all(values[place] is not None for values in certain.values())
+    ]
+    if not certain or not places:
         return None
     truly = [right[place] for place in places]
+    known = {name: [values[place] for place in places] for name, values in certain.items()}
     errors = {name: calibration_error(values, truly) for name, values in known.items()}
     return {"errors": errors, "n": len(truly), "chart": draw_calibration(known, truly)}

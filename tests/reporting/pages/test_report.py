@@ -94,7 +94,7 @@ def test_each_picture_stands_once_and_its_rows_name_it(made, written):
         "p p2",
         "p p2",
     ]  # none for the rows of 1.png
-    assert "2 pictures are shown" in page.said and len(rows_of(page)) == 6
+    assert "1 picture was not found" in page.said and len(rows_of(page)) == 6
 
 
 def test_it_loads_nothing_and_runs_no_script_but_its_own(made, written):
@@ -117,7 +117,8 @@ def test_what_tables_and_models_say_is_escaped(written):
     assert page.said.count(NASTY) >= 8
     assert {name for name, _ in page.tags} <= {
         "html", "head", "meta", "title", "style", "body", "h1", "p", "main", "section", "h2", "div", "table", "thead",
-        "tbody", "tr", "th", "td", "small", "a", "form", "label", "select", "option", "input", "output", "i", "script",
+        "tbody", "tr", "th", "td", "small", "a", "form", "label", "select", "option", "input", "output", "i",
+        "script", "header", "button",
     }  # fmt: skip
 
 
@@ -132,6 +133,7 @@ def test_a_large_table_is_a_sample_that_holds_all_kinds(made, written, monkeypat
     assert "20 of 300 rows" in page.said
     monkeypatch.setattr(report_module, "MOST_ROWS", 300)
     monkeypatch.setattr(report_module, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(report_module, "FOR_PICTURES", 20_000)
     text, page = written(made, lambda example: Image.effect_noise((192, 192), 80))
     assert 60_000 < len(text.encode()) <= 100_000 and len(rows_of(page)) == 300
     assert 0 < len(page.all("i")) < 300
@@ -149,3 +151,29 @@ def test_captions_are_shown_and_not_judged(written):
         set().union(*rows_of(page).values()) == set() and "CIDEr" in page.said and not page.all("td")[-2].get("class")
     )
     assert "a cup, number 0" in page.said and made.verdict.startswith("CIDEr ")
+
+
+def test_rows_without_a_truth_and_those_left_out_are_neither_right_nor_wrong(written):
+    examples = [example(row, f"question {row}?", "red" if row < 8 else "") for row in range(10)]
+    said = ["red", "blue"] * 4 + ["red", "blue"]
+    sure = [0.9 if row % 2 else 0.6 for row in range(10)]
+    made = make_report(
+        "Run", examples, {"answer": ["" if row < 2 else text for row, text in enumerate(said)]}, "answer",
+        confidences=sure, probabilities=[None, *sure[1:]], left_out=[row < 2 for row in range(10)],
+    )  # fmt: skip
+    _, page = written(made)
+    rows = rows_of(page)
+    assert [rows[row] for row in (0, 1, 2, 3, 8, 9)] == [set("u"), set("u"), set("r"), set("ws"), set(), set()]
+    assert made.verdict.startswith("80.0% of 10 questions were answered, and 50.0% of these answers are right")
+    assert "of these, the sure answers" in page.said and "(nothing)" not in page.said
+    assert "(expected calibration error, 6 answers)" in page.said
+
+
+def test_many_types_are_cut_to_the_commonest(written):
+    examples = [example(row, "what?", "red", f"type {row % 120}" if row < 240 else "common") for row in range(300)]
+    _, page = written(make_report("Many", examples, {"answer": ["red"] * 300}, "answer"))
+    assert (
+        len(page.all("option")) < 70
+        and "Types of questions: the 50 commonest" in page.said
+        and len(rows_of(page)) == 300
+    )

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from blip2vqa.config.report import ReportArguments
-from blip2vqa.reporting.reports import report_files
+from blip2vqa.reporting.report_files import report_files
 from blip2vqa.utils.errors import InputError
 from helpers.html_page import Page
 
+HEAD = "question,answer,generated_answer,confidence\nwhat?,a,a,"
 QUESTIONS = [(f"{row // 2}.png", f"what is {row}?", "red" if row % 3 else "blue") for row in range(12)]
 
 
@@ -55,7 +56,7 @@ def test_a_run_is_shown_with_all_its_systems(run):
     ]  # fmt: skip
     assert "100.0% of 12 answers are right: better than the blind baseline, and 33.3 points" in page.said
     assert "blind (no image)" not in page.said  # the run's own baseline stands for it
-    assert "5 pictures are shown" in page.said and "0.25" in page.said
+    assert "1 picture was not found" in page.said and "0.25" in page.said
 
 
 def test_a_table_of_answers_is_its_own_table(run, images, tmp_path):
@@ -84,7 +85,7 @@ def test_other_systems_stand_beside_each_other(run, images, tmp_path):
 def test_without_pictures_the_rows_stay(run):
     (run / "run.json").unlink()
     _, page = report(run)
-    assert "0 pictures are shown" in page.said and len([one for one in page.all("tr") if "data-n" in one]) == 12
+    assert "6 pictures were not found" in page.said and len([one for one in page.all("tr") if "data-n" in one]) == 12
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,58 @@ def test_nothing_to_report_is_said(run, tmp_path):
     table.to_csv(tmp_path / "none.csv", index=False)
     with pytest.raises(InputError, match=r"none\.csv"):
         report(tmp_path / "none.csv")
+
+
+def test_a_run_that_learnt_captions_is_shown(run):
+    table = pd.DataFrame({"image_name": ["0.png", "1.png"], "question": "", "question_type": "caption"})
+    table["answer"] = [json.dumps(["a red cup", "a cup"]), "a lid"]
+    table["base_answer"], table["generated_answer"], table["confidence"] = "a dog", ["a cup", "a lid"], "0.5"
+    table.to_csv(run / "predictions.csv", index=False)
+    (run / "blip2vqa.json").write_text(json.dumps({"task": "caption"}))
+    _, page = report(run)
+    assert "CIDEr" in page.said and "95%" not in page.said and "a lid" in page.said
+
+
+def test_pictures_in_the_table_are_shown(run, images, tmp_path):
+    table = pd.read_csv(run / "predictions.csv", dtype=str).iloc[:10]
+    table["image"] = [(images / name).read_bytes() for name in table.pop("image_name")]
+    table.to_parquet(tmp_path / "inside.parquet")
+    text, page = report(tmp_path / "inside.parquet")
+    assert "not found" not in page.said and text.count("data:image/jpeg") >= 5
+
+
+def test_rows_never_asked_are_left_out_and_those_without_answers_stay(run, tmp_path):
+    table = pd.read_csv(run / "predictions.csv", dtype=str, keep_default_na=False)
+    table["status"] = ["bad image: not found", *["ok"] * 11]
+    table.loc[5:7, "answer"] = ""
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    _, page = report(tmp_path / "mine.csv")
+    assert len([one for one in page.all("tr") if "data-n" in one]) == 11 and "of 8 answers are right" in page.said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("official.json", '[{"question_id": 1, "answer": "red"}]', "has no predictions beside right answers"),
+        (
+            "sure.csv",
+            "question,answer,generated_answer,confidence\nwhat?,a,a,inf\n",
+            "column confidence: 1 cells are no number",
+        ),
+        (
+            "sure.csv",
+            "question,answer,generated_answer,confidence\nwhat?,a,a,97%\n",
+            "column confidence: 1 cells are no number",
+        ),
+    ],
+)
+def test_what_would_mislead_is_refused(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name}: .*{message}"):
+        report(tmp_path / name)
+
+
+def test_a_place_that_cannot_be_written_is_said(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--output_path .*: cannot be written"):
+        report(run, output_path=str(tmp_path / "file" / "x.html"))
