@@ -80,7 +80,7 @@ def test_everything_from_a_listing_is_escaped(sheet):
     text, page = sheet([(item(NASTY, NASTY, NASTY), Image.new("RGB", (4, 4)), asked)], title=NASTY, summary=NASTY)
     assert {name for name, _ in page.tags} == {
         "html", "head", "meta", "title", "style", "body", "h1", "p", "main", "article", "h2", "small", "figure", "img", "code",
-        "ol", "li", "label", "input", "span", "bdi", "b", "footer",
+        "ol", "li", "label", "input", "span", "bdi", "b", "footer", "header",
     }  # fmt: skip
     for tag in ("title", "h1"):
         assert page.inside(tag) == [NASTY]
