@@ -21,13 +21,12 @@ from blip2vqa.adapters.attach import find_adapter, misfit_of
 from blip2vqa.adapters.base.checkpoints import Checkpoint, open_checkpoint, write_tensors
 from blip2vqa.adapters.files.adapter import PREFIX, Adapter, check_output
 from blip2vqa.adapters.files.card import is_hub_id
+from blip2vqa.adapters.files.chat_template import CHAT_TEMPLATE, chat_template
 from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.utils.errors import InputError, file_error, raise_all
 from blip2vqa.utils.files import new_folder, write_json_atomic, write_text_atomic
 from blip2vqa.utils.progress import show_progress
 
-CHAT_TEMPLATE = "chat_template.jinja"
-"""The prompt, as servers of models read it."""
 COPIED = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*", "vocab*",
     "merges.txt", "spiece.model", "special_tokens_map.json", "added_tokens.json", "chat_template*", "LICENSE*",
@@ -113,13 +112,6 @@ def fuse_adapter(adapter: Adapter, output: str | Path, base_model_id: str | None
         "layers": len(plan.layers), "whole": sorted(plan.whole), "dtype": str(base.stored_dtype).removeprefix("torch."),
         "files": len(base.files), "bytes": size,
     }  # fmt: skip
-
-
-def chat_template(prompt: str) -> str:
-    """Write a prompt as a Jinja template of messages, by which servers such as vLLM ask a model."""
-    before, question, after = (json.dumps(part, ensure_ascii=False) for part in prompt.partition("{question}"))
-    asked = "{{ message.content }}" if question != '""' else ""
-    return f'{{% for message in messages if message.role == "user" %}}{{{{ {before} }}}}{asked}{{{{ {after} }}}}{{% endfor %}}'
 
 
 def merge_layer(adapter: Adapter, name: str, weights: Mapping[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from blip2vqa.adapters.files.chat_template import chat_template
 from blip2vqa.adapters.resolve import locate, open_adapter
 from blip2vqa.adapters.storage import archive, hub, local
+from blip2vqa.utils.files import write_text_atomic
 
 
 def add(
@@ -18,9 +20,16 @@ def add(
 
 
 def export(adapter: str, output: str | Path | None = None) -> Path:
-    """Write an adapter as one file with checksums, by default NAME.zip in the current folder; return the file."""
+    """Write an adapter as one file with checksums, by default NAME.zip in the current folder; return the file.
+
+    Beside it, as NAME.jinja, stands the prompt for servers, unless there is such a file already.
+    """
     opened = open_adapter(adapter)
-    return archive.export(opened, Path(output or f"{Path(opened.name).resolve().name}.zip"))
+    file = archive.export(opened, Path(output or f"{Path(opened.name).resolve().name}.zip"))
+    template, prompt = file.with_suffix(".jinja"), opened.manifest.get("prompt")
+    if prompt and not template.exists():
+        write_text_atomic(template, chat_template(prompt))
+    return file
 
 
 def push(adapter: str, hub_model_id: str, **options) -> str:
