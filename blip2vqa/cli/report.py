@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if "-h" in argv or "--help" in argv:
         print(described("report", __doc__))
-    args = parse_command("report", ReportArguments, argv, called("report").removesuffix(" report"))
+    args = parse_command("report", ReportArguments, argv, called("report"))
     check_paths([args])
     raise_all(args.check())
     from blip2vqa.reporting.report_files import report_files

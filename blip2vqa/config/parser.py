@@ -174,9 +174,11 @@ def parse_command(name: str, arguments: type, argv: list[str], program: str = "e
     """
     needed, words = arguments.needed(), arguments.words()
     flags = [f"--{one} {one.upper()}" for one in needed if one not in words]
-    example = " ".join([program, name, *(word.upper() for word in words if word in needed), *flags])
+    # A script of one command is called without its name.
+    program = program if program.endswith(f" {name}") or program.endswith(f"{name}.py") else f"{program} {name}"
+    example = " ".join([program, *(word.upper() for word in words if word in needed), *flags])
     shown = [word.upper() if word in needed else f"[{word.upper()}]" for word in words]
-    usage = " ".join([program, name, *shown, *flags, "[--option VALUE …]"])
+    usage = " ".join([program, *shown, *flags, "[--option VALUE …]"])
     parser = Parser([arguments], usage, arguments.__doc__, example)
     options = parser.options
     words, flags = _words_and_flags(argv, options)

@@ -1,8 +1,11 @@
 """Makes reports of files: of runs' folders, and of tables of answers by any system."""
 
+import hashlib
 import json
+import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -23,6 +26,7 @@ from blip2vqa.reporting.reports import (
     CERTAIN,
     is_of_captions,
     make_report,
+    read_left_out,
     read_shares,
     report_of_table,
     report_path,
@@ -30,6 +34,7 @@ from blip2vqa.reporting.reports import (
 from blip2vqa.utils.errors import InputError, file_error
 
 PREDICTIONS = "predictions.csv"
+logger = logging.getLogger(__name__)
 
 
 def report_files(args: ReportArguments) -> Path:
@@ -48,6 +53,9 @@ def report_files(args: ReportArguments) -> Path:
         tables = [table[asked] for table in tables]
     if not any(example.answer for example in examples):
         raise InputError(f"{table_path}: has no row with an answer, so that there is nothing to report")
+    run = next(filter(None, folders), None)
+    find = _finder(args.image_dir or (run and _image_dir(run)), raw)
+    examples = [replace(one, digest=digest) for one, digest in zip(examples, _digests(examples, find), strict=True)]
     try:
         if len(paths) == 1:
             report = report_of_table(folders[0], args.results[0], tables[0], examples)
@@ -55,12 +63,23 @@ def report_files(args: ReportArguments) -> Path:
             names = _names(args.results)
             answers = {name: table["generated_answer"].tolist() for name, table in zip(names, tables, strict=True)}
             certain = {name: read_shares(tables[0], column) for name, column in CERTAIN.items()}
+            certain["left_out"] = read_left_out(tables[0])
             report = make_report(" and ".join(names), examples, answers, names[0], before=names[1], **certain)
     except InputError as error:
         raise InputError(*(f"{paths[0]}: {problem}" for problem in error.problems)) from error
     path = Path(args.output_path) if args.output_path else report_path(args.results[0])
+    missing = len({one.image_name for one in examples if not one.digest})
+    if missing:
+        of = len({one.image_name for one in examples})
+        logger.warning("%s of %s pictures were not found: name their folder by --image_dir", f"{missing:,}", f"{of:,}")
+
+    def open_picture(example: Example) -> Image.Image | None:
+        with suppress(BadImage):
+            return open_image(find(example))
+        return None
+
     try:
-        write_report(path, report, _opener(args.image_dir or _image_dir(folders[0]), raw))
+        write_report(path, report, open_picture)
     except OSError as error:
         raise file_error(f"--output_path {path}: cannot be written", error) from error
     return path
@@ -91,7 +110,7 @@ def _names(results: list[str]) -> list[str]:
     return [stem if stems.count(stem) == 1 else f"{stem} ({number})" for number, stem in enumerate(stems, start=1)]
 
 
-def _image_dir(run: Path | None) -> str | None:
+def _image_dir(run: Path) -> str | None:
     """Read the folder of a run's pictures, which stands in its run.json absolute, or relative to it."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         given = Path(json.loads((run / "run.json").read_text(encoding="utf-8"))["image_dir"])
@@ -99,26 +118,30 @@ def _image_dir(run: Path | None) -> str | None:
     return None
 
 
-def _opener(image_dir: str | None, raw: RawTable) -> Callable[[Example], Image.Image | None]:
-    """Return what opens the picture of an example, of the folder or of the table; None for one that is not there, or bad."""
+def _finder(image_dir: str | None, raw: RawTable) -> Callable[[Example], ImageSource]:
+    """Return what finds the picture of an example, in the folder or in the table; it raises BadImage where there is none."""
     if image_dir is not None and Path(image_dir).is_dir():
         index = ImageIndex(image_dir)
+        return lambda example: ImageSource(example.image_name, path=index.find(example.image_name.strip()))
+    position = {row: place for place, row in enumerate(raw.frame.index.tolist())}
 
-        def find(example: Example) -> ImageSource:
-            return ImageSource(example.image_name, path=index.find(example.image_name.strip()))
+    def find(example: Example) -> ImageSource:
+        if raw.images is None:
+            raise BadImage("no folder of pictures is named")
+        return ImageSource(example.image_name, dataset=raw.images, index=position[example.row])
 
-    elif raw.images is not None:
-        position = {row: place for place, row in enumerate(raw.frame.index.tolist())}
+    return find
 
-        def find(example: Example) -> ImageSource:
-            return ImageSource(example.image_name, dataset=raw.images, index=position[example.row])
 
-    else:
-        return lambda example: None
-
-    def open_example(example: Example) -> Image.Image | None:
-        with suppress(BadImage):
-            return open_image(find(example))
-        return None
-
-    return open_example
+def _digests(examples: list[Example], find: Callable[[Example], ImageSource]) -> list[str]:
+    """Compute the SHA-256 of each example's picture, by which the same picture under two names is one; "" where it is gone."""
+    known: dict[str, str] = {}
+    found = []
+    for example in examples:
+        key = example.image_name or str(example.row)
+        if key not in known:
+            known[key] = ""
+            with suppress(BadImage):
+                known[key] = hashlib.sha256(find(example).read_bytes()).hexdigest()
+        found.append(known[key])
+    return found

@@ -69,8 +69,12 @@ def make_report(
         sure = score([examples[place] for place in kept], [answers[judged][place] for place in kept])
         systems.insert(list(answers).index(judged) + 1, {"name": ROWS["answered"], **sure})
         sentence = (
-            f"{percent(len(kept) / len(examples))} of {len(examples):,} questions were answered, and "
-            f"{percent(sure['accuracy'])} of these answers are right; the others were not sure enough."
+            "No question was answered: no answer was sure enough."
+            if not kept
+            else (
+                f"{percent(len(kept) / len(examples))} of {len(examples):,} questions were answered, and "
+                f"{percent(sure['accuracy'])} of these answers are right; the others were not sure enough."
+            )
         )
     fields = {"before": before, "swapped": swapped, "left_out": left_out, "notes": notes, "systems": systems}
     return Report(title, sentence, examples, dict(answers), judged, **fields, **shown)
@@ -131,11 +135,10 @@ def report_of_table(folder: Path | None, title: str, table: pd.DataFrame, exampl
         names["generated_answer"] = "answer"
     answers = {name: table[column].tolist() for column, name in names.items()}
     certain = {name: read_shares(table, column) for name, column in CERTAIN.items()}
-    left_out = (table["status"] == UNSURE).tolist() if "status" in table else []
     return make_report(
         title, examples, answers, names["generated_answer"], captions=bool(folder) and is_of_captions(folder),
         before=names.get("base_answer"), swapped=names.get("swapped_answer"), blind=names.get("blind_answer"),
-        history=_read(folder / "history.json", []) if folder else [], left_out=left_out, **certain,
+        history=_read(folder / "history.json", []) if folder else [], left_out=read_left_out(table), **certain,
     )  # fmt: skip
 
 
@@ -151,6 +154,11 @@ def _read(path: Path, empty):
         if isinstance(value, type(empty)):
             return value
     return empty
+
+
+def read_left_out(table: pd.DataFrame) -> list[bool]:
+    """Say of each row whether its answer was left out; nothing where the table has no column `status`."""
+    return (table["status"] == UNSURE).tolist() if "status" in table else []
 
 
 def read_shares(table: pd.DataFrame, column: str) -> list[float | None]:

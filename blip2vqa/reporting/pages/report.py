@@ -107,7 +107,7 @@ def _render(report: Report, open_picture: Callable[[Example], Image.Image | None
         "scores": _score_table(report.systems), "confusions": _confusions(report, right),
         "training": draw_training(report.history), "history": report.history, "calibration": _calibration(report, right),
         "certainty": "probability" if report.probabilities else "confidence" if report.confidences else "",
-        "all": len(report.examples),
+        "all": len(report.examples), "judged": list(report.answers).index(report.judged),
     }  # fmt: skip
 
     def render(longest: int, pictures: Pictures) -> str:
