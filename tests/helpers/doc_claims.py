@@ -56,8 +56,8 @@ def move_row(label: str, move: str) -> str:
     return f"{first} {' | '.join(cells)} | {{moves[{move}][gain][recovered]:.0%}} |"
 
 
-def photo_row(label: str, system: str) -> str:
-    of = f"abo[systems][{system}]"
+def photo_row(label: str, system: str, part: str = "abo") -> str:
+    of = f"{part}[systems][{system}]"
     kinds = " | ".join(
         f"{{{of}[by_question_type][{kind}]:.1%}}" for kind in ("color", "shape", "material", "count", "what")
     )
@@ -272,6 +272,10 @@ RESULTS_CLAIMS = {
         photo_row("photo base", "base"),
         photo_row("photo base + adapter", "adapter"),
         *(photo_row(name, name) for name in ("other pictures", "question's words", "most common answer")),
+        photo_row("base + adapter", "adapter", "more"),
+        photo_row("adapter, other pictures", "other pictures", "more"),
+        photo_row("words of the question", "question's words", "more"),
+        photo_row("the most common answer", "most common answer", "more"),
         *(specialist_row(kind) for kind in ("count", "color")),
         *(caption_row(style) for style in ("concise", "detailed", "creative")),
     ]
