@@ -162,3 +162,19 @@ def test_a_place_that_cannot_be_written_is_said(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--output_path .*: cannot be written"):
         report(run, output_path=str(tmp_path / "file" / "x.html"))
+
+
+def test_answers_left_out_of_the_judged_table_are_told_apart(run, tmp_path):
+    table = pd.read_csv(run / "predictions.csv", dtype=str)
+    table["status"] = ["unsure", *["ok"] * 11]
+    table.loc[0, "generated_answer"] = ""
+    table.to_csv(tmp_path / "sure.csv", index=False)
+    _, page = report(tmp_path / "sure.csv", run)
+    assert "91.7% of 12 questions were answered, and 100.0% of these answers are right" in page.said
+    assert "left out: not sure enough (1)" in page.said
+
+
+def test_one_picture_under_two_names_is_one(run, images):
+    (images / "1.png").write_bytes((images / "0.png").read_bytes())
+    text, page = report(run)
+    assert text.count("data:image/jpeg") == 4 and "1 picture was not found" in page.said
