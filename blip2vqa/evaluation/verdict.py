@@ -22,15 +22,19 @@ def present_rows(metrics: Mapping[str, dict | None]) -> dict[str, dict]:
     return {key: metrics[key] for key in ROWS if metrics.get(key)}
 
 
-def verdict(metrics: Mapping[str, dict]) -> str:
-    """Say in one line whether the adapter owes its score to the picture, from `metrics` with `adapter` and `blind`."""
+def verdict(metrics: Mapping[str, dict], tried_swapping: bool = True) -> str:
+    """Say in one line whether the adapter owes its score to the picture, from `metrics` with `adapter` and `blind`.
+
+    `tried_swapping`: whether `swapped` is only missing where there was no other image to ask about.
+    """
     main = main_metric(metrics["adapter"])
     adapter, blind = metrics["adapter"][main.name], metrics["blind"][main.name]
     if adapter <= blind:
         return "no better than the blind baseline: do not take its answers as read off the picture"
     swapped = (metrics.get("swapped") or {}).get(main.name)
     if swapped is None:
-        return "better than the blind baseline; the images could not be swapped, there is only one"
+        why = "; the images could not be swapped, there is only one" if tried_swapping else ""
+        return f"better than the blind baseline{why}"
     owed = adapter - swapped
     if owed <= 0:
         return "as good with another picture as with the right one: it does not look at the picture"

@@ -12,7 +12,6 @@ from blip2vqa.adapters.validation.safety import MANIFEST
 from blip2vqa.data.examples import Example
 from blip2vqa.data.images import BadImage, open_image
 from blip2vqa.data.prediction_table import UNSURE
-from blip2vqa.data.predictions import match_predictions
 from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.evaluation.metrics import main_metric
 from blip2vqa.evaluation.scores import score
@@ -90,17 +89,12 @@ def _sentence(scores: Mapping[str, dict | None]) -> str:
         value = f"{main.title} {judged[main.name]:.3f} on {judged['n']:,} pictures"
     if not scores["blind"]:
         return f"{value}."
-    said = verdict(scores)
-    # Whether there was another picture to ask about is not known here.
-    return f"{value}: {said if scores['swapped'] else said.partition(';')[0]}."
+    return f"{value}: {verdict(scores, tried_swapping=False)}."
 
 
-def report_run(folder: Path, examples: Sequence[Example]) -> Path:
-    """Write the report of a finished run into its folder; `examples` are the validation rows, with their pictures."""
-    table = match_predictions(folder / "predictions.csv", examples)
-    path = report_path(folder)
-    write_report(path, report_of_table(folder, folder.name, table, examples), _open)
-    return path
+def report_run(folder: Path, predictions: pd.DataFrame, examples: Sequence[Example]) -> None:
+    """Write the report of a finished run into its folder: its table of predictions, one row a validation example."""
+    write_report(report_path(folder), report_of_table(folder, folder.name, predictions, examples), _open)
 
 
 def report_answers(path: Path, title: str, examples: Sequence[Example], written: pd.DataFrame) -> None:

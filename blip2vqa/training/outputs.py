@@ -145,5 +145,5 @@ def write_results(
     files = {MANIFEST, METRICS, *(path.name for path in folder.iterdir())}
     write_text_atomic(folder / "README.md", model_card(manifest, metrics, files=files))
     write_manifest(folder, manifest)
-    report_run(folder, data.val)
+    report_run(folder, predictions, data.val)
     write_json_atomic(folder / "metrics.json", metrics)

@@ -5,14 +5,14 @@ const form = document.querySelector("form");
 const body = document.querySelector("#answers tbody");
 const rows = [...body.rows].map(row => ({
   row, text: row.textContent.toLowerCase(), kinds: row.dataset.k || "", type: Number(row.dataset.t),
-  sure: parseFloat(row.lastElementChild.textContent), place: Number(row.dataset.n),
+  sure: row.lastElementChild.textContent.trim() || null, place: Number(row.dataset.n),
 }));
 const types = form.type ? [...form.type.options].slice(1).map(option => option.value) : [];
 const orders = {
   row: (a, b) => a.place - b.place,
   // Rows without a number come last either way.
-  up: (a, b) => (a.sure || 2) - (b.sure || 2) || a.place - b.place,
-  down: (a, b) => (b.sure || -1) - (a.sure || -1) || a.place - b.place,
+  up: (a, b) => (a.sure ?? 2) - (b.sure ?? 2) || a.place - b.place,
+  down: (a, b) => (b.sure ?? -1) - (a.sure ?? -1) || a.place - b.place,
 };
 const MORE = 500; // rows that are laid out at a time: tens of thousands would take seconds
 const more = document.querySelector("#more");

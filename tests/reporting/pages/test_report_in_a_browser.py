@@ -53,6 +53,9 @@ def test_people_filter_sort_and_send_views(address):
         page.locator("[name=type]").select_option("")
         page.locator("[name=sort]").select_option("down")
         assert shown(page) == [8, 4, 0] and page.url.endswith("#show=w&sort=down")
+        page.locator("[name=sort]").select_option("up")
+        assert shown(page) == [0, 4, 8]  # a probability of 0 is the least, not none
+        page.locator("[name=sort]").select_option("down")
         page.locator("[name=find]").fill("question 4?")
         assert shown(page) == [4]
         view = page.url
