@@ -10,7 +10,7 @@ from multiprocessing.pool import IMapUnorderedIterator, ThreadPool
 
 from blip2vqa.config.generate import ApiArguments
 from blip2vqa.generate.ask import prompts
-from blip2vqa.generate.ask.api.client import explain, give_up
+from blip2vqa.generate.ask.api.client import give_up
 from blip2vqa.generate.ask.api.endpoint import endpoint_url
 from blip2vqa.generate.ask.api.requester import Requester
 from blip2vqa.generate.ask.api.responses import Outcome, Responses
@@ -102,8 +102,9 @@ def _request_all(requester: Requester, waiting: dict[str, Item], outcomes: dict[
                 if outcome.came:
                     failures, nonsense = 0, nonsense + 1 if outcome.status == "malformed" else 0
                 elif outcome.error is not None:
+                    if not outcome.why:
+                        raise outcome.error
                     failures += 1
-                    outcome.why = explain(outcome.error, requester.args)
                 if failures >= FAILURES_IN_A_ROW:
                     give_up(requester.args, f"failed for {failures} pictures in a row, the last: {outcome.why}")
                 if nonsense >= NONSENSE_IN_A_ROW:

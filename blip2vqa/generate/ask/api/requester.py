@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 
 from blip2vqa.data.images import BadImage
 from blip2vqa.generate.ask import prompts
-from blip2vqa.generate.ask.api.client import NotAnAnswer, Stopped, complete, first_choice, open_client
+from blip2vqa.generate.ask.api.client import NotAnAnswer, Stopped, complete, explain, first_choice, open_client
 from blip2vqa.generate.ask.api.endpoint import OPENAI_URL, endpoint_url
 from blip2vqa.generate.ask.api.limits import Budget, Pace, most_input_tokens
 from blip2vqa.generate.ask.api.responses import Outcome, Responses, record_key
 from blip2vqa.generate.rows import Item
-from blip2vqa.utils.errors import InputError
 
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 MOST_TOKENS = 10**9  # of one answer; a larger count is nonsense
@@ -43,17 +42,20 @@ class Requester:
     def ask(self, digest: str, item: Item) -> Outcome:
         """Ask until the ledger tells what became of the picture, or there is nothing more to do about it.
 
-        A failure of any kind, also a picture that is gone or has changed, is returned as the outcome's `error`.
+        A failure of any kind, also a picture that is gone or has changed, is returned as the outcome's `error`. One that no
+        other picture would fare better with sets `stop`, and leaves `why` empty.
         """
         try:
             for attempt in [number for number, record in self._responses.attempts(digest).items() if record is None]:
                 outcome = self._ask_once(item, digest, attempt) or self._responses.outcome(digest)
                 if outcome is not None:
                     break
-        except Exception as error:  # raised in the main thread, which collects the outcomes
-            if isinstance(error, InputError):
+        except Exception as error:
+            try:
+                outcome = Outcome("no_answer", explain(error, self.args), error=error)
+            except Exception as final:  # raised again in the main thread, which collects the outcomes
                 self.stop.set()
-            outcome = Outcome("no_answer", error=error)
+                outcome = Outcome("no_answer", error=final)
         return outcome
 
     def _ask_once(self, item: Item, digest: str, attempt: int) -> Outcome | None:
