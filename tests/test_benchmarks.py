@@ -17,6 +17,7 @@ SMALL = ["--images", "2", "--questions_per_image", "3", "--repeats", "2", "--pro
 COMMANDS = {
     **{("training", shape): ["--shape", shape, *SMALL] for shape in SHAPES},
     **{("inference", shape): ["--shape", shape, *SMALL, "--batch_size", "4"] for shape in SHAPES},
+    ("encoding", "tiny"): ["--shape", "tiny", "--repeats", "1"],
     ("scaling", "rows"): ["--rows", "200", "2000"],
     ("exchange", "small"): ["--layers", "1", "--only", "open", "merge"],
     ("many_adapters", "tiny"): ["--shape", "tiny", "--adapters", "20", "--memory_gb", "0.0003"],
@@ -121,6 +122,14 @@ def test_inference_prints_a_table_and_the_profile(runs):
         assert f"{result['speedup_first']:.2f} ×" in printed and f"{result['speedup_seed']:.2f} ×" in printed
         assert "6 of 6 answers as plain" in printed
         assert "aten::" in printed and "Self CPU" in printed
+
+
+def test_encoding_stands_between_the_plain_way_and_the_matrix_products(runs):
+    found, printed = runs["encoding", "tiny"]
+    plain, ours, floor = (found[f"{name}_seconds_per_image"] for name in ("plain", "ours", "floor"))
+    assert min(plain, ours) > floor > 0 and "above the matrix products" in printed
+    assert found["gap_closed"] == pytest.approx(1 - (ours - floor) / (plain - floor))
+    assert found["largest_difference"] < 0.02
 
 
 def test_scaling_reports_every_step_of_every_size(scaled):

@@ -1,6 +1,7 @@
-"""Attention by plain matrix products, for training on a CPU: torch's fused kernel takes three times as long backward there.
+"""Attention by plain matrix products on a CPU, where torch's fused kernel is slower: backward, and on 16-bit pictures.
 
-Rows of a few dozen tokens leave it nothing to save. Everywhere else `scaled_dot_product_attention` stays.
+Rows of a few dozen tokens, or a picture's few hundred, leave it nothing to save. Everywhere else
+`scaled_dot_product_attention` stays.
 """
 
 import torch
@@ -32,8 +33,19 @@ def matmul_attention(module, query, key, value, attention_mask, scaling=None, po
 
 def suit_training(language_model, device: torch.device) -> None:
     """Make a language model on a CPU use `matmul_attention` (in place); others are left as they are."""
-    if device.type != "cpu" or not language_model._supports_sdpa:
+    if device.type == "cpu":
+        _use_matmul(language_model)
+
+
+def suit_encoding(vision_model, device: torch.device, dtype: torch.dtype) -> None:
+    """Make a ViT on a CPU in 16 bits use `matmul_attention` (in place); others are left as they are."""
+    if device.type == "cpu" and dtype.itemsize == 2:
+        _use_matmul(vision_model)
+
+
+def _use_matmul(module) -> None:
+    if not module._supports_sdpa:
         return
     AttentionInterface.register(MATMUL, matmul_attention)
     AttentionMaskInterface.register(MATMUL, eager_mask)
-    language_model.set_attn_implementation(MATMUL)
+    module.set_attn_implementation(MATMUL)

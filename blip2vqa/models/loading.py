@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, ProcessorMixin
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
-from blip2vqa.models.attention import suit_training
+from blip2vqa.models.attention import suit_encoding, suit_training
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import LANGUAGE_MODEL, Family
 from blip2vqa.utils.errors import InputError
@@ -295,5 +295,7 @@ def load_base(
         suit_generation(model.language_model)
         if for_training:
             suit_training(model.language_model, device)
+    if vision_model := getattr(model, "vision_model", None):
+        suit_encoding(vision_model, device, torch_dtype)
     model.requires_grad_(False).eval()
     return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)

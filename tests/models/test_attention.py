@@ -45,3 +45,17 @@ def test_a_model_loaded_for_training_computes_the_same(tiny_base, tokens_per_row
         with torch.no_grad():
             logits.append(loaded.model(**batch).logits)
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_picture_is_encoded_as_upstream_does(tiny_base, dtype):
+    loaded = load_base(str(tiny_base), dtype=dtype, quantization="none", device=torch.device("cpu"))
+    vit = loaded.base.vision_model
+    assert (vit.config._attn_implementation == MATMUL) == (dtype == "bfloat16"), "the default where that is no slower"
+    size = vit.config.image_size
+    pixels = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0)).to(loaded.dtype)
+    with torch.inference_mode():
+        ours = vit(pixel_values=pixels).last_hidden_state
+        vit.set_attn_implementation("sdpa")
+        upstream = vit(pixel_values=pixels).last_hidden_state
+    torch.testing.assert_close(ours, upstream, rtol=0.02, atol=0.02 if dtype == "bfloat16" else 0)
