@@ -36,7 +36,10 @@ def drop(x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
 
 
 class _Update(torch.autograd.Function):
-    """y [tokens, out], which is overwritten, + s B A d(x) with x [tokens, in], A [r, in], B [out, r]."""
+    """y [tokens, out], which is overwritten, + s B A d(x) with x [tokens, in], A [r, in], B [out, r].
+
+    It is computed in x's precision; y may be in a wider one.
+    """
 
     @staticmethod
     def forward(ctx, y, x, lora_a, lora_b, scale: float, p: float):
@@ -47,13 +50,14 @@ class _Update(torch.autograd.Function):
         ctx.save_for_backward(x, a, b, down, keep)
         ctx.scale, ctx.lora_dtype = scale, lora_a.dtype
         ctx.mark_dirty(y)
-        return y.addmm_(down, b.t(), alpha=scale)
+        return y.addmm_(down, b.t(), alpha=scale) if y.dtype == x.dtype else y.add_(down @ b.t(), alpha=scale)
 
     @staticmethod
     def backward(ctx, grad):
         x, a, b, down, keep = ctx.saved_tensors
-        grad_down = (grad @ b).mul_(ctx.scale)  # [tokens, r]
-        grad_b = (grad.t() @ down).mul_(ctx.scale).to(ctx.lora_dtype)
+        own = grad.to(x.dtype)
+        grad_down = (own @ b).mul_(ctx.scale)  # [tokens, r]
+        grad_b = (own.t() @ down).mul_(ctx.scale).to(ctx.lora_dtype)
         grad_a = (grad_down.t() @ (x if keep is None else drop(x, keep))).to(ctx.lora_dtype)
         grad_x = None
         if ctx.needs_input_grad[1]:
@@ -65,10 +69,13 @@ def _forward(self: LoraLayer, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     """Compute a PEFT layer in one step where its own forward would do just this; else call that one."""
     name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
     odd = args or kwargs or self.disable_adapters or self.merged or name not in self.lora_A
-    mixed = type(self) is Linear and self.base_layer.weight.dtype != x.dtype
-    if odd or mixed or torch.is_autocast_enabled(x.device.type):
+    cast = torch.is_autocast_enabled(x.device.type)
+    mixed = type(self) is Linear and self.base_layer.weight.dtype != x.dtype and not cast
+    if odd or mixed:
         return type(self).forward(self, x, *args, **kwargs)
     y, dropout = self.base_layer(x), self.lora_dropout[name]
+    if cast:  # as it casts what PEFT's two products are given; the base layer has seen to its own
+        x = x.to(torch.get_autocast_dtype(x.device.type))
     if type(self) is not Linear:  # what bitsandbytes returns may be a view, which autograd does not let us write into
         y = y.clone()
     p = dropout.p if isinstance(dropout, nn.Dropout) and self.training else 0.0

@@ -29,6 +29,8 @@ class LoraSummary:
     """Role → how many modules it matched; 0 where the architecture has no such layer."""
     trainable: int
     total: int
+    layers: str = ""
+    """How many layers are adapted, and whose code computes them."""
 
     def lines(self) -> list[tuple[str, str]]:
         """Make `(label, text)` pairs for the summary block."""
@@ -36,6 +38,7 @@ class LoraSummary:
         share = percent(self.trainable / self.total, 2)
         return [
             ("LoRA modules by role", matched),
+            *([("LoRA layers", self.layers)] if self.layers else []),
             ("parameters", f"{self.trainable:,} train of {self.total:,} ({share})"),
         ]
 
@@ -141,7 +144,8 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool =
     if arguments.start_from:
         set_peft_model_state_dict(loaded.model, open_adapter(arguments.start_from).weights)
         widen_trained_modules(loaded.model, loaded.family)
-    if fused:
-        fuse(loaded.model)
+    ours = fuse(loaded.model) if fused else 0
     trainable, total = loaded.model.get_nb_trainable_parameters()
-    return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total)
+    why = "DoRA needs them" if fused else "a compiler traces them"
+    layers = [f"{ours} fused"] * (ours > 0) + [f"{len(names) - ours} of PEFT's own code: {why}"] * (ours < len(names))
+    return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total, ", ".join(layers))

@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensorMode
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.finetune import FinetuneArguments
 from blip2vqa.config.roles import parse_scopes
-from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step, layer_rate, materialise
+from blip2vqa.estimate.memory_tracker import MemoryTracker, autocast, count_step, layer_rate, materialise
 from blip2vqa.features.encode import DECODING_THREADS, stage_maker
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
@@ -193,10 +193,12 @@ def estimate_base(plan: Plan, process: int) -> dict:
     tokens = sum(_tokens(part) for parts in plan.batches for part in parts) / len(plan.batches)
     width, variants = plan.dtype.itemsize, {}
     layer = *largest.weight.shape, _tokens(longest), plan.dtype, plan.device
-    rates = {kind: sorted(layer_rate(kind, *layer) for _ in range(SAMPLES)) for kind in ("none", *BYTES_PER_WEIGHT)}
+    encode_rates = sorted(layer_rate("none", *layer) for _ in range(SAMPLES)) if encoding else []
+    with autocast(args, plan.device):
+        rates = {kind: sorted(layer_rate(kind, *layer) for _ in range(SAMPLES)) for kind in ("none", *BYTES_PER_WEIGHT)}
     chosen = choose_quantization(run.model.quantization, plan.config, plan.dtype, plan.device, plan.parts)[0]
     with torch.device("meta"):
-        lora = wrap(loaded, replace(run.lora, init_lora_weights="default"), args.seed)
+        lora = wrap(loaded, replace(run.lora, init_lora_weights="default"), args.seed, fused=not args.torch_compile)
     memory = count_step(loaded, longest, args, gradients=plan.accumulates)
     for kind in rates:
         training = dict(memory.peak)
@@ -216,7 +218,7 @@ def estimate_base(plan: Plan, process: int) -> dict:
             "peak": held + runtime,
             "peak_during": phase,
             "fits": {str(card): held * (1 + CUDA_SPARE) + CONTEXT <= card * 2**30 for card in CARDS},
-            **_seconds("encode", encode_flops, rates["none"]),
+            **_seconds("encode", encode_flops, encode_rates or rates["none"]),
             **_seconds("epoch", steps * memory.operations / _tokens(longest) * tokens, rates[kind]),
             "chosen": kind == chosen,
         }

@@ -103,6 +103,12 @@ def materialise(loaded: LoadedModel, memory: MemoryTracker) -> list[nn.Parameter
     return trained
 
 
+def autocast(args, device: torch.device) -> torch.autocast:
+    """Cast as Trainer will, whether its own arguments or accelerate's environment ask for it."""
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(args.mixed_precision)
+    return torch.autocast(device.type, half, enabled=half is not None)
+
+
 def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gradients: bool = False) -> MemoryTracker:
     """Count memory and operations of an optimizer step, as `VQATrainer` takes it after its first.
 
@@ -134,9 +140,8 @@ def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gra
         memory.hold(inputs.values(), "other")
         labels, memory.kind = inputs.pop("labels"), "activations"
         memory.peak = memory.live.copy()  # of the step alone
-        half = torch.float16 if args.fp16 else torch.bfloat16
         loaded.model.train()
-        with torch.autocast(loaded.device.type, half, enabled=args.fp16 or args.bf16):
+        with autocast(args, loaded.device):
             loss = loss_of(loaded.model(**inputs), labels)
         loss.backward()
         if args.max_grad_norm:
@@ -148,7 +153,10 @@ def count_step(loaded: LoadedModel, batch: dict[str, torch.Tensor], args, *, gra
 def layer_rate(
     kind: str, outputs: int, inputs: int, tokens: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.1
 ) -> float:
-    """Measure the operations a second, forward and backward, of one frozen linear layer [outputs, inputs]."""
+    """Measure the operations a second, forward and backward, of one frozen linear layer [outputs, inputs].
+
+    It computes as it is called, within `autocast` or without.
+    """
     if kind == "none":
         layer = nn.Linear(inputs, outputs, bias=False, dtype=dtype)
     elif kind == "8bit":

@@ -13,6 +13,7 @@ from transformers import DynamicCache
 
 from blip2vqa.data.examples import Example
 from blip2vqa.features.encode import Features, Pixels
+from blip2vqa.inference.allowed_tokens import AllowedTokens
 from blip2vqa.inference.choosing import ChosenAnswers
 from blip2vqa.inference.request import Answer, AnswerRequest, use_adapters
 from blip2vqa.models.answer_lists import AnswerTree, AnswerTrees
@@ -105,7 +106,7 @@ def _generate(loaded: LoadedModel, request: AnswerRequest, prompt: int, **inputs
         options = {
             "max_new_tokens": tree.longest,
             "do_sample": False,
-            "prefix_allowed_tokens_fn": lambda row, ids: tree.of(row).allowed(ids[prompt:].tolist()),
+            "logits_processor": [AllowedTokens(tree, beams, prompt, text.end_token_id)],
             "num_return_sequences": beams,
             "length_penalty": 0.0,  # ranked by probability, not by probability for each token
         }

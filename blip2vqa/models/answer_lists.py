@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from blip2vqa.data.answers import normalize_answer
 from blip2vqa.data.examples import Example
 from blip2vqa.utils.errors import InputError, raise_all
@@ -13,9 +15,10 @@ from blip2vqa.utils.files import read_limited
 
 MAX_BYTES = 64 << 20
 RANKED = 5
+"""How many of the list are named for a question, the likeliest first."""
 CHOICES = "choices"
 """The value of `--answers` that stands for the answers in each row's own column choices."""
-"""How many of the list are named for a question, the likeliest first."""
+TOKEN_BITS = 32
 
 
 def read_answers(path: str) -> list[str]:
@@ -60,6 +63,19 @@ class AnswerList:
 
 
 @dataclass(frozen=True)
+class Edges:
+    """A prefix tree in tensors: its nodes, from 1 on, are the beginnings of answers, 1 the empty one."""
+
+    keys: torch.Tensor
+    """int64 [edges], rising: the node that an edge leads from, then in the lower `TOKEN_BITS` bits the token that it says."""
+    following: torch.Tensor
+    """int64 [edges]: the node that it leads to; 0 behind a whole answer."""
+    nodes: int
+    widths: list[int]
+    """By depth, the most edges that lead from one node."""
+
+
+@dataclass(frozen=True)
 class AnswerTree:
     """A list of answers as a prefix tree of one base's tokens."""
 
@@ -73,13 +89,20 @@ class AnswerTree:
         return dict(zip(map(tuple, self.text.answer_ids(self.answers)), self.answers, strict=True))
 
     @cached_property
-    def _next(self) -> dict[tuple[int, ...], list[int]]:
-        """Map the beginning of an answer to the tokens that may follow it."""
-        following: dict[tuple[int, ...], dict[int, None]] = {}
+    def edges(self) -> Edges:
+        """Lay the tree out in tensors."""
+        nodes: dict[tuple[int, ...], int] = {(): 1}
+        edges: dict[tuple[int, int], int] = {}
+        widths = [Counter() for _ in range(self.longest)]
         for tokens in self.by_tokens:
             for place, token in enumerate(tokens):
-                following.setdefault(tokens[:place], {})[token] = None
-        return {beginning: list(tokens) for beginning, tokens in following.items()}
+                edge, last = (nodes[tokens[:place]], token), place + 1 == len(tokens)
+                widths[place][edge[0]] += edge not in edges
+                edges[edge] = 0 if last else nodes.setdefault(tokens[: place + 1], len(nodes) + 1)
+        ordered = sorted(edges)
+        keys = torch.tensor([(node << TOKEN_BITS) + token for node, token in ordered])
+        following = torch.tensor([edges[edge] for edge in ordered])
+        return Edges(keys, following, len(nodes), [max(width.values()) for width in widths])
 
     @property
     def longest(self) -> int:
@@ -108,10 +131,6 @@ class AnswerTree:
             if self.text.end_token_id in tokens[:-1]:
                 problems.append(f"--answers: {answer!r} contains the sign that ends an answer; leave it out")
         raise_all(problems[:10])
-
-    def allowed(self, generated: list[int]) -> list[int]:
-        """List the tokens that may follow; after a whole answer, the end token again."""
-        return self._next.get(tuple(generated), [self.text.end_token_id])
 
     def answer(self, generated: list[int]) -> str | None:
         """Return the answer that these tokens spell, ignoring padding after its end; None for a beginning only."""

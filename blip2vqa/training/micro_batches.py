@@ -19,24 +19,26 @@ def split_by_tokens(batch: dict[str, torch.Tensor], tokens: int) -> list[dict[st
     supervised = (batch["labels"] != IGNORE).long()
     columns = torch.arange(1, supervised.shape[1] + 1, device=supervised.device)
     ends = (supervised * columns).amax(1)  # a row of a causal model ends in a supervised token
-    lengths = (batch["attention_mask"].sum(1) if seq2seq else ends).tolist()
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    groups: list[list[int]] = []
-    for row in order:
-        # The first row of a group is its longest.
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return [_rows(batch, rows, lengths[rows[0]], int(ends[rows].max()) if seq2seq else None) for rows in groups]
+    lengths = batch["attention_mask"].sum(1) if seq2seq else ends
+    # Sorted on the device, and read off it once: parts are then slices, which copy nothing to it.
+    order = lengths.argsort(descending=True, stable=True)
+    batch = {name: tensor[order] for name, tensor in batch.items()}
+    lengths, ends = torch.stack([lengths, ends])[:, order].tolist()
+    parts, start = [], 0
+    for stop in range(1, len(lengths) + 1):
+        # The first row of a part is its longest.
+        if stop == len(lengths) or (stop + 1 - start) * lengths[start] > tokens:
+            parts.append(_rows(batch, start, stop, lengths[start], max(ends[start:stop]) if seq2seq else None))
+            start = stop
+    return parts
 
 
 def _rows(
-    batch: dict[str, torch.Tensor], rows: list[int], longest: int, decoded: int | None
+    batch: dict[str, torch.Tensor], start: int, stop: int, longest: int, decoded: int | None
 ) -> dict[str, torch.Tensor]:
     """Take some rows of a batch, cut to the longest of them; `decoded`: the longest answer's length, of a seq2seq model."""
     widths = dict.fromkeys(TOKENS, longest) | dict.fromkeys(ANSWERS, longest if decoded is None else decoded)
-    part = {name: tensor[rows] for name, tensor in batch.items()}
+    part = {name: tensor[start:stop] for name, tensor in batch.items()}
     part |= {name: part[name][..., : widths[name]] for name in part.keys() & widths.keys()}
     if part["attention_mask"].ndim == 4:  # of rows that several questions share, by the tokens that see and are seen
         part["attention_mask"] = part["attention_mask"][:, :, :longest]

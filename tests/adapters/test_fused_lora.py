@@ -1,9 +1,11 @@
 """The fused LoRA layer: PEFT's own outputs and gradients, dropout included, and PEFT's own code where it does more."""
 
+import bitsandbytes
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
+from peft.tuners.lora.bnb import Linear4bit, Linear8bitLt
 from torch import nn
 
 from blip2vqa.adapters.fused_lora import fuse, keep_mask
@@ -26,9 +28,20 @@ def pair(dtype=torch.float32, **config):
     return models
 
 
-def gradients(model, x):
+def nn4bit():
+    layer = bitsandbytes.nn.Linear4bit(64, 64, compute_dtype=torch.float32, quant_type="nf4")
+    layer.support_avx512bf16_for_cpu = False  # as for training
+    return layer
+
+
+def nn8bit():
+    return bitsandbytes.nn.Linear8bitLt(64, 64, has_fp16_weights=False)
+
+
+def gradients(model, x, cast=None):
     x = x.clone().requires_grad_()
-    output = model(x)
+    with torch.autocast("cpu", cast, enabled=cast is not None):
+        output = model(x)
     (output.float() ** 2).sum().backward()
     return output, x.grad, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
@@ -79,6 +92,67 @@ def test_in_bfloat16_the_adapters_gradients_stay_float32():
     for name, grad in weights.items():
         assert grad.dtype == torch.float32
         assert (grad - expected[name]).norm() < 0.03 * expected[name].norm()
+
+
+def apart(one, other) -> float:
+    """The norm of a difference, as a share of the other's."""
+    return ((one.double() - other.double()).norm() / other.double().norm()).item()
+
+
+@pytest.fixture
+def never_pefts(monkeypatch):
+    """No LoRA layer of this process may compute by PEFT's code, once it is called."""
+
+    def forbid():
+        def refuse(*args, **kwargs):
+            raise AssertionError("PEFT's own layer was used")
+
+        for kind in (Linear, Linear4bit, Linear8bitLt):
+            monkeypatch.setattr(kind, "forward", refuse)
+
+    return forbid
+
+
+@pytest.mark.parametrize("cast", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_autocast_gives_what_it_gives_pefts_layers(dtype, cast, never_pefts):
+    """The same types, and outputs and gradients that differ by a unit in the last place or two of the coarser type.
+
+    They are about as far from float64's as PEFT's are.
+    """
+    plain, fused = pair(dtype)
+    true = pair(dtype)[0].double()
+    x = torch.randn(64, 24, generator=torch.Generator().manual_seed(1)).to(dtype)
+    wanted, exact = gradients(plain, x, cast), gradients(true, x.double())
+    never_pefts()
+    found = gradients(fused, x, cast)
+    tables = [{"output": output, "input": grad, **weights} for output, grad, weights in (found, wanted, exact)]
+    assert tables[0].keys() == tables[1].keys() == tables[2].keys() and len(tables[0]) == 6
+    for name, ours in tables[0].items():
+        theirs, right = tables[1][name], tables[2][name]
+        assert ours.dtype == theirs.dtype == {"output": cast, "input": dtype}.get(name, torch.float32)
+        assert apart(ours, theirs) < 2 * max(torch.finfo(cast).eps, torch.finfo(dtype).eps)
+        assert apart(ours, right) < 1.5 * apart(theirs, right)
+
+
+def test_float16_with_a_gradient_scaler_trains_as_float32():
+    """With autocast, which accelerate brings with the scaler, and without: gradients within float16's rounding."""
+    _, wanted = pair(torch.float16)
+    wanted, x = wanted.float(), torch.randn(64, 24, generator=torch.Generator().manual_seed(1)).half()
+    _, _, expected = gradients(wanted, x.float())
+    for cast in (None, torch.float16):
+        _, fused = pair(torch.float16)
+        trained = {name: weight for name, weight in fused.named_parameters() if weight.requires_grad}
+        scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=2.0**10), torch.optim.SGD(trained.values(), lr=0.1)
+        with torch.autocast("cpu", cast, enabled=cast is not None):
+            output = fused(x)
+        before = {name: weight.detach().clone() for name, weight in trained.items()}
+        scaler.scale((output.float() ** 2).mean()).backward()
+        scaler.unscale_(optimizer)
+        for name, weight in trained.items():
+            assert weight.grad.dtype == torch.float32 and apart(weight.grad, expected[name] / output.numel()) < 3e-3
+        scaler.step(optimizer)
+        assert all(not torch.equal(weight, before[name]) for name, weight in trained.items())
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
@@ -140,3 +214,47 @@ def test_over_a_quantized_base(bits, tiny_opt):
     assert found[0].keys() == found[1].keys() and len(found[0]) == 24
     whole = [torch.cat([grad.flatten() for grad in gradients.values()]) for gradients in found]
     assert (whole[0] - whole[1]).norm() < 1e-3 * whole[0].norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [nn4bit, nn8bit])
+def test_autocast_over_a_quantized_layer_gives_what_it_gives_pefts(kind, dtype, never_pefts):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        body = nn.Sequential(kind()).requires_grad_(False).to("cpu")
+        model = get_peft_model(body, LoraConfig(r=4, lora_alpha=6, target_modules=["0"]))
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                nn.init.normal_(parameter, std=0.1)
+        models.append(model)
+    assert fuse(models[1]) == 1
+    x = torch.randn(32, 64).to(dtype)
+    wanted = gradients(models[0], x, torch.bfloat16)
+    never_pefts()
+    output, grad, weights = gradients(models[1], x, torch.bfloat16)
+    assert len(weights) == 2
+    for ours, theirs in (
+        (output, wanted[0]),
+        (grad, wanted[1]),
+        *((weights[name], wanted[2][name]) for name in weights),
+    ):
+        assert ours.dtype == theirs.dtype and apart(ours, theirs) < torch.finfo(torch.bfloat16).eps
+
+
+@pytest.mark.parametrize(
+    "dora, fused, said",
+    [
+        (False, True, "12 fused"),
+        (True, True, "12 of PEFT's own code: DoRA needs them"),
+        (False, False, "12 of PEFT's own code: a compiler traces them"),
+    ],
+)
+def test_a_run_says_whose_layers_it_uses(dora, fused, said, tiny_opt):
+    from blip2vqa.adapters.lora import wrap
+    from blip2vqa.config.common import LoraArguments
+    from blip2vqa.models.loading import load_base
+
+    loaded = load_base(str(tiny_opt), dtype="float32", quantization="none", device=torch.device("cpu"))
+    lines = wrap(loaded, LoraArguments(lora_r=4, use_dora=dora), seed=0, fused=fused).lines()
+    assert ("LoRA layers", said) in lines

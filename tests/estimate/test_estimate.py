@@ -1,11 +1,13 @@
 """What a run would take: counted without weights as with them, for several bases, whatever the folder holds."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
+from peft.tuners.lora import Linear
 
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.estimate.estimate import Plan, count_encoding, estimate, estimate_base
@@ -36,8 +38,15 @@ def count(plan: Plan) -> MemoryTracker:
     return count_step(loaded, plan.longest, plan.args, gradients=plan.accumulates)
 
 
-@pytest.mark.parametrize("kind, checkpointing", [("opt", "false"), ("opt", "true"), ("t5", "false")])
-def test_counted_without_weights_as_in_a_real_run(request, drawn, tmp_path, monkeypatch, kind, checkpointing):
+@pytest.mark.parametrize(
+    "kind, checkpointing, launched",
+    [("opt", "false", "no"), ("opt", "true", "no"), ("t5", "false", "no"), ("opt", "false", "bf16")],
+)
+def test_counted_without_weights_as_in_a_real_run(
+    request, drawn, tmp_path, monkeypatch, capsys, kind, checkpointing, launched
+):
+    """With autocast, too, which `accelerate launch` may ask for; whose layers compute is what the start block says."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
     base = request.getfixturevalue(f"tiny_{kind}")
     flags = [
         "--epochs",
@@ -48,7 +57,9 @@ def test_counted_without_weights_as_in_a_real_run(request, drawn, tmp_path, monk
         str(tmp_path / "features"),
     ]
     expected = count(make_plan(base, drawn, tmp_path / "plan", *flags)).peak
-    found = []
+    found, plain = [], []
+    pefts = Linear.forward
+    monkeypatch.setattr(Linear, "forward", lambda *args, **kwargs: plain.append(1) or pefts(*args, **kwargs))
 
     def train(self, **kwargs):
         memory = MemoryTracker(self.model.get_base_model().config.text_config.vocab_size)
@@ -68,6 +79,8 @@ def test_counted_without_weights_as_in_a_real_run(request, drawn, tmp_path, monk
     (peak,) = found
     assert peak["weights"] == expected["weights"]
     assert peak.total() == pytest.approx(expected.total(), rel=0.03)
+    layers = {"opt": 12, "t5": 36}[kind]
+    assert not plain and re.search(rf"LoRA layers: +{layers} fused\n", capsys.readouterr().out)
 
 
 def test_more_at_once_takes_more_and_checkpointing_less(tiny_opt, drawn, tmp_path):

@@ -9,6 +9,7 @@ from blip2vqa.models.text import IGNORE
 from blip2vqa.training.collators import TrainingCollator
 from blip2vqa.training.micro_batches import split_by_tokens
 from blip2vqa.training.recipe import finetune
+from helpers.device_waits import DeviceTraffic
 from helpers.finetune_runs import adapter_of, make_run
 from helpers.tiny_blip2 import GivenFeatures
 
@@ -59,6 +60,45 @@ def test_parts_hold_every_row_once_and_keep_to_the_budget(batch):
             assert part["input_ids"].shape[1] <= widest
             if part["attention_mask"].ndim == 2:
                 assert part["attention_mask"][:, -1].any()
+
+
+def row_by_row(whole, tokens):
+    """The parts as `split_by_tokens` is to make them, put together from single rows."""
+    supervised, mask = whole["labels"] != IGNORE, whole["attention_mask"]
+    ends = [max(column for column, kept in enumerate(row) if kept) + 1 for row in supervised.tolist()]
+    lengths = mask.sum(1).tolist() if "decoder_input_ids" in whole else ends
+    groups = []
+    for row in sorted(range(len(ends)), key=lambda row: -lengths[row]):
+        if not groups or (len(groups[-1]) + 1) * lengths[groups[-1][0]] > tokens:
+            groups.append([])
+        groups[-1].append(row)
+    parts = []
+    for rows in groups:
+        part = {name: tensor[rows] for name, tensor in whole.items()}
+        longest, answer = lengths[rows[0]], max(ends[row] for row in rows)
+        for name in ("labels", "keep", "decoder_input_ids", "input_ids", "position_ids"):
+            if name in part:
+                part[name] = part[name][:, : longest if name in ("input_ids", "position_ids") else answer]
+        if mask.ndim == 4:
+            part["attention_mask"] = part["attention_mask"][:, :, :longest]
+        parts.append({**part, "attention_mask": part["attention_mask"][..., :longest]})
+    return parts
+
+
+def test_parts_are_cut_on_the_device(batch, monkeypatch):
+    """The same parts as row by row, with one read of all lengths, and nothing copied to the device."""
+    _, whole = batch
+    for tokens in (1, 60, 10**6):
+        with monkeypatch.context() as patch, DeviceTraffic(patch) as ours:
+            parts = split_by_tokens(whole, tokens)
+        assert ours.waits.total() == 1 and ours.copies.total() == 0
+        with monkeypatch.context() as patch, DeviceTraffic(patch) as plain:
+            expected = row_by_row(whole, tokens)
+        assert plain.copies.total() == len(whole) * len(expected)
+        assert len(parts) == len(expected)
+        for part, wanted in zip(parts, expected, strict=True):
+            assert part.keys() == wanted.keys()
+            assert all(torch.equal(part[name], wanted[name]) for name in part)
 
 
 def test_parts_give_the_logits_of_the_whole(batch):
