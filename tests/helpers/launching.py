@@ -8,6 +8,7 @@ they are imported (HF_HOME, HF_ENDPOINT) is the server's: tests about that, and 
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -45,9 +46,21 @@ def run_script(
     return CompletedProcess(words, process.exitcode, *said)
 
 
-def start_script(streams: list[Path], script: str, *argv: object) -> BaseProcess:
+def start_script(streams: list[Path], script: str, *argv: object, **environment: str) -> BaseProcess:
     """Start `python SCRIPT ARGV…` as `run_script` does, and do not wait for it; `streams`: files for its output and errors."""
-    return _start([script, *map(str, argv)], ROOT, {}, streams)
+    return _start([script, *map(str, argv)], ROOT, environment, streams)
+
+
+def in_launch(rank: int, size: int, port: int) -> dict[str, str]:
+    """The environment that a launcher gives to process `rank` of `size` on this machine, which meet at `port`."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    return {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 def _start(words: list[str], folder: Path, environment: dict[str, str], streams: list[Path]) -> BaseProcess:

@@ -45,3 +45,12 @@ def test_a_model_loaded_for_training_computes_the_same(tiny_base, tokens_per_row
         with torch.no_grad():
             logits.append(loaded.model(**batch).logits)
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-5)
+
+
+def test_cudnns_kernel_is_off_for_training_alone(tiny_base):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    options = {"dtype": "float32", "quantization": "none", "device": torch.device("cpu")}
+    load_base(str(tiny_base), **options)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    load_base(str(tiny_base), **options, for_training=True)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
