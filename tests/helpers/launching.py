@@ -10,6 +10,7 @@ import os
 import runpy
 import socket
 import sys
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
@@ -55,6 +56,26 @@ def in_launch(rank: int, size: int, port: int) -> dict[str, str]:
     """The environment that a launcher gives to process `rank` of `size` on this machine, which meet at `port`."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     return {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def in_two_processes(function: Callable, *arguments: object) -> list:
+    """What `function(*arguments)` returns in each of two processes of one launch."""
+    answers, port = _server.Queue(), free_port()
+    processes = [
+        _server.Process(target=_answer, args=(in_launch(rank, 2, port), function, arguments, answers))
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(answers.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join(60)
+    return [found["0"], found["1"]]
+
+
+def _answer(environment: dict[str, str], function: Callable, arguments: tuple, answers) -> None:
+    os.environ.update(environment)
+    answers.put((environment["RANK"], function(*arguments)))
 
 
 def free_port() -> int:
