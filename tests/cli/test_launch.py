@@ -86,15 +86,6 @@ def test_wrong_input_is_one_line_and_code_2(argv, message, arguments, tmp_path):
     assert [line[:7] for line in done.stderr.splitlines()] == ["error: "] and message in done.stderr
 
 
-def test_fp16_of_the_launchers_configuration_is_refused_for_t5(tiny_t5, arguments, write, tmp_path):
-    config = write("launch.yaml", "distributed_type: 'NO'\nnum_processes: 1\nmixed_precision: fp16\n")
-    flags = ["--base_model_id", tiny_t5, "--output_dir", tmp_path / "out", "--config_file", config]
-    done = front_door("finetune", *arguments, *flags)
-    assert done.returncode == 2 and not (tmp_path / "out").exists()
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: --mixed_precision fp16: BLIP-2 with T5 overflows in float16")
-
-
 def test_what_fails_on_the_way_is_code_1(arguments, tmp_path):
     (tmp_path / "file").write_text("a file where a folder must be made")
     done = front_door("finetune", *arguments, "--output_dir", tmp_path / "file" / "out", "--num_processes", "2")
