@@ -72,17 +72,12 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
     def float16_by(self) -> list[tuple[str, str]]:
         """List the settings that make training compute in float16, each with what to do instead."""
         zero = getattr(self, "hf_deepspeed_config", None)
-        if zero is not None and zero.is_true("fp16.enabled"):
+        if zero is not None and zero.get_value("fp16.enabled") is True:
             return [("--deepspeed, fp16.enabled", "enable bf16 in that file")]
         if self.fp16:
             return [("--fp16", "use --bf16, or leave it out")]
         if self.mixed_precision == "fp16":  # of the launcher's flag, its configuration file or the environment
-            return [
-                (
-                    "--mixed_precision fp16",
-                    "launch with --mixed_precision bf16 or no, or so in accelerate's configuration",
-                )
-            ]
+            return [("--mixed_precision fp16", "give bf16 or no to accelerate's launcher, or in its configuration")]
         return []
 
 

@@ -269,7 +269,7 @@ def load_base(
     parts: tuple[str, ...] | None = None,
     answers: tuple[str, ...] | None = None,
 ) -> LoadedModel:
-    """Load a base model, frozen and in evaluation mode, onto one device.
+    """Load a base model, frozen and in evaluation mode, onto one device; every process of a launch has to call it.
 
     `parts` of it alone (None: all): the towers to encode images, or what is left to train and to answer. `for_training`: an
     adapter will be trained. `answers`: what a head with one output for each is to tell apart (None: the base's own).
@@ -301,9 +301,8 @@ def load_base(
         logger.warning(
             "base model %s: its weights are downloaded from the Hub first, which may take long", base_model_id
         )
-    with own_random_state(
-        device, seed=0
-    ):  # for what the checkpoint does not hold: a head for answers, put on a bare encoder
+    # Drawn is what the checkpoint does not hold: a head for answers, put on a bare encoder.
+    with own_random_state(device, seed=0):
         model, found = reach(
             family.model_class.from_pretrained,
             base_model_id,
