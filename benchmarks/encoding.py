@@ -39,7 +39,10 @@ def main() -> None:
             suit_encoding(vit, device, dtype)
         return vit(pixel_values=pixels).last_hidden_state
 
-    with torch.no_grad(), MatrixProducts(vit) as products:  # inference mode would hide the products in larger operations
+    with (
+        torch.no_grad(),
+        MatrixProducts(vit) as products,
+    ):  # inference mode would hide the products in larger operations
         ours = encode(True)
     with torch.inference_mode():
         apart = (ours - encode(False)).abs().max() / ours.abs().max()

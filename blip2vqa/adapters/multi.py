@@ -27,6 +27,7 @@ from blip2vqa.config.common import CHANGE_THE_BASE
 from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel, quantized_layers
 from blip2vqa.utils.errors import InputError, raise_all
+from blip2vqa.utils.randomness import own_random_state
 
 MEMORY_GB = 4.0
 """Memory that adapters may take by default."""
@@ -282,7 +283,7 @@ def _taken_out(module: nn.Linear, config: LoraConfig, rank: int, scaling: float)
     spare.weight = nn.Parameter(module.weight.clone(), requires_grad=False)
     plain = copy.copy(config)
     plain.use_dora = plain.use_rslora = False
-    with torch.random.fork_rng():  # it draws what it overwrites
+    with own_random_state(module.weight.device):  # it draws what it overwrites
         made = lora.Linear(spare, "taken", plain, r=rank, lora_alpha=scaling * rank)
     return made.lora_A["taken"].weight.float(), made.lora_B["taken"].weight.float() * scaling
 

@@ -36,6 +36,11 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
             problems += Range(above=0, below=1e6).problem("num_train_epochs", self.num_train_epochs)
         for flag in ("weight_decay", "max_grad_norm", "dataloader_num_workers"):
             problems += Range(at_least=0).problem(flag, getattr(self, flag))
+        for flag in ("fp16_full_eval", "bf16_full_eval"):
+            if getattr(self, flag):
+                problems.append(
+                    f"--{flag}: casts the adapter for good; leave it out, --dtype chooses the base's precision"
+                )
         problems += Range(at_least=0, below=1).problem("label_smoothing_factor", self.label_smoothing_factor)
         for flag in ("eval_accumulation_steps", "dataloader_prefetch_factor"):
             if getattr(self, flag) is not None:
@@ -63,6 +68,17 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
                 "--remove_unused_columns, --prediction_loss_only and --label_names must keep their defaults"
             )
         return problems
+
+    def float16_by(self) -> list[tuple[str, str]]:
+        """List the settings that make training compute in float16, each with what to do instead."""
+        zero = getattr(self, "hf_deepspeed_config", None)
+        if zero is not None and zero.get_value("fp16.enabled") is True:
+            return [("--deepspeed, fp16.enabled", "enable bf16 in that file")]
+        if self.fp16:
+            return [("--fp16", "use --bf16, or leave it out")]
+        if self.mixed_precision == "fp16":  # of the launcher's flag, its configuration file or the environment
+            return [("--mixed_precision fp16", "give bf16 or no to accelerate's launcher, or in its configuration")]
+        return []
 
 
 FINETUNE_ARGUMENTS = [*FINETUNE_OPTIONS[:-1], FinetuneArguments]

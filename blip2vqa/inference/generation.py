@@ -4,6 +4,7 @@ A causal model's keys and values of an image are computed once, and used for all
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import torch
@@ -20,6 +21,7 @@ from blip2vqa.models.answer_lists import AnswerTree, AnswerTrees
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.text import TextEncoder
 from blip2vqa.utils.progress import show_progress
+from blip2vqa.utils.randomness import own_random_state
 
 BATCHES_TOGETHER = 4
 """Most batches among whose questions like lengths are put together; fewer where they would have more images than a batch has
@@ -110,9 +112,8 @@ def _generate(loaded: LoadedModel, request: AnswerRequest, prompt: int, **inputs
             "num_return_sequences": beams,
             "length_penalty": 0.0,  # ranked by probability, not by probability for each token
         }
-    with torch.random.fork_rng(enabled=decoding.do_sample):  # sampling must not change the random numbers of training
-        if decoding.do_sample:
-            torch.manual_seed(decoding.sampling_seed)
+    # Sampling must not change the random numbers of training.
+    with own_random_state(loaded.device, decoding.sampling_seed) if decoding.do_sample else nullcontext():
         output = language_model.generate(
             **inputs,
             **options,

@@ -17,8 +17,7 @@ from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
 from blip2vqa.models.loading import (
     LoadedModel,
-    choose_dtype,
-    find_device,
+    check_dtype,
     load_base,
     load_config,
     load_processor,
@@ -205,7 +204,7 @@ def find_model_spec(
     raise_all(problems)
     base, revision = base or DEFAULT_BASE, own.base_model_revision if own else revision
     config = load_config(base, revision)
-    choose_dtype(dtype, family_of(config), find_device())
+    check_dtype(dtype, family_of(config))
     processor = load_processor(base, config, revision)
     return ModelSpec(base, revision, config, processor, found, with_base or not found, dtype)
 

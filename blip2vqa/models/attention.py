@@ -32,7 +32,8 @@ def matmul_attention(module, query, key, value, attention_mask, scaling=None, po
 
 
 def suit_training(language_model, device: torch.device) -> None:
-    """Make a language model on a CPU use `matmul_attention` (in place); others are left as they are."""
+    """Choose the attention kernels that training needs: on a CPU `matmul_attention` (in place), on a GPU all but cuDNN's."""
+    avoid_cudnn_attention()
     if device.type == "cpu":
         _use_matmul(language_model)
 
@@ -41,6 +42,15 @@ def suit_encoding(vision_model, device: torch.device, dtype: torch.dtype) -> Non
     """Make a ViT on a CPU in 16 bits use `matmul_attention` (in place); others are left as they are."""
     if device.type == "cpu" and dtype.itemsize == 2:
         _use_matmul(vision_model)
+
+
+def avoid_cudnn_attention() -> None:
+    """Turn cuDNN's attention kernel off for this process; torch falls back to its own, memory-efficient one.
+
+    torch prefers cuDNN's on Hopper and newer cards, and there its backward pass gives NaN for some queries whenever a mask is
+    passed, as it always is here: https://github.com/pytorch/pytorch/issues/196678. Answering has no backward pass.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _use_matmul(module) -> None:

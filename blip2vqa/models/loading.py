@@ -2,14 +2,14 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import bitsandbytes.nn as bnb
-import psutil
 import torch
 from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
@@ -21,13 +21,18 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from blip2vqa.models.attention import suit_encoding, suit_training
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import LANGUAGE_MODEL, Family
+from blip2vqa.utils.distributed import gather_from_all
 from blip2vqa.utils.errors import InputError
+from blip2vqa.utils.memory import find_free_memory
+from blip2vqa.utils.randomness import own_random_state
 
 logger = logging.getLogger(__name__)
 
 _DROPOUTS = {
     "dropout", "attention_dropout", "activation_dropout", "dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob",
 }  # fmt: skip
+_FROM_NEWER_DEVICES = (torch.bfloat16, torch.float16, torch.float32)
+"""Precisions, those that fewer devices compute in first."""
 BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.56}  # 4 bits, and a doubly quantized scale for every 64 weights
 
 
@@ -118,23 +123,41 @@ def _is_to_be_downloaded(base_model_id: str, revision: str | None) -> bool:
     return not Path(base_model_id).is_dir() and not any(isinstance(path, str) for path in found)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Shorten an error's message to its first line."""
+    if isinstance(error, UnpicklingError):  # torch's own line tells how to run what is in it
+        return "a pickle with something other than tensors in it, or damaged; take a copy in safetensors"
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
-def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch.dtype, str]:
-    """Choose the precision by `--dtype`, and say why. Raises `InputError` for float16 where it is known to overflow."""
+def check_dtype(name: str, family: Family) -> None:
+    """Raise `InputError` for a `--dtype` that a family is known to overflow in."""
     if name == "float16" and not family.float16:
         raise InputError(f"--dtype float16: {family.name} overflows in it; use bfloat16, or float32")
+
+
+def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch.dtype, str]:
+    """Choose the precision by `--dtype`, and say why; `auto` is one that the devices of all processes compute in.
+
+    Every process of a launch has to call it. Raises `InputError` for float16 where it is known to overflow.
+    """
+    check_dtype(name, family)
     if name != "auto":
         return getattr(torch, name), f"{name}, as asked"
+    found = gather_from_all(_find_dtype(family, device))
+    return max(found, key=lambda choice: _FROM_NEWER_DEVICES.index(choice[0]))
+
+
+def _find_dtype(family: Family, device: torch.device) -> tuple[torch.dtype, str]:
+    """Find the precision that suits a device, and say why."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "bfloat16, which this GPU computes in"
         if family.float16:
-            return torch.float16, "float16, since this GPU has no bfloat16"
-        return torch.float32, f"float32, since this GPU has no bfloat16 and {family.name} overflows in float16"
+            return torch.float16, "float16, since a GPU in use has no bfloat16"
+        return torch.float32, f"float32, since a GPU in use has no bfloat16 and {family.name} overflows in float16"
+    if device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        return torch.float32, "float32, since macOS has bfloat16 on its GPU from version 14 on"
     if device.type == "cpu" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return torch.float32, "float32, since this CPU does not compute in bfloat16"
     return torch.bfloat16, f"bfloat16, which this {device.type.upper()} computes in"
@@ -143,7 +166,10 @@ def choose_dtype(name: str, family: Family, device: torch.device) -> tuple[torch
 def choose_quantization(
     name: str, config, dtype: torch.dtype, device: torch.device, parts: tuple[str, ...] | None = None
 ) -> tuple[str, str]:
-    """Choose `none`, `8bit` or `4bit` by `--quantization`, and say why; `auto` quantizes only what of `parts` would not fit."""
+    """Choose `none`, `8bit` or `4bit` by `--quantization`, and say why; `auto` quantizes only what of `parts` would not fit.
+
+    Every process of a launch has to call it: all choose alike, by the least room that one of them has.
+    """
     stored = stored_quantization(config)
     if stored and name not in ("auto", stored):
         raise InputError(
@@ -157,17 +183,27 @@ def choose_quantization(
     model = family.outline(config, parts)
     total = sum(p.numel() for p in model.parameters())
     quantized = sum(layer.weight.numel() for layer in quantized_layers(model, family))
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free, sharing = find_free_memory(device)
     room = 0.8 * free  # the rest is for activations, the adapter and its optimizer
     width = torch.empty((), dtype=dtype).element_size()
     need = {"none": total * width}
     need |= {bits: (total - quantized) * width + quantized * size for bits, size in BYTES_PER_WEIGHT.items()}
     choice = next((kind for kind in ("none", "8bit", "4bit") if need[kind] <= room), "4bit")
+    there = f"{free / 2**30:.1f} GiB" + f" for each of {sharing} processes" * (sharing > 1)
     if choice == "none":
-        return choice, f"none: the weights take {need['none'] / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free"
-    note = f"{choice}: the weights would take {need['none'] / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+        return choice, f"none: the weights take {need['none'] / 2**30:.1f} GiB of {there} free"
+    note = f"{choice}: the weights would take {need['none'] / 2**30:.1f} GiB, and {there} are free"
     logger.warning("quantization %s", note)
     return choice, note
+
+
+def _check_complete(missing: Iterable[str], family: Family, base_model_id: str) -> None:
+    """Raise `InputError` for weights that the files lack, which transformers draws at random: such a base answers nonsense."""
+    missing = sorted(name for name in missing if not name.startswith(family.trained_whole))
+    if missing:
+        raise InputError(
+            f"base model {base_model_id}: its files lack {len(missing)} of its weights, such as {missing[0]}; name a whole copy"
+        )
 
 
 def stored_quantization(config) -> str | None:
@@ -233,7 +269,7 @@ def load_base(
     parts: tuple[str, ...] | None = None,
     answers: tuple[str, ...] | None = None,
 ) -> LoadedModel:
-    """Load a base model, frozen and in evaluation mode, onto one device.
+    """Load a base model, frozen and in evaluation mode, onto one device; every process of a launch has to call it.
 
     `parts` of it alone (None: all): the towers to encode images, or what is left to train and to answer. `for_training`: an
     adapter will be trained. `answers`: what a head with one output for each is to tell apart (None: the base's own).
@@ -265,17 +301,19 @@ def load_base(
         logger.warning(
             "base model %s: its weights are downloaded from the Hub first, which may take long", base_model_id
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # for what the checkpoint does not hold: a head for answers, put on a bare encoder
-        model = reach(
+    # Drawn is what the checkpoint does not hold: a head for answers, put on a bare encoder.
+    with own_random_state(device, seed=0):
+        model, found = reach(
             family.model_class.from_pretrained,
             base_model_id,
             revision,
             config=config,
             dtype=torch_dtype,
             absent=family.absent(parts),
+            output_loading_info=True,
             **kwargs,
         )
+        _check_complete(found["missing_keys"], family, base_model_id)
         known = family.set_answers(model, answers)
     if whole:
         family.fit_tokenizer(model, processor.tokenizer)

@@ -10,7 +10,7 @@ from blip2vqa.adapters.storage.hub import check_push
 from blip2vqa.config.roles import parse_roles, parse_scopes
 from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import choose_dtype, find_device, load_config, load_processor
+from blip2vqa.models.loading import check_dtype, load_config, load_processor
 from blip2vqa.training.data import RunData, build_run_data, load_rows
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.training.run import Run
@@ -69,9 +69,11 @@ def _check_base(run: Run) -> tuple:
     base, revision = run.model.base_model_id, run.model.base_model_revision
     config = load_config(base, revision)
     family, problems = family_of(config), []
-    collect_errors(problems, choose_dtype, run.model.dtype, family, find_device(run.training.use_cpu))
-    if run.training.fp16 and not family.float16:
-        problems.append(f"--fp16: {family.name} overflows in float16; use --bf16, or leave it out")
+    collect_errors(problems, check_dtype, run.model.dtype, family)
+    if not family.float16:
+        problems += [
+            f"{flag}: {family.name} overflows in float16; {remedy}" for flag, remedy in run.training.float16_by()
+        ]
     # An unknown role or scope has been reported with the arguments.
     roles = collect_errors([], parse_roles, run.lora.lora_roles)
     scopes = collect_errors([], parse_scopes, run.lora.lora_scope)

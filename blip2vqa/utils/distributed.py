@@ -47,6 +47,11 @@ def run_on_all_ranks(function: Callable[[], Result]) -> Result:
     return result
 
 
+def gather_from_all(value: Result) -> list[Result]:
+    """Return the values that all processes give, in the order of their ranks; every process has to call it."""
+    return gather_object([value]) if PartialState().num_processes > 1 else [value]
+
+
 def start() -> PartialState:
     """Join the processes of this launch, if there are several; on a machine without accelerator they meet over gloo."""
     # The others wait while the main process fetches and checks pictures: longer, perhaps, than a connection's usual minutes.

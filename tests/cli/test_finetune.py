@@ -56,6 +56,15 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
     assert all(line.startswith("error: ") for line in done.stderr.splitlines())
 
 
+def test_fp16_of_the_launchers_configuration_is_refused_for_t5(tiny_t5, drawn, write, tmp_path):
+    config = write("launch.yaml", "distributed_type: 'NO'\nnum_processes: 1\nmixed_precision: fp16\n")
+    words = *base_arguments(tiny_t5, drawn), "--use_cpu", "--output_dir", tmp_path / "out"
+    done = run(*ACCELERATE, "--config_file", config, "finetune.py", *words)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: --mixed_precision fp16: BLIP-2 with T5 overflows in float16; ")
+    assert done.returncode != 0 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("script", ["finetune.py", "inference.py"])
 def test_help(script):
     done = run_script(script, "--help")

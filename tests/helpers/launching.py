@@ -8,7 +8,9 @@ they are imported (HF_HOME, HF_ENDPOINT) is the server's: tests about that, and 
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
@@ -45,9 +47,41 @@ def run_script(
     return CompletedProcess(words, process.exitcode, *said)
 
 
-def start_script(streams: list[Path], script: str, *argv: object) -> BaseProcess:
+def start_script(streams: list[Path], script: str, *argv: object, **environment: str) -> BaseProcess:
     """Start `python SCRIPT ARGV…` as `run_script` does, and do not wait for it; `streams`: files for its output and errors."""
-    return _start([script, *map(str, argv)], ROOT, {}, streams)
+    return _start([script, *map(str, argv)], ROOT, environment, streams)
+
+
+def in_launch(rank: int, size: int, port: int) -> dict[str, str]:
+    """The environment that a launcher gives to process `rank` of `size` on this machine, which meet at `port`."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    return {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def in_two_processes(function: Callable, *arguments: object) -> list:
+    """What `function(*arguments)` returns in each of two processes of one launch."""
+    answers, port = _server.Queue(), free_port()
+    processes = [
+        _server.Process(target=_answer, args=(in_launch(rank, 2, port), function, arguments, answers))
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(answers.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join(60)
+    return [found["0"], found["1"]]
+
+
+def _answer(environment: dict[str, str], function: Callable, arguments: tuple, answers) -> None:
+    os.environ.update(environment)
+    answers.put((environment["RANK"], function(*arguments)))
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 def _start(words: list[str], folder: Path, environment: dict[str, str], streams: list[Path]) -> BaseProcess:

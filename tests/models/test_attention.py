@@ -59,3 +59,12 @@ def test_a_picture_is_encoded_as_upstream_does(tiny_base, dtype):
         vit.set_attn_implementation("sdpa")
         upstream = vit(pixel_values=pixels).last_hidden_state
     torch.testing.assert_close(ours, upstream, rtol=0.02, atol=0.02 if dtype == "bfloat16" else 0)
+
+
+def test_cudnns_kernel_is_off_for_training_alone(tiny_base):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    options = {"dtype": "float32", "quantization": "none", "device": torch.device("cpu")}
+    load_base(str(tiny_base), **options)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    load_base(str(tiny_base), **options, for_training=True)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

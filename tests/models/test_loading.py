@@ -1,22 +1,29 @@
 """Bases in the Hub's layout, old and new; roles; adapters that fit and that do not."""
 
 import json
+import logging
 import shutil
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from blip2vqa import load
 from blip2vqa.adapters.attach import find_adapter
+from blip2vqa.adapters.base.checkpoints import open_checkpoint
 from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
+from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import choose_dtype, choose_quantization, load_base, load_config, load_processor
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
+from helpers.launching import in_two_processes
 from helpers.paths import ROOT
+from helpers.refusals import refused
 from helpers.tiny_blip2 import make_base
+from helpers.unlike_devices import choices_on_unlike_devices
 
 
 def load_float32(base):
@@ -209,8 +216,6 @@ def test_broken_adapter_weights_and_manifest(adapter, tmp_path):
 
 
 def test_dtype_is_chosen_by_device_and_family(tiny_opt, tiny_t5):
-    from blip2vqa.models.families import family_of
-
     opt, t5 = family_of(load_config(str(tiny_opt))), family_of(load_config(str(tiny_t5)))
     cpu = torch.device("cpu")
     assert choose_dtype("float32", opt, cpu)[0] == torch.float32
@@ -221,19 +226,66 @@ def test_dtype_is_chosen_by_device_and_family(tiny_opt, tiny_t5):
 
 
 def test_auto_quantizes_only_what_does_not_fit(tiny_opt, monkeypatch, caplog):
-    from blip2vqa.models import loading
-
     config, cpu = load_config(str(tiny_opt)), torch.device("cpu")
     assert choose_quantization("auto", config, torch.float32, cpu)[0] == "none"
 
     class MemoryTracker:
         available = 400_000  # bytes; the base takes more in float32
 
-    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: MemoryTracker)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: MemoryTracker)
     choice, note = choose_quantization("auto", config, torch.float32, cpu)
     assert choice in ("8bit", "4bit") and "would take" in note
     assert "quantization" in caplog.text
     assert choose_quantization("none", config, torch.float32, cpu)[0] == "none"
+
+
+def test_bfloat16_is_not_assumed_on_apples_gpu(tiny_opt, monkeypatch):
+    family, mps = family_of(load_config(str(tiny_opt))), torch.device("mps")
+    for newer, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor, newer=newer: newer)
+        chosen, note = choose_dtype("auto", family, mps)
+        assert chosen == dtype and ("macOS" in note) != newer
+
+
+def test_processes_choose_alike_by_the_least_of_their_devices(tiny_t5):
+    """Two real processes: the first computes in bfloat16 and has much memory, the second neither; on two machines, or one."""
+    config = load_config(str(tiny_t5))
+    total = sum(weight.numel() for weight in family_of(config).outline(config).parameters())
+    # The second has just room for the weights in float32: for its own, but not for those of both.
+    apart, beside = (in_two_processes(choices_on_unlike_devices, str(tiny_t5), total, same) for same in (False, True))
+    for dtype, bits, note in apart:
+        assert (dtype, bits) == (torch.float32, "none") and "processes" not in note
+    for dtype, bits, note in beside:
+        assert dtype == torch.float32 and bits in ("8bit", "4bit") and "for each of 2 processes" in note
+
+
+PICKLES = {
+    "code": lambda state: {**state, "query_tokens": logging.getLogger("code")},
+    "numpy": lambda state: {name: tensor.numpy() for name, tensor in state.items()},
+    "names": lambda state: dict(enumerate(state.values())),
+    "nested": lambda state: {"model": state, "epoch": 3},
+}
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_pickle_that_is_no_whole_checkpoint_is_one_line_for_every_reader(kind, tiny_opt, tmp_path):
+    base = shutil.copytree(tiny_opt, tmp_path / "base")
+    state = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    torch.save(PICKLES[kind](state), base / "pytorch_model.bin")
+    for read in (load_float32, open_checkpoint):
+        (line,) = refused(lambda read=read: read(base), f"base model {base}: ")
+        if kind in ("code", "numpy"):
+            assert "a pickle with something other than tensors in it" in line and "safetensors" in line
+
+
+def test_weights_that_the_files_lack_are_not_drawn_at_random(tiny_opt, tmp_path):
+    base = shutil.copytree(tiny_opt, tmp_path / "base")
+    state = load_file(base / "model.safetensors")
+    del state["language_projection.weight"]
+    save_file(state, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"its files lack 1 of its weights, such as language_projection\.weight"):
+        load_float32(base)
 
 
 def test_beams_and_batches_answer_like_plain_generate(tiny_base, drawn):

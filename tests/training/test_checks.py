@@ -1,7 +1,9 @@
 """All that is wrong with a run is said at once, before any weight is loaded and before anything is written."""
 
 import pytest
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 
+from blip2vqa.training.checks import check
 from blip2vqa.training.recipe import finetune
 from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import make_run
@@ -56,6 +58,28 @@ def test_trainers_fp16_is_refused_for_t5(tiny_t5, drawn, tmp_path):
     run.training.fp16 = True
     with pytest.raises(InputError, match="--fp16"):
         finetune(run)
+
+
+def test_the_launchers_fp16_is_refused_for_t5_alone(tiny_t5, tiny_opt, drawn, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(InputError) as caught:
+        finetune(make_run(tiny_t5, drawn, tmp_path / "run"))
+    (line,) = caught.value.problems
+    assert line.startswith("--mixed_precision fp16: BLIP-2 with T5 overflows in float16; ")
+    assert check(make_run(tiny_opt, drawn, tmp_path / "run"))
+
+
+def test_deepspeeds_fp16_is_refused_for_t5(tiny_t5, drawn, tmp_path):
+    run = make_run(tiny_t5, drawn, tmp_path / "run")
+    run.training.hf_deepspeed_config = HfDeepSpeedConfig({"fp16": {"enabled": True}})
+    with pytest.raises(InputError, match=r"fp16\.enabled: BLIP-2 with T5 overflows"):
+        finetune(run)
+
+
+@pytest.mark.parametrize("flag", ["--fp16_full_eval", "--bf16_full_eval"])
+def test_an_evaluation_that_casts_the_adapter_is_refused(flag, tiny_opt, drawn, tmp_path):
+    with pytest.raises(InputError, match=f"{flag}: casts the adapter"):
+        finetune(make_run(tiny_opt, drawn, tmp_path / "run", flag))
 
 
 def test_tokens_per_row_too_small_names_the_least_that_works(tiny_opt, drawn, tmp_path):

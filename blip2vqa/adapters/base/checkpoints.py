@@ -64,7 +64,9 @@ class PickledFile:
     def _map(self) -> None:
         self._tensors, self._seen = {}, 0  # the old mapping goes first
         loaded = torch.load(self.path, map_location="cpu", weights_only=True, mmap=is_zipfile(self.path))
-        self._tensors = {key: tensor for key, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}
+        self._tensors = {
+            key: tensor for key, tensor in loaded.items() if isinstance(key, str) and isinstance(tensor, torch.Tensor)
+        }
 
     def read(self, key: str) -> torch.Tensor:
         if self._seen > MAPPED_BYTES:
