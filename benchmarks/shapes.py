@@ -54,10 +54,11 @@ _T5 |= {
     "instructblip-flan-t5-xl": _T5["blip2-flan-t5-xl"],
     "tiny-instruct-t5": _T5["tiny-t5"],
 }
+_LLAMA_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _LLAMA = {
-    "instructblip-vicuna-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-    "tiny-instruct-llama": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
-}  # fmt: skip
+    "instructblip-vicuna-7b": dict(zip(_LLAMA_SIZES, (4096, 11008, 32, 32), strict=True)),
+    "tiny-instruct-llama": dict(zip(_LLAMA_SIZES, (64, 128, 2, 2), strict=True)),
+}
 SHAPES = (*_OPT, *_T5, *_LLAMA)
 WORDS = range(10, 500)
 """Token ids that are words in every shape: below them lie the special tokens."""

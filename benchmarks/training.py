@@ -47,6 +47,7 @@ from shapes import (
     tiny_like,
 )
 
+CPU = torch.device("cpu")
 MAX_GRADIENT_NORM = 1.0  # Trainer's default
 IMAGES_TOGETHER = 16
 """Images that the towers encode at once."""
@@ -178,13 +179,15 @@ class Work:
         free_unused()
 
 
-def exactness(shape: str, args, dtype=torch.float32, device=torch.device("cpu")) -> dict[str, float]:
+def exactness(
+    shape: str, args, dtype: torch.dtype = torch.float32, device: torch.device = CPU, spread: float = 0.1
+) -> dict[str, float]:
     """Our loss and adapter gradients against the reference's, on a tiny model of the same kind, no dropout."""
-    work = Work(tiny_like(shape), args, dtype, device, spread=0.1)
+    work = Work(tiny_like(shape), args, dtype, device, spread)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in work.loaded.model.named_parameters():
         if "lora_B" in name:  # as long as B is 0, A has no gradient
-            parameter.data.copy_(torch.empty(parameter.shape).normal_(0.0, 0.1, generator=generator))
+            parameter.data.copy_(torch.empty(parameter.shape).normal_(0.0, spread, generator=generator))
     work.loaded.model.eval()
 
     def loss_and_gradients(loss_of):
@@ -199,7 +202,12 @@ def exactness(shape: str, args, dtype=torch.float32, device=torch.device("cpu"))
     loss, gradients = loss_and_gradients(work.our_loss)
     largest = max(gradient.abs().max().item() for gradient in wanted)
     apart = max((one - other).abs().max().item() for one, other in zip(gradients, wanted, strict=True))
-    return {"gradient_difference": apart / largest, "loss_difference": abs(loss - expected)}
+    difference, whole = (
+        torch.cat([gradient.flatten() for gradient in found]).norm().item()
+        for found in ([one - other for one, other in zip(gradients, wanted, strict=True)], wanted)
+    )
+    norms = {"gradient_norm_difference": difference / whole}
+    return {"gradient_difference": apart / largest, **norms, "loss_difference": abs(loss - expected)}
 
 
 def measure(args, device: torch.device) -> dict:
