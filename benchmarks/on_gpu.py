@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 from gpu_parts import plan, report
 
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--shape", nargs="+", choices=plan.SHAPES, default=list(plan.MODELS), help="for fast and where")
     parser.add_argument("--parts", nargs="+", choices=plan.KINDS, default=list(plan.KINDS))
+    parser.add_argument("--steps", nargs="+", metavar="NAME", help="these steps alone, as the lines name them")
     args = parser.parse_args(argv)
     ends = began + 60 * args.minutes - plan.SPARE
     screen, output = report.screen(), args.output.absolute()
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"on_gpu.py: {error}", file=sys.stderr)
         return 1
-    key, planned, done = plan.made_by(card), plan.parts(args.parts, args.shape), []
+    key, planned, done = plan.made_by(card), plan.parts(args.parts, args.shape, args.steps), []
     screen.print(f"{card['name']}, driver {card['driver'] or '-'}, torch {card['torch']}, CUDA {card['cuda'] or '-'}")
     for one in plan.run(planned, output, key, ends):
         done.append(one)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blip2vqa.utils.files import write_json_atomic
@@ -47,8 +47,8 @@ class Part:
     """Seconds that one step may take."""
 
 
-def parts(kinds: list[str], shapes: list[str]) -> list[Part]:
-    """All parts, in the order of what matters."""
+def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None) -> list[Part]:
+    """All parts of these kinds, in the order of what matters; `steps`: with these alone."""
     runs = ("row lengths", "adapters", "run in full", "run in 8bit", "run in 4bit")
     first, *others = [Part(f"fast-{shape}", "fast", "fast", shape, most=120) for shape in shapes]
     found = [
@@ -59,6 +59,9 @@ def parts(kinds: list[str], shapes: list[str]) -> list[Part]:
         Part("right-compile", "right", "right_runs", only=("compile",)),
         *others,
     ]
+    if steps is not None:
+        wanted = [[step for step in steps if part.only is None or step in part.only] for part in found]
+        found = [replace(part, only=tuple(only)) for part, only in zip(found, wanted, strict=True) if only]
     return [part for part in found if part.kind in kinds]
 
 
@@ -119,8 +122,12 @@ def run(planned: list[Part], output: Path, key: dict, ends: float) -> Iterator[D
     folder.mkdir(parents=True, exist_ok=True)
     for part in planned:
         path = folder / f"{part.name}.json"
-        if read(path).get("made_by") != key:
-            write_json_atomic(path, {"made_by": key, "planned": None, "steps": {}})
+        state, only = read(path), part.only and list(part.only)
+        if state.get("made_by") != key:
+            state = {"made_by": key, "steps": {}}
+        if state.get("only") != only or "planned" not in state:
+            state |= {"only": only, "planned": None}
+        write_json_atomic(path, {name: value for name, value in state.items() if name != "running"})
         try:
             yield from _run_part(part, path, output, ends)
         finally:

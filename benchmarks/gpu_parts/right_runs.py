@@ -18,7 +18,7 @@ from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer
 from gpu_parts.card import compute_exactly, find_device
 from gpu_parts.context import Context
-from gpu_parts.right import BOUNDS, CPU, Check, apart, confidence_apart, left_out, same
+from gpu_parts.right import BOUNDS, CPU, TYPES, Check, apart, confidence_apart, left_out, same
 from gpu_parts.small import Small, base, write_adapter
 from helpers.tiny_blip2 import make_table
 
@@ -32,8 +32,8 @@ def check_lengths(context: Context) -> list[dict]:
     """Compare our step on rows of certain lengths with upstream's, on the device and in every precision."""
     compute_exactly()
     device, checks = find_device(), []
-    for dtype in ("float32", "bfloat16", "float16"):
-        if left_out("blip2-opt", dtype, device):
+    for dtype in TYPES:
+        if left_out(dtype, device):
             continue
         for length in ROW_LENGTHS:
             prompt = (length - QUERIES) // 2 - ANSWER
@@ -55,7 +55,7 @@ def check_adapters(context: Context) -> list[dict]:
         written = [write_adapter(context.scratch / f"{kind}-{name}", there, seed) for seed, name in enumerate(NAMES, 1)]
         found = {AdapterRef.named(name): find_adapter(str(path)) for name, path in zip(NAMES, written, strict=True)}
         for dtype in ("float32", "bfloat16"):
-            if left_out(kind, dtype, device) is None:
+            if left_out(dtype, device) is None:
                 checks += _compare_adapters(f"{kind}, {dtype}", there, found, dtype, device)
     return [check.row() for check in checks]
 
@@ -100,7 +100,8 @@ def check_run(bits: str, context: Context) -> list[dict]:
     argv = [
         "--base_model_id", there, "--image_dir", images, "--csv_path", table, "--output_dir", output,
         "--quantization", bits, "--bertscore_model", "none", "--disable_tqdm", "true",
-        "--learning_rate", "1e-2", "--warmup_steps", "2", "--epochs", "6", "--batch_size", "12", "--logging_steps", "1", "--eval_strategy", "no", "--save_strategy", "no",
+        "--learning_rate", "1e-2", "--warmup_steps", "2", "--epochs", "6", "--batch_size", "12",
+        "--logging_steps", "1", "--eval_strategy", "no", "--save_strategy", "no",
         "--feature_cache", context.scratch / "features",
     ]
     # fmt: on

@@ -4,6 +4,7 @@ import ctypes
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -40,6 +41,7 @@ def work(
         steps = found.steps(shape) if shape else found.STEPS
         steps = {name: step for name, step in steps.items() if only is None or name in only}
         scratch = path.with_suffix(".scratch")
+        shutil.rmtree(scratch, ignore_errors=True)  # what was being made when it was killed
         scratch.mkdir(exist_ok=True)
         state = read(path) | {"planned": list(steps)}
         for name in [name for name in steps if name not in state["steps"]]:
