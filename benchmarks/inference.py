@@ -51,6 +51,8 @@ from shapes import (
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4
+MOST_ENCODED = 64
+"""Images that the towers encode at once at the most, however many questions are answered at once."""
 WAYS = ("seed", "reference", "first", "stored")
 TIMES = (*(f"{way}_seconds_per_question" for way in WAYS[:3]), "seconds_per_question")
 
@@ -116,8 +118,9 @@ class Work:
     def encode_into(self, store: FeatureStore) -> None:
         """Run the towers on every distinct image and store what they make."""
         with store.writer() as writer:
-            for start in range(0, len(self.pixels), self.args.batch_size):
-                values = self.loaded.base.encode(self.pixels[start : start + self.args.batch_size])
+            size = min(self.args.batch_size, MOST_ENCODED)
+            for start in range(0, len(self.pixels), size):
+                values = self.loaded.base.encode(self.pixels[start : start + size])
                 writer.add([str(start + row) for row in range(len(values))], values.cpu())
 
     def upstream_answers(self, questions, **options) -> list[str]:

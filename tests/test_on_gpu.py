@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -17,6 +18,7 @@ from gpu_parts import fast, plan, report, right, where
 from gpu_parts.context import Context, Skipped
 from gpu_parts.plan import Part
 from helpers.launching import run_script, start_script
+from helpers.paths import ROOT
 
 STEPS = (
     "blip2-opt", "vilt", "dropout", "row lengths", "adapters", "run in 4bit", "training", "answering",
@@ -84,6 +86,8 @@ def test_speed_is_measured_beside_the_plain_way(summary):
         )
         assert 0 < ours["share_of_matmul"] and found["matmul_tflops"] > 0
         assert ("estimate" in found) == (what == "training")
+    found = summary["parts"]["fast-tiny"]["training"]["result"]
+    assert found["floor_seconds"] > 0 and found["estimate"]["tensors_bytes"] > found["weights_bytes"] / 2
 
 
 def test_the_profile_says_where_the_time_goes(ended, summary):
@@ -184,6 +188,12 @@ def test_wrong_gradients_answers_and_features_are_found():
         other = copy.copy(seen)
         setattr(other, name, value)
         assert not all(check.row()["right"] for check in right.compare("float32", other, seen)), name
+
+
+def test_the_process_that_runs_the_others_does_not_hold_the_card():
+    code = "import sys, benchmarks.on_gpu; sys.exit('torch' in sys.modules)"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}).returncode == 0
 
 
 def test_the_shapes_that_the_command_knows_exist():

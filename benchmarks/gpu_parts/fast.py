@@ -23,11 +23,13 @@ from shapes import MatrixProducts, configuration, free_unused, matmul_rate, peak
 
 QUESTIONS_PER_IMAGE = 4
 PROMPT_TOKENS, ANSWER_TOKENS, REPEATS = 20, 3, 3
-MOST_IMAGES = {"cpu": 4}
+MOST_IMAGES = {"cpu": 2}
 """By type of device, where doubling ends in any case; elsewhere at `FAR`."""
 FAR = 1024
 LITTLE = 1.02
 """A larger batch must be that much faster to be the best; two in a row that are not end the search."""
+PLAIN_ENDS, OURS_ENDS = 0.35, 0.6
+"""Shares of a step's time after which the two searches end; the rest is for memory, floor and estimate."""
 ROOM = 0.9
 """Share of free memory that the weights may take."""
 
@@ -110,14 +112,14 @@ def train(shape: str, limit: float) -> dict:
         raise Skipped("out of memory at one image already")
     work.train()
     work.as_upstream()
-    plain = best_batch(work.take, clean(work, work.reference_step), device, begun + 0.45 * limit)
+    plain = best_batch(work.take, clean(work, work.reference_step), device, begun + PLAIN_ENDS * limit)
     if plain["best"]:
         work.take(plain["best"]["questions"] // QUESTIONS_PER_IMAGE)
         plain["peak_bytes"] = attempt(lambda: peak_bytes(work.reference_step, device))
     work.drop_towers()
     work.as_ours()
     step = clean(work, work.our_step)
-    ours = best_batch(lambda images: work.take(images, towers=False), step, device, begun + 0.8 * limit)
+    ours = best_batch(lambda images: work.take(images, towers=False), step, device, begun + OURS_ENDS * limit)
     result |= {"plain": plain, "ours": ours}
     if not ours["best"]:
         raise Skipped("our step was out of memory at one image already")
@@ -126,9 +128,18 @@ def train(shape: str, limit: float) -> dict:
     ours["peak_bytes"] = attempt(lambda: peak_bytes(work.our_step, device))
     ours["reserved_bytes"] = torch.accelerator.max_memory_reserved() if device.type in ("cuda", "xpu") else None
     ours |= shares(work.our_step, ours["best"]["seconds"], rate)
-    ours["floor_seconds"] = attempt(lambda: floor(work, device))
     result |= compared(plain, ours)
-    return result | {"estimate": estimate(shape, images, dtype, device)}
+    add(result, "floor_seconds", lambda: floor(work, device))
+    add(result, "estimate", lambda: estimate(shape, images, dtype, device))
+    return result
+
+
+def add(result: dict, name: str, function: Callable[[], object]) -> None:
+    """Add a figure to a result that is worth keeping without it; what went wrong is added in its place."""
+    try:
+        result[name] = attempt(function)
+    except Exception as error:
+        result |= {name: None, f"{name}_failed": f"{type(error).__name__}: {error}"[:300]}
 
 
 def clean(work: training.Work, step: Callable[[], None]) -> Callable[[], None]:
@@ -199,7 +210,7 @@ def answer(shape: str, limit: float) -> dict:
         if work is None:
             raise Skipped("out of memory at one image already")
         work.as_upstream()
-        plain = best_batch(lambda images: resize(work, images), work.reference, device, begun + 0.4 * limit)
+        plain = best_batch(lambda images: resize(work, images), work.reference, device, begun + PLAIN_ENDS * limit)
         if plain["best"]:
             resize(work, plain["best"]["questions"] // QUESTIONS_PER_IMAGE)
             plain["peak_bytes"] = attempt(lambda: peak_bytes(work.reference, device))
@@ -208,7 +219,7 @@ def answer(shape: str, limit: float) -> dict:
         if plain["best"] and said:
             kept = work.stored()
             result["same_answers_share"] = sum(map(str.__eq__, said, kept)) / len(said)
-        ours = best_batch(lambda images: resize(work, images), work.stored, device, begun + 0.8 * limit)
+        ours = best_batch(lambda images: resize(work, images), work.stored, device, begun + OURS_ENDS * limit)
         if not ours["best"]:
             raise Skipped("our answers were out of memory at one image already")
         resize(work, ours["best"]["questions"] // QUESTIONS_PER_IMAGE)
