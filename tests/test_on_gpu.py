@@ -30,7 +30,8 @@ KEY = {"card": "one", "torch": "2"}
 def ended(tmp_path_factory):
     """A run that was killed behind its first steps and started again: (folder, what was done before, exit code, output)."""
     folder = tmp_path_factory.mktemp("on_gpu")
-    argv = ["benchmarks/on_gpu.py", "--shape", "tiny", "--output", folder / "out", "--steps", *STEPS]
+    argv = ["benchmarks/on_gpu.py", "--shape", "tiny", "--minutes", "20", "--output", folder / "out"]
+    argv += ["--steps", *STEPS]
     killed = start_script([folder / "stdout", folder / "stderr"], *argv)
     first = folder / "out" / "parts" / "right.json"
     while killed.is_alive() and not (first.exists() and json.loads(first.read_text())["steps"]):
@@ -38,7 +39,7 @@ def ended(tmp_path_factory):
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()
     before = json.loads(first.read_text())["steps"]
-    done = run_script(*argv)
+    done = run_script(*argv, timeout=900)
     return folder / "out", before, done
 
 

@@ -50,17 +50,19 @@ class Part:
 def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None) -> list[Part]:
     """All parts of these kinds, in the order of what matters; `steps`: with these alone."""
     runs = ("row lengths", "adapters", "run in full", "run in 8bit", "run in 4bit")
-    first, *others = [Part(f"fast-{shape}", "fast", "fast", shape, most=120) for shape in shapes]
+    both = ("training", "answering")
+    first, *others = [Part(f"fast-{shape}", "fast", "fast", shape, both, most=120) for shape in shapes]
     found = [
         Part("right", "right", "right"),
         Part("right-runs", "right", "right_runs", only=runs),
         first,
-        Part(f"where-{shapes[0]}", "where", "where", shapes[0], most=120),
+        Part(f"where-{shapes[0]}", "where", "where", shapes[0], both, most=120),
         Part("right-compile", "right", "right_runs", only=("compile",)),
         *others,
     ]
     if steps is not None:
-        wanted = [[step for step in steps if part.only is None or step in part.only] for part in found]
+        named = {step for part in found for step in part.only or ()}
+        wanted = [[step for step in steps if (step in part.only if part.only else step not in named)] for part in found]
         found = [replace(part, only=tuple(only)) for part, only in zip(found, wanted, strict=True) if only]
     return [part for part in found if part.kind in kinds]
 
