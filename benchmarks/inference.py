@@ -51,6 +51,8 @@ from shapes import (
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4
+MOST_ENCODED = 64
+"""Images that the towers encode at once at the most, however many questions are answered at once."""
 WAYS = ("seed", "reference", "first", "stored")
 TIMES = (*(f"{way}_seconds_per_question" for way in WAYS[:3]), "seconds_per_question")
 
@@ -59,20 +61,17 @@ class Work:
     """One model with a random adapter, questions about random images, and the images' features in a store in `folder`."""
 
     def __init__(self, shape: str, args, dtype: torch.dtype, device: torch.device, folder: str, spread: float = 0.02):
-        config, self.args, self.device = configuration(shape), args, device
-        base = build(config, dtype, device, spread)
-        self.loaded = LoadedModel(base, None, family_of(config), shape, None, device, dtype, "none", [])
-        generator, size = torch.Generator().manual_seed(0), config.vision_config.image_size
-        self.pixels = torch.randn(args.images, 3, size, size, generator=generator).to(device, dtype)
-        self.questions = questions_about(args.images, args.questions_per_image)
-        self.end_token_id = config.text_config.vocab_size  # never comes
+        self.config, self.args, self.device, self.folder = configuration(shape), args, device, folder
+        base = build(self.config, dtype, device, spread)
+        self.loaded = LoadedModel(base, None, family_of(self.config), shape, None, device, dtype, "none", [])
+        self.end_token_id = self.config.text_config.vocab_size  # never comes
         tokenizer = RandomTokens(args.prompt_tokens, args.answer_tokens, PROMPT_SPREAD)
-        self.text = text_encoder(config, tokenizer, self.end_token_id)
-
+        self.text = text_encoder(self.config, tokenizer, self.end_token_id)
         self.stage, _ = self.loaded.family.last_frozen_stage(("language_model",))
-        self.key = FeatureKey(self.stage, "random", {}, dtype, self.loaded.family.stage(self.stage).shape(config))
-        self.store = FeatureStore(folder, self.key)
-        self.encode_into(self.store)
+        shape_of = self.loaded.family.stage(self.stage).shape(self.config)
+        self.key = FeatureKey(self.stage, "random", {}, dtype, shape_of)
+        generator = torch.Generator().manual_seed(0)
+        self.take(args.images)
 
         wrap(self.loaded, LoraArguments(), seed=0, fused=False)
         for name, parameter in self.loaded.model.named_parameters():
@@ -87,6 +86,15 @@ class Work:
             for name, layer in parent.named_children()
             if isinstance(layer, LoraLayer)
         ]
+
+    def take(self, images: int) -> None:
+        """Make the questions those about so many images, and store the images' features."""
+        generator, size = torch.Generator().manual_seed(0), self.config.vision_config.image_size
+        pixels = torch.randn(images, 3, size, size, generator=generator)
+        self.pixels = pixels.to(self.device, self.loaded.dtype)
+        self.questions = questions_about(images, self.args.questions_per_image)
+        self.store = FeatureStore(Path(self.folder) / str(images), self.key)
+        self.encode_into(self.store)
 
     def as_upstream(self) -> None:
         """PEFT's own LoRA layers beside the base's, and nothing done for the head."""
@@ -110,8 +118,9 @@ class Work:
     def encode_into(self, store: FeatureStore) -> None:
         """Run the towers on every distinct image and store what they make."""
         with store.writer() as writer:
-            for start in range(0, self.args.images, self.args.batch_size):
-                values = self.loaded.base.encode(self.pixels[start : start + self.args.batch_size])
+            size = min(self.args.batch_size, MOST_ENCODED)
+            for start in range(0, len(self.pixels), size):
+                values = self.loaded.base.encode(self.pixels[start : start + size])
                 writer.add([str(start + row) for row in range(len(values))], values.cpu())
 
     def upstream_answers(self, questions, **options) -> list[str]:

@@ -31,9 +31,11 @@ from transformers import (
     InstructBlipConfig,
     InstructBlipQFormerConfig,
     InstructBlipVisionConfig,
+    LlamaConfig,
     OPTConfig,
     T5Config,
 )
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from blip2vqa.models.families import family_of
 from blip2vqa.models.text import TextEncoder
@@ -52,7 +54,12 @@ _T5 |= {
     "instructblip-flan-t5-xl": _T5["blip2-flan-t5-xl"],
     "tiny-instruct-t5": _T5["tiny-t5"],
 }
-SHAPES = (*_OPT, *_T5)
+_LLAMA_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_LLAMA = {
+    "instructblip-vicuna-7b": dict(zip(_LLAMA_SIZES, (4096, 11008, 32, 32), strict=True)),
+    "tiny-instruct-llama": dict(zip(_LLAMA_SIZES, (64, 128, 2, 2), strict=True)),
+}
+SHAPES = (*_OPT, *_T5, *_LLAMA)
 WORDS = range(10, 500)
 """Token ids that are words in every shape: below them lie the special tokens."""
 
@@ -70,6 +77,7 @@ class RandomTokens:
     spread: int = 0
     """Prompts are up to so many tokens shorter or longer; answers are all as long."""
     pad_token_id: int = 1
+    eos_token_id: int = 2
 
     def __call__(self, texts, add_special_tokens: bool, **kwargs) -> dict[str, list]:
         """A text → its ids; several → a list of them each. With `add_special_tokens` they are prompts, else answers."""
@@ -118,6 +126,8 @@ class RandomReading:
 
 def tiny_like(shape: str) -> str:
     """The tiny shape of the same kind."""
+    if shape in _LLAMA:
+        return "tiny-instruct-llama"
     return "tiny-instruct-t5" if "instruct" in shape else "tiny-t5" if shape in _T5 else "tiny"
 
 
@@ -136,6 +146,9 @@ def configuration(shape: str) -> Blip2Config:
     if shape in _OPT:
         size = _OPT[shape]
         text = OPTConfig(vocab_size=words[0], word_embed_proj_dim=size["hidden_size"], eos_token_id=2, **size)
+    elif shape in _LLAMA:
+        vocabulary = words[1] if tower else 32001
+        text = LlamaConfig(vocab_size=vocabulary, pad_token_id=1, eos_token_id=2, rms_norm_eps=1e-6, **_LLAMA[shape])
     else:
         text = T5Config(
             vocab_size=words[1], feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0,
@@ -178,14 +191,18 @@ def build(config: Blip2Config, dtype: torch.dtype, device: torch.device, spread:
         for name, buffer in model.named_buffers():
             if "position_ids" in name:
                 buffer.copy_(torch.arange(buffer.shape[-1]).expand_as(buffer))
+        for parent in list(model.modules()):
+            for name, module in parent.named_children():
+                if isinstance(module, LlamaRotaryEmbedding):  # its frequencies are made by its constructor, in float32
+                    setattr(parent, name, LlamaRotaryEmbedding(module.config).to(device))
     model.tie_weights()
     return model.requires_grad_(False).eval()
 
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was given; a CPU has by itself."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -209,8 +226,8 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
 def free_unused() -> None:
     """Give memory that nothing refers to back to the system, also what the allocators keep for later."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
     if platform.system() == "Linux":
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # glibc's alone
 
@@ -308,13 +325,23 @@ def print_times(result: dict, rows: Iterable[tuple[str, float, int | None]]) -> 
     Console(highlight=False).print(table)
 
 
+def profiled(function: Callable[[], object], device: torch.device) -> profile:
+    """Torch's profile of one call, the work that it left to the device included."""
+    own = {"cuda": [ProfilerActivity.CUDA], "xpu": [ProfilerActivity.XPU]}.get(device.type, [])
+    with profile(activities=[ProfilerActivity.CPU, *own]) as found:
+        seconds(function, device)
+    return found
+
+
+def profile_table(found: profile, device: torch.device) -> str:
+    """The 25 operations that take most, by their own time."""
+    order = f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total"
+    return found.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=60)
+
+
 def print_profile(function: Callable[[], object], device: torch.device) -> None:
     """The 25 operations that take most of one call, by their own time."""
-    on_gpu = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiled:
-        seconds(function, device)
-    order = f"self_{'device' if on_gpu else 'cpu'}_time_total"
-    print(profiled.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=60), flush=True)
+    print(profile_table(profiled(function, device), device), flush=True)
 
 
 def machine(device: torch.device) -> dict[str, object]:

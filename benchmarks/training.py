@@ -47,7 +47,10 @@ from shapes import (
     tiny_like,
 )
 
+CPU = torch.device("cpu")
 MAX_GRADIENT_NORM = 1.0  # Trainer's default
+IMAGES_TOGETHER = 16
+"""Images that the towers encode at once."""
 TIMES = ("reference_seconds_per_question", "seconds_per_question", "gemm_floor_seconds_per_question")
 
 
@@ -63,30 +66,31 @@ class Features:
         return self.values[[int(digest) for digest in digests]]
 
 
+def collating(config, args, images: int) -> tuple:
+    """Questions about so many images, their answers, what encodes them, and what makes our batch of the images' features."""
+    family, questions = family_of(config), questions_about(images, args.questions_per_image)
+    answers = [f"answer {question.question}" for question in questions]
+    text = text_encoder(config, RandomTokens(args.prompt_tokens, args.answer_tokens))
+    stage, _ = family.last_frozen_stage(("language_model",))
+    rows = FinetuneArguments.tokens_per_row if text.shares_image else None
+
+    def collate(encoded: torch.Tensor) -> dict[str, torch.Tensor]:
+        collator = TrainingCollator(text, Features(encoded, stage), rows)
+        return collator(list(zip(questions, answers, strict=True)))
+
+    return questions, answers, text, collate
+
+
 class Work:
     """One model with an adapter, and one batch of questions about random images, for both ways."""
 
     def __init__(self, shape: str, args, dtype: torch.dtype, device: torch.device, spread: float = 0.02):
-        config, self.device = configuration(shape), device
-        self.family = family_of(config)
-        base = build(config, dtype, device, spread)
+        self.config, self.args, self.device = configuration(shape), args, device
+        self.family = family_of(self.config)
+        base = build(self.config, dtype, device, spread)
         self.loaded = LoadedModel(base, None, self.family, shape, None, device, dtype, "none", [])
-        generator, size = torch.Generator().manual_seed(0), config.vision_config.image_size
-        self.pixels = torch.randn(args.images, 3, size, size, generator=generator).to(device, dtype)
-        self.encode()
+        self.take(args.images)
         self.encode_seconds = min(seconds(self.encode, device) for _ in range(args.repeats))
-
-        questions = questions_about(args.images, args.questions_per_image)
-        answers = [f"answer {question.question}" for question in questions]
-        text = text_encoder(config, RandomTokens(args.prompt_tokens, args.answer_tokens))
-        stage, _ = self.family.last_frozen_stage(("language_model",))
-        rows = FinetuneArguments.tokens_per_row if text.shares_image else None
-        collator = TrainingCollator(text, Features(self.encode().cpu(), stage), rows)
-        self.batch = self._to_device(collator(list(zip(questions, answers, strict=True))))
-        plain = text.training_batch([question.question for question in questions], answers)
-        plain.pop("decoder_input_ids", None)  # upstream makes them from the labels
-        rows = torch.arange(args.images).repeat_interleave(args.questions_per_image)
-        self.plain = self._to_device({**plain, "pixel_values": self.pixels[rows.to(device)]})
 
         self.dropouts = [
             (module, name, getattr(module, name))
@@ -99,13 +103,31 @@ class Work:
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, fused=True)
         self.loss_of = AnswerLoss()
 
+    def take(self, images: int, towers: bool = True) -> None:
+        """Make the batch one of questions about so many images; without `towers` for our way alone, its features random."""
+        args, config, dtype = self.args, self.config, self.loaded.dtype
+        questions, answers, text, collate = collating(config, args, images)
+        generator = torch.Generator().manual_seed(0)
+        if not towers:
+            stage, _ = self.family.last_frozen_stage(("language_model",))
+            shape = self.family.stage(stage).shape(config)
+            self.batch = self._to_device(collate(torch.randn(images, *shape, generator=generator).to(dtype)))
+            return
+        size = config.vision_config.image_size
+        self.pixels = torch.randn(images, 3, size, size, generator=generator).to(self.device, dtype)
+        self.batch = self._to_device(collate(self.encode().cpu()))
+        plain = text.training_batch([question.question for question in questions], answers)
+        plain.pop("decoder_input_ids", None)  # upstream makes them from the labels
+        rows = torch.arange(images).repeat_interleave(args.questions_per_image)
+        self.plain = self._to_device({**plain, "pixel_values": self.pixels[rows.to(self.device)]})
+
     def _to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     @torch.no_grad()
     def encode(self) -> torch.Tensor:
         """Features of the distinct images, of the last frozen stage: [images, …]."""
-        return self.loaded.base.encode(self.pixels)
+        return torch.cat([self.loaded.base.encode(pixels) for pixels in self.pixels.split(IMAGES_TOGETHER)])
 
     def train(self) -> None:
         """Training mode, the frozen towers' too: a `Trainer` leaves none out."""
@@ -157,13 +179,15 @@ class Work:
         free_unused()
 
 
-def exactness(shape: str, args) -> dict[str, float]:
-    """Our loss and adapter gradients against the reference's, on a tiny float32 model of the same kind, no dropout."""
-    work = Work(tiny_like(shape), args, torch.float32, torch.device("cpu"), spread=0.1)
+def exactness(
+    shape: str, args, dtype: torch.dtype = torch.float32, device: torch.device = CPU, spread: float = 0.1
+) -> dict[str, float]:
+    """Our loss and adapter gradients against the reference's, on a tiny model of the same kind, no dropout."""
+    work = Work(tiny_like(shape), args, dtype, device, spread)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in work.loaded.model.named_parameters():
         if "lora_B" in name:  # as long as B is 0, A has no gradient
-            parameter.data.normal_(0.0, 0.1, generator=generator)
+            parameter.data.copy_(torch.empty(parameter.shape).normal_(0.0, spread, generator=generator))
     work.loaded.model.eval()
 
     def loss_and_gradients(loss_of):
@@ -178,7 +202,12 @@ def exactness(shape: str, args) -> dict[str, float]:
     loss, gradients = loss_and_gradients(work.our_loss)
     largest = max(gradient.abs().max().item() for gradient in wanted)
     apart = max((one - other).abs().max().item() for one, other in zip(gradients, wanted, strict=True))
-    return {"gradient_difference": apart / largest, "loss_difference": abs(loss - expected)}
+    difference, whole = (
+        torch.cat([gradient.flatten() for gradient in found]).norm().item()
+        for found in ([one - other for one, other in zip(gradients, wanted, strict=True)], wanted)
+    )
+    norms = {"gradient_norm_difference": difference / whole}
+    return {"gradient_difference": apart / largest, **norms, "loss_difference": abs(loss - expected)}
 
 
 def measure(args, device: torch.device) -> dict:

@@ -1,0 +1,201 @@
+"""`benchmarks/on_gpu.py` on a CPU: its comparisons compute, a kill loses nothing that was done, and it ends in time."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from types import ModuleType
+
+import pytest
+import torch
+
+import shapes
+from gpu_parts import fast, plan, report, right, where
+from gpu_parts.context import Context, Skipped
+from gpu_parts.plan import Part
+from helpers.launching import run_script, start_script
+from helpers.paths import ROOT
+
+STEPS = (
+    "blip2-opt", "vilt", "dropout", "row lengths", "adapters", "run in 4bit", "training", "answering",
+)  # fmt: skip
+KEY = {"card": "one", "torch": "2"}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """A run that was killed behind its first steps and started again: (folder, what was done before, exit code, output)."""
+    folder = tmp_path_factory.mktemp("on_gpu")
+    argv = ["benchmarks/on_gpu.py", "--shape", "tiny", "--minutes", "20", "--output", folder / "out"]
+    argv += ["--steps", *STEPS]
+    killed = start_script([folder / "stdout", folder / "stderr"], *argv)
+    first = folder / "out" / "parts" / "right.json"
+    while killed.is_alive() and not (first.exists() and json.loads(first.read_text())["steps"]):
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join()
+    before = json.loads(first.read_text())["steps"]
+    done = run_script(*argv, timeout=900)
+    return folder / "out", before, done
+
+
+@pytest.fixture(scope="module")
+def summary(ended) -> dict:
+    return json.loads((ended[0] / "summary.json").read_text())
+
+
+def test_all_steps_are_done_and_right(ended, summary):
+    assert ended[2].returncode == 0, ended[2].stdout + ended[2].stderr
+    assert summary["right"] is True and summary["left"] == {} and summary["wrong"] == []
+    assert {step for steps in summary["parts"].values() for step in steps} == set(STEPS)
+    assert set(summary["parts"]) == {"right", "right-runs", "fast-tiny", "where-tiny"}
+    assert summary["card"]["torch"] == torch.__version__ and "CPU" in summary["card"]["name"]
+
+
+def test_what_was_done_before_a_kill_is_kept(ended, summary):
+    _, before, _ = ended
+    assert before
+    for name, outcome in before.items():
+        assert summary["parts"]["right"][name] == outcome  # its seconds, too
+
+
+def test_every_precision_is_compared_and_nothing_for_show(summary):
+    checks = {check["name"]: check for check in summary["parts"]["right"]["blip2-opt"]["result"]}
+    for dtype in right.TYPES:
+        for what in ("loss beside the CPU's float32", "gradients fused LoRA beside PEFT's", "confidences, listed"):
+            assert checks[f"{dtype}: {what}"]["right"] is True
+    assert checks["float32: gradients beside the CPU's float32"]["value"] == 0  # the same CPU
+    assert 0 < checks["bfloat16: gradients beside the CPU's float32"]["value"] < 0.2
+    assert 0 < checks["float16: gradients beside the CPU's float32"]["value"] < 0.06
+    assert 0 < checks["float32: gradients shared rows beside one a question"]["value"] < 1e-3
+
+
+def test_speed_is_measured_beside_the_plain_way(summary):
+    for what, found in ((what, outcome["result"]) for what, outcome in summary["parts"]["fast-tiny"].items()):
+        plain, ours = found["plain"], found["ours"]
+        for way in (plain, ours):
+            assert (
+                way["best"]["questions_per_second"] >= max(one["questions_per_second"] for one in way["tried"]) / 1.02
+            )
+            assert len(way["tried"]) >= 2 and way["peak_bytes"] > 1e6
+        assert found["speedup"] == pytest.approx(
+            ours["best"]["questions_per_second"] / plain["best"]["questions_per_second"]
+        )
+        assert 0 < ours["share_of_matmul"] and found["matmul_tflops"] > 0
+        assert ("estimate" in found) == (what == "training")
+    found = summary["parts"]["fast-tiny"]["training"]["result"]
+    assert found["floor_seconds"] > 0 and found["estimate"]["tensors_bytes"] > found["weights_bytes"] / 2
+
+
+def test_the_profile_says_where_the_time_goes(ended, summary):
+    for what, outcome in summary["parts"]["where-tiny"].items():
+        found = outcome["result"]
+        assert sum(kernel["share"] for kernel in found["kernels"]) == pytest.approx(1, abs=0.2)
+        assert 0 <= found["idle_share"] < 1 and found["longest_gaps"] and found["launches"] > 100
+        assert "aten::" in (ended[0] / f"where-{what}.txt").read_text()
+        assert (ended[0] / found["trace"]).stat().st_size < where.TRACE_BYTES
+
+
+def test_the_table_says_figures_bounds_and_aims(ended):
+    folder, _, done = ended
+    assert "ok       right: blip2-opt: " in done.stdout and "(at most 0.2)" in done.stdout
+    assert "(aim 6 ×)" in done.stdout and "(aim 45%)" in done.stdout
+    page = (folder / "summary.md").read_text()
+    assert "| right: blip2-opt | float16: loss beside the CPU's float32 |" in page and "≤ 0.002 | holds |" in page
+    assert f"- torch: {torch.__version__}" in page
+
+
+def test_nothing_of_another_card_or_code_is_kept(tmp_path, monkeypatch):
+    module = ModuleType("gpu_parts.counting")
+    module.STEPS = {"one": lambda context: [right.Check("a", 1.0, 2.0).row()]}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    part = Part("counting", "right", "counting")
+    seconds = [
+        [done.outcome["seconds"] for done in plan.run([part], tmp_path, key, time.time() + 60)]
+        for key in (KEY, KEY, KEY | {"card": "another"})
+    ]
+    assert seconds[0] == seconds[1] != seconds[2]
+
+
+def test_a_step_that_hangs_crashes_or_does_not_fit_costs_itself_alone(tmp_path, monkeypatch):
+    def skip(context: Context):
+        raise Skipped("its weights take 14 GiB")
+
+    def fail(context: Context):
+        raise ValueError("no kernel")
+
+    module = ModuleType("gpu_parts.odd")
+    module.STEPS = {
+        "hangs": lambda context: time.sleep(60), "crashes": lambda context: os._exit(9), "skips": skip, "fails": fail,
+        "wrong": lambda context: [right.Check("a", float("nan"), 2.0).row()],
+        "works": lambda context: [right.Check("a", 1.0, 2.0).row()],
+    }  # fmt: skip
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    part = Part("odd", "right", "odd", most=1.0)
+    done = {one.step: one for one in plan.run([part], tmp_path, KEY, time.time() + 60)}
+    said = {name: report.lines(one)[0] for name, one in done.items()}
+    assert said["hangs"] == "FAILED   odd: hangs: took longer than 1 s"
+    assert said["crashes"].startswith("FAILED   odd: crashes: its process ended with exit code 9")
+    assert said["skips"] == "skipped  odd: skips: its weights take 14 GiB"
+    assert said["fails"] == "FAILED   odd: fails: ValueError: no kernel"
+    assert said["wrong"].startswith("WRONG    odd: wrong: 0 of 1 hold") and said["works"].startswith("ok ")
+    assert "no kernel" in (tmp_path / "parts" / "odd.log").read_text()
+    assert not (tmp_path / "parts" / "odd.scratch").exists()
+
+
+def test_it_ends_within_its_time_and_goes_on_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "SHORTEST", 0.0)
+    module = ModuleType("gpu_parts.slow")
+    module.STEPS = {"first": lambda context: [], "second": lambda context: time.sleep(1.5)}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    began, part = time.time(), Part("slow", "right", "slow")
+    assert [one.step for one in plan.run([part], tmp_path, KEY, began + 1)] == ["first"]
+    assert time.time() - began < 3
+    assert plan.left(tmp_path / "parts" / "slow.json") == ["second"]
+    assert [one.step for one in plan.run([part], tmp_path, KEY, time.time() + 60)] == ["first", "second"]
+
+
+def test_a_search_ends_where_memory_does_and_says_so(monkeypatch):
+    sizes = []
+
+    def take(images: int) -> None:
+        sizes.append(images)
+        if images == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(fast, "MOST_IMAGES", {})
+    found = fast.best_batch(take, lambda: time.sleep(0.001), torch.device("cpu"), time.monotonic() + 60)
+    assert found["out_of_memory"] and sizes == [1, 2, 4] and found["best"]["questions"] == 8
+    with pytest.raises(RuntimeError, match="no kernel"):
+        fast.attempt(lambda: torch.ones(2).sum() and (_ for _ in ()).throw(RuntimeError("no kernel")))
+
+
+def test_wrong_gradients_answers_and_features_are_found():
+    seen = Namespace(
+        features=torch.ones(4), loss=2.0, gradients=torch.ones(8), one_row=(2.0, torch.ones(8)), peft=(2.0, torch.ones(8)),
+        answers={"listed": [("red", 0.5), ("blue", 0.25)]},
+    )  # fmt: skip
+    assert all(check.row()["right"] for check in right.compare("float32", seen, seen))
+    changes = {
+        "features": torch.full((4,), 1.001), "loss": 2.001, "gradients": torch.full((8,), float("nan")),
+        "one_row": (2.0, torch.full((8,), 1.1)), "peft": (2.1, torch.ones(8)),
+        "answers": {"listed": [("red", 0.5), ("green", 0.25)]},
+    }  # fmt: skip
+    for name, value in changes.items():
+        other = copy.copy(seen)
+        setattr(other, name, value)
+        assert not all(check.row()["right"] for check in right.compare("float32", other, seen)), name
+
+
+def test_the_process_that_runs_the_others_does_not_hold_the_card():
+    code = "import sys, benchmarks.on_gpu; sys.exit('torch' in sys.modules)"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}).returncode == 0
+
+
+def test_the_shapes_that_the_command_knows_exist():
+    assert set(plan.SHAPES) <= set(shapes.SHAPES)
