@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"on_gpu.py: {error}", file=sys.stderr)
         return 1
-    key, planned, done = plan.made_by(card), plan.parts(args.parts, args.shape, args.steps), []
+    planned = plan.parts(args.parts, args.shape, args.steps, on_cpu=card["device"] == "cpu")
+    key, done = plan.made_by(card), []
     screen.print(f"{card['name']}, driver {card['driver'] or '-'}, torch {card['torch']}, CUDA {card['cuda'] or '-'}")
     for one in plan.run(planned, output, key, ends):
         done.append(one)

@@ -47,8 +47,11 @@ class Part:
     """Seconds that one step may take."""
 
 
-def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None) -> list[Part]:
-    """All parts of these kinds, in the order of what matters; `steps`: with these alone."""
+def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None, on_cpu: bool = False) -> list[Part]:
+    """All parts of these kinds, in the order of what matters; `steps`: with these alone.
+
+    `on_cpu`: a CPU stands in for the card, which hangs in no driver, and has other work at times.
+    """
     runs = ("row lengths", "adapters", "run in full", "run in 8bit", "run in 4bit")
     both = ("training", "answering")
     first, *others = [Part(f"fast-{shape}", "fast", "fast", shape, both, most=120) for shape in shapes]
@@ -64,7 +67,8 @@ def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None) -
         named = {step for part in found for step in part.only or ()}
         wanted = [[step for step in steps if (step in part.only if part.only else step not in named)] for part in found]
         found = [replace(part, only=tuple(only)) for part, only in zip(found, wanted, strict=True) if only]
-    return [part for part in found if part.kind in kinds]
+    patience = 10 if on_cpu else 1
+    return [replace(part, most=patience * part.most) for part in found if part.kind in kinds]
 
 
 def digest() -> str:
