@@ -21,6 +21,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import LANGUAGE_MODEL, Family
+from blip2vqa.models.sharding import shard
 from blip2vqa.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class LoadedModel:
     """What was decided by itself, in words: precision, quantization."""
     adapters: Any = None
     """`adapters.multi.Adapters` in use beside the base, if any."""
+    sharded: bool = False
+    """Whether its blocks are shared by several processes, which then have to compute in step."""
 
     @property
     def where(self) -> str:
@@ -232,11 +235,13 @@ def load_base(
     for_training: bool = False,
     parts: tuple[str, ...] | None = None,
     answers: tuple[str, ...] | None = None,
+    sharded: bool = False,
 ) -> LoadedModel:
     """Load a base model, frozen and in evaluation mode, onto one device.
 
     `parts` of it alone (None: all): the towers to encode images, or what is left to train and to answer. `for_training`: an
     adapter will be trained. `answers`: what a head with one output for each is to tell apart (None: the base's own).
+    `sharded`: the processes of a machine share the language model's blocks.
     """
     device = device or find_device()
     config = load_config(base_model_id, revision)
@@ -246,7 +251,10 @@ def load_base(
     torch_dtype, dtype_note = choose_dtype(dtype, family, device)
     bits, bits_note = "none", "none: the towers stay whole"
     whole = parts is None or LANGUAGE_MODEL in parts
-    if whole:
+    sharded &= whole
+    if sharded:
+        bits_note = "none: the base is sharded"
+    elif whole:
         bits, bits_note = choose_quantization(quantization, config, torch_dtype, device, parts)
     kwargs, stored = {}, stored_quantization(config)
     if stored or bits != "none":
@@ -281,6 +289,8 @@ def load_base(
         family.fit_tokenizer(model, processor.tokenizer)
     if stored:
         _suit_stored(model, torch_dtype)
+    elif sharded:
+        blocks = shard(model, model.language_model, device)
     elif bits == "none":
         model = model.to(device)
     if bits == "4bit" and for_training:
@@ -291,9 +301,13 @@ def load_base(
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
     if known is not None:
         notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
+    if sharded:
+        notes.append(f"sharding: FSDP, {blocks} blocks divided among the processes of each machine")
     if whole:
         suit_generation(model.language_model)
         if for_training:
             suit_training(model.language_model, device)
     model.requires_grad_(False).eval()
-    return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)
+    return LoadedModel(
+        model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes, sharded=sharded
+    )

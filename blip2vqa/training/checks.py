@@ -7,10 +7,19 @@ from accelerate import PartialState
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.adapters.lora import check_start, modules_to_adapt
 from blip2vqa.adapters.storage.hub import check_push
+from blip2vqa.config.common import CHANGE_THE_BASE
 from blip2vqa.config.roles import parse_roles, parse_scopes
 from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import choose_dtype, find_device, load_config, load_processor
+from blip2vqa.models.family import Family
+from blip2vqa.models.loading import (
+    BYTES_PER_WEIGHT,
+    choose_dtype,
+    find_device,
+    load_config,
+    load_processor,
+    stored_quantization,
+)
 from blip2vqa.training.data import RunData, build_run_data, load_rows
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.training.run import Run
@@ -64,6 +73,20 @@ def _check_push(run: Run) -> None:
     check_push(run.push_to, run.training.hub_token)
 
 
+def _no_sharding(run: Run, family: Family, config) -> list[str]:
+    """List what cannot be had of a base whose blocks the processes share."""
+    problems, lora = [], run.lora
+    if family.language_class is None:
+        problems.append(f"FSDP: {family.name} is small, and is not sharded; launch without it")
+    if run.model.quantization in BYTES_PER_WEIGHT or stored_quantization(config):
+        problems.append("--quantization: quantized weights are not sharded; use none, or launch without FSDP")
+    if lora.use_dora:
+        problems.append("--use_dora: not with FSDP, since it needs the base's weights whole; leave it out")
+    if lora.init_lora_weights in CHANGE_THE_BASE:
+        problems.append(f"--init_lora_weights {lora.init_lora_weights}: not with FSDP; use default or gaussian")
+    return problems
+
+
 def _check_base(run: Run) -> tuple:
     """Check that the base can be loaded and adapted as asked; returns its processor and its configuration."""
     base, revision = run.model.base_model_id, run.model.base_model_revision
@@ -72,6 +95,8 @@ def _check_base(run: Run) -> tuple:
     collect_errors(problems, choose_dtype, run.model.dtype, family, find_device(run.training.use_cpu))
     if run.training.fp16 and not family.float16:
         problems.append(f"--fp16: {family.name} overflows in float16; use --bf16, or leave it out")
+    if run.training.sharding.asked:
+        problems += _no_sharding(run, family, config)
     # An unknown role or scope has been reported with the arguments.
     roles = collect_errors([], parse_roles, run.lora.lora_roles)
     scopes = collect_errors([], parse_scopes, run.lora.lora_scope)

@@ -51,7 +51,7 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     fingerprints = fingerprint_base(*base, progress=not args.disable_tqdm) if state.is_main_process else {}
     load = partial(
         load_base, base[0], revision=base[1], dtype=run.model.dtype, quantization=run.model.quantization, device=args.device,
-        for_training=True, answers=data.answers,
+        for_training=True, answers=data.answers, sharded=args.sharding.asked,
     )  # fmt: skip
     images = {example.digest: example.image for example in data.train + data.val}
     family, scopes = family_of(load_config(*base)), parse_scopes(run.lora.lora_scope)
