@@ -41,12 +41,14 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
         for flag in ("eval_accumulation_steps", "dataloader_prefetch_factor"):
             if getattr(self, flag) is not None:
                 problems += Range(at_least=1).problem(flag, getattr(self, flag))
-        zero = getattr(self, "hf_deepspeed_config", None)
+        zero = self.deepspeed_plugin  # of --deepspeed, or of accelerate's configuration
         problems += self.sharding.problems
         if self.fsdp:
             problems.append(f"--fsdp: the launcher says it; use accelerate launch --config_file {CONFIG}")
-        if zero is not None and zero.is_zero3():
-            problems.append(f"DeepSpeed's ZeRO-3: not supported; use FSDP, which shares the base, too ({CONFIG}), or ZeRO-2")
+        if zero is not None and zero.hf_ds_config.is_zero3():
+            problems.append(
+                f"DeepSpeed's ZeRO-3: not supported; use FSDP, which shares the base, too ({CONFIG}), or ZeRO-2"
+            )
         if self.sharding.asked:
             problems += [
                 f"--{name}: not with FSDP, whose processes compute in step; leave it out"

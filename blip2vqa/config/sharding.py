@@ -11,7 +11,7 @@ _ASKS = "ACCELERATE_USE_FSDP"
 # What accelerate's configuration may ask for, and this package does in another way or not at all.
 _REFUSED = {
     "FSDP_OFFLOAD_PARAMS": "the blocks stay on the cards; set fsdp_offload_params: false",
-    "FSDP_ACTIVATION_CHECKPOINTING": "give --gradient_checkpointing true instead; set fsdp_activation_checkpointing: false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "give --activation_checkpointing true instead; set fsdp_activation_checkpointing: false",
 }
 
 
@@ -31,7 +31,9 @@ def sharding_of_launch() -> Sharding:
     if not asked:
         return Sharding(False)
     problems = [
-        f"FSDP: {remedy}, as {CONFIG}" for name, remedy in _REFUSED.items() if os.environ.get(name, "").lower() == "true"
+        f"FSDP: {remedy}, as {CONFIG}"
+        for name, remedy in _REFUSED.items()
+        if os.environ.get(name, "").lower() == "true"
     ]
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
         problems.append(f"FSDP: version {version} is not supported; set fsdp_version: 2, as {CONFIG}")
@@ -48,4 +50,6 @@ def sharding_of_launch() -> Sharding:
 def refuse_sharding(what: str) -> None:
     """Raise `InputError` where the launch asks for FSDP and every process is to have a whole base; `what` does so."""
     if sharding_of_launch().asked:
-        raise InputError(f"FSDP: {what} by a whole base in each process; launch it without, and --quantization 4bit if needed")
+        raise InputError(
+            f"FSDP: {what} by a whole base in each process; launch it without, and --quantization 4bit if needed"
+        )

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def check(run: Run) -> RunData:
     """Check the run and read its data. Raises one `InputError` with every problem found."""
     raise_all([f"--{name}: missing; name the folder to write into" for name in run.training.missing()])
-    parts = (run.data, run.lora, run.generation, run.features, run.training)
+    parts = (run.model, run.data, run.lora, run.generation, run.features, run.training)
     problems = [problem for part in parts for problem in part.check()]
     found = collect_errors(problems, _check_base, run)
     rows = collect_errors(problems, load_rows, run) if run.data.csv_path else None

@@ -24,6 +24,7 @@ from blip2vqa.training.run import Run
 from blip2vqa.training.summary import print_start
 from blip2vqa.training.tracking import track
 from blip2vqa.training.trainer import VQATrainer
+from blip2vqa.utils.distributed import check_shared, run_on_all_ranks
 from blip2vqa.utils.files import write_json_atomic, writing
 
 
@@ -36,7 +37,7 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     state, args, folder = PartialState(), run.training, run.folder
 
     # 1. Check everything, and note what the run is.
-    data = check(run)
+    data = run_on_all_ranks(lambda: check(run))
     scorer = find_scorer(run.generation.bertscore_model)
     checkpoint = checkpoint_to_resume(run, data)
     if state.is_main_process:
@@ -45,6 +46,7 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
         write_json_atomic(folder / SPLIT, describe_split(data.train, data.val))
         write_json_atomic(folder / TRAINING_DATA, describe_training_data(data))
     state.wait_for_everyone()
+    check_shared(folder, "--output_dir")  # its checkpoints are read by all
 
     # 2. Load the base; the frozen towers encode the images first, and leave memory again.
     base = run.model.base_model_id, run.model.base_model_revision
