@@ -53,6 +53,17 @@ class ModelArguments(base.ServedBaseArguments):
         "Print what a run on these bases would take, and stop. No base named: --base_model_id; no weight is loaded.",
         nargs="*",
     )
+    processes: int | None = option(
+        None,
+        "Of --estimate: processes that the run will have, one for each GPU. Default: those of this launch.",
+        at_least=1,
+    )
+
+    def check(self) -> list[str]:
+        problems = super().check()
+        if self.processes and self.estimate is None:
+            problems.append("--processes: goes with --estimate; a launcher starts processes (--num_processes)")
+        return problems
 
 
 @dataclass

@@ -178,7 +178,8 @@ def count_encoding(plan: Plan, images: int) -> MemoryTracker:
 
 def estimate_base(plan: Plan, process: int) -> dict:
     """Estimate the figures of one base: memory in bytes, of which a process takes `process` alone; times in seconds."""
-    run, args, state = plan.run, plan.args, PartialState()
+    run, args = plan.run, plan.args
+    processes = run.model.processes or PartialState().num_processes
     longest = plan.longest
     loaded = plan.outline(plan.parts)
     layers = quantized_layers(loaded.base, plan.family)
@@ -188,8 +189,8 @@ def estimate_base(plan: Plan, process: int) -> dict:
     if plan.stage != PIXELS:
         batch = min(args.per_device_eval_batch_size, images)
         encoding = count_encoding(plan, batch)
-        encode_flops = encoding.operations * images / batch / state.num_processes
-    steps = math.ceil(len(plan.data.train) / (args.train_batch_size * state.num_processes))
+        encode_flops = encoding.operations * images / batch / processes
+    steps = math.ceil(len(plan.data.train) / (args.train_batch_size * processes))
     tokens = sum(_tokens(part) for parts in plan.batches for part in parts) / len(plan.batches)
     width, variants = plan.dtype.itemsize, {}
     layer = *largest.weight.shape, _tokens(longest), plan.dtype, plan.device
@@ -268,6 +269,7 @@ def estimate(run: Run) -> dict:
         "busy": others if others > BUSY else None,
         "assumed": _assumed(device),
         "batch_size": plans[0].args.train_batch_size,
+        "processes": run.model.processes or PartialState().num_processes,
         "bases": [estimate_base(plan, process) for plan in plans],
     }
     if PartialState().is_main_process and run.training.output_dir:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
+from blip2vqa.config.sharding import refuse_sharding
 from blip2vqa.data.examples import Example
 from blip2vqa.data.prediction_table import UNSURE, PredictionsTable
 from blip2vqa.evaluation.scores import score
@@ -20,7 +21,7 @@ from blip2vqa.models.answer_lists import CHOICES
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.reporting.reports import report_answers, report_path
 from blip2vqa.reporting.tables import format_block
-from blip2vqa.utils.distributed import run_on_main_rank, start
+from blip2vqa.utils.distributed import run_on_all_ranks, run_on_main_rank, start
 from blip2vqa.utils.files import write_json_atomic
 from blip2vqa.utils.progress import show_progress
 
@@ -31,8 +32,9 @@ def answer_table(args: InferenceArguments, features: FeatureArguments) -> dict |
     Processes of one launch share the work; the main one alone writes, and the others return None. Raises `InputError`, with
     every problem found, before any weight is loaded.
     """
+    refuse_sharding("inference.py answers")
     start()
-    job = check_job(args, features)
+    job = run_on_all_ranks(lambda: check_job(args, features))
     answered = any(example.answers for example in job.examples)
     scorer = find_scorer(args.bertscore_model if answered else "none")
     with ExitStack() as opened:

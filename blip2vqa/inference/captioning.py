@@ -17,6 +17,7 @@ from blip2vqa.config.caption import CaptionArguments
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.decoding import DECODING
 from blip2vqa.config.files import is_config_file
+from blip2vqa.config.sharding import refuse_sharding
 from blip2vqa.config.styles import known_styles, read_style
 from blip2vqa.data.collect import Picture, gather_images
 from blip2vqa.data.downloading import ADDRESS
@@ -147,6 +148,7 @@ def caption_images(args: CaptionArguments, features: FeatureArguments) -> dict |
     The main process alone writes; the others return None. Raises `InputError`, with every problem found, before any weight is
     loaded. A picture that cannot be used is left out, with the reason in its rows; if none is left, that is an error.
     """
+    refuse_sharding("caption.py captions")
     start()
     problems = args.check() + features.check()
     found = collect_errors(problems, find_requests, args)

@@ -118,6 +118,7 @@ def _generate(loaded: LoadedModel, request: AnswerRequest, prompt: int, **inputs
             **inputs,
             **options,
             num_beams=beams,
+            synced_gpus=loaded.sharded,
             eos_token_id=text.end_token_id,
             pad_token_id=text.pad_token_id,
             output_scores=True,
@@ -232,7 +233,8 @@ def answer_by_batch(
 
     Requests that decode alike share batches, whatever their adapters, and so do those whose rows have answers of their own. An
     adapter's questions follow each other, so that few adapters need to be in memory at a time. Processes of one launch share
-    the work, and each gets the answers of all.
+    the work, and each gets the answers of all. Those that share a base have as many batches each, since all take part in every
+    step: who has fewer rows answers some again, and leaves them out. There, `done` is not allowed.
     """
     state = PartialState()
     keys = [(example.digest, request.adapter) for example, request in zip(examples, requests, strict=True)]
@@ -247,9 +249,10 @@ def answer_by_batch(
         order = [index for key in in_turn for index in by_image[key]]
         share = -(-len(order) // state.num_processes)
         mine = order[state.process_index * share : (state.process_index + 1) * share]
-        batches = _my_batches(loaded, features, examples, requests, keys, mine, batch_size, done)
+        again = order[: share - len(mine)] if loaded.sharded else []
+        batches = _my_batches(loaded, features, examples, requests, keys, mine + again, batch_size, done)
         for _ in range(-(-share // batch_size)):
-            found = next(batches, [])
+            found = [(index, answer) for index, answer in next(batches, []) if index not in again]
             yield gather_object(found) if state.num_processes > 1 else found
 
 
@@ -257,7 +260,7 @@ def _my_batches(
     loaded, features, examples, requests, keys, mine, batch_size, done
 ) -> Iterator[list[tuple[int, Answer]]]:
     """Answer the examples of this process, which can all share batches; `keys` are every example's (image, adapter)."""
-    for chunk in _chunks(mine, keys, batch_size):
+    for chunk in _chunks(mine, keys, batch_size, 1 if loaded.sharded else BATCHES_TOGETHER):
         if all(index in done for index in chunk):
             continue
         request = requests[chunk[0]]
@@ -282,13 +285,13 @@ def _my_batches(
             yield [(index, requests[index].rate(answer)) for index, answer in zip(batch, said, strict=True)]
 
 
-def _chunks(mine: list[int], keys: list[tuple], batch_size: int) -> Iterator[list[int]]:
-    """Cut `mine` into chunks of whole batches: at most `BATCHES_TOGETHER`, with no more images than a batch has rows."""
+def _chunks(mine: list[int], keys: list[tuple], batch_size: int, most: int) -> Iterator[list[int]]:
+    """Cut `mine` into chunks of whole batches: `most` at most, with no more images than a batch has rows."""
     chunk: list[int] = []
     for start in range(0, len(mine), batch_size):
         batch = mine[start : start + batch_size]
         images = len({keys[index] for index in chunk + batch})
-        if chunk and (images > batch_size or len(chunk) >= batch_size * BATCHES_TOGETHER):
+        if chunk and (images > batch_size or len(chunk) >= batch_size * most):
             yield chunk
             chunk = []
         chunk = chunk + batch

@@ -16,6 +16,7 @@ from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.fields import QUANTIZATIONS
 from blip2vqa.config.files import read_file
 from blip2vqa.config.inference import InferenceArguments
+from blip2vqa.config.sharding import refuse_sharding
 from blip2vqa.data.bad_rows import leave_out
 from blip2vqa.data.examples import Example
 from blip2vqa.data.journal import Journal, Kept
@@ -155,6 +156,7 @@ def compare_systems(args: InferenceArguments, features: FeatureArguments) -> tup
     The main process alone writes; the others return None. Raises `InputError`, with every problem found, before any weight is
     loaded.
     """
+    refuse_sharding("inference.py answers")
     start()
     problems = args.check() + features.check()
     each = ("lora_model_path", "lora_revision", "base_model_id", "base_model_revision", "prompt", "answers", "score")

@@ -21,6 +21,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from blip2vqa.models.attention import suit_encoding, suit_training
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import LANGUAGE_MODEL, Family
+from blip2vqa.models.sharding import shard
 from blip2vqa.utils.distributed import gather_from_all
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.memory import find_free_memory
@@ -52,6 +53,8 @@ class LoadedModel:
     """What was decided by itself, in words: precision, quantization."""
     adapters: Any = None
     """`adapters.multi.Adapters` in use beside the base, if any."""
+    sharded: bool = False
+    """Whether its blocks are shared by several processes, which then have to compute in step."""
 
     @property
     def where(self) -> str:
@@ -268,11 +271,13 @@ def load_base(
     for_training: bool = False,
     parts: tuple[str, ...] | None = None,
     answers: tuple[str, ...] | None = None,
+    sharded: bool = False,
 ) -> LoadedModel:
     """Load a base model, frozen and in evaluation mode, onto one device; every process of a launch has to call it.
 
     `parts` of it alone (None: all): the towers to encode images, or what is left to train and to answer. `for_training`: an
     adapter will be trained. `answers`: what a head with one output for each is to tell apart (None: the base's own).
+    `sharded`: the processes of a machine share the language model's blocks.
     """
     device = device or find_device()
     config = load_config(base_model_id, revision)
@@ -282,7 +287,10 @@ def load_base(
     torch_dtype, dtype_note = choose_dtype(dtype, family, device)
     bits, bits_note = "none", "none: the towers stay whole"
     whole = parts is None or LANGUAGE_MODEL in parts
-    if whole:
+    sharded &= whole
+    if sharded:
+        bits_note = "none: the base is sharded"
+    elif whole:
         bits, bits_note = choose_quantization(quantization, config, torch_dtype, device, parts)
     kwargs, stored = {}, stored_quantization(config)
     if stored or bits != "none":
@@ -319,6 +327,8 @@ def load_base(
         family.fit_tokenizer(model, processor.tokenizer)
     if stored:
         _suit_stored(model, torch_dtype)
+    elif sharded:
+        blocks = shard(model, model.language_model, device)
     elif bits == "none":
         model = model.to(device)
     if bits == "4bit" and for_training:
@@ -329,6 +339,8 @@ def load_base(
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
     if known is not None:
         notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
+    if sharded:
+        notes.append(f"sharding: FSDP, {blocks} blocks divided among the processes of each machine")
     if whole:
         suit_generation(model.language_model)
         if for_training:
@@ -336,4 +348,6 @@ def load_base(
     if vision_model := getattr(model, "vision_model", None):
         suit_encoding(vision_model, device, torch_dtype)
     model.requires_grad_(False).eval()
-    return LoadedModel(model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes)
+    return LoadedModel(
+        model, processor, family, base_model_id, revision, device, torch_dtype, bits, notes, sharded=sharded
+    )

@@ -27,6 +27,9 @@ def print_estimates(result: dict) -> None:
         table.padding, table.collapse_padding = 0, True
         console.print(table)
     console.print(plain(f"* as this run would load it. Times are for this device: {result['device']}."))
+    if (processes := result.get("processes", 1)) > 1:
+        shared = "by as many devices as this one; what they say to each other is not counted"
+        console.print(plain(f"Times are of {processes} processes, {shared}."))
     if result.get("busy"):
         share = percent(result["busy"], 0)
         console.print(

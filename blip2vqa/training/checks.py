@@ -7,10 +7,18 @@ from accelerate import PartialState
 from blip2vqa.adapters.files.card import is_hub_id
 from blip2vqa.adapters.lora import check_start, modules_to_adapt
 from blip2vqa.adapters.storage.hub import check_push
+from blip2vqa.config.common import CHANGE_THE_BASE
 from blip2vqa.config.roles import parse_roles, parse_scopes
 from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import check_dtype, load_config, load_processor
+from blip2vqa.models.family import Family
+from blip2vqa.models.loading import (
+    BYTES_PER_WEIGHT,
+    check_dtype,
+    load_config,
+    load_processor,
+    stored_quantization,
+)
 from blip2vqa.training.data import RunData, build_run_data, load_rows
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.training.run import Run
@@ -24,7 +32,7 @@ logger = logging.getLogger(__name__)
 def check(run: Run) -> RunData:
     """Check the run and read its data. Raises one `InputError` with every problem found."""
     raise_all([f"--{name}: missing; name the folder to write into" for name in run.training.missing()])
-    parts = (run.data, run.lora, run.generation, run.features, run.training)
+    parts = (run.model, run.data, run.lora, run.generation, run.features, run.training)
     problems = [problem for part in parts for problem in part.check()]
     found = collect_errors(problems, _check_base, run)
     rows = collect_errors(problems, load_rows, run) if run.data.csv_path else None
@@ -64,6 +72,20 @@ def _check_push(run: Run) -> None:
     check_push(run.push_to, run.training.hub_token)
 
 
+def _no_sharding(run: Run, family: Family, config) -> list[str]:
+    """List what cannot be had of a base whose blocks the processes share."""
+    problems, lora = [], run.lora
+    if family.language_class is None:
+        problems.append(f"FSDP: {family.name} is small, and is not sharded; launch without it")
+    if run.model.quantization in BYTES_PER_WEIGHT or stored_quantization(config):
+        problems.append("--quantization: quantized weights are not sharded; use none, or launch without FSDP")
+    if lora.use_dora:
+        problems.append("--use_dora: not with FSDP, since it needs the base's weights whole; leave it out")
+    if lora.init_lora_weights in CHANGE_THE_BASE:
+        problems.append(f"--init_lora_weights {lora.init_lora_weights}: not with FSDP; use default or gaussian")
+    return problems
+
+
 def _check_base(run: Run) -> tuple:
     """Check that the base can be loaded and adapted as asked; returns its processor and its configuration."""
     base, revision = run.model.base_model_id, run.model.base_model_revision
@@ -74,6 +96,8 @@ def _check_base(run: Run) -> tuple:
         problems += [
             f"{flag}: {family.name} overflows in float16; {remedy}" for flag, remedy in run.training.float16_by()
         ]
+    if run.training.sharding.asked:
+        problems += _no_sharding(run, family, config)
     # An unknown role or scope has been reported with the arguments.
     roles = collect_errors([], parse_roles, run.lora.lora_roles)
     scopes = collect_errors([], parse_scopes, run.lora.lora_scope)

@@ -24,6 +24,7 @@ from blip2vqa.training.run import Run
 from blip2vqa.training.summary import print_start
 from blip2vqa.training.tracking import track
 from blip2vqa.training.trainer import VQATrainer
+from blip2vqa.utils.distributed import check_shared, run_on_all_ranks
 from blip2vqa.utils.files import write_json_atomic, writing
 
 
@@ -36,7 +37,7 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     state, args, folder = PartialState(), run.training, run.folder
 
     # 1. Check everything, and note what the run is.
-    data = check(run)
+    data = run_on_all_ranks(lambda: check(run))
     scorer = find_scorer(run.generation.bertscore_model)
     checkpoint = checkpoint_to_resume(run, data)
     if state.is_main_process:
@@ -45,13 +46,14 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
         write_json_atomic(folder / SPLIT, describe_split(data.train, data.val))
         write_json_atomic(folder / TRAINING_DATA, describe_training_data(data))
     state.wait_for_everyone()
+    check_shared(folder, "--output_dir")  # its checkpoints are read by all
 
     # 2. Load the base; the frozen towers encode the images first, and leave memory again.
     base = run.model.base_model_id, run.model.base_model_revision
     fingerprints = fingerprint_base(*base, progress=not args.disable_tqdm) if state.is_main_process else {}
     load = partial(
         load_base, base[0], revision=base[1], dtype=run.model.dtype, quantization=run.model.quantization, device=args.device,
-        for_training=True, answers=data.answers,
+        for_training=True, answers=data.answers, sharded=args.sharding.asked,
     )  # fmt: skip
     images = {example.digest: example.image for example in data.train + data.val}
     family, scopes = family_of(load_config(*base)), parse_scopes(run.lora.lora_scope)

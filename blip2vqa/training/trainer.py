@@ -20,6 +20,7 @@ from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.features.encode import Features
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.sharding import replicate
 from blip2vqa.training.collators import COLLATORS, TrainingCollator
 from blip2vqa.training.data import RunData
 from blip2vqa.training.guards import Guard, stopped
@@ -187,7 +188,7 @@ class VQATrainer(Trainer):
             compute_loss_func=collator.LOSS(args.label_smoothing_factor),
             callbacks=[EarlyStoppingCallback(patience)] if patience else [],
         )
-        self.answer, self.task = answer, run.task
+        self.answer, self.task, self.sharded = answer, run.task, loaded.sharded
         self.answers_by_step: dict[int, list[Answer]] = {}  # to the validation questions
         self.answers_at_end: dict[str, list[Answer]] = {}
         self.add_callback(_EpochCallback(dataset, self.sampler))
@@ -260,6 +261,13 @@ class VQATrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             share_weights(Path(output_dir or self.args.output_dir))
+
+    def _wrap_model(self, model, training=True, dataloader=None):
+        done = self.accelerator.unwrap_model(model) is not model
+        if done or not (training and self.sharded):
+            return super()._wrap_model(model, training, dataloader)
+        model = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)  # autocast alone
+        return replicate(model, self.args.device, **self.accelerator.ddp_handler.to_kwargs())
 
     def _get_grad_norm(self, model, grad_norm=None):
         self.grad_norm = super()._get_grad_norm(model, grad_norm)

@@ -16,12 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from blip2vqa.utils.errors import Failure, InputError, find_os_error
+from blip2vqa.utils.interface import NAME, choose_interface
 from blip2vqa.utils.terminal import guard_terminal, one_line
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 MAIN_FIRST = 3.0
 """Seconds that other processes of a launch wait before they end over wrong input: a launcher ends all as soon as one has ended,
 and the main process is to say before that what is wrong."""
+_ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_UNREACHABLE = ("connectFullMesh failed", "Connection timed out", "Timed out waiting", "timed out connecting")
+"""What libraries say of a connection to another process of a launch that has ended, and of one that is not to be reached."""
 _VERBOSITY = "TRANSFORMERS_VERBOSITY"
 _GIVEN = os.environ.get(_VERBOSITY)
 """The user's own wish, which goes before ours."""
@@ -58,9 +62,10 @@ def named(command: str) -> str:
 
 def run_script(main: Callable[[], None], go_on: str = "run the same command again") -> None:
     """Run a script's `main` and exit with its code. `go_on` tells what to do after Ctrl-C."""
-    is_main = os.environ.get("RANK", "0") == "0"
-    guard_terminal(logging.WARNING if is_main else logging.ERROR)
+    guard_terminal(logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    is_main = os.environ.get("LOCAL_RANK", "0") == "0"  # each machine has a screen of its own
     quiet_libraries()
+    choose_interface()
     try:
         _run(main)
     except (InputError, Failure) as error:
@@ -75,8 +80,8 @@ def run_script(main: Callable[[], None], go_on: str = "run the same command agai
         sys.exit(1)
     except Exception as error:
         failed = find_os_error(error)
-        if failed is None and _lost_another(error):
-            _print_errors(["another process of this launch has ended, and said why"])
+        if lost := failed is None and _lost_another(error, go_on):
+            _print_errors([lost])
             sys.exit(1)
         if failed is None:
             raise
@@ -100,11 +105,18 @@ def _run(main: Callable[[], None]) -> None:
     sys.stdout.flush()
 
 
-def _lost_another(error: Exception) -> bool:
-    """Tell whether an error only says that another process of a launch has ended."""
-    return os.environ.get("WORLD_SIZE", "1") != "1" and any(
-        text in str(error) for text in ("Connection closed by peer", "Connection reset by peer")
-    )
+def _lost_another(error: Exception, go_on: str) -> str | None:
+    """Say what has become of another process of a launch, where an error is about nothing else; else None."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return None
+    if any(text in str(error) for text in _ENDED):
+        return f"another process of this launch has ended: it has said why, or was killed; {go_on}"
+    if any(text in str(error) for text in _UNREACHABLE):
+        return (
+            "the processes of this launch do not reach one another; check --main_process_ip and the firewall, and set "
+            f"{NAME} (of NCCL: NCCL_SOCKET_IFNAME) to the network's interface"
+        )
+    return None
 
 
 def _stdout_fails() -> bool:

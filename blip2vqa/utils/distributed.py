@@ -1,7 +1,10 @@
 """Runs steps in one or all processes of a launch, so that all of them go on or fail together."""
 
+import os
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -33,23 +36,62 @@ def run_on_main_rank(function: Callable[[], Result]) -> Result:
 
 
 def run_on_all_ranks(function: Callable[[], Result]) -> Result:
-    """Call `function` in every process; each gets its own result, or all raise the problems of any of them."""
+    """Call `function` in every process; each gets its own result, or all raise the problems of any of them.
+
+    What only some machines of several say is followed by their numbers.
+    """
     result, errors = None, []
     try:
         result = function()
     except InputError as error:
         errors = [error]
+    here = int(os.environ.get("GROUP_RANK", "0"))
+    said, machines = [(here, error) for error in errors], {here}
     if PartialState().num_processes > 1:
-        errors = gather_object(errors)
-    if errors:
-        kind = next((type(error) for error in errors if isinstance(error, MachineError)), InputError)
-        raise kind(*dict.fromkeys(problem for error in errors for problem in error.problems))
+        said, machines = gather_object(said), {*gather_object([here])}
+    if said:
+        kind = next((type(error) for _, error in said if isinstance(error, MachineError)), InputError)
+        raise kind(*_with_machines(said, machines))
     return result
 
 
 def gather_from_all(value: Result) -> list[Result]:
     """Return the values that all processes give, in the order of their ranks; every process has to call it."""
     return gather_object([value]) if PartialState().num_processes > 1 else [value]
+
+
+def _with_machines(said: list[tuple[int, InputError]], machines: set[int]) -> list[str]:
+    """List the problems of several processes, each once; `said` are pairs of a machine's number and an error."""
+    by_problem: dict[str, set[int]] = {}
+    for machine, error in said:
+        for problem in error.problems:
+            by_problem.setdefault(problem, set()).add(machine)
+    return [
+        problem if on == machines else f"{problem} (on machine {', '.join(map(str, sorted(on)))} of {len(machines)})"
+        for problem, on in by_problem.items()
+    ]
+
+
+def check_shared(folder: Path, option: str) -> None:
+    """Raise `InputError` in all processes unless every machine sees what the main one writes into `folder`."""
+    state, token = PartialState(), [f".shared-{uuid.uuid4().hex}"]
+    if state.num_processes == int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)):
+        return  # one machine
+    broadcast_object_list(token)
+    path = folder / token[0]
+
+    def look() -> None:
+        if not path.exists():
+            raise InputError(f"{option} {folder}: not shared with machine 0; give a folder that all machines see")
+
+    if state.is_main_process:
+        path.touch()
+    state.wait_for_everyone()
+    try:
+        run_on_all_ranks(look)
+    finally:
+        if state.is_main_process:
+            path.unlink(missing_ok=True)
 
 
 def start() -> PartialState:

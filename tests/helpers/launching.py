@@ -10,15 +10,18 @@ import os
 import runpy
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from tempfile import TemporaryDirectory
 
 import transformers.utils.logging
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 
 from helpers.paths import ROOT
+from helpers.two_machines import ADDRESSES, enter
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
@@ -84,14 +87,75 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def _start(words: list[str], folder: Path, environment: dict[str, str], streams: list[Path]) -> BaseProcess:
+class Launch:
+    """Two processes of one launch, as `accelerate launch --config_file CONFIG` would start them, each with files of output."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        script: str,
+        *argv: object,
+        machines: Sequence[str] = (),
+        own: Sequence[dict] = ({}, {}),
+        folders: Sequence[Path] = (ROOT, ROOT),
+    ):
+        """`folder`: for the files of output. `machines`: namespaces, one for each process; none: both run here.
+
+        `own` and `folders`: what only one finds in its environment, and where it runs.
+        """
+        args, *_ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", config, script]))
+        from_config = {
+            name: value for name, value in prepare_multi_gpu_env(args).items() if os.environ.get(name) != value
+        }
+        port = str(free_port())
+        self.streams, self.processes = [], []
+        for rank in range(2):
+            ranks = {"RANK": rank, "LOCAL_RANK": 0 if machines else rank, "GROUP_RANK": rank if machines else 0}
+            sizes = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1 if machines else 2}
+            address = {"MASTER_ADDR": ADDRESSES[0] if machines else "127.0.0.1", "MASTER_PORT": port}
+            environment = {
+                name: str(value) for name, value in (from_config | ranks | sizes | address | own[rank]).items()
+            }
+            streams = [folder / f"{script}-{rank}.{name}" for name in ("out", "err")]
+            words = [str(ROOT / script), *map(str, argv)]
+            self.streams.append(streams)
+            machine = machines[rank] if machines else None
+            self.processes.append(_start(words, folders[rank], environment, streams, machine))
+
+    def __enter__(self) -> "Launch":
+        return self
+
+    def __exit__(self, *error) -> None:
+        for process in self.processes:
+            process.kill()
+
+    def wait(self, timeout: float = 240) -> list[int | None]:
+        """Wait for both; returns their exit codes, None of one that goes on."""
+        for process in self.processes:
+            process.join(timeout)
+        return [process.exitcode for process in self.processes]
+
+    def said(self, stream: int) -> list[str]:
+        """Return what each process has written: 0 to its output, 1 to its errors."""
+        files = [streams[stream] for streams in self.streams]
+        return [file.read_text(encoding="utf-8") if file.exists() else "" for file in files]
+
+
+def _start(
+    words: list[str], folder: Path, environment: dict[str, str], streams: list[Path], machine: str | None = None
+) -> BaseProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **environment}
-    process = _server.Process(target=_begin, args=(words, folder, environment, streams))
+    process = _server.Process(target=_begin, args=(words, folder, environment, streams, machine))
     process.start()
     return process
 
 
-def _begin(words: list[str], folder: Path, environment: dict[str, str], streams: list[Path]) -> None:
+def _begin(
+    words: list[str], folder: Path, environment: dict[str, str], streams: list[Path], machine: str | None
+) -> None:
+    if machine:
+        enter(machine)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -1,6 +1,7 @@
 """Answers in bulk: a picture's keys and values shared by its questions, lengths sorted, lists of answers; as the plain way."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from blip2vqa.data.examples import Example
 from blip2vqa.inference import generation
 from blip2vqa.inference.generation import answer_batch, answer_by_batch, answer_examples
-from blip2vqa.inference.request import AnswerRequest, Decoding
+from blip2vqa.inference.request import Answer, AnswerRequest, Decoding
 from blip2vqa.models.answer_lists import AnswerTree, read_answers
 from blip2vqa.models.loading import load_base
 from blip2vqa.training.recipe import finetune
@@ -64,6 +65,34 @@ def test_bulk_answers_are_those_of_one_question_at_a_time(model, asked, beams, b
     assert len({answer.text for answer in plain}) > 3  # not one answer to all
     for fast, slow in zip(bulk, plain, strict=True):
         assert fast.confidence == pytest.approx(slow.confidence, rel=1e-4)
+
+
+def test_processes_that_share_a_base_have_as_many_batches_each_and_answer_each_row_once(asked, monkeypatch):
+    examples, features = asked
+    batches: list[list[str]] = []
+
+    class Noted:
+        share_batches = True
+
+        def prepare(self, *args):
+            return None
+
+        def answer(self, loaded, request, features, memory, rows, digests, questions, prompts):
+            batches.append(list(questions))
+            return [Answer(question, 1.0) for question in questions]
+
+    text = SimpleNamespace(answers_with="noted", prompt="", prompt_ids=lambda questions, prompts: questions)
+    monkeypatch.setitem(generation.ANSWERS_WITH, "noted", Noted())
+    monkeypatch.setattr(generation, "gather_object", lambda found: found)
+    loaded, counts, answered = SimpleNamespace(sharded=True, adapters=None), [], []
+    for rank in range(4):  # of 13 rows each has 4, and the last one
+        state = SimpleNamespace(num_processes=4, process_index=rank)
+        monkeypatch.setattr(generation, "PartialState", lambda state=state: state)
+        batches.clear()
+        asking = answer_by_batch(loaded, features, examples, [AnswerRequest(text)] * 13, batch_size=3)
+        answered += [index for batch in asking for index, answer in batch if answer.text == examples[index].question]
+        counts.append([len(batch) for batch in batches])
+    assert counts == [[3, 1]] * 4 and sorted(answered) == list(range(13))
 
 
 def test_a_causal_model_runs_the_tokens_of_an_image_once(tiny_opt, asked, monkeypatch):

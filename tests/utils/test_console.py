@@ -54,7 +54,9 @@ def test_a_process_whose_launch_has_lost_another_says_so_in_one_line(monkeypatch
     with pytest.raises(SystemExit) as ended:
         run_script(main)
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "error: another process of this launch has ended, and said why\n"
+    assert capsys.readouterr().err == (
+        "error: another process of this launch has ended: it has said why, or was killed; run the same command again\n"
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,55 @@
+"""Whether a launch asks for FSDP, as accelerate's launcher says it in the environment of its processes."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+from blip2vqa.utils.errors import InputError
+
+CONFIG = "configs/accelerate/fsdp.yaml"
+_ASKS = "ACCELERATE_USE_FSDP"
+# What accelerate's configuration may ask for, and this package does in another way or not at all.
+_REFUSED = {
+    "FSDP_OFFLOAD_PARAMS": "the blocks stay on the cards; set fsdp_offload_params: false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "give --activation_checkpointing true instead; set fsdp_activation_checkpointing: false",
+}
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What the launch asks for."""
+
+    asked: bool
+    problems: tuple[str, ...] = ()
+    """What of it is refused."""
+
+
+@cache
+def sharding_of_launch() -> Sharding:
+    """Read what the launch asks for, and take it out of the environment, so that Trainer does not shard the adapter, too."""
+    asked = os.environ.pop(_ASKS, "false").lower() == "true"
+    if not asked:
+        return Sharding(False)
+    problems = [
+        f"FSDP: {remedy}, as {CONFIG}"
+        for name, remedy in _REFUSED.items()
+        if os.environ.get(name, "").lower() == "true"
+    ]
+    if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+        problems.append(f"FSDP: version {version} is not supported; set fsdp_version: 2, as {CONFIG}")
+    if os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "true":
+        problems.append(f"FSDP: without resharding every process keeps the whole base; set it to true, as {CONFIG}")
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < 2:
+        problems.append(
+            "FSDP: the processes of a machine share the base, and this one has one; give --num_processes 2 or more, or "
+            "launch without FSDP"
+        )
+    return Sharding(True, tuple(problems))
+
+
+def refuse_sharding(what: str) -> None:
+    """Raise `InputError` where the launch asks for FSDP and every process is to have a whole base; `what` does so."""
+    if sharding_of_launch().asked:
+        raise InputError(
+            f"FSDP: {what} by a whole base in each process; launch it without, and --quantization 4bit if needed"
+        )
