@@ -16,7 +16,8 @@ from blip2vqa.estimate.estimate import CONTEXT, CUDA_SPARE
 from blip2vqa.estimate.memory_tracker import count_step
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import LoadedModel, choose_dtype, remove_dropout
+from blip2vqa.models.loading import LoadedModel, remove_dropout
+from blip2vqa.models.precision import choose_dtype
 from gpu_parts.card import find_device
 from gpu_parts.context import Context, Skipped
 from shapes import MatrixProducts, configuration, free_unused, matmul_rate, peak_bytes, seconds

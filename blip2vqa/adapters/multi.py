@@ -25,7 +25,8 @@ from blip2vqa.adapters.files.adapter import Adapter
 from blip2vqa.adapters.ref import BASE, CURRENT, AdapterRef
 from blip2vqa.config.common import CHANGE_THE_BASE
 from blip2vqa.models.family import Family
-from blip2vqa.models.loading import LoadedModel, quantized_layers
+from blip2vqa.models.loading import LoadedModel
+from blip2vqa.models.precision import quantized_layers
 from blip2vqa.utils.errors import InputError, raise_all
 from blip2vqa.utils.randomness import own_random_state
 

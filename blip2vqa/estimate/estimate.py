@@ -23,17 +23,8 @@ from blip2vqa.features.encode import DECODING_THREADS, stage_maker
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import LANGUAGE_MODEL, PIXELS, Family
-from blip2vqa.models.loading import (
-    BYTES_PER_WEIGHT,
-    LoadedModel,
-    choose_dtype,
-    choose_quantization,
-    find_device,
-    load_config,
-    load_processor,
-    quantized_layers,
-    remove_dropout,
-)
+from blip2vqa.models.loading import LoadedModel, find_device, load_config, load_processor, remove_dropout
+from blip2vqa.models.precision import BYTES_PER_WEIGHT, choose_dtype, choose_quantization, quantized_layers
 from blip2vqa.training.checks import check
 from blip2vqa.training.data import Rows, RunData, build_run_data, count_images
 from blip2vqa.training.micro_batches import split_by_tokens

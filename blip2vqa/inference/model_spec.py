@@ -15,14 +15,8 @@ from blip2vqa.features.encode import Features, load_with_features
 from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
-from blip2vqa.models.loading import (
-    LoadedModel,
-    check_dtype,
-    load_base,
-    load_config,
-    load_processor,
-    stored_quantization,
-)
+from blip2vqa.models.loading import LoadedModel, load_base, load_config, load_processor
+from blip2vqa.models.precision import check_dtype, stored_quantization
 from blip2vqa.utils.console import named
 from blip2vqa.utils.errors import InputError, collect_errors, raise_all
 

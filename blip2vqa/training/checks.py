@@ -12,13 +12,8 @@ from blip2vqa.config.roles import parse_roles, parse_scopes
 from blip2vqa.evaluation.tasks import LOSS
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import Family
-from blip2vqa.models.loading import (
-    BYTES_PER_WEIGHT,
-    check_dtype,
-    load_config,
-    load_processor,
-    stored_quantization,
-)
+from blip2vqa.models.loading import load_config, load_processor
+from blip2vqa.models.precision import BYTES_PER_WEIGHT, check_dtype, stored_quantization
 from blip2vqa.training.data import RunData, build_run_data, load_rows
 from blip2vqa.training.resume import checkpoint_to_resume
 from blip2vqa.training.run import Run

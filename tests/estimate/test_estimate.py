@@ -13,7 +13,8 @@ from blip2vqa.adapters.lora import wrap
 from blip2vqa.estimate.estimate import Plan, count_encoding, estimate, estimate_base
 from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step
 from blip2vqa.inference.generation import Answer
-from blip2vqa.models.loading import load_base, load_config, quantized_layers
+from blip2vqa.models.loading import load_base, load_config
+from blip2vqa.models.precision import quantized_layers
 from blip2vqa.training.checks import check
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.trainer import VQATrainer

@@ -8,7 +8,8 @@ import psutil
 import torch
 
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import choose_dtype, choose_quantization, load_config
+from blip2vqa.models.loading import load_config
+from blip2vqa.models.precision import choose_dtype, choose_quantization
 from blip2vqa.utils import memory
 from blip2vqa.utils.distributed import start
 

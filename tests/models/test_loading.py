@@ -16,7 +16,8 @@ from blip2vqa.adapters.base.fingerprints import fingerprint_base
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import choose_dtype, choose_quantization, load_base, load_config, load_processor
+from blip2vqa.models.loading import load_base, load_config, load_processor
+from blip2vqa.models.precision import choose_dtype, choose_quantization
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
 from helpers.launching import in_two_processes

@@ -17,7 +17,8 @@ from blip2vqa.estimate import estimate as estimating
 from blip2vqa.estimate.memory_tracker import MemoryTracker, count_step
 from blip2vqa.inference.generation import Answer
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import find_device, load_config, quantized_layers
+from blip2vqa.models.loading import find_device, load_config
+from blip2vqa.models.precision import quantized_layers
 from blip2vqa.training.checks import check
 from blip2vqa.training.trainer import VQATrainer
 from helpers.family_bases import NEW, Bases, Watched, load_float32, watch

@@ -23,7 +23,8 @@ from blip2vqa.adapters.validation.safe_weights import TYPES
 from blip2vqa.features.key import raw_bytes
 from blip2vqa.models.families import family_of, language_models
 from blip2vqa.models.family import Family
-from blip2vqa.models.loading import first_line, reach, stored_quantization
+from blip2vqa.models.loading import first_line, reach
+from blip2vqa.models.precision import stored_quantization
 from blip2vqa.utils.errors import InputError, raise_all
 
 _DTYPES = {name: getattr(torch, kind) for name, (kind, _) in TYPES.items()}
