@@ -193,8 +193,8 @@ def estimate(shape: str, images: int, dtype: torch.dtype, device: torch.device) 
     loaded = LoadedModel(outline, None, family, shape, None, device, dtype, "none", [])
     with torch.device("meta"):
         wrap(loaded, LoraArguments(), seed=0)
-    half = {"activation_checkpointing": False, "label_smoothing_factor": 0.0, "fp16": False, "bf16": False}
-    memory = count_step(loaded, batch, Namespace(**half, max_grad_norm=training.MAX_GRADIENT_NORM))
+    plain = {"activation_checkpointing": False, "label_smoothing_factor": 0.0, "mixed_precision": "no"}
+    memory = count_step(loaded, batch, Namespace(**plain, max_grad_norm=training.MAX_GRADIENT_NORM))
     held = sum(memory.peak.values())
     return {"tensors_bytes": held, "card_bytes": round(held * (1 + CUDA_SPARE) + CONTEXT)}
 

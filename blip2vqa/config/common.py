@@ -55,7 +55,7 @@ class ModelArguments(base.ServedBaseArguments):
     )
     processes: int | None = option(
         None,
-        "Of --estimate: processes that the run will have, one for each GPU. Default: those of this launch.",
+        "With --estimate: processes, one for each GPU. Default: this launch's.",
         at_least=1,
     )
 

@@ -83,7 +83,8 @@ def _lacks(checkpoint: Path, only_model: bool) -> str | None:
     """
     needed = ["trainer_state.json", "adapter_model.safetensors"]
     if not only_model:
-        needed += ["optimizer.pt", "scheduler.pt", "rng_state*.pth"]
+        whose = "global_step*/*optim_states.pt" if (checkpoint / "latest").exists() else "optimizer.pt"  # DeepSpeed's
+        needed += [whose, "scheduler.pt", "rng_state*.pth"]
     return next((name for name in needed if not any(checkpoint.glob(name))), None)
 
 

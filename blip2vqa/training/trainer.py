@@ -256,6 +256,9 @@ class VQATrainer(Trainer):
     def _save_checkpoint(self, *args, **kwargs):
         with writing(self.args.output_dir):
             super()._save_checkpoint(*args, **kwargs)
+            if self.is_deepspeed_enabled and self.args.should_save:
+                for script in Path(self.args.output_dir).glob("checkpoint-*/zero_to_*.py"):
+                    script.unlink()  # DeepSpeed puts programs beside its states; a folder of an adapter must hold none
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)

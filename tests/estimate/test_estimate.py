@@ -1,6 +1,7 @@
 """What a run would take: counted without weights as with them, for several bases, whatever the folder holds."""
 
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -114,6 +115,19 @@ def test_towers_count_where_they_run(tiny_opt, drawn, tmp_path):
     assert count(together).peak["weights"] == sum(sizes.values())
     more = count_encoding(apart, 8)
     assert more.peak["activations"] > 1.8 * towers.peak["activations"]
+
+
+def test_processes_share_the_steps_and_the_images(tiny_opt, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr("blip2vqa.estimate.estimate.layer_rate", lambda *args: 1e12)
+    one, eight = (
+        estimate_base(make_plan(tiny_opt, drawn, tmp_path, "--batch_size", "1", "--estimate", *processes), 0)
+        for processes in ([], ["--processes", "8"])
+    )
+    assert eight["batches_per_epoch"] == math.ceil(one["batches_per_epoch"] / 8)
+    times = [base["quantization"]["none"]["encode_seconds"] for base in (one, eight)]
+    assert times[1] == pytest.approx(times[0] / 8)
+    with pytest.raises(InputError, match="--processes: goes with --estimate"):
+        make_plan(tiny_opt, drawn, tmp_path, "--processes", "8")
 
 
 def test_quantized_layers_are_those_of_bitsandbytes(tiny_base, drawn, tmp_path):

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from blip2vqa.training import recipe
 from blip2vqa.training.recipe import finetune
-from blip2vqa.training.resume import checkpoint_to_resume
+from blip2vqa.training.resume import checkpoint_to_resume, last_checkpoint
 from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import adapter_of, interrupt, make_run, parse_run, same_weights
 from helpers.full_disk import full_disk
@@ -58,6 +58,17 @@ def test_a_checkpoint_that_is_half_removed_is_none(tiny_opt, drawn, tmp_path):
         (last / name).unlink()
         assert checkpoint_to_resume(run, None) == str(last.with_name("checkpoint-2"))
         (last / name).write_bytes(content)
+
+
+def test_a_checkpoint_of_deepspeed_has_its_optimizer_elsewhere(tmp_path):
+    checkpoint = tmp_path / "checkpoint-4"
+    write_checkpoint(checkpoint)
+    (checkpoint / "optimizer.pt").unlink()
+    (checkpoint / "latest").write_text("global_step4")
+    assert last_checkpoint(tmp_path) is None
+    (checkpoint / "global_step4").mkdir()
+    torch.save({}, checkpoint / "global_step4" / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    assert last_checkpoint(tmp_path) == checkpoint
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "adapter_model.safetensors"])
