@@ -6,7 +6,7 @@
     blip2vqa finetune OUT/run.json --output_dir AGAIN      # the same run again
     blip2vqa finetune … --estimate [BASE …]                # what it would take
 
-Writes into --output_dir: the adapter (plain PEFT), its card, scores, answers, report and checkpoints.
+Writes into --output_dir: adapter (plain PEFT), card, scores, answers, report, checkpoints.
 `--help all` also lists Trainer's options, such as --max_steps, --gradient_accumulation_steps,
 --lr_scheduler_type, --weight_decay, --resume_from_checkpoint, --push_to_hub, --bf16, --use_cpu.
 """
