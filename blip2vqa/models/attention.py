@@ -1,11 +1,14 @@
-"""Attention by plain matrix products on a CPU, where torch's fused kernel is slower: backward, and on 16-bit pictures.
+"""What suits a model to its device: attention by plain matrix products on a CPU, no kernel that is known to fail on a GPU.
 
-Rows of a few dozen tokens, or a picture's few hundred, leave it nothing to save. Everywhere else
-`scaled_dot_product_attention` stays.
+Torch's fused attention is slower on a CPU backward, and on 16-bit pictures: rows of a few dozen tokens, or a picture's few
+hundred, leave it nothing to save. Everywhere else `scaled_dot_product_attention` stays.
 """
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.activations import GELUActivation
 from transformers.masking_utils import eager_mask
 
 MATMUL = "matmul"
@@ -39,9 +42,21 @@ def suit_training(language_model, device: torch.device) -> None:
 
 
 def suit_encoding(vision_model, device: torch.device, dtype: torch.dtype) -> None:
-    """Make a ViT on a CPU in 16 bits use `matmul_attention` (in place); others are left as they are."""
-    if device.type == "cpu" and dtype.itemsize == 2:
-        _use_matmul(vision_model)
+    """Make a ViT on a CPU in 16 bits use `matmul_attention`, and GELU in its input's memory (in place); leave others alone."""
+    if device.type != "cpu" or dtype.itemsize != 2:
+        return
+    _use_matmul(vision_model)
+    for module in list(vision_model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, GELUActivation):
+                setattr(module, name, InPlaceGELU())
+
+
+class InPlaceGELU(nn.Module):
+    """GELU that writes over its input where no gradient needs it: fresh memory costs a CPU more than the function itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
 
 
 def avoid_cudnn_attention() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from blip2vqa.data.examples import Example
-from blip2vqa.models.attention import MATMUL, matmul_attention
+from blip2vqa.models.attention import MATMUL, InPlaceGELU, matmul_attention
 from blip2vqa.models.loading import load_base
 from blip2vqa.training.collators import TrainingCollator
 from helpers.tiny_blip2 import GivenFeatures
@@ -56,9 +56,22 @@ def test_a_picture_is_encoded_as_upstream_does(tiny_base, dtype):
     pixels = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0)).to(loaded.dtype)
     with torch.inference_mode():
         ours = vit(pixel_values=pixels).last_hidden_state
-        vit.set_attn_implementation("sdpa")
-        upstream = vit(pixel_values=pixels).last_hidden_state
+        plain = type(vit)(vit.config).to(loaded.dtype).eval()
+        plain.load_state_dict(vit.state_dict())
+        plain.set_attn_implementation("sdpa")
+        upstream = plain(pixel_values=pixels).last_hidden_state
     torch.testing.assert_close(ours, upstream, rtol=0.02, atol=0.02 if dtype == "bfloat16" else 0)
+
+
+def test_gelu_overwrites_only_what_no_gradient_needs():
+    x = torch.linspace(-3, 3, 20, requires_grad=True)
+    expected = torch.nn.functional.gelu(x)
+    said = InPlaceGELU()(x)
+    said.sum().backward()
+    (grad,) = torch.autograd.grad(expected.sum(), x)
+    assert torch.equal(x.grad, grad) and torch.equal(said, expected)
+    given = x.detach().clone()
+    assert InPlaceGELU()(given) is given and torch.equal(given, expected)
 
 
 def test_cudnns_kernel_is_off_for_training_alone(tiny_base):
