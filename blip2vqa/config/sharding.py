@@ -39,7 +39,14 @@ def sharding_of_launch() -> Sharding:
         problems.append(f"FSDP: version {version} is not supported; set fsdp_version: 2, as {CONFIG}")
     if os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "true":
         problems.append(f"FSDP: without resharding every process keeps the whole base; set it to true, as {CONFIG}")
-    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < 2:
+    world, here, machines = (
+        int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
+    )
+    if machines > 1 and here * machines != world:
+        problems.append(
+            f"FSDP: {here} of {world} processes on this one of {machines} machines; give every machine as many"
+        )
+    if here < 2:
         problems.append(
             "FSDP: the processes of a machine share the base, and this one has one; give --num_processes 2 or more, or "
             "launch without FSDP"

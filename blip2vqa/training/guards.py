@@ -25,7 +25,7 @@ time, so that by then nothing is scaled any more."""
 
 @dataclass(frozen=True)
 class _Step:
-    """A step of the optimizer, and what the processes have found in it before it changes the weights."""
+    """A step of the optimizer, and what the processes have found in it."""
 
     number: int
     """From 1."""
@@ -42,11 +42,11 @@ class _Step:
 
 
 class Guard(TrainerCallback):
-    """Looks at every step before its weights change; all processes of a launch decide alike.
+    """Looks at every step; all processes of a launch decide alike.
 
-    A GPU would have to finish all that it was given before a number could be read off it: there a step is judged while the next
-    one is under way, but always before anything is saved or validated. It reads `step_losses` and `grad_norm` of the trainer,
-    and raises `Failure`.
+    On a CPU it looks before the weights change. A GPU would have to finish all that it was given before a number could be read
+    off it: there a step is judged one step late, while the next one is under way, but always before anything is saved or
+    validated. It reads `step_losses` and `grad_norm` of the trainer, and raises `Failure`.
     """
 
     def __init__(self, trainer: Trainer, interruption: Interruption):

@@ -23,7 +23,10 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 MAIN_FIRST = 3.0
 """Seconds that other processes of a launch wait before they end over wrong input: a launcher ends all as soon as one has ended,
 and the main process is to say before that what is wrong."""
-_ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_ENDED = (
+    "Connection closed by peer", "Connection reset by peer", "Broken pipe",
+    "ncclRemoteError", "remote process exited", "NCCL communicator was aborted",
+)  # fmt: skip
 _UNREACHABLE = ("connectFullMesh failed", "Connection timed out", "Timed out waiting", "timed out connecting")
 """What libraries say of a connection to another process of a launch that has ended, and of one that is not to be reached."""
 _VERBOSITY = "TRANSFORMERS_VERBOSITY"

@@ -34,6 +34,7 @@ def launched(monkeypatch):
         ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "--activation_checkpointing true instead"),
         ({"FSDP_RESHARD_AFTER_FORWARD": "false"}, "without resharding"),
         ({"LOCAL_WORLD_SIZE": "1"}, "give --num_processes 2 or more"),
+        ({"WORLD_SIZE": "6", "GROUP_WORLD_SIZE": "2"}, "2 of 6 processes on this one of 2 machines"),
     ],
 )
 def test_a_launch_that_cannot_be_had_is_one_line(changed, said, launched):
