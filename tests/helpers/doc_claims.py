@@ -262,6 +262,11 @@ RELIABILITY_CLAIMS = {
         "{parts[inputs][other]:,.0f} were read as they now stood",
     ]
 }
+PERFORMANCE_CLAIMS["encoding"] = [
+    *(f"| {way} | {{{way}_seconds_per_image:.2f}} |" for way in ("plain", "ours", "floor")),
+    "{gap_closed:.0%} of the gap between plain and floor is closed",
+    "The features differ by at most {largest_difference:.1%} of the largest value",
+]
 PERFORMANCE_CLAIMS["checksums"] = [
     "{median[training]:.3%} of the time of training, {median[answering]:.3%} of answering the validation questions, and "
     "{median[whole run]:.2%} of the whole run",
