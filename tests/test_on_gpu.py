@@ -1,20 +1,23 @@
 """`benchmarks/on_gpu.py` on a CPU: its comparisons compute, a kill loses nothing that was done, and it ends in time."""
 
 import copy
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from argparse import Namespace
+from functools import partial
 from types import ModuleType
 
 import pytest
 import torch
 
 import shapes
-from gpu_parts import fast, plan, report, right, where
+from gpu_parts import fast, plan, report, right, where, worker
 from gpu_parts.context import Context, Skipped
 from gpu_parts.plan import Part
 from helpers.launching import run_script, start_script
@@ -145,6 +148,26 @@ def test_a_step_that_hangs_crashes_or_does_not_fit_costs_itself_alone(tmp_path, 
     assert said["wrong"].startswith("WRONG    odd: wrong: 0 of 1 hold") and said["works"].startswith("ok ")
     assert "no kernel" in (tmp_path / "parts" / "odd.log").read_text()
     assert not (tmp_path / "parts" / "odd.scratch").exists()
+
+
+def test_what_a_step_holds_in_circles_is_free_behind_it(tmp_path):
+    held = []
+
+    def hold(context: Context, error: type[Exception] | None):
+        layer = torch.nn.Linear(2, 2)
+        layer.forward = layer.__call__  # as a fused layer does, it holds what holds it
+        held.append(weakref.ref(layer))
+        if error:
+            raise error("no room")
+        return []
+
+    gc.disable()
+    try:
+        for error in (None, Skipped, ValueError):
+            worker.take(partial(hold, error=error), Context(tmp_path, tmp_path, 1.0))
+            assert held[-1]() is None
+    finally:
+        gc.enable()
 
 
 def test_it_ends_within_its_time_and_goes_on_later(tmp_path, monkeypatch):

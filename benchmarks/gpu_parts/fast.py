@@ -53,6 +53,7 @@ def check_room(shape: str, device: torch.device) -> int:
     config, dtype = configuration(shape), precision(shape, device)
     need = sum(weight.numel() for weight in family_of(config).outline(config).parameters()) * dtype.itemsize
     if device.type in ("cuda", "xpu"):
+        free_unused()
         free, _ = torch.accelerator.get_memory_info(device)
         if need > ROOM * free:
             raise Skipped(f"its weights take {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of the card are free")

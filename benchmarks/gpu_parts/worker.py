@@ -1,6 +1,7 @@
 """Takes the steps of one part in a process of its own, and writes each result as soon as it is there."""
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -65,18 +66,23 @@ def die_with_parent() -> None:
 
 
 def take(step, context: Context) -> tuple[dict, bool]:
-    """What came of a step: `result`, `skipped` or `failed`; and whether the device is of no use to this process any more."""
+    """What came of a step: `result`, `skipped` or `failed`; and whether the device is of no use to this process any more.
+
+    The memory that the step has held is free afterwards.
+    """
     import torch
 
+    poisoned = False
     try:
-        return {"result": step(context)}, False
+        outcome = {"result": step(context)}
     except Skipped as why:
-        return {"skipped": str(why)}, False
+        outcome = {"skipped": str(why)}
     except Exception as error:  # whatever it is, the other steps are to be taken
         traceback.print_exc()
-        message = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
+        outcome = {"failed": f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"}
         poisoned = isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
-    # Behind the handler, whose traceback holds the step's tensors.
+    # Behind the handlers, whose traceback holds the step's tensors; fused layers hold each other in circles.
+    gc.collect()
     if torch.accelerator.is_available() and not poisoned:
         torch.accelerator.empty_cache()
-    return {"failed": message}, poisoned
+    return outcome, poisoned
