@@ -10,6 +10,7 @@ import sys
 import time
 import weakref
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 
@@ -18,7 +19,7 @@ import torch
 
 import shapes
 from gpu_parts import fast, plan, report, right, where, worker
-from gpu_parts.context import Context, Skipped
+from gpu_parts.context import Context, NoTime, Skipped
 from gpu_parts.plan import Part
 from helpers.launching import run_script, start_script
 from helpers.paths import ROOT
@@ -182,6 +183,21 @@ def test_it_ends_within_its_time_and_goes_on_later(tmp_path, monkeypatch):
     assert [one.step for one in plan.run([part], tmp_path, KEY, time.time() + 60)] == ["first", "second"]
 
 
+def test_a_step_without_time_is_left_and_taken_later(tmp_path, monkeypatch):
+    def run(context: Context):
+        if context.hurried:
+            raise NoTime
+        return []
+
+    module = ModuleType("gpu_parts.hurried")
+    module.STEPS = {"first": lambda context: [], "second": run, "third": lambda context: []}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    part, path = Part("hurried", "right", "hurried", most=30), tmp_path / "parts" / "hurried.json"
+    assert [one.step for one in plan.run([part], tmp_path, KEY, time.time() + 25)] == ["first"]
+    assert plan.left(path) == ["second", "third"]
+    assert len(list(plan.run([part], tmp_path, KEY, time.time() + 60))) == 3 and plan.left(path) == []
+
+
 def test_a_search_ends_where_memory_does_and_says_so(monkeypatch):
     sizes = []
 
@@ -192,9 +208,39 @@ def test_a_search_ends_where_memory_does_and_says_so(monkeypatch):
 
     monkeypatch.setattr(fast, "MOST_IMAGES", {})
     found = fast.best_batch(take, lambda: time.sleep(0.001), torch.device("cpu"), time.monotonic() + 60)
-    assert found["out_of_memory"] and sizes == [1, 2, 4] and found["best"]["questions"] == 8
+    assert found["ended"] == "out of memory" and sizes == [1, 2, 4] and found["best"]["questions"] == 8
     with pytest.raises(RuntimeError, match="no kernel"):
         fast.attempt(lambda: torch.ones(2).sum() and (_ for _ in ()).throw(RuntimeError("no kernel")))
+
+
+def test_a_search_measures_one_size_in_any_case_and_no_larger_one_than_there_is_time_for(monkeypatch):
+    monkeypatch.setattr(fast, "MOST_IMAGES", {})
+    device, ready = torch.device("cpu"), lambda images: None
+    late = fast.best_batch(ready, lambda: time.sleep(0.001), device, time.monotonic() - 1)
+    assert late["ended"] == "time" and [one["questions"] for one in late["tried"]] == [4]
+    slow = fast.best_batch(ready, lambda: time.sleep(0.05), device, time.monotonic() + 0.3)
+    assert slow["ended"] == "time" and len(slow["tried"]) == 1  # 0.2 s, and the next would take 0.4 s
+    short = Context(ROOT, ROOT, 1.0, hurried=True)
+    with pytest.raises(NoTime):
+        fast.worth(late, short)
+    fast.worth(late, replace(short, hurried=False))
+    with pytest.raises(Skipped, match="out of memory"):
+        fast.worth({"best": None, "tried": [], "ended": "out of memory"}, short)
+
+
+def test_an_error_at_a_larger_size_ends_the_search_alone(monkeypatch):
+    def take(images: int) -> None:
+        if images == failing:
+            raise RuntimeError("index out of range of 32 bits")
+
+    monkeypatch.setattr(fast, "MOST_IMAGES", {})
+    search = take, lambda: time.sleep(0.001), torch.device("cpu"), time.monotonic() + 60
+    failing = 2
+    found = fast.best_batch(*search)
+    assert found["best"]["questions"] == 4 and found["ended"] == "RuntimeError: index out of range of 32 bits"
+    failing = 1
+    with pytest.raises(RuntimeError, match="32 bits"):
+        fast.best_batch(*search)
 
 
 def test_wrong_gradients_answers_and_features_are_found():

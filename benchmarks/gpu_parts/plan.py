@@ -170,7 +170,7 @@ def _run_part(part: Part, path: Path, output: Path, ends: float) -> Iterator[Don
         elif process.exitcode == -signal.SIGKILL and time.time() < ends:
             _fail(path, "its process was killed, perhaps for want of memory")
         yield from news()
-        fruitless = len(told) == before
+        fruitless = len(told) == before or process.exitcode == 0  # it has left what it has no time for
 
 
 def left(path: Path) -> list[str]:
