@@ -18,7 +18,8 @@ import pytest
 import torch
 
 import shapes
-from gpu_parts import fast, plan, report, right, where, worker
+from benchmarks import on_gpu
+from gpu_parts import fast, plan, report, right, right_runs, where, worker
 from gpu_parts.context import Context, NoTime, Skipped
 from gpu_parts.plan import Part
 from helpers.launching import run_script, start_script
@@ -268,3 +269,33 @@ def test_the_process_that_runs_the_others_does_not_hold_the_card():
 
 def test_the_shapes_that_the_command_knows_exist():
     assert set(plan.SHAPES) <= set(shapes.SHAPES)
+
+
+def test_the_names_of_steps_are_those_of_the_modules_and_another_is_refused(tmp_path, capsys):
+    assert tuple(right.STEPS) == plan.FAMILIES
+    assert tuple(right_runs.STEPS) == plan.RUNS + plan.COMPILE
+    assert tuple(fast.steps("tiny")) == tuple(where.steps("tiny")) == plan.BOTH
+    assert on_gpu.main(["--output", str(tmp_path / "out"), "--steps", "vilt", "row length"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("on_gpu.py: --steps: there is no 'row length'; there are blip2-opt, ") and said.count("\n") == 1
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_wrong_is_said_of_what_was_compared_alone(tmp_path):
+    card = dict.fromkeys(("name", "driver", "torch", "cuda", "hip", "capability", "bfloat16", "memory_bytes"))
+    (tmp_path / "parts").mkdir()
+    first, second = Part("first", "right", "right", only=("a",)), Part("second", "right", "right", only=("b", "c"))
+    (tmp_path / "parts" / "first.json").write_text(json.dumps({"planned": ["a"], "steps": {"a": {}}}))
+
+    def said(planned: list[Part], *checks: right.Check) -> tuple[int, str]:
+        done = [plan.Done(first, "a", {"result": [check.row() for check in checks]})]
+        made = {"version": "1", "code": "2"}
+        return report.verdict(report.summarize(card, made, planned, done, tmp_path, 1.0, "on_gpu.py"))
+
+    holds, wrong, unjudged = right.Check("a", 1.0, 2.0), right.Check("b", 3.0, 2.0), right.Check("c", 1.0)
+    assert said([first], holds, unjudged) == (0, "nothing is wrong")
+    assert said([first, second], holds) == (3, "2 steps of right left")
+    assert said([first], unjudged) == (3, "nothing was compared")
+    assert said([first, second], holds, wrong) == (1, "2 lines say what is wrong")

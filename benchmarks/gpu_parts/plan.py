@@ -22,6 +22,14 @@ MODELS = ("blip2-opt-2.7b", "blip2-flan-t5-xl", "instructblip-vicuna-7b")
 """The shapes that are measured where none is named, in this order."""
 SHAPES = (*MODELS, "blip2-opt-6.7b", "instructblip-flan-t5-xl", "tiny", "tiny-t5", "tiny-instruct-llama")
 KINDS = ("right", "fast", "where")
+FAMILIES = (
+    "blip2-opt", "blip2-t5", "instructblip-llama", "instructblip-t5", "blip-vqa", "blip-caption", "vilt", "dropout",
+)  # fmt: skip
+RUNS = ("row lengths", "adapters", "run in full", "run in 8bit", "run in 4bit")
+COMPILE = ("compile",)
+BOTH = ("training", "answering")
+STEPS = (*FAMILIES, *RUNS, *COMPILE, *BOTH)
+"""The names of all steps: the modules that take them import torch."""
 SHORTEST = 10.0
 """Seconds below which no part is begun: libraries alone take some to import."""
 SPARE = 5.0
@@ -52,21 +60,18 @@ def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None, o
 
     `on_cpu`: a CPU stands in for the card, which hangs in no driver, and has other work at times.
     """
-    runs = ("row lengths", "adapters", "run in full", "run in 8bit", "run in 4bit")
-    both = ("training", "answering")
-    first, *others = [Part(f"fast-{shape}", "fast", "fast", shape, both, most=120) for shape in shapes]
+    first, *others = [Part(f"fast-{shape}", "fast", "fast", shape, BOTH, most=120) for shape in shapes]
     found = [
-        Part("right", "right", "right"),
-        Part("right-runs", "right", "right_runs", only=runs),
+        Part("right", "right", "right", only=FAMILIES),
+        Part("right-runs", "right", "right_runs", only=RUNS),
         first,
-        Part(f"where-{shapes[0]}", "where", "where", shapes[0], both, most=120),
-        Part("right-compile", "right", "right_runs", only=("compile",)),
+        Part(f"where-{shapes[0]}", "where", "where", shapes[0], BOTH, most=120),
+        Part("right-compile", "right", "right_runs", only=COMPILE),
         *others,
     ]
     if steps is not None:
-        named = {step for part in found for step in part.only or ()}
-        wanted = [[step for step in steps if (step in part.only if part.only else step not in named)] for part in found]
-        found = [replace(part, only=tuple(only)) for part, only in zip(found, wanted, strict=True) if only]
+        found = [replace(part, only=tuple(step for step in part.only if step in steps)) for part in found]
+        found = [part for part in found if part.only]
     patience = 10 if on_cpu else 1
     return [replace(part, most=patience * part.most) for part in found if part.kind in kinds]
 
