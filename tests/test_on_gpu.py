@@ -10,6 +10,7 @@ import sys
 import time
 import weakref
 from argparse import Namespace
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
@@ -170,6 +171,35 @@ def test_what_a_step_holds_in_circles_is_free_behind_it(tmp_path):
             assert held[-1]() is None
     finally:
         gc.enable()
+
+
+def test_what_cannot_be_compiled_is_skipped_and_what_is_compiled_wrong_fails(tmp_path, monkeypatch):
+    context = Context(tmp_path, tmp_path, 60.0)
+
+    def failing(message: str):
+        def compiled(*args, **kwargs):
+            raise RuntimeError(message)
+
+        return lambda model, backend: compiled
+
+    monkeypatch.setattr(torch, "compile", failing("Failed to find C compiler. Please specify via CC"))
+    with pytest.raises(Skipped, match="could not be compiled: Failed to find C compiler"):
+        right_runs.check_compile(context)
+    monkeypatch.setattr(torch, "compile", failing("missing lowering"))
+    assert [check["right"] for check in right_runs.check_compile(context)] == [False]
+    module = ModuleType("gpu_parts.compiling")
+    module.STEPS = {"compile": lambda context: time.sleep(60)}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    part = Part("compiling", "right", "compiling", most=0.3, late="could not be compiled")
+    (done,) = plan.run([part], tmp_path, KEY, time.time() + 60)
+    assert report.lines(done) == ["skipped  compiling: compile: could not be compiled: took longer than 0 s"]
+
+
+def test_a_wait_is_counted_once_and_those_of_measuring_are_not():
+    calls = Counter({"aten::_local_scalar_dense": 3, "cudaStreamSynchronize": 3, "cudaDeviceSynchronize": 3})
+    own = Counter({"cudaDeviceSynchronize": 3})
+    assert where.waits(calls, own, torch.device("cuda")) == {"cudaStreamSynchronize": 3}
+    assert where.waits(calls, Counter(), torch.device("cpu")) == {"aten::_local_scalar_dense": 3}
 
 
 def test_it_ends_within_its_time_and_goes_on_later(tmp_path, monkeypatch):

@@ -16,9 +16,9 @@ from blip2vqa.estimate.estimate import CONTEXT, CUDA_SPARE
 from blip2vqa.estimate.memory_tracker import count_step
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import LoadedModel, remove_dropout
+from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
 from blip2vqa.models.precision import choose_dtype
-from gpu_parts.card import find_device
+from gpu_parts.card import still_computes
 from gpu_parts.context import Context, NoTime, Skipped
 from shapes import MatrixProducts, configuration, free_unused, matmul_rate, peak_bytes, seconds
 
@@ -98,7 +98,7 @@ def best_batch(take: Callable[[int], None], run: Callable[[], object], device: t
         try:
             taken = attempt(measure)
         except Exception as error:
-            if not tried or not answers(device):
+            if not tried or not still_computes(device):
                 raise
             ended = f"{type(error).__name__}: {error}"[:300]
             break
@@ -116,14 +116,6 @@ def best_batch(take: Callable[[int], None], run: Callable[[], object], device: t
         images *= 2
     free_unused()
     return {"best": best, "tried": tried, "ended": ended}
-
-
-def answers(device: torch.device) -> bool:
-    """Whether the device still computes after an error: some leave it of no use to this process."""
-    try:
-        return torch.ones(2, device=device).sum().item() == 2
-    except RuntimeError:
-        return False
 
 
 def worth(found: dict, context: Context) -> None:

@@ -53,6 +53,8 @@ class Part:
     """Names of the module's steps that it takes; None: all."""
     most: float = 90.0
     """Seconds that one step may take."""
+    late: str | None = None
+    """Why a step that takes longer is skipped; None: it has failed."""
 
 
 def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None, on_cpu: bool = False) -> list[Part]:
@@ -66,7 +68,7 @@ def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None, o
         Part("right-runs", "right", "right_runs", only=RUNS),
         first,
         Part(f"where-{shapes[0]}", "where", "where", shapes[0], BOTH, most=120),
-        Part("right-compile", "right", "right_runs", only=COMPILE),
+        Part("right-compile", "right", "right_runs", only=COMPILE, late="could not be compiled"),
         *others,
     ]
     if steps is not None:
@@ -167,7 +169,7 @@ def _run_part(part: Part, path: Path, output: Path, ends: float) -> Iterator[Don
                 why = _overdue(part, path, ends)
                 if why is not None:
                     _end(process)
-                    _fail(path, _overdue(part, path, ends) or "")  # it may have done the step at the last moment
+                    _fail(path, _overdue(part, path, ends) or "", part.late)  # it may have been done at the last moment
         finally:
             _end(process)
         if process.exitcode not in (0, POISONED, -signal.SIGKILL):
@@ -196,12 +198,16 @@ def _overdue(part: Part, path: Path, ends: float) -> str | None:
     return None
 
 
-def _fail(path: Path, why: str) -> None:
-    """Note the running step as failed, so that it is not begun again; without a reason it is to be begun again."""
+def _fail(path: Path, why: str, late: str | None = None) -> None:
+    """Note the running step as failed, so that it is not begun again; without a reason it is to be begun again.
+
+    `late`: as of `Part`; then it is skipped.
+    """
     state = read(path)
     running = state.pop("running", None)
     if running and why and running["step"] not in state["steps"]:
-        state["steps"][running["step"]] = {"failed": why, "seconds": time.time() - running["since"]}
+        outcome = {"skipped": f"{late}: {why}"} if late else {"failed": why}
+        state["steps"][running["step"]] = outcome | {"seconds": time.time() - running["since"]}
     elif not running and why and state["planned"] is None:
         state |= {"planned": ["start"], "steps": {"start": {"failed": why, "seconds": 0.0}}}
     write_json_atomic(path, state)
