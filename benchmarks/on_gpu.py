@@ -9,7 +9,8 @@ adapters merged, side by side and mixed; whole runs in full, 8 and 4 bits; torch
 real dimensions, random weights, beside the plain way, each at its own best batch size. *where*: the profiler's tables. Each
 part is a process of its own; a part that fails, hangs or does not fit the card is said, and the others are done. What is done
 is kept in DIR/parts, bound to the card, torch and the code; to do a part again, remove its file. Writes DIR/summary.json and
-DIR/summary.md. Exit code 1: something is wrong. No download.
+DIR/summary.md. Exit code 0: nothing is wrong; 1: something is; 2: an unknown option or name; 3: nobody knows, as nothing was
+compared or steps of right are left. No download.
 """
 
 import argparse
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=plan.KINDS, default=list(plan.KINDS))
     parser.add_argument("--steps", nargs="+", metavar="NAME", help="these steps alone, as the lines name them")
     args = parser.parse_args(argv)
+    if unknown := [step for step in args.steps or [] if step not in plan.STEPS]:
+        print(f"on_gpu.py: --steps: there is no {unknown[0]!r}; there are {', '.join(plan.STEPS)}", file=sys.stderr)
+        return 2
     ends = began + 60 * args.minutes - plan.SPARE
     screen, output = report.screen(), args.output.absolute()
     try:
@@ -52,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = report.summarize(card, key, planned, done, output, minutes, command)
     for name, steps in summary["left"].items():
         screen.print(f"left     {name}: {', '.join(steps)}: time was up; the same command goes on")
-    verdict = "nothing is wrong" if summary["right"] else f"{len(summary['wrong'])} lines say what is wrong"
+    code, verdict = report.verdict(summary)
     screen.print(f"{minutes:.1f} minutes, {verdict}: {output / 'summary.md'}")
-    return 0 if summary["right"] else 1
+    return code
 
 
 if __name__ == "__main__":

@@ -1,21 +1,27 @@
 """`benchmarks/on_gpu.py` on a CPU: its comparisons compute, a kill loses nothing that was done, and it ends in time."""
 
 import copy
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from argparse import Namespace
+from collections import Counter
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
 
 import pytest
 import torch
 
 import shapes
-from gpu_parts import fast, plan, report, right, where
-from gpu_parts.context import Context, Skipped
+from benchmarks import on_gpu
+from gpu_parts import fast, plan, report, right, right_runs, where, worker
+from gpu_parts.context import Context, NoTime, Skipped
 from gpu_parts.plan import Part
 from helpers.launching import run_script, start_script
 from helpers.paths import ROOT
@@ -147,6 +153,55 @@ def test_a_step_that_hangs_crashes_or_does_not_fit_costs_itself_alone(tmp_path, 
     assert not (tmp_path / "parts" / "odd.scratch").exists()
 
 
+def test_what_a_step_holds_in_circles_is_free_behind_it(tmp_path):
+    held = []
+
+    def hold(context: Context, error: type[Exception] | None):
+        layer = torch.nn.Linear(2, 2)
+        layer.forward = layer.__call__  # as a fused layer does, it holds what holds it
+        held.append(weakref.ref(layer))
+        if error:
+            raise error("no room")
+        return []
+
+    gc.disable()
+    try:
+        for error in (None, Skipped, ValueError):
+            worker.take(partial(hold, error=error), Context(tmp_path, tmp_path, 1.0))
+            assert held[-1]() is None
+    finally:
+        gc.enable()
+
+
+def test_what_cannot_be_compiled_is_skipped_and_what_is_compiled_wrong_fails(tmp_path, monkeypatch):
+    context = Context(tmp_path, tmp_path, 60.0)
+
+    def failing(message: str):
+        def compiled(*args, **kwargs):
+            raise RuntimeError(message)
+
+        return lambda model, backend: compiled
+
+    monkeypatch.setattr(torch, "compile", failing("Failed to find C compiler. Please specify via CC"))
+    with pytest.raises(Skipped, match="could not be compiled: Failed to find C compiler"):
+        right_runs.check_compile(context)
+    monkeypatch.setattr(torch, "compile", failing("missing lowering"))
+    assert [check["right"] for check in right_runs.check_compile(context)] == [False]
+    module = ModuleType("gpu_parts.compiling")
+    module.STEPS = {"compile": lambda context: time.sleep(60)}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    part = Part("compiling", "right", "compiling", most=0.3, late="could not be compiled")
+    (done,) = plan.run([part], tmp_path, KEY, time.time() + 60)
+    assert report.lines(done) == ["skipped  compiling: compile: could not be compiled: took longer than 0 s"]
+
+
+def test_a_wait_is_counted_once_and_those_of_measuring_are_not():
+    calls = Counter({"aten::_local_scalar_dense": 3, "cudaStreamSynchronize": 3, "cudaDeviceSynchronize": 3})
+    own = Counter({"cudaDeviceSynchronize": 3})
+    assert where.waits(calls, own, torch.device("cuda")) == {"cudaStreamSynchronize": 3}
+    assert where.waits(calls, Counter(), torch.device("cpu")) == {"aten::_local_scalar_dense": 3}
+
+
 def test_it_ends_within_its_time_and_goes_on_later(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "SHORTEST", 0.0)
     module = ModuleType("gpu_parts.slow")
@@ -159,6 +214,21 @@ def test_it_ends_within_its_time_and_goes_on_later(tmp_path, monkeypatch):
     assert [one.step for one in plan.run([part], tmp_path, KEY, time.time() + 60)] == ["first", "second"]
 
 
+def test_a_step_without_time_is_left_and_taken_later(tmp_path, monkeypatch):
+    def run(context: Context):
+        if context.hurried:
+            raise NoTime
+        return []
+
+    module = ModuleType("gpu_parts.hurried")
+    module.STEPS = {"first": lambda context: [], "second": run, "third": lambda context: []}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    part, path = Part("hurried", "right", "hurried", most=30), tmp_path / "parts" / "hurried.json"
+    assert [one.step for one in plan.run([part], tmp_path, KEY, time.time() + 25)] == ["first"]
+    assert plan.left(path) == ["second", "third"]
+    assert len(list(plan.run([part], tmp_path, KEY, time.time() + 60))) == 3 and plan.left(path) == []
+
+
 def test_a_search_ends_where_memory_does_and_says_so(monkeypatch):
     sizes = []
 
@@ -169,9 +239,39 @@ def test_a_search_ends_where_memory_does_and_says_so(monkeypatch):
 
     monkeypatch.setattr(fast, "MOST_IMAGES", {})
     found = fast.best_batch(take, lambda: time.sleep(0.001), torch.device("cpu"), time.monotonic() + 60)
-    assert found["out_of_memory"] and sizes == [1, 2, 4] and found["best"]["questions"] == 8
+    assert found["ended"] == "out of memory" and sizes == [1, 2, 4] and found["best"]["questions"] == 8
     with pytest.raises(RuntimeError, match="no kernel"):
         fast.attempt(lambda: torch.ones(2).sum() and (_ for _ in ()).throw(RuntimeError("no kernel")))
+
+
+def test_a_search_measures_one_size_in_any_case_and_no_larger_one_than_there_is_time_for(monkeypatch):
+    monkeypatch.setattr(fast, "MOST_IMAGES", {})
+    device, ready = torch.device("cpu"), lambda images: None
+    late = fast.best_batch(ready, lambda: time.sleep(0.001), device, time.monotonic() - 1)
+    assert late["ended"] == "time" and [one["questions"] for one in late["tried"]] == [4]
+    slow = fast.best_batch(ready, lambda: time.sleep(0.05), device, time.monotonic() + 0.3)
+    assert slow["ended"] == "time" and len(slow["tried"]) == 1  # 0.2 s, and the next would take 0.4 s
+    short = Context(ROOT, ROOT, 1.0, hurried=True)
+    with pytest.raises(NoTime):
+        fast.worth(late, short)
+    fast.worth(late, replace(short, hurried=False))
+    with pytest.raises(Skipped, match="out of memory"):
+        fast.worth({"best": None, "tried": [], "ended": "out of memory"}, short)
+
+
+def test_an_error_at_a_larger_size_ends_the_search_alone(monkeypatch):
+    def take(images: int) -> None:
+        if images == failing:
+            raise RuntimeError("index out of range of 32 bits")
+
+    monkeypatch.setattr(fast, "MOST_IMAGES", {})
+    search = take, lambda: time.sleep(0.001), torch.device("cpu"), time.monotonic() + 60
+    failing = 2
+    found = fast.best_batch(*search)
+    assert found["best"]["questions"] == 4 and found["ended"] == "RuntimeError: index out of range of 32 bits"
+    failing = 1
+    with pytest.raises(RuntimeError, match="32 bits"):
+        fast.best_batch(*search)
 
 
 def test_wrong_gradients_answers_and_features_are_found():
@@ -199,3 +299,33 @@ def test_the_process_that_runs_the_others_does_not_hold_the_card():
 
 def test_the_shapes_that_the_command_knows_exist():
     assert set(plan.SHAPES) <= set(shapes.SHAPES)
+
+
+def test_the_names_of_steps_are_those_of_the_modules_and_another_is_refused(tmp_path, capsys):
+    assert tuple(right.STEPS) == plan.FAMILIES
+    assert tuple(right_runs.STEPS) == plan.RUNS + plan.COMPILE
+    assert tuple(fast.steps("tiny")) == tuple(where.steps("tiny")) == plan.BOTH
+    assert on_gpu.main(["--output", str(tmp_path / "out"), "--steps", "vilt", "row length"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("on_gpu.py: --steps: there is no 'row length'; there are blip2-opt, ") and said.count("\n") == 1
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_wrong_is_said_of_what_was_compared_alone(tmp_path):
+    card = dict.fromkeys(("name", "driver", "torch", "cuda", "hip", "capability", "bfloat16", "memory_bytes"))
+    (tmp_path / "parts").mkdir()
+    first, second = Part("first", "right", "right", only=("a",)), Part("second", "right", "right", only=("b", "c"))
+    (tmp_path / "parts" / "first.json").write_text(json.dumps({"planned": ["a"], "steps": {"a": {}}}))
+
+    def said(planned: list[Part], *checks: right.Check) -> tuple[int, str]:
+        done = [plan.Done(first, "a", {"result": [check.row() for check in checks]})]
+        made = {"version": "1", "code": "2"}
+        return report.verdict(report.summarize(card, made, planned, done, tmp_path, 1.0, "on_gpu.py"))
+
+    holds, wrong, unjudged = right.Check("a", 1.0, 2.0), right.Check("b", 3.0, 2.0), right.Check("c", 1.0)
+    assert said([first], holds, unjudged) == (0, "nothing is wrong")
+    assert said([first, second], holds) == (3, "2 steps of right left")
+    assert said([first], unjudged) == (3, "nothing was compared")
+    assert said([first, second], holds, wrong) == (1, "2 lines say what is wrong")

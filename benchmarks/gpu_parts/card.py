@@ -6,12 +6,7 @@ import subprocess
 
 import torch
 
-
-def find_device() -> torch.device:
-    """The accelerator, else the CPU, which then stands in for one."""
-    if torch.accelerator.is_available():
-        return torch.device(torch.accelerator.current_accelerator().type, torch.accelerator.current_device_index())
-    return torch.device("cpu")
+from blip2vqa.models.loading import find_device
 
 
 def describe() -> dict:
@@ -43,6 +38,14 @@ def _nvidia_driver(index: int) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return next(iter(done.stdout.split()), None) if done.returncode == 0 else None
+
+
+def still_computes(device: torch.device) -> bool:
+    """Whether the device computes after an error: some leave it of no use to this process."""
+    try:
+        return torch.ones(2, device=device).sum().item() == 2
+    except RuntimeError:
+        return False
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -14,7 +14,13 @@ class Context:
     """The folder that the user named."""
     seconds: float
     """After so many the step is ended."""
+    hurried: bool = False
+    """Whether that is sooner than a step is given, because all time is up then."""
 
 
 class Skipped(Exception):
     """A step does not fit this card; the message says why."""
+
+
+class NoTime(Exception):
+    """All time is up before a step has a result worth keeping: it is to be taken when the command is given again."""

@@ -16,10 +16,10 @@ from blip2vqa.estimate.estimate import CONTEXT, CUDA_SPARE
 from blip2vqa.estimate.memory_tracker import count_step
 from blip2vqa.models.attention import suit_training
 from blip2vqa.models.families import family_of
-from blip2vqa.models.loading import LoadedModel, remove_dropout
+from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
 from blip2vqa.models.precision import choose_dtype
-from gpu_parts.card import find_device
-from gpu_parts.context import Context, Skipped
+from gpu_parts.card import still_computes
+from gpu_parts.context import Context, NoTime, Skipped
 from shapes import MatrixProducts, configuration, free_unused, matmul_rate, peak_bytes, seconds
 
 QUESTIONS_PER_IMAGE = 4
@@ -31,6 +31,8 @@ LITTLE = 1.02
 """A larger batch must be that much faster to be the best; two in a row that are not end the search."""
 PLAIN_ENDS, OURS_ENDS = 0.35, 0.6
 """Shares of a step's time after which the two searches end; the rest is for memory, floor and estimate."""
+LEAST = 40.0
+"""Seconds below which no step is begun: a model of billions of weights takes some to make."""
 ROOM = 0.9
 """Share of free memory that the weights may take."""
 
@@ -53,6 +55,7 @@ def check_room(shape: str, device: torch.device) -> int:
     config, dtype = configuration(shape), precision(shape, device)
     need = sum(weight.numel() for weight in family_of(config).outline(config).parameters()) * dtype.itemsize
     if device.type in ("cuda", "xpu"):
+        free_unused()
         free, _ = torch.accelerator.get_memory_info(device)
         if need > ROOM * free:
             raise Skipped(f"its weights take {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of the card are free")
@@ -76,34 +79,56 @@ def attempt(function: Callable[[], object]) -> object | None:
 def best_batch(take: Callable[[int], None], run: Callable[[], object], device: torch.device, until: float) -> dict:
     """Double the images of a batch until out of memory, or until two doublings gain nothing: the fastest and all tried.
 
-    `take(images)` makes the batch, `run()` works it off once. `until`: a time of `time.monotonic` that ends the search.
+    `take(images)` makes the batch, `run()` works it off once. `until`: a time of `time.monotonic`; a size that would take
+    longer is not tried, but one is in any case. Without a best one, that one was out of memory. `ended` says why it ended.
     """
-    tried, images, out, best = [], 1, False, None
+    tried, images, ended, best, spent = [], 1, "largest size", None, 0.0
     most = MOST_IMAGES.get(device.type, FAR)
-    while images <= most and time.monotonic() < until:
+    while images <= most:
+        began = time.monotonic()
+        if tried and began + 2 * spent > until:
+            ended = "time"
+            break
 
         def measure(images=images) -> float:
             take(images)
             run()  # compiles, allocates, warms up
             return min(seconds(run, device) for _ in range(REPEATS))
 
-        taken = attempt(measure)
-        if taken is None:
-            out = True
+        try:
+            taken = attempt(measure)
+        except Exception as error:
+            if not tried or not still_computes(device):
+                raise
+            ended = f"{type(error).__name__}: {error}"[:300]
             break
+        if taken is None:
+            ended = "out of memory"
+            break
+        spent = time.monotonic() - began
         questions = images * QUESTIONS_PER_IMAGE
         tried.append({"questions": questions, "seconds": taken, "questions_per_second": questions / taken})
         if best is None or tried[-1]["questions_per_second"] > LITTLE * best["questions_per_second"]:
             best = tried[-1]
         elif questions >= 4 * best["questions"]:
+            ended = "no gain"
             break
         images *= 2
-    return {"best": best, "tried": tried, "out_of_memory": out}
+    free_unused()
+    return {"best": best, "tried": tried, "ended": ended}
 
 
-def train(shape: str, limit: float) -> dict:
-    """Training beside the plain way; `limit`: seconds for the search, of which each way gets a part."""
-    device, begun = find_device(), time.monotonic()
+def worth(found: dict, context: Context) -> None:
+    """Raise where our way's search has nothing to keep: out of memory, or one size alone where the next run has more time."""
+    if not found["best"]:
+        raise Skipped("our way was out of memory at one image already")
+    if found["ended"] == "time" and len(found["tried"]) == 1 and context.hurried:
+        raise NoTime
+
+
+def train(shape: str, context: Context) -> dict:
+    """Training beside the plain way; each way's search gets a part of the step's time."""
+    device, begun, limit = find_device(), time.monotonic(), context.seconds
     result = {"shape": shape, "what": "training", "weights_bytes": check_room(shape, device)}
     dtype = precision(shape, device)
     rate = matmul_rate(dtype, device, **({"size": 512, "repeats": 3} if device.type == "cpu" else {}))
@@ -122,8 +147,7 @@ def train(shape: str, limit: float) -> dict:
     step = clean(work, work.our_step)
     ours = best_batch(lambda images: work.take(images, towers=False), step, device, begun + OURS_ENDS * limit)
     result |= {"plain": plain, "ours": ours}
-    if not ours["best"]:
-        raise Skipped("our step was out of memory at one image already")
+    worth(ours, context)
     images = ours["best"]["questions"] // QUESTIONS_PER_IMAGE
     work.take(images, towers=False)
     ours["peak_bytes"] = attempt(lambda: peak_bytes(work.our_step, device))
@@ -199,9 +223,9 @@ def estimate(shape: str, images: int, dtype: torch.dtype, device: torch.device) 
     return {"tensors_bytes": held, "card_bytes": round(held * (1 + CUDA_SPARE) + CONTEXT)}
 
 
-def answer(shape: str, limit: float) -> dict:
-    """Answering beside upstream's `generate`, features kept and new; `limit`: seconds for the search."""
-    device, begun = find_device(), time.monotonic()
+def answer(shape: str, context: Context) -> dict:
+    """Answering beside upstream's `generate`, features kept and new; each way's search gets a part of the step's time."""
+    device, begun, limit = find_device(), time.monotonic(), context.seconds
     result = {"shape": shape, "what": "answering", "weights_bytes": check_room(shape, device)}
     dtype = precision(shape, device)
     rate = matmul_rate(dtype, device, **({"size": 512, "repeats": 3} if device.type == "cpu" else {}))
@@ -221,8 +245,7 @@ def answer(shape: str, limit: float) -> dict:
             kept = work.stored()
             result["same_answers_share"] = sum(map(str.__eq__, said, kept)) / len(said)
         ours = best_batch(lambda images: resize(work, images), work.stored, device, begun + OURS_ENDS * limit)
-        if not ours["best"]:
-            raise Skipped("our answers were out of memory at one image already")
+        worth(ours, context)
         resize(work, ours["best"]["questions"] // QUESTIONS_PER_IMAGE)
         taken = attempt(lambda: min(seconds(work.first, device) for _ in range(REPEATS)))
         ours["first_questions_per_second"] = taken and len(work.questions) / taken
@@ -241,6 +264,6 @@ def resize(work: inference.Work, images: int) -> None:
 def steps(shape: str) -> dict[str, Callable[[Context], dict]]:
     """The steps of one shape."""
     return {
-        "training": lambda context: train(shape, context.seconds),
-        "answering": lambda context: answer(shape, context.seconds),
+        "training": lambda context: train(shape, context),
+        "answering": lambda context: answer(shape, context),
     }

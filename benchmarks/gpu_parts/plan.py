@@ -22,6 +22,14 @@ MODELS = ("blip2-opt-2.7b", "blip2-flan-t5-xl", "instructblip-vicuna-7b")
 """The shapes that are measured where none is named, in this order."""
 SHAPES = (*MODELS, "blip2-opt-6.7b", "instructblip-flan-t5-xl", "tiny", "tiny-t5", "tiny-instruct-llama")
 KINDS = ("right", "fast", "where")
+FAMILIES = (
+    "blip2-opt", "blip2-t5", "instructblip-llama", "instructblip-t5", "blip-vqa", "blip-caption", "vilt", "dropout",
+)  # fmt: skip
+RUNS = ("row lengths", "adapters", "run in full", "run in 8bit", "run in 4bit")
+COMPILE = ("compile",)
+BOTH = ("training", "answering")
+STEPS = (*FAMILIES, *RUNS, *COMPILE, *BOTH)
+"""The names of all steps: the modules that take them import torch."""
 SHORTEST = 10.0
 """Seconds below which no part is begun: libraries alone take some to import."""
 SPARE = 5.0
@@ -45,6 +53,8 @@ class Part:
     """Names of the module's steps that it takes; None: all."""
     most: float = 90.0
     """Seconds that one step may take."""
+    late: str | None = None
+    """Why a step that takes longer is skipped; None: it has failed."""
 
 
 def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None, on_cpu: bool = False) -> list[Part]:
@@ -52,21 +62,18 @@ def parts(kinds: list[str], shapes: list[str], steps: list[str] | None = None, o
 
     `on_cpu`: a CPU stands in for the card, which hangs in no driver, and has other work at times.
     """
-    runs = ("row lengths", "adapters", "run in full", "run in 8bit", "run in 4bit")
-    both = ("training", "answering")
-    first, *others = [Part(f"fast-{shape}", "fast", "fast", shape, both, most=120) for shape in shapes]
+    first, *others = [Part(f"fast-{shape}", "fast", "fast", shape, BOTH, most=120) for shape in shapes]
     found = [
-        Part("right", "right", "right"),
-        Part("right-runs", "right", "right_runs", only=runs),
+        Part("right", "right", "right", only=FAMILIES),
+        Part("right-runs", "right", "right_runs", only=RUNS),
         first,
-        Part(f"where-{shapes[0]}", "where", "where", shapes[0], both, most=120),
-        Part("right-compile", "right", "right_runs", only=("compile",)),
+        Part(f"where-{shapes[0]}", "where", "where", shapes[0], BOTH, most=120),
+        Part("right-compile", "right", "right_runs", only=COMPILE, late="could not be compiled"),
         *others,
     ]
     if steps is not None:
-        named = {step for part in found for step in part.only or ()}
-        wanted = [[step for step in steps if (step in part.only if part.only else step not in named)] for part in found]
-        found = [replace(part, only=tuple(only)) for part, only in zip(found, wanted, strict=True) if only]
+        found = [replace(part, only=tuple(step for step in part.only if step in steps)) for part in found]
+        found = [part for part in found if part.only]
     patience = 10 if on_cpu else 1
     return [replace(part, most=patience * part.most) for part in found if part.kind in kinds]
 
@@ -162,7 +169,7 @@ def _run_part(part: Part, path: Path, output: Path, ends: float) -> Iterator[Don
                 why = _overdue(part, path, ends)
                 if why is not None:
                     _end(process)
-                    _fail(path, _overdue(part, path, ends) or "")  # it may have done the step at the last moment
+                    _fail(path, _overdue(part, path, ends) or "", part.late)  # it may have been done at the last moment
         finally:
             _end(process)
         if process.exitcode not in (0, POISONED, -signal.SIGKILL):
@@ -170,7 +177,7 @@ def _run_part(part: Part, path: Path, output: Path, ends: float) -> Iterator[Don
         elif process.exitcode == -signal.SIGKILL and time.time() < ends:
             _fail(path, "its process was killed, perhaps for want of memory")
         yield from news()
-        fruitless = len(told) == before
+        fruitless = len(told) == before or process.exitcode == 0  # it has left what it has no time for
 
 
 def left(path: Path) -> list[str]:
@@ -191,12 +198,16 @@ def _overdue(part: Part, path: Path, ends: float) -> str | None:
     return None
 
 
-def _fail(path: Path, why: str) -> None:
-    """Note the running step as failed, so that it is not begun again; without a reason it is to be begun again."""
+def _fail(path: Path, why: str, late: str | None = None) -> None:
+    """Note the running step as failed, so that it is not begun again; without a reason it is to be begun again.
+
+    `late`: as of `Part`; then it is skipped.
+    """
     state = read(path)
     running = state.pop("running", None)
     if running and why and running["step"] not in state["steps"]:
-        state["steps"][running["step"]] = {"failed": why, "seconds": time.time() - running["since"]}
+        outcome = {"skipped": f"{late}: {why}"} if late else {"failed": why}
+        state["steps"][running["step"]] = outcome | {"seconds": time.time() - running["since"]}
     elif not running and why and state["planned"] is None:
         state |= {"planned": ["start"], "steps": {"start": {"failed": why, "seconds": 0.0}}}
     write_json_atomic(path, state)

@@ -20,6 +20,23 @@ def is_right(done: Done) -> bool:
     return all(check["right"] is not False for check in checks or [])
 
 
+def compares(done: Done) -> bool:
+    """Whether a step has a check that is judged."""
+    checks = done.outcome.get("result") if done.part.kind == "right" else None
+    return any(check["right"] is not None for check in checks or [])
+
+
+def verdict(summary: dict) -> tuple[int, str]:
+    """The exit code and what it stands for: 0 nothing is wrong, 1 something is, 3 nobody knows yet."""
+    if summary["wrong"]:
+        return 1, f"{len(summary['wrong'])} lines say what is wrong"
+    if summary["right"]:
+        return 0, "nothing is wrong"
+    if summary["right_steps_left"]:
+        return 3, f"{summary['right_steps_left']} steps of right left"
+    return 3, "nothing was compared"
+
+
 def lines(done: Done) -> list[str]:
     """A step in one line, with further ones for what is wrong."""
     head, outcome = f"{done.part.name}: {done.step}", done.outcome
@@ -91,15 +108,18 @@ def _where(found: dict) -> list[str]:
 def summarize(
     card: dict, key: dict, planned: list[Part], done: list[Done], output: Path, minutes: float, command: str
 ) -> dict:
-    """Write `summary.json` and `summary.md`; returns what the first holds."""
+    """Write `summary.json` and `summary.md`; returns what the first holds. `right` is None where nobody knows yet."""
     started = {one.part.name: left(output / "parts" / f"{one.part.name}.json") for one in done}
-    rest = {part.name: started.get(part.name, ["all"]) for part in planned}
+    rest = {part.name: started.get(part.name, list(part.only or ["all"])) for part in planned}
     found: dict[str, dict] = {}
     for one in done:
         found.setdefault(one.part.name, {})[one.step] = one.outcome
+    wrong = [line for one in done if not is_right(one) for line in lines(one)]
+    todo = sum(len(rest[part.name]) for part in planned if part.kind == "right")
+    known = not todo and any(map(compares, done))
     summary = {
         "card": card, "made_by": key, "command": command, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "minutes": minutes,
-        "right": all(map(is_right, done)), "wrong": [line for one in done if not is_right(one) for line in lines(one)],
+        "right": False if wrong else known or None, "wrong": wrong, "right_steps_left": todo,
         "left": {name: steps for name, steps in rest.items() if steps}, "aims": AIMS, "parts": found,
     }  # fmt: skip
     write_json_atomic(output / "summary.json", summary)

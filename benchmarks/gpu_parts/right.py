@@ -9,8 +9,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from blip2vqa.adapters.fused_lora import drop, fuse, keep_mask
+from blip2vqa.models.loading import find_device
 from blip2vqa.utils.errors import InputError
-from gpu_parts.card import compute_exactly, find_device, has_bfloat16
+from gpu_parts.card import compute_exactly, has_bfloat16
 from gpu_parts.context import Context
 from gpu_parts.small import ANSWERS, BASES, Small, base, pictures
 

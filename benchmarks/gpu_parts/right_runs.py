@@ -13,11 +13,13 @@ from blip2vqa.adapters.ref import BASE, AdapterRef
 from blip2vqa.api import load
 from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
 from blip2vqa.config.parser import parse
+from blip2vqa.models.attention import avoid_cudnn_attention
+from blip2vqa.models.loading import find_device
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer
-from gpu_parts.card import compute_exactly, find_device
-from gpu_parts.context import Context
+from gpu_parts.card import compute_exactly, still_computes
+from gpu_parts.context import Context, Skipped
 from gpu_parts.right import BOUNDS, CPU, Check, apart, confidence_apart, left_out, same
 from gpu_parts.small import Small, base, write_adapter
 from helpers.tiny_blip2 import make_table
@@ -25,25 +27,56 @@ from helpers.tiny_blip2 import make_table
 ROW_LENGTHS = (64, 128, 192, 320)
 """Lengths at which attention's kernels change; at 64 behind a multiple of 128 one is reported to give no numbers."""
 QUERIES, ANSWER = 32, 3
+CUDNN_LENGTHS = (64, 192)
 NAMES = ("one", "two")
+NO_COMPILER = (
+    "Failed to find C compiler", "No working C++ compiler", "Cannot find a working triton", "No module named 'triton'",
+    "CalledProcessError", "FileNotFoundError", "too old to be supported by the triton", "Compiler: ",
+)  # fmt: skip
+"""What errors say of a machine on which nothing can be compiled, by the compilers of torch and Triton."""
 
 
 def check_lengths(context: Context) -> list[dict]:
     """Compare our step on rows of certain lengths with upstream's, on the device and in 16 bits."""
     compute_exactly()
+    avoid_cudnn_attention()  # as our step does: upstream's is to use the same kernels
     device, checks = find_device(), []
     for dtype in ("bfloat16", "float16"):  # the kernels in question are theirs alone
         if left_out(dtype, device):
             continue
         for length in ROW_LENGTHS:
-            prompt = (length - QUERIES) // 2 - ANSWER
-            args = Namespace(
-                images=2, questions_per_image=2, repeats=1, prompt_tokens=prompt, answer_tokens=ANSWER, shape="tiny"
-            )
-            found = training.exactness("tiny", args, getattr(torch, dtype), device, spread=0.05)
+            found = training.exactness("tiny", rows_of(length), getattr(torch, dtype), device, spread=0.05)
             bound = BOUNDS[dtype].gradients
             checks.append(Check(f"{dtype}: gradients in rows of {length}", found["gradient_norm_difference"], bound))
+        if device.type == "cuda":
+            checks += [check_cudnn(dtype, length, device) for length in CUDNN_LENGTHS]
     return [check.row() for check in checks]
+
+
+def rows_of(length: int) -> Namespace:
+    """What `training.Work` is told to make rows of this length, of two questions each."""
+    prompt = (length - QUERIES) // 2 - ANSWER
+    return Namespace(
+        images=2, questions_per_image=2, repeats=1, prompt_tokens=prompt, answer_tokens=ANSWER, shape="tiny"
+    )
+
+
+def check_cudnn(dtype: str, length: int, device: torch.device) -> Check:
+    """Say, without a verdict, whether gradients would be finite with cuDNN's attention, which training turns off."""
+    name = f"{dtype}: share of finite gradients in rows of {length} with cuDNN's attention"
+    work = training.Work("tiny", rows_of(length), getattr(torch, dtype), device, spread=0.05)
+    work.as_ours()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        work.our_loss().backward()
+        gradients = torch.cat([weight.grad.flatten() for weight in work.trained])
+        return Check(name, gradients.isfinite().float().mean().item())
+    except RuntimeError as error:
+        if not still_computes(device):
+            raise
+        return Check(name, None, note=f"{type(error).__name__}: {error}".splitlines()[0][:200])
+    finally:
+        avoid_cudnn_attention()
 
 
 def check_adapters(context: Context) -> list[dict]:
@@ -128,7 +161,10 @@ def check_run(bits: str, context: Context) -> list[dict]:
 
 
 def check_compile(context: Context) -> list[dict]:
-    """Compare one training step under torch.compile with the same step without; a failure to compile is a result."""
+    """Compare one training step under torch.compile with the same step without.
+
+    A failure to compile is a result; where there is no compiler, it is skipped.
+    """
     compute_exactly()
     device = find_device()
     # On a CPU the default one compiles C++ for minutes; tracing and differentiating are the same.
@@ -140,6 +176,8 @@ def check_compile(context: Context) -> list[dict]:
     try:
         found = small.step(model=torch.compile(small.loaded.model, backend=backend))
     except Exception as error:  # a compiler may raise anything
+        if any(said in f"{type(error).__name__}: {error}" for said in NO_COMPILER):
+            raise Skipped(f"could not be compiled: {str(error).strip().splitlines()[0][:200]}") from error
         why = f"{backend} failed: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
         return [Check("compiled step", None, note=why).row() | {"right": False}]
     seconds, bounds = time.perf_counter() - start, BOUNDS["float32"]

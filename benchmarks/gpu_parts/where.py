@@ -12,9 +12,10 @@ from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from benchmarks import inference, training
+from blip2vqa.models.loading import find_device
 from blip2vqa.utils.files import write_text_atomic
-from gpu_parts.card import find_device
 from gpu_parts.context import Context, Skipped
+from gpu_parts.fast import LEAST as LEAST
 from gpu_parts.fast import QUESTIONS_PER_IMAGE, attempt, check_room, options, precision, resize
 from shapes import profile_table, profiled, seconds
 
@@ -26,10 +27,12 @@ IMAGES = {"cpu": 2}
 """Images in a batch where the fast part has found no best size, by type of device."""
 IMAGES_ELSEWHERE = 16
 WAITS = (
-    "cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy", "aten::_local_scalar_dense",
-    "hipStreamSynchronize", "hipDeviceSynchronize", "aten::nonzero",
+    "cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy",
+    "hipStreamSynchronize", "hipDeviceSynchronize", "hipEventSynchronize",
 )  # fmt: skip
-"""What makes the host wait for the device."""
+"""The runtime's calls that make the host wait for the device."""
+WAITS_ON_CPU = ("aten::_local_scalar_dense", "aten::nonzero")
+"""What would call them, if the CPU were a device."""
 
 
 def images_of(shape: str, what: str, output: Path, device: torch.device) -> int:
@@ -55,13 +58,15 @@ def look(shape: str, what: str, context: Context) -> dict:
         if run is None:
             raise Skipped("out of memory at one image already")
         taken = min(seconds(run, device) for _ in range(3))
+        # Waits of the profiler itself and of taking the time are none of the step's.
+        own = counted(profiled(lambda: None, device)) if device.type != "cpu" else Counter()
         found = attempt(lambda: profiled(run, device))
         if found is None:
             raise Skipped(f"out of memory under the profiler with {images} images")
         table = profile_table(found, device)
         write_text_atomic(context.output / f"where-{what}.txt", table + "\n")
         result = {"shape": shape, "what": what, "questions": images * QUESTIONS_PER_IMAGE, "seconds": taken}
-        result |= summarize(found, taken, device)
+        result |= summarize(found, taken, device, own)
         result["table"] = f"where-{what}.txt"
         return result | {"trace": keep_trace(found, context.output / f"where-{what}.trace.json.gz")}
 
@@ -85,10 +90,22 @@ def _prepare(shape: str, what: str, images: int, dtype: torch.dtype, device: tor
     return run
 
 
-def summarize(found: profile, taken: float, device: torch.device) -> dict:
+def counted(found: profile) -> Counter:
+    """How often each operation and each of the runtime's calls was made."""
+    return Counter({event.key: event.count for event in found.key_averages()})
+
+
+def waits(calls: Counter, own: Counter, device: torch.device) -> dict[str, int]:
+    """How often the host waited for the device, each wait counted once; `own`: calls that the measuring makes."""
+    calls = calls - own
+    return {name: calls[name] for name in (WAITS_ON_CPU if device.type == "cpu" else WAITS) if calls[name]}
+
+
+def summarize(found: profile, taken: float, device: torch.device, own: Counter) -> dict:
     """Kernels and operations by their shares, and how long the device had nothing to do.
 
-    `taken`: seconds of the same without a profiler, which slows the host down. On a CPU its operations stand for kernels.
+    `taken`: seconds of the same without a profiler, which slows the host down. `own`: as for `waits`. On a CPU its operations
+    stand for kernels.
     """
     on_host = device.type == "cpu"
     events = [event for event in found.events() if not getattr(event, "is_user_annotation", False)]
@@ -100,7 +117,6 @@ def summarize(found: profile, taken: float, device: torch.device) -> dict:
     kernels = _listed(averages, "self_cpu_time_total" if on_host else "self_device_time_total", host=on_host)
     between = ((after - stop, stop, after) for (_, stop), (after, _) in pairwise(merged))
     gaps = sorted(between, reverse=True)[:LISTED]
-    calls = Counter({event.key: event.count for event in averages})
     return {
         "device_busy_seconds": busy,
         "idle_share": max(0.0, 1 - busy / taken),
@@ -110,7 +126,7 @@ def summarize(found: profile, taken: float, device: torch.device) -> dict:
         "launches": len(work),
         "gaps": max(0, len(merged) - 1),
         "longest_gaps": [{"seconds": one / 1e6, "host": innermost(host, start, stop)} for one, start, stop in gaps],
-        "waits": {name: calls[name] for name in WAITS if calls[name]},
+        "waits": waits(counted(found), own, device),
     }  # fmt: skip
 
 

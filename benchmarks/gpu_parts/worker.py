@@ -1,6 +1,7 @@
 """Takes the steps of one part in a process of its own, and writes each result as soon as it is there."""
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -12,7 +13,7 @@ import traceback
 from pathlib import Path
 
 from blip2vqa.utils.files import write_json_atomic
-from gpu_parts.context import Context, Skipped
+from gpu_parts.context import Context, NoTime, Skipped
 
 POISONED = 3
 """Exit code of a process whose device answers nothing any more after an error."""
@@ -28,7 +29,8 @@ def work(
 ) -> None:
     """Take the steps that `path` does not hold yet, until `ends`, a time of `time.time`; each takes at most `most` seconds.
 
-    `module`: has `steps(shape)`, or `STEPS`; `only`: those of these names.
+    `module`: has `steps(shape)`, or `STEPS`, and perhaps `LEAST`, seconds that a step needs on an accelerator; `only`: those
+    of these names. It ends where a step has no time, and leaves that one and the later ones.
     """
     os.setsid()  # whoever ends this process ends what it has started, too
     die_with_parent()
@@ -44,17 +46,32 @@ def work(
         shutil.rmtree(scratch, ignore_errors=True)  # what was being made when it was killed
         scratch.mkdir(exist_ok=True)
         state = read(path) | {"planned": list(steps)}
+        write_json_atomic(path, state)
+        least = least_seconds(found)
         for name in [name for name in steps if name not in state["steps"]]:
             began = time.time()
+            if ends - began < least:
+                break
             state["running"] = {"step": name, "since": began}
             write_json_atomic(path, state)
-            outcome, poisoned = take(steps[name], Context(scratch, output, min(most, ends - began)))
-            state["steps"][name] = outcome | {"seconds": time.time() - began}
+            context = Context(scratch, output, min(most, ends - began), hurried=ends - began < most)
+            outcome, poisoned = take(steps[name], context)
+            if outcome is not None:
+                state["steps"][name] = outcome | {"seconds": time.time() - began}
             del state["running"]
             write_json_atomic(path, state)
             log.flush()
+            if outcome is None:
+                break
             if poisoned:
                 os._exit(POISONED)
+
+
+def least_seconds(module) -> float:
+    """Seconds below which no step of a module is begun; a CPU that stands in for an accelerator has small models alone."""
+    import torch
+
+    return getattr(module, "LEAST", 0.0) if torch.accelerator.is_available() else 0.0
 
 
 def die_with_parent() -> None:
@@ -64,19 +81,26 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
-def take(step, context: Context) -> tuple[dict, bool]:
-    """What came of a step: `result`, `skipped` or `failed`; and whether the device is of no use to this process any more."""
+def take(step, context: Context) -> tuple[dict | None, bool]:
+    """What came of a step: `result`, `skipped` or `failed`; and whether the device is of no use to this process any more.
+
+    None: nothing, for want of time. The memory that the step has held is free afterwards.
+    """
     import torch
 
+    poisoned = False
     try:
-        return {"result": step(context)}, False
+        outcome = {"result": step(context)}
     except Skipped as why:
-        return {"skipped": str(why)}, False
+        outcome = {"skipped": str(why)}
+    except NoTime:
+        outcome = None
     except Exception as error:  # whatever it is, the other steps are to be taken
         traceback.print_exc()
-        message = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
+        outcome = {"failed": f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"}
         poisoned = isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
-    # Behind the handler, whose traceback holds the step's tensors.
+    # Behind the handlers, whose traceback holds the step's tensors; fused layers hold each other in circles.
+    gc.collect()
     if torch.accelerator.is_available() and not poisoned:
         torch.accelerator.empty_cache()
-    return {"failed": message}, poisoned
+    return outcome, poisoned
