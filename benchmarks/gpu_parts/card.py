@@ -6,11 +6,12 @@ import subprocess
 
 import torch
 
+from blip2vqa.models.loading import find_device
+
 
 def describe() -> dict:
     """Name, driver, versions and memory of the card; of a CPU its name, and no memory of its own."""
-    # `find_device` of the package would import transformers, which takes seconds.
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = find_device()
     found = {"device": str(device), "torch": torch.__version__, "python": platform.python_version()}
     found |= {"cuda": torch.version.cuda, "hip": torch.version.hip, "bfloat16": has_bfloat16(device)}
     found |= {"capability": None, "driver": None, "memory_bytes": None, "free_bytes": None}
