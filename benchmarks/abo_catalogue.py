@@ -120,7 +120,7 @@ def measure(args, folder: Path) -> dict:
     """All figures of the JSON file; times in seconds, memory in bytes."""
     import torch
 
-    from shapes import circumstances
+    from measuring import circumstances
 
     start = time.perf_counter()
     write_archive(folder, args.listings, args.images)

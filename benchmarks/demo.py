@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.models.loading import load_base
-from shapes import circumstances
+from measuring import circumstances
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = ("What is it?", "What color is it?", "What is it made of?", "Is it a boot?")

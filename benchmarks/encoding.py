@@ -19,7 +19,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from blip2vqa.models.attention import suit_encoding
 from blip2vqa.models.loading import find_device
-from shapes import MatrixProducts, build, circumstances, configuration, options, print_profile, seconds
+from measuring import MatrixProducts, circumstances, options, print_profile, seconds
+from shapes import build, configuration
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from blip2vqa.training.recipe import finetune
 from blip2vqa.training.run import Run
 from blip2vqa.training.trainer import VQATrainer
 from blip2vqa.utils.console import run_script
-from shapes import peak_bytes
+from measuring import peak_bytes
 
 STEPS = "--max_steps 6 --eval_strategy no --bertscore_model none --use_cpu true --disable_tqdm true".split()
 

@@ -36,7 +36,8 @@ from blip2vqa.exchange.checking import check
 from blip2vqa.exchange.inspecting import inspect
 from blip2vqa.exchange.merging import merge, resize
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
-from shapes import circumstances, configuration
+from measuring import circumstances
+from shapes import configuration
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"
 LAYERS, HIDDEN, FEED_FORWARD, RANK = 32, 2560, 10240, 16

@@ -57,7 +57,7 @@ def report(result: dict, output: Path | None) -> None:
     import torch
 
     from fault_parts.campaign import print_counts
-    from shapes import circumstances
+    from measuring import circumstances
 
     print_counts(result)
     if output:

@@ -33,21 +33,8 @@ from blip2vqa.inference.request import AnswerRequest, Decoding
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import leave_out
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
-from shapes import (
-    RandomTokens,
-    build,
-    circumstances,
-    configuration,
-    free_unused,
-    options,
-    peak_bytes,
-    print_profile,
-    print_times,
-    questions_about,
-    seconds,
-    text_encoder,
-    tiny_like,
-)
+from measuring import circumstances, free_unused, options, peak_bytes, print_profile, print_times, seconds
+from shapes import RandomTokens, build, configuration, questions_about, text_encoder, tiny_like
 
 SEED_BEAMS = 3
 PROMPT_SPREAD = 4

@@ -35,18 +35,8 @@ from blip2vqa.models.families import family_of
 from blip2vqa.models.family import leave_out
 from blip2vqa.models.loading import LoadedModel, find_device, suit_generation
 from blip2vqa.utils.memory import peak_memory, reset_peak_memory
-from shapes import (
-    SHAPES,
-    Question,
-    RandomTokens,
-    build,
-    circumstances,
-    configuration,
-    free_unused,
-    seconds,
-    synchronize,
-    text_encoder,
-)
+from measuring import circumstances, free_unused, seconds, synchronize
+from shapes import SHAPES, Question, RandomTokens, build, configuration, text_encoder
 
 WAYS = ("base", "one", "held", "all")
 

@@ -42,7 +42,7 @@ from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_config, load_processor
 from blip2vqa.training.collators import TrainingCollator
 from blip2vqa.training.trainer import AnsweredQuestions, RowSampler
-from shapes import circumstances, free_unused, peak_bytes
+from measuring import circumstances, free_unused, peak_bytes
 
 CPU = torch.device("cpu")
 BASE = Path(__file__).resolve().parent.parent / "assets" / "tiny-blip2-opt"  # for its tokenizer alone

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from blip2vqa.adapters.lora import wrap
 from blip2vqa.config.common import LoraArguments
 from blip2vqa.models.loading import find_device, load_base, load_config, load_processor
-from shapes import SHAPES, build, circumstances, configuration
+from measuring import circumstances
+from shapes import SHAPES, build, configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "assets" / "tiny-blip2-opt"

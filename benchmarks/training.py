@@ -29,23 +29,18 @@ from blip2vqa.models.families import family_of
 from blip2vqa.models.family import leave_out
 from blip2vqa.models.loading import LoadedModel, find_device
 from blip2vqa.training.collators import AnswerLoss, TrainingCollator
-from shapes import (
+from measuring import (
     MatrixProducts,
-    RandomTokens,
-    build,
     circumstances,
-    configuration,
     free_unused,
     matmul_rate,
     options,
     peak_bytes,
     print_profile,
     print_times,
-    questions_about,
     seconds,
-    text_encoder,
-    tiny_like,
 )
+from shapes import RandomTokens, build, configuration, questions_about, text_encoder, tiny_like
 
 CPU = torch.device("cpu")
 MAX_GRADIENT_NORM = 1.0  # Trainer's default

@@ -32,7 +32,8 @@ from blip2vqa.inference.request import AnswerRequest
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
 from blip2vqa.training.collators import ClassCollator, ClassLoss
-from shapes import build, circumstances, free_unused, peak_bytes, print_profile, seconds
+from measuring import circumstances, free_unused, peak_bytes, print_profile, seconds
+from shapes import build
 
 SIZES = {
     "vilt-b32": {},

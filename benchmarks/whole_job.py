@@ -19,7 +19,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from blip2vqa.models.loading import find_device
-from shapes import circumstances
+from measuring import circumstances
 
 ROOT = Path(__file__).resolve().parent.parent
 

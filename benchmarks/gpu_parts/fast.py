@@ -20,7 +20,8 @@ from blip2vqa.models.loading import LoadedModel, find_device, remove_dropout
 from blip2vqa.models.precision import choose_dtype
 from gpu_parts.card import still_computes
 from gpu_parts.context import Context, NoTime, Skipped
-from shapes import MatrixProducts, configuration, free_unused, matmul_rate, peak_bytes, seconds
+from measuring import MatrixProducts, free_unused, matmul_rate, peak_bytes, seconds
+from shapes import configuration
 
 QUESTIONS_PER_IMAGE = 4
 PROMPT_TOKENS, ANSWER_TOKENS, REPEATS = 20, 3, 3
@@ -126,13 +127,19 @@ def worth(found: dict, context: Context) -> None:
         raise NoTime
 
 
-def train(shape: str, context: Context) -> dict:
-    """Training beside the plain way; each way's search gets a part of the step's time."""
-    device, begun, limit = find_device(), time.monotonic(), context.seconds
-    result = {"shape": shape, "what": "training", "weights_bytes": check_room(shape, device)}
+def begin(shape: str, what: str) -> tuple[torch.device, torch.dtype, float, dict]:
+    """Look at the card: device, precision, rate of its matrix products (operations a second), and a result that says so."""
+    device = find_device()
+    result = {"shape": shape, "what": what, "weights_bytes": check_room(shape, device)}
     dtype = precision(shape, device)
     rate = matmul_rate(dtype, device, **({"size": 512, "repeats": 3} if device.type == "cpu" else {}))
-    result |= {"dtype": str(dtype).removeprefix("torch."), "matmul_tflops": rate / 1e12}
+    return device, dtype, rate, result | {"dtype": str(dtype).removeprefix("torch."), "matmul_tflops": rate / 1e12}
+
+
+def train(shape: str, context: Context) -> dict:
+    """Training beside the plain way; each way's search gets a part of the step's time."""
+    begun, limit = time.monotonic(), context.seconds
+    device, dtype, rate, result = begin(shape, "training")
     work = attempt(lambda: training.Work(shape, options(shape), dtype, device))
     if work is None:
         raise Skipped("out of memory at one image already")
@@ -225,11 +232,8 @@ def estimate(shape: str, images: int, dtype: torch.dtype, device: torch.device) 
 
 def answer(shape: str, context: Context) -> dict:
     """Answering beside upstream's `generate`, features kept and new; each way's search gets a part of the step's time."""
-    device, begun, limit = find_device(), time.monotonic(), context.seconds
-    result = {"shape": shape, "what": "answering", "weights_bytes": check_room(shape, device)}
-    dtype = precision(shape, device)
-    rate = matmul_rate(dtype, device, **({"size": 512, "repeats": 3} if device.type == "cpu" else {}))
-    result |= {"dtype": str(dtype).removeprefix("torch."), "matmul_tflops": rate / 1e12}
+    begun, limit = time.monotonic(), context.seconds
+    device, dtype, rate, result = begin(shape, "answering")
     with tempfile.TemporaryDirectory() as folder:
         work = attempt(lambda: inference.Work(shape, options(shape), dtype, device, folder))
         if work is None:

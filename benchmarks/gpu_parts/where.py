@@ -17,7 +17,7 @@ from blip2vqa.utils.files import write_text_atomic
 from gpu_parts.context import Context, Skipped
 from gpu_parts.fast import LEAST as LEAST
 from gpu_parts.fast import QUESTIONS_PER_IMAGE, attempt, check_room, options, precision, resize
-from shapes import profile_table, profiled, seconds
+from measuring import profile_table, profiled, seconds
 
 LISTED = 25
 """Kernels, operations and gaps that are named."""

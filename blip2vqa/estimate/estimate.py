@@ -91,6 +91,11 @@ class Plan:
         """The family of the base."""
         return family_of(self.config)
 
+    @property
+    def processes(self) -> int:
+        """Those that share the work."""
+        return self.run.model.processes or PartialState().num_processes
+
     @cached_property
     def args(self) -> FinetuneArguments:
         """The arguments that Trainer would get."""
@@ -169,8 +174,7 @@ def count_encoding(plan: Plan, images: int) -> MemoryTracker:
 
 def estimate_base(plan: Plan, process: int) -> dict:
     """Estimate the figures of one base: memory in bytes, of which a process takes `process` alone; times in seconds."""
-    run, args = plan.run, plan.args
-    processes = run.model.processes or PartialState().num_processes
+    run, args, processes = plan.run, plan.args, plan.processes
     longest = plan.longest
     loaded = plan.outline(plan.parts)
     layers = quantized_layers(loaded.base, plan.family)
@@ -260,7 +264,7 @@ def estimate(run: Run) -> dict:
         "busy": others if others > BUSY else None,
         "assumed": _assumed(device),
         "batch_size": plans[0].args.train_batch_size,
-        "processes": run.model.processes or PartialState().num_processes,
+        "processes": plans[0].processes,
         "bases": [estimate_base(plan, process) for plan in plans],
     }
     if PartialState().is_main_process and run.training.output_dir:
