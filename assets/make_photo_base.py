@@ -11,24 +11,21 @@ import argparse
 import random
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from base_parts import save_base
-from photo_base.data import SIZE, read_photographs
+from photo_base.data import read_photographs
 from photo_base.heads import Heads, Targets, count_facts, encode_facts
-from photo_base.language import PICTURES, TEXTS_EACH, TextSampler, language_scores, train_language
+from photo_base.language import PICTURES, SPEAKING, TEXTS_EACH, TextSampler, store_and_score, train_language
 from photo_base.model import build_model, train_tokenizer
-from photo_base.pseudo_facts import add_pseudo_facts, color_facts, measure_all_colors
+from photo_base.pseudo_facts import add_pseudo_facts, measure_all_colors
 from photo_base.qformer import CellTargets, compute_vision_outputs, train_qformer
 from photo_base.teacher import clean_name, compute_teacher_outputs, encode_names, load_network
-from photo_base.texts import whole_words, write_texts
+from photo_base.texts import ROUNDS, whole_words, write_held_texts, write_texts
 from photo_base.vision import train_vision_model
-from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 
 from blip2vqa.utils.console import run_script
 
@@ -38,8 +35,6 @@ STAGES = {
     "language model": (290, 0),
 }  # fmt: skip
 """By stage: photographs (texts, of the language model) a second, and bytes of each that it leaves on disk; 0: a checkpoint."""
-ROUNDS = 3
-"""Times that everything is asked about a photograph, each time in other words."""
 EVALUATION_TEXTS = 1500
 """Texts about held-out photographs that are looked at while the language model learns."""
 
@@ -98,15 +93,11 @@ def main() -> None:
     colors = measure_all_colors([*photographs.names, *held_names], photographs.folder, work)
     known = len(photographs.names)
     items = add_pseudo_facts(photographs.items, photographs.names, targets.pooled, colors[:known])
-    held = {
-        row: replace(item, facts=item.facts | color_facts(shares, item.facts.get("color")))
-        for row, (item, shares) in enumerate(zip(photographs.held_items, colors[known:], strict=True))
-    }
     captions, questions = write_texts(
         {row: item for row, item in enumerate(items) if item},
         {row: title for row, title in enumerate(photographs.titles) if title}, seed, ROUNDS,
     )  # fmt: skip
-    held_texts = [text for texts in write_texts(held, {}, seed + ROUNDS, 1) for text in texts]
+    held_texts = write_held_texts(photographs.held_items, colors[known:], seed + ROUNDS)
     words = whole_words(photographs.titles)
     tokenizer = train_tokenizer([f"{text.prompt} {text.target}" for text in (captions + questions)[::7]], words)
     print(f"{len(captions):,} captions, {len(questions):,} questions, {len(tokenizer):,} tokens", flush=True)
@@ -119,21 +110,15 @@ def main() -> None:
     cells = CellTargets(photographs, targets)
     train_qformer(model, heads, features, cells, work, arguments.qformer_epochs, seed=seed)
     report("Q-Former")
-    samplers = {"captions": TextSampler(captions), "questions": TextSampler(questions)}
+    samplers = {"caption": TextSampler(captions), "question": TextSampler(questions)}
     evaluation = random.Random(seed).sample(held_texts, min(EVALUATION_TEXTS, len(held_texts)))
     train_language(
-        model, tokenizer, heads, features, cells, samplers, words, (held_features[0], evaluation), work,
-        arguments.language_steps, seed=seed,
+        model, tokenizer, features, samplers, words, (held_features[0], evaluation), work / "language.pt",
+        arguments.language_steps, SPEAKING, (heads, cells), seed=seed,
     )  # fmt: skip
     report("language model")
 
-    save_base(model, tokenizer, arguments.output, SIZE)
-    model = Blip2ForConditionalGeneration.from_pretrained(arguments.output).eval()
-    stored_tokenizer = AutoTokenizer.from_pretrained(arguments.output)
-    size = sum(path.stat().st_size for path in arguments.output.iterdir()) / 1e6
-    count = sum(weight.numel() for weight in model.parameters())
-    print(f"{arguments.output}: {count:,} parameters, {size:.1f} MB")
-    print("held out, as stored:", language_scores(model, stored_tokenizer, held_features[0], held_texts), flush=True)
+    store_and_score(model, tokenizer, arguments.output, held_features[0], held_texts)
 
 
 if __name__ == "__main__":

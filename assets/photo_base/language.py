@@ -1,7 +1,7 @@
-"""Third stage of the photo base: captions, then questions among them.
+"""How the language model of the photo base learns to speak of photographs, and to read questions of all sorts.
 
-Q-Former, projection and language model learn together, while the Q-Former goes on with its own task, so that it carries more
-than the questions here ask for.
+In the third stage, Q-Former, projection and language model learn together, while the Q-Former goes on with its own task, so
+that it carries more than the questions here ask for. In the fourth the language model learns alone.
 """
 
 import hashlib
@@ -11,20 +11,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from base_parts import save_base
 from torch import nn
 from torch.nn import functional as F
-from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, Blip2ForConditionalGeneration, PreTrainedTokenizerFast
 
+from photo_base.data import SIZE
 from photo_base.heads import Heads
-from photo_base.model import QUERIES
-from photo_base.progress import Checkpoint, Progress, digest
+from photo_base.meanings import Meaning, MeaningSampler
+from photo_base.model import QUERIES, pad
+from photo_base.progress import Checkpoint, Progress, digest, sixteen_bits
 from photo_base.qformer import CellTargets, query_losses, run_qformer
 from photo_base.texts import Text, echo
 
 PICTURES, TEXTS_EACH = 48, 4
 """Photographs of a step, and texts about each."""
-CAPTIONS_FIRST = 0.12
-"""Share of the training in which most steps are captions."""
+Schedule = tuple[tuple[float, dict[str, float]], ...]
+"""Odds of the kinds of steps, each until a share of the training is done. A step has one kind: among questions, which are
+short, a caption would make every row long."""
+SPEAKING: Schedule = ((0.12, {"question": 0.2, "caption": 0.8}), (1, {"question": 0.9, "caption": 0.1}))
+READING: Schedule = (
+    (0.4, {"meaning": 0.7, "question": 0.25, "caption": 0.05}),
+    (1, {"meaning": 0.2, "question": 0.72, "caption": 0.08}),
+)
 ECHOES = 0.06
 """Share of the questions that ask to repeat words instead."""
 KEPT_TASK = 0.3
@@ -61,11 +70,6 @@ def encode_targets(tokenizer: PreTrainedTokenizerFast, texts: list[Text], end: i
     return [[*row, end] for row in tokenizer(spaced, add_special_tokens=False)["input_ids"]]
 
 
-def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
-
-
 def language_logits(
     model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, queries: torch.Tensor, texts: list[Text]
 ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
@@ -76,8 +80,8 @@ def language_logits(
     prompts = tokenizer([text.prompt for text in texts])["input_ids"]
     targets = encode_targets(tokenizer, texts, model.config.text_config.eos_token_id)
     rows = [(prompt + target, [-100] * len(prompt) + target) for prompt, target in zip(prompts, targets, strict=True)]
-    ids = _pad([row for row, _ in rows], tokenizer.pad_token_id)
-    labels = _pad([labels for _, labels in rows], -100)[:, 1:]
+    ids = pad([row for row, _ in rows], tokenizer.pad_token_id)
+    labels = pad([labels for _, labels in rows], -100)[:, 1:]
     images = model.language_projection(queries)
     embeds = torch.cat([images, model.get_input_embeddings()(ids)], 1)
     mask = torch.cat([torch.ones(images.shape[:2], dtype=torch.long), (ids != tokenizer.pad_token_id).long()], 1)
@@ -97,7 +101,7 @@ def language_scores(
     right = defaultdict(list)
     for start in range(0, len(texts), 256):
         part = texts[start : start + 256]
-        with torch.autocast("cpu", torch.bfloat16):
+        with sixteen_bits():
             queries = run_qformer(model, torch.from_numpy(features[[text.row for text in part]]).float())
             logits, labels, lengths = language_logits(model, tokenizer, queries, part)
         for text, found in zip(part, (logits.argmax(-1) == labels).split(lengths), strict=True):
@@ -106,20 +110,21 @@ def language_scores(
 
 
 def train_language(
-    model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, heads: Heads, features: np.ndarray,
-    targets: CellTargets, samplers: dict[str, TextSampler], words: list[str], held_out: tuple[np.ndarray, list[Text]],
-    work: Path, steps: int, rate: float = 1e-3, seed: int = 0,
+    model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: np.ndarray,
+    samplers: dict[str, TextSampler | MeaningSampler], words: list[str], held_out: tuple[np.ndarray, list[Text]], path: Path,
+    steps: int, schedule: Schedule, own_task: tuple[Heads, CellTargets] | None = None, rate: float = 1e-3, seed: int = 0,
 ) -> None:  # fmt: skip
-    """Train all that is not frozen on the ViT's output [2, pictures, 1 + patches, WIDTH]; goes on from `work`.
+    """Train all that is not frozen on the ViT's output [2, pictures, 1 + patches, WIDTH]; goes on from the checkpoint `path`.
 
-    `samplers`: of `captions` and of `questions`. `words` are to be repeated. `held_out`: the ViT's output of pictures that are
-    not learnt from, and texts about them.
+    `samplers`: of each kind of steps. `words` are to be repeated. `held_out`: the ViT's output of pictures that are not learnt
+    from, and texts about them. `own_task`: of the Q-Former.
     """
     model.vision_model.requires_grad_(False)
-    weights = [weight for part in (model, heads) for weight in part.parameters() if weight.requires_grad]
+    parts = {"model": model, "meaning": Meaning()} | ({"heads": own_task[0]} if own_task else {})
+    weights = [weight for part in parts.values() for weight in part.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.03, betas=(0.9, 0.98), fused=True)
     vocabulary = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
-    checkpoint = Checkpoint(work / "language.pt", model=model, heads=heads, optimizer=optimizer)
+    checkpoint = Checkpoint(path, **parts, optimizer=optimizer)
     expected = {"steps": steps, "start": digest(model), "vocabulary": vocabulary}
     first = checkpoint.load(**expected) or 0
     progress = Progress("texts", first, steps)
@@ -127,26 +132,46 @@ def train_language(
         for group in optimizer.param_groups:
             group["lr"] = rate * min((step + 1) / 150, (steps - step) / (0.8 * steps), 1)
         pictures, rng = np.random.default_rng((seed, 2, step)), random.Random(f"{seed} {step}")
-        # Captions are long: among questions they would make every row long.
-        asking = rng.random() < (0.2 if step < CAPTIONS_FIRST * steps else 0.9)
-        sampler = samplers["questions" if asking else "captions"]
+        odds = next(odds for until, odds in schedule if step < until * steps)
+        (kind,) = rng.choices(list(odds), list(odds.values()))
+        sampler = samplers["question" if kind == "meaning" else kind]
         rows, mirrored = sampler.draw_rows(pictures), rng.random() < 0.5
-        texts = [text for row in rows.tolist() for text in sampler.draw_texts(row, rng)]
-        texts = [echo(text.row, words, rng) if asking and rng.random() < ECHOES else text for text in texts]
-        with torch.autocast("cpu", torch.bfloat16):
+        losses = {}
+        with sixteen_bits():
             queries = run_qformer(model, torch.from_numpy(features[int(mirrored), rows]).float())
-            own_task = query_losses(queries, heads, targets.batch(rows, mirrored))
-            logits, labels, _ = language_logits(model, tokenizer, queries.repeat_interleave(TEXTS_EACH, 0), texts)
-            losses = {
-                "own": KEPT_TASK * sum(own_task.values()),
-                "question" if asking else "caption": F.cross_entropy(logits.float(), labels),
-            }
+            if own_task:
+                heads, targets = own_task
+                losses["own"] = KEPT_TASK * sum(query_losses(queries, heads, targets.batch(rows, mirrored)).values())
+            queries = queries.repeat_interleave(TEXTS_EACH, 0)
+            if kind == "meaning":
+                prompts, wanted = samplers["meaning"].draw(len(queries), rng)
+                losses[kind] = parts["meaning"].loss(model, tokenizer, queries, prompts, wanted)
+            else:
+                texts = [text for row in rows.tolist() for text in sampler.draw_texts(row, rng)]
+                if kind == "question":
+                    texts = [echo(text.row, words, rng) if rng.random() < ECHOES else text for text in texts]
+                logits, labels, _ = language_logits(model, tokenizer, queries, texts)
+                losses[kind] = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        progress.step(step, losses, len(texts))
+        progress.step(step, losses, len(queries))
         if step % 1000 == 999 or step == steps - 1:
             print("texts, held out:", language_scores(model, tokenizer, *held_out), flush=True)
         if checkpoint.is_due() or step == steps - 1:
             checkpoint.save(step + 1, **expected)
+
+
+def store_and_score(
+    model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, output: Path, features: np.ndarray,
+    texts: list[Text],
+) -> None:  # fmt: skip
+    """Write a base as the Hub lays it out, and print what the stored one says right of held-out photographs."""
+    save_base(model, tokenizer, output, SIZE)
+    model = Blip2ForConditionalGeneration.from_pretrained(output).eval()
+    size = sum(path.stat().st_size for path in output.iterdir()) / 1e6
+    count = sum(weight.numel() for weight in model.parameters())
+    print(f"{output}: {count:,} parameters, {size:.1f} MB")
+    scores = language_scores(model, AutoTokenizer.from_pretrained(output), features, texts)
+    print("held out, as stored:", scores, flush=True)

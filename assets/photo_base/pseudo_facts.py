@@ -69,6 +69,11 @@ def color_facts(colors: dict[str, float], own: str | None = None) -> dict[str, s
     return facts
 
 
+def with_colors(item: Item, shares: dict[str, float]) -> Item:
+    """Add to an item what the colors of its photograph show."""
+    return replace(item, facts=item.facts | color_facts(shares, item.facts.get("color")))
+
+
 def add_pseudo_facts(
     items: Sequence[Item | None], names: Sequence[str], features: np.ndarray, colors: Sequence[dict[str, float]]
 ) -> list[Item | None]:
@@ -80,7 +85,7 @@ def add_pseudo_facts(
     found = []
     for place, (item, name, shares) in enumerate(zip(items, names, colors, strict=True)):
         if item:
-            found.append(replace(item, facts=item.facts | color_facts(shares, item.facts.get("color"))))
+            found.append(with_colors(item, shares))
         else:
             guessed = {kind: values[place] for kind, values in guesses.items() if place in values}
             found.append(_describe(name, guessed, shares))

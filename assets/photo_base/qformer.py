@@ -16,7 +16,7 @@ from transformers import Blip2ForConditionalGeneration
 from photo_base.data import Photographs
 from photo_base.heads import WIDTH, Heads, Targets, measure_colors
 from photo_base.model import GRID
-from photo_base.progress import Checkpoint, Progress, digest
+from photo_base.progress import Checkpoint, Progress, digest, sixteen_bits
 from photo_base.vision import SIDE, encode_images, to_images
 
 
@@ -35,7 +35,7 @@ def compute_vision_outputs(model: nn.Module, pixels: np.ndarray, rows: np.ndarra
         for start in range(0, len(rows), 256):
             images = to_images(pixels[rows[start : start + 256]])
             for mirrored, shown in enumerate((images, images.flip(3))):
-                with torch.autocast("cpu", torch.bfloat16):
+                with sixteen_bits():
                     found[mirrored, start : start + len(images)] = encode_images(model, shown).half().numpy()
         found.flush()
         partial.replace(path)
@@ -93,7 +93,7 @@ def train_qformer(
             group["lr"] = rate * min((step + 1) / 200, (steps - step) / (0.7 * steps), 1)
         rng = np.random.default_rng((seed, 1, step))
         rows, mirrored = np.sort(rng.choice(features.shape[1], batch, replace=False)), rng.random() < 0.5
-        with torch.autocast("cpu", torch.bfloat16):
+        with sixteen_bits():
             found = run_qformer(model, torch.from_numpy(features[int(mirrored), rows]).float())
             losses = query_losses(found, heads, targets.batch(rows, mirrored))
         optimizer.zero_grad()

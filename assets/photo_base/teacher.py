@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.files import write_json_atomic
+from photo_base.progress import sixteen_bits
 
 Network = Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]]
 """uint8 pictures [batch, height, width, 3] → features float32 [batch, PLACES, WIDTH] and logits [batch, CLASSES]."""
@@ -96,7 +97,7 @@ def load_network() -> Network:
         values = F.interpolate(values, size=SIZE, mode="bicubic", antialias=True).clamp(0, 255)
         # It is compiled for one batch size: a smaller batch is filled up.
         values = torch.cat([values, values[:1].expand(BATCH - len(values), -1, -1, -1)])
-        with torch.autocast("cpu", torch.bfloat16):
+        with sixteen_bits():
             found = extract(((values - 127) / 128).contiguous(memory_format=torch.channels_last))
         features = found[: len(pictures)].float().flatten(2).transpose(1, 2)
         return features, network._fc(features.mean(1))

@@ -6,7 +6,7 @@ Questions come from the project's own generator (`blip2vqa.generate.ask.template
 import random
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,10 +15,13 @@ from blip2vqa.generate.ask import templates
 from blip2vqa.generate.ask.templates import ask_templates, with_article
 from blip2vqa.generate.catalogue.vocabulary import vocabulary
 from blip2vqa.generate.rows import Item
+from photo_base.pseudo_facts import with_colors
 from photo_base.teacher import clean_name
 
 FREQUENT = 12
 """Times that a word must occur in the products' names to be whole in the vocabulary."""
+ROUNDS = 3
+"""Times that everything is asked about a photograph, each time in other words."""
 OPPOSITE = {"yes": "no", "no": "yes"}
 PLURAL = frozenset(templates.wordings()["articles"]["plural"])
 """Nouns that would need other forms of the verbs."""
@@ -62,6 +65,12 @@ def write_texts(
     return captions, questions
 
 
+def write_held_texts(items: Sequence[Item], colors: Sequence[Mapping[str, float]], seed: int) -> list[Text]:
+    """Write one round of texts about held-out photographs, whose colors were measured."""
+    described = {row: with_colors(item, shares) for row, (item, shares) in enumerate(zip(items, colors, strict=True))}
+    return [text for texts in write_texts(described, {}, seed, 1) for text in texts]
+
+
 def write_captions(row: int, item: Item | None, title: str, rng: random.Random) -> Iterator[Text]:
     """Caption a photograph by its facts, `a black leather boot`, and by the cleaned name of the product."""
     prompts = wordings()["captions"]
@@ -83,7 +92,7 @@ def ask_generator(items: Mapping[int, Item], seed: int) -> Iterator[Text]:
     for question in ask_templates([items[row] for row in row_of.values()], seed):
         about = "proportion" if question.kind in ("taller", "height") else question.kind
         kind = about if question.question_type == about else f"{question.question_type} {about}"
-        yield _ask(row_of[question.item.image_name], kind, question.question, question.answer, rng)
+        yield Text(row_of[question.item.image_name], kind, write_prompt(question.question, rng), question.answer)
 
 
 def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Random) -> Iterator[Text]:
@@ -93,7 +102,7 @@ def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Ra
         known = {"{category}": "category" in facts, "{color}": "color" in facts}
         forms = [form for form in forms if all(known[word] for word in known if word in form)]
         if kind in facts:
-            yield _ask(row, kind, _fill(rng.choice(forms), kind, item, rng), facts[kind], rng)
+            yield Text(row, kind, write_prompt(_fill(rng.choice(forms), kind, item, rng), rng), facts[kind])
     for form, true_answer in (("yes/no", "yes"), ("negated", "no")):
         for kind, forms in words[form].items():
             if wrong := wrong_value(item, kind, values, rng):
@@ -101,14 +110,16 @@ def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Ra
                 value = facts[kind] if is_true else wrong
                 answer = true_answer if is_true else OPPOSITE[true_answer]
                 forms = [wording for wording in forms if value not in PLURAL or "{value}" not in wording]
-                yield _ask(row, f"{form} {kind}", _fill(rng.choice(forms), kind, item, rng, value), answer, rng)
+                yield Text(
+                    row, f"{form} {kind}", write_prompt(_fill(rng.choice(forms), kind, item, rng, value), rng), answer
+                )
     for kind in ("object", "color", "material"):
         if wrong := wrong_value(item, kind, values, rng):
             pair = [with_article(value) if kind == "object" else value for value in (facts[kind], wrong)]
             rng.shuffle(pair)
             one, two = pair
             question = rng.choice(words["either"]).format(one=one, two=two, One=one.capitalize())
-            yield _ask(row, f"either {kind}", question, facts[kind], rng)
+            yield Text(row, f"either {kind}", write_prompt(question, rng), facts[kind])
 
 
 def wrong_value(item: Item, kind: str, values: Mapping[str, Counter], rng: random.Random) -> str | None:
@@ -141,13 +152,13 @@ def whole_words(titles: list[str]) -> list[str]:
     return sorted({*vocabulary().category_of, *vocabulary().seen_as, *own, *frequent})
 
 
-def _ask(row: int, kind: str, question: str, answer: str, rng: random.Random) -> Text:
+def write_prompt(question: str, rng: random.Random) -> str:
     """Put a question into a prompt, some in small letters, some without a question mark, as people write."""
     if rng.random() < 0.2:
         question = question[0].lower() + question[1:]
     if rng.random() < 0.15:
         question = question.rstrip("?.")
-    return Text(row, kind, rng.choice(wordings()["prompts"]).format(question=question), answer)
+    return rng.choice(wordings()["prompts"]).format(question=question)
 
 
 def _fill(wording: str, kind: str, item: Item, rng: random.Random, value: str = "") -> str:

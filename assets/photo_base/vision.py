@@ -12,7 +12,7 @@ from transformers import Blip2VisionConfig, Blip2VisionModel
 
 from photo_base.data import SIZE, Photographs
 from photo_base.heads import WIDTH, Heads, Targets, encode_facts, measure_colors
-from photo_base.progress import Checkpoint, Progress
+from photo_base.progress import Checkpoint, Progress, sixteen_bits
 
 PATCH = 16
 SIDE = SIZE // PATCH
@@ -81,7 +81,7 @@ def fact_scores(
     """Share of the facts [pictures, kinds] that the heads say of uint8 [pictures, SIZE, SIZE, 3], by kind."""
     said = []
     for start in range(0, len(pixels), 128):
-        with torch.autocast("cpu", torch.bfloat16):
+        with sixteen_bits():
             said.append(heads.predict_facts(summarize(encode_images(model, to_images(pixels[start : start + 128])))))
     right, known = torch.cat(said) == facts, facts >= 0
     places = enumerate(kinds)
@@ -157,7 +157,7 @@ def train_vision_model(
                 wanted[name] = wanted[name].gather(1, kept[..., None].expand(-1, -1, wanted[name].shape[-1]))
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 300, (steps - step) / (steps - falling))
-        with torch.autocast("cpu", torch.bfloat16):
+        with sixteen_bits():
             hidden = encode_images(model, images, kept)
             losses = heads.losses(hidden[:, 1:], summarize(hidden), wanted)
         optimizer.zero_grad()
