@@ -44,6 +44,8 @@ def save_base(
         size={"height": size, "width": size}, image_mean=list(MEAN), image_std=list(STD), do_convert_rgb=True
     )
     processor = Blip2Processor(image_processor, tokenizer, num_query_tokens=model.config.num_query_tokens)
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)  # how it was loaded is not part of it
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
     for path in folder.iterdir():

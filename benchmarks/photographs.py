@@ -33,7 +33,7 @@ from blip2vqa.utils.files import write_json_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "assets" / "photo-blip2-opt"
-PARTS = ("abo", "more", "count", "color", "captions", "generated")
+PARTS = ("abo", "more", "count", "color", "captions", "generated", "moved")
 STYLES = ("concise", "detailed", "creative")
 TASKS = {"count": "configs/tasks/counting.json", "color": "configs/tasks/color.json"}
 QUIET = ["--disable_tqdm", "true"]
@@ -186,6 +186,36 @@ def measure_generated(folder: Path, archive: Path) -> dict:
     return measure(folder, archive / "images" / "small", folder / "vqa.train.csv", folder / "vqa.test.csv")
 
 
+def measure_moved(folder: Path, target: Path) -> dict:
+    """Move the quick start's adapter to a base with another picture side, exactly and by distillation."""
+    photos = ROOT / "assets" / "photos"
+    for name, base in (("source", BASE), ("direct", target)):
+        if not (folder / name / "metrics.json").exists():
+            run(
+                "finetune.py", ROOT / "configs/quickstart.json", "--base_model_id", base, "--output_dir", folder / name,
+                *QUIET,
+            )  # fmt: skip
+    quickstart = json.loads((ROOT / "configs/quickstart.json").read_text())
+    rates = ("batch_size", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "lora_dropout")
+    write_json_atomic(folder / "settings.json", {name: quickstart[name] for name in rates})
+    moves = {}
+    for method in ("exact", "distil"):
+        moved = folder / method
+        if not (moved / "transfer.json").exists():
+            run(
+                "exchange.py", "transfer", folder / "source", target, "--method", method, "--csv_path", photos / "train.csv",
+                "--eval_csv_path", photos / "val.csv", "--image_dir", photos / "images", "--direct", folder / "direct",
+                "--dtype", "float32", "--batch_size", 128, "--output", moved,
+                *(("--finetune", folder / "settings.json") if method == "distil" else ()),
+            )  # fmt: skip
+        measured = json.loads((moved / "transfer.json").read_text())
+        systems = {
+            row["name"]: {"accuracy": row["accuracy"], "interval": row["interval"]} for row in measured["systems"]
+        }
+        moves[method] = {"systems": systems, "gain": measured["gain"]}
+    return moves
+
+
 def with_more_questions(abo_vqa: Path, abo_photos: Path, folder: Path) -> tuple[Path, Path]:
     """Put the pictures and training questions of both folders together; returns the images' folder and the table."""
     images, table = folder / "images", folder / "train.csv"
@@ -207,6 +237,9 @@ def main() -> None:
     parser.add_argument("--abo_vqa", type=Path, required=True)
     parser.add_argument("--abo_photos", type=Path, required=True)
     parser.add_argument("--archive", type=Path, help="in ABO's layout, for `generated`, which is left out without it")
+    parser.add_argument(
+        "--other_base", type=Path, help="of assets/teach_photo_base.py --part picture, for `moved`, left out without it"
+    )
     parser.add_argument("--folder", type=Path, required=True, help="for adapters and answers")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
@@ -228,6 +261,7 @@ def main() -> None:
             style: measure_style(folder, style, images, metadata[~held], metadata[held]) for style in STYLES
         },
         "generated": arguments.archive and (lambda folder: measure_generated(folder, arguments.archive.resolve())),
+        "moved": arguments.other_base and (lambda folder: measure_moved(folder, arguments.other_base.resolve())),
     }
     for part in arguments.only:
         if measures[part]:

@@ -55,7 +55,7 @@ def launch(command: str, flags: list[str], argv: list[str]) -> None:
         if not any(flag.startswith("--config_file=") for flag in flags):
             flags = ["--multi_gpu", *flags]  # accelerate's --cpu would start one process
         if command == "finetune":
-            argv = [*argv, "--use_cpu=true", "--ddp_backend=gloo"]
+            argv = [*argv, "--use_cpu=true"]
     parser = launch_command_parser()
     parser.error = _refuse
     try:

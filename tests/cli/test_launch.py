@@ -45,6 +45,16 @@ def test_two_processes_make_one_run(tuned):
     assert "ddp_backend" not in json.loads((out / "run.json").read_text())  # another launch may choose another
 
 
+def test_a_configuration_of_one_process_is_enough(arguments, write, tmp_path):
+    config = write("launch.yaml", "distributed_type: 'NO'\nnum_processes: 1\n")
+    done = front_door(
+        "finetune", "--config_file", config, *arguments, "--output_dir", tmp_path / "run", "--max_steps", "1",
+        "--eval_strategy", "no", "--quantization", "none",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert load_file(tmp_path / "run" / "adapter_model.safetensors")
+
+
 def test_output_that_is_no_terminal_has_no_bars_and_no_warnings_of_libraries(tuned):
     _, done = tuned
     assert "\r" not in done.stderr + done.stdout
