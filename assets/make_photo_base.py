@@ -8,7 +8,6 @@ language model to speak of it. Stopped, it goes on from the last checkpoint in W
 """
 
 import argparse
-import random
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from photo_base.data import read_photographs
 from photo_base.heads import Heads, Targets, count_facts, encode_facts
-from photo_base.language import PICTURES, SPEAKING, TEXTS_EACH, TextSampler, store_and_score, train_language
+from photo_base.language import PICTURES, TEXTS_EACH, TextSampler, store_and_score, train_language
 from photo_base.model import build_model, train_tokenizer
 from photo_base.pseudo_facts import add_pseudo_facts, measure_all_colors
 from photo_base.qformer import CellTargets, compute_vision_outputs, train_qformer
@@ -35,8 +34,6 @@ STAGES = {
     "language model": (290, 0),
 }  # fmt: skip
 """By stage: photographs (texts, of the language model) a second, and bytes of each that it leaves on disk; 0: a checkpoint."""
-EVALUATION_TEXTS = 1500
-"""Texts about held-out photographs that are looked at while the language model learns."""
 
 
 def print_plan(photographs: int, epochs: dict[str, float], texts: int) -> None:
@@ -111,10 +108,9 @@ def main() -> None:
     train_qformer(model, heads, features, cells, work, arguments.qformer_epochs, seed=seed)
     report("Q-Former")
     samplers = {"caption": TextSampler(captions), "question": TextSampler(questions)}
-    evaluation = random.Random(seed).sample(held_texts, min(EVALUATION_TEXTS, len(held_texts)))
     train_language(
-        model, tokenizer, features, samplers, words, (held_features[0], evaluation), work / "language.pt",
-        arguments.language_steps, SPEAKING, (heads, cells), seed=seed,
+        model, tokenizer, features, samplers, words, (held_features[0], held_texts), work / "language.pt",
+        arguments.language_steps, (heads, cells), seed=seed,
     )  # fmt: skip
     report("language model")
 

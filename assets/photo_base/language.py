@@ -1,7 +1,7 @@
-"""How the language model of the photo base learns to speak of photographs, and to read questions of all sorts.
+"""Third stage of the photo base: captions, then questions among them.
 
-In the third stage, Q-Former, projection and language model learn together, while the Q-Former goes on with its own task, so
-that it carries more than the questions here ask for. In the fourth the language model learns alone.
+Q-Former, projection and language model learn together, while the Q-Former goes on with its own task, so that it carries more
+than the questions here ask for.
 """
 
 import hashlib
@@ -18,24 +18,19 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, PreTraine
 
 from photo_base.data import SIZE
 from photo_base.heads import Heads
-from photo_base.meanings import Meaning, MeaningSampler
-from photo_base.model import QUERIES, pad
+from photo_base.model import QUERIES
 from photo_base.progress import Checkpoint, Progress, digest, sixteen_bits
 from photo_base.qformer import CellTargets, query_losses, run_qformer
 from photo_base.texts import Text, echo
 
 PICTURES, TEXTS_EACH = 48, 4
 """Photographs of a step, and texts about each."""
-Schedule = tuple[tuple[float, dict[str, float]], ...]
-"""Odds of the kinds of steps, each until a share of the training is done. A step has one kind: among questions, which are
-short, a caption would make every row long."""
-SPEAKING: Schedule = ((0.12, {"question": 0.2, "caption": 0.8}), (1, {"question": 0.9, "caption": 0.1}))
-READING: Schedule = (
-    (0.4, {"meaning": 0.7, "question": 0.25, "caption": 0.05}),
-    (1, {"meaning": 0.2, "question": 0.72, "caption": 0.08}),
-)
+CAPTIONS_FIRST = 0.12
+"""Share of the training in which most steps are captions."""
 ECHOES = 0.06
 """Share of the questions that ask to repeat words instead."""
+EVALUATION_TEXTS = 1500
+"""Texts about held-out photographs that are looked at in the course of the training."""
 KEPT_TASK = 0.3
 """Weight of the Q-Former's own task."""
 
@@ -70,6 +65,11 @@ def encode_targets(tokenizer: PreTrainedTokenizerFast, texts: list[Text], end: i
     return [[*row, end] for row in tokenizer(spaced, add_special_tokens=False)["input_ids"]]
 
 
+def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
 def language_logits(
     model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, queries: torch.Tensor, texts: list[Text]
 ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
@@ -80,8 +80,8 @@ def language_logits(
     prompts = tokenizer([text.prompt for text in texts])["input_ids"]
     targets = encode_targets(tokenizer, texts, model.config.text_config.eos_token_id)
     rows = [(prompt + target, [-100] * len(prompt) + target) for prompt, target in zip(prompts, targets, strict=True)]
-    ids = pad([row for row, _ in rows], tokenizer.pad_token_id)
-    labels = pad([labels for _, labels in rows], -100)[:, 1:]
+    ids = _pad([row for row, _ in rows], tokenizer.pad_token_id)
+    labels = _pad([labels for _, labels in rows], -100)[:, 1:]
     images = model.language_projection(queries)
     embeds = torch.cat([images, model.get_input_embeddings()(ids)], 1)
     mask = torch.cat([torch.ones(images.shape[:2], dtype=torch.long), (ids != tokenizer.pad_token_id).long()], 1)
@@ -111,16 +111,16 @@ def language_scores(
 
 def train_language(
     model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: np.ndarray,
-    samplers: dict[str, TextSampler | MeaningSampler], words: list[str], held_out: tuple[np.ndarray, list[Text]], path: Path,
-    steps: int, schedule: Schedule, own_task: tuple[Heads, CellTargets] | None = None, rate: float = 1e-3, seed: int = 0,
+    samplers: dict[str, TextSampler], words: list[str], held_out: tuple[np.ndarray, list[Text]], path: Path,
+    steps: int, own_task: tuple[Heads, CellTargets] | None = None, rate: float = 1e-3, seed: int = 0,
 ) -> None:  # fmt: skip
     """Train all that is not frozen on the ViT's output [2, pictures, 1 + patches, WIDTH]; goes on from the checkpoint `path`.
 
-    `samplers`: of each kind of steps. `words` are to be repeated. `held_out`: the ViT's output of pictures that are not learnt
-    from, and texts about them. `own_task`: of the Q-Former.
+    `samplers`: of `caption` and of `question`. `words` are to be repeated. `held_out`: the ViT's output of pictures that are
+    not learnt from, and texts about them. `own_task`: of the Q-Former.
     """
     model.vision_model.requires_grad_(False)
-    parts = {"model": model, "meaning": Meaning()} | ({"heads": own_task[0]} if own_task else {})
+    parts = {"model": model} | ({"heads": own_task[0]} if own_task else {})
     weights = [weight for part in parts.values() for weight in part.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.03, betas=(0.9, 0.98), fused=True)
     vocabulary = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
@@ -128,37 +128,32 @@ def train_language(
     expected = {"steps": steps, "start": digest(model), "vocabulary": vocabulary}
     first = checkpoint.load(**expected) or 0
     progress = Progress("texts", first, steps)
+    evaluation = random.Random(seed).sample(held_out[1], min(EVALUATION_TEXTS, len(held_out[1])))
     for step in range(first, steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min((step + 1) / 150, (steps - step) / (0.8 * steps), 1)
         pictures, rng = np.random.default_rng((seed, 2, step)), random.Random(f"{seed} {step}")
-        odds = next(odds for until, odds in schedule if step < until * steps)
-        (kind,) = rng.choices(list(odds), list(odds.values()))
-        sampler = samplers["question" if kind == "meaning" else kind]
-        rows, mirrored = sampler.draw_rows(pictures), rng.random() < 0.5
+        # Captions are long: among questions they would make every row long.
+        kind = "question" if rng.random() < (0.2 if step < CAPTIONS_FIRST * steps else 0.9) else "caption"
+        rows, mirrored = samplers[kind].draw_rows(pictures), rng.random() < 0.5
+        texts = [text for row in rows.tolist() for text in samplers[kind].draw_texts(row, rng)]
+        if kind == "question":
+            texts = [echo(text.row, words, rng) if rng.random() < ECHOES else text for text in texts]
         losses = {}
         with sixteen_bits():
             queries = run_qformer(model, torch.from_numpy(features[int(mirrored), rows]).float())
             if own_task:
                 heads, targets = own_task
                 losses["own"] = KEPT_TASK * sum(query_losses(queries, heads, targets.batch(rows, mirrored)).values())
-            queries = queries.repeat_interleave(TEXTS_EACH, 0)
-            if kind == "meaning":
-                prompts, wanted = samplers["meaning"].draw(len(queries), rng)
-                losses[kind] = parts["meaning"].loss(model, tokenizer, queries, prompts, wanted)
-            else:
-                texts = [text for row in rows.tolist() for text in sampler.draw_texts(row, rng)]
-                if kind == "question":
-                    texts = [echo(text.row, words, rng) if rng.random() < ECHOES else text for text in texts]
-                logits, labels, _ = language_logits(model, tokenizer, queries, texts)
-                losses[kind] = F.cross_entropy(logits.float(), labels)
+            logits, labels, _ = language_logits(model, tokenizer, queries.repeat_interleave(TEXTS_EACH, 0), texts)
+            losses[kind] = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        progress.step(step, losses, len(queries))
+        progress.step(step, losses, len(texts))
         if step % 1000 == 999 or step == steps - 1:
-            print("texts, held out:", language_scores(model, tokenizer, *held_out), flush=True)
+            print("texts, held out:", language_scores(model, tokenizer, held_out[0], evaluation), flush=True)
         if checkpoint.is_due() or step == steps - 1:
             checkpoint.save(step + 1, **expected)
 

@@ -49,22 +49,6 @@ def train_tokenizer(texts: list[str], words: list[str]) -> PreTrainedTokenizerFa
     return tokenizer
 
 
-def pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    """Fill rows of tokens up to the longest: int64 [rows, longest]."""
-    longest = max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
-
-
-def text_config(tokenizer: PreTrainedTokenizerFast) -> OPTConfig:
-    """Describe the language model; its texts end with a line feed."""
-    return OPTConfig(
-        hidden_size=WIDTH, num_hidden_layers=4, ffn_dim=768, num_attention_heads=4, word_embed_proj_dim=WIDTH,
-        max_position_embeddings=256, dropout=0.0, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.convert_tokens_to_ids("Ċ"), init_std=0.04, vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-
-
 def build_model(
     tokenizer: PreTrainedTokenizerFast, vision_model: nn.Module, language_model: nn.Module | None = None
 ) -> Blip2ForConditionalGeneration:
@@ -72,7 +56,12 @@ def build_model(
 
     The rest is untrained, but for words that start near words of like meaning.
     """
-    text = text_config(tokenizer)
+    line_feed = tokenizer.convert_tokens_to_ids("Ċ")
+    text = OPTConfig(
+        hidden_size=WIDTH, num_hidden_layers=4, ffn_dim=768, num_attention_heads=4, word_embed_proj_dim=WIDTH,
+        max_position_embeddings=256, dropout=0.0, bos_token_id=tokenizer.bos_token_id, eos_token_id=line_feed,
+        init_std=0.04, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
     config = Blip2Config(
         vision_config=VISION_CONFIG.to_dict(), qformer_config=QFORMER_CONFIG.to_dict(), text_config=text.to_dict(),
         num_query_tokens=QUERIES, image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
@@ -88,7 +77,7 @@ def build_model(
         match_alike(model.language_model)
         _embed_by_meaning(model.get_input_embeddings(), tokenizer)
     model.generation_config = GenerationConfig(
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=text.eos_token_id
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=line_feed
     )
     model.language_model.generation_config = model.generation_config
     for part in (model.vision_model, model.qformer, model.language_model):

@@ -92,7 +92,7 @@ def ask_generator(items: Mapping[int, Item], seed: int) -> Iterator[Text]:
     for question in ask_templates([items[row] for row in row_of.values()], seed):
         about = "proportion" if question.kind in ("taller", "height") else question.kind
         kind = about if question.question_type == about else f"{question.question_type} {about}"
-        yield Text(row_of[question.item.image_name], kind, write_prompt(question.question, rng), question.answer)
+        yield _ask(row_of[question.item.image_name], kind, question.question, question.answer, rng)
 
 
 def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Random) -> Iterator[Text]:
@@ -102,7 +102,7 @@ def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Ra
         known = {"{category}": "category" in facts, "{color}": "color" in facts}
         forms = [form for form in forms if all(known[word] for word in known if word in form)]
         if kind in facts:
-            yield Text(row, kind, write_prompt(_fill(rng.choice(forms), kind, item, rng), rng), facts[kind])
+            yield _ask(row, kind, _fill(rng.choice(forms), kind, item, rng), facts[kind], rng)
     for form, true_answer in (("yes/no", "yes"), ("negated", "no")):
         for kind, forms in words[form].items():
             if wrong := wrong_value(item, kind, values, rng):
@@ -110,16 +110,14 @@ def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Ra
                 value = facts[kind] if is_true else wrong
                 answer = true_answer if is_true else OPPOSITE[true_answer]
                 forms = [wording for wording in forms if value not in PLURAL or "{value}" not in wording]
-                yield Text(
-                    row, f"{form} {kind}", write_prompt(_fill(rng.choice(forms), kind, item, rng, value), rng), answer
-                )
+                yield _ask(row, f"{form} {kind}", _fill(rng.choice(forms), kind, item, rng, value), answer, rng)
     for kind in ("object", "color", "material"):
         if wrong := wrong_value(item, kind, values, rng):
             pair = [with_article(value) if kind == "object" else value for value in (facts[kind], wrong)]
             rng.shuffle(pair)
             one, two = pair
             question = rng.choice(words["either"]).format(one=one, two=two, One=one.capitalize())
-            yield Text(row, f"either {kind}", write_prompt(question, rng), facts[kind])
+            yield _ask(row, f"either {kind}", question, facts[kind], rng)
 
 
 def wrong_value(item: Item, kind: str, values: Mapping[str, Counter], rng: random.Random) -> str | None:
@@ -152,13 +150,13 @@ def whole_words(titles: list[str]) -> list[str]:
     return sorted({*vocabulary().category_of, *vocabulary().seen_as, *own, *frequent})
 
 
-def write_prompt(question: str, rng: random.Random) -> str:
+def _ask(row: int, kind: str, question: str, answer: str, rng: random.Random) -> Text:
     """Put a question into a prompt, some in small letters, some without a question mark, as people write."""
     if rng.random() < 0.2:
         question = question[0].lower() + question[1:]
     if rng.random() < 0.15:
         question = question.rstrip("?.")
-    return rng.choice(wordings()["prompts"]).format(question=question)
+    return Text(row, kind, rng.choice(wordings()["prompts"]).format(question=question), answer)
 
 
 def _fill(wording: str, kind: str, item: Item, rng: random.Random, value: str = "") -> str:
