@@ -6,7 +6,6 @@ the towers leave memory before the language model is loaded.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from blip2vqa.features.cache import FeatureStore, StoredFeatures
 from blip2vqa.features.key import FeatureKey, fingerprint
 from blip2vqa.models.family import PIXELS, Family
 from blip2vqa.models.loading import LoadedModel
-from blip2vqa.utils.distributed import run_on_all_ranks
+from blip2vqa.utils.distributed import processes_here, run_on_all_ranks
 from blip2vqa.utils.errors import InputError, MachineError
 from blip2vqa.utils.memory import free_memory
 from blip2vqa.utils.progress import show_progress
@@ -106,7 +105,7 @@ def encode_images(
     # Every process lists what is missing before any of them adds to it, or their shares would not be of one list.
     state.wait_for_everyone()
     run_on_all_ranks(encode_share)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))  # processes of this launch on this machine
+    here = processes_here()
     if here < state.num_processes:
         # Machines that do not share the folder have only their own share of it so far.
         rest = store.missing(images)

@@ -3,7 +3,6 @@
 The adapter is put on afterwards. Its small weights stay whole in every process, and train as they do without sharding.
 """
 
-import os
 import warnings
 
 import torch
@@ -13,6 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+
+from blip2vqa.utils.distributed import processes_here
 
 
 def shard(model: nn.Module, language_model: nn.Module, device: torch.device) -> int:
@@ -42,9 +43,8 @@ def shard(model: nn.Module, language_model: nn.Module, device: torch.device) -> 
 
 def _mesh(device: torch.device) -> DeviceMesh:
     """Return the processes of this machine: between machines, gathering a base anew in every step takes too long."""
-    processes = PartialState().num_processes
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    shape, names = (processes // here, here), ("dp_replicate", "fsdp")
+    here = processes_here()
+    shape, names = (PartialState().num_processes // here, here), ("dp_replicate", "fsdp")
     return init_device_mesh(device.type, shape, mesh_dim_names=names)["fsdp"]
 
 

@@ -75,7 +75,7 @@ def _with_machines(said: list[tuple[int, InputError]], machines: set[int]) -> li
 def check_shared(folder: Path, option: str) -> None:
     """Raise `InputError` in all processes unless every machine sees what the main one writes into `folder`."""
     state, token = PartialState(), [f".shared-{uuid.uuid4().hex}"]
-    if state.num_processes == int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)):
+    if state.num_processes == processes_here():
         return  # one machine
     broadcast_object_list(token)
     path = folder / token[0]
@@ -92,6 +92,11 @@ def check_shared(folder: Path, option: str) -> None:
     finally:
         if state.is_main_process:
             path.unlink(missing_ok=True)
+
+
+def processes_here() -> int:
+    """Count the processes of this launch on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", PartialState().num_processes))
 
 
 def start() -> PartialState:
