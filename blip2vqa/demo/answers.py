@@ -15,7 +15,7 @@ from blip2vqa.utils.errors import InputError
 
 BASE = "base"
 """How the page calls the base alone; no adapter may be called so."""
-BATCH = 32
+BATCH = 64
 
 
 @dataclass(frozen=True)

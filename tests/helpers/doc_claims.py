@@ -69,6 +69,14 @@ def specialist_row(kind: str) -> str:
     return f"| {kind} | {{{kind}[questions]:.0f}} | {systems} |"
 
 
+def moved_row(label: str, move: str) -> str:
+    columns = ["moved, images swapped", "zero adapter", "random adapter", "trained directly"]
+    of = f"moved[{move}][systems]"
+    cells = " | ".join(f"{{{of}[{column}][accuracy]:.1%}}" for column in columns)
+    first = f"| {label} | {{{of}[target base][accuracy]:.1%}} | **{{{of}[moved adapter][accuracy]:.1%}}** |"
+    return f"{first} {cells} | {{moved[{move}][gain][recovered]:.0%}} |"
+
+
 def caption_row(style: str) -> str:
     base, adapter, *rest = (
         f"{{captions[{style}][{name}][cider]:.2f}}" for name in ("base", "adapter", "blind", "swapped")
@@ -283,6 +291,9 @@ RESULTS_CLAIMS = {
         photo_row("the most common answer", "most common answer", "more"),
         *(specialist_row(kind) for kind in ("count", "color")),
         *(caption_row(style) for style in ("concise", "detailed", "creative")),
+        moved_row("exact", "exact"),
+        moved_row("distilled", "distil"),
+        "On its own base the adapter has {moved[exact][systems][source adapter][accuracy]:.1%}",
     ]
 }  # fmt: skip
 CLAIMS = {
