@@ -6,8 +6,9 @@
     blip2vqa infer --systems SYSTEMS.json --image_dir … --csv_path … --output_path COMPARED.csv
     blip2vqa infer --score RESULTS.csv --csv_path QUESTIONS.csv     # scores of any predictions
 
-Writes the input's columns with generated_answer, confidence and status (with --answers FILE also
-ranked_answers); with an answer column also the metrics, to RESULTS.metrics.json. Interrupted and
+Writes the input's columns with generated_answer, confidence, probability_right (of adapters that
+know it) and status (with --answers FILE also ranked_answers); with an answer column also the
+metrics, to RESULTS.metrics.json, and a page to look at, RESULTS.report.html. Interrupted and
 started again, it goes on where it was.
 """
 

@@ -52,7 +52,8 @@ def report_files(args: ReportArguments) -> Path:
         examples = [example for example, kept in zip(examples, asked, strict=True) if kept]
         tables = [table[asked] for table in tables]
     if not any(example.answer for example in examples):
-        raise InputError(f"{table_path}: has no row with an answer, so that there is nothing to report")
+        remedy = "" if args.csv_path else "; name the table with the right ones by --csv_path"
+        raise InputError(f"{table_path}: has no row with an answer{remedy}")
     run = next(filter(None, folders), None)
     find = _finder(args.image_dir or (run and _image_dir(run)), raw)
     examples = [replace(one, digest=digest) for one, digest in zip(examples, _digests(examples, find), strict=True)]

@@ -25,8 +25,15 @@ def print_score_table(metrics: dict, title: str) -> None:
     caption = f"BERTScore: {'; '.join(scorers)}" if scorers else ""
     console = terminal()
     console.print(make_table(["", *(metric.title for metric in shown), "n"], rows, title, caption=caption))
-    empty = {ROWS[key]: scores.get("empty_predictions") for key, scores in present.items()}
-    counts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
+    empty = {key: scores.get("empty_predictions") or 0 for key, scores in present.items()}
+    if "answered" in present:
+        asked = present["adapter"]["n"]
+        left_out = asked - present["answered"]["n"]
+        empty["adapter"] -= left_out
+        console.print(
+            plain(f"Left out, not sure enough: {left_out:,} of {asked:,}, which count as wrong among all {asked:,}")
+        )
+    counts = ", ".join(f"{ROWS[key]} {count}" for key, count in empty.items() if count)
     if counts:
         console.print(plain(f"Empty predictions, counted as wrong: {counts}"))
     if any(scores.get("by_question_type") for scores in present.values()):

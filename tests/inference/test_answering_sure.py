@@ -9,6 +9,7 @@ from blip2vqa import load
 from blip2vqa.config.common import FeatureArguments
 from blip2vqa.config.inference import InferenceArguments
 from blip2vqa.inference import answering, generation, model_spec
+from blip2vqa.reporting.tables import print_score_table
 from blip2vqa.utils.errors import InputError
 from helpers.family_bases import random_adapter
 
@@ -52,7 +53,7 @@ def test_probabilities_stand_beside_confidences(answer, adapters):
     assert set(metrics) == {"adapter"}
 
 
-def test_what_is_not_sure_is_left_out_and_scored_apart(answer, adapters, tmp_path):
+def test_what_is_not_sure_is_left_out_and_scored_apart(answer, adapters, tmp_path, capsys):
     whole, _ = answer("all", adapters["sure"])
     limit = whole["probability_right"].astype(float).median() + 1e-6
     table, metrics = answer("some", adapters["sure"], min_probability=limit)
@@ -62,6 +63,10 @@ def test_what_is_not_sure_is_left_out_and_scored_apart(answer, adapters, tmp_pat
     assert set(table["generated_answer"][~kept]) == {""}
     assert table["generated_answer"][kept].tolist() == whole["generated_answer"][kept].tolist()
     assert metrics["answered"]["n"] == kept.sum() and metrics["adapter"]["n"] == len(table)
+    capsys.readouterr()
+    print_score_table(metrics, "Score")
+    left_out = len(table) - kept.sum()
+    assert f"Left out, not sure enough: {left_out} of {len(table)}, which count as wrong" in capsys.readouterr().out
     page = (tmp_path / "some.report.html").read_text()
     assert f"of {len(table)} questions were answered, and " in page and "of these, the sure answers" in page
     assert page.count(" data-k=u ") == len(table) - kept.sum() and ">left out: not sure enough (" in page
