@@ -30,14 +30,14 @@ def verdict(metrics: Mapping[str, dict], tried_swapping: bool = True) -> str:
     main = main_metric(metrics["adapter"])
     adapter, blind = metrics["adapter"][main.name], metrics["blind"][main.name]
     if adapter <= blind:
-        return "no better than the blind baseline: do not take its answers as read off the picture"
+        return "no better than the blind baseline, so do not take its answers as read off the picture"
     swapped = (metrics.get("swapped") or {}).get(main.name)
     if swapped is None:
         why = "; the images could not be swapped, there is only one" if tried_swapping else ""
         return f"better than the blind baseline{why}"
     owed = adapter - swapped
     if owed <= 0:
-        return "as good with another picture as with the right one: it does not look at the picture"
+        return "as good with another picture as with the right one, so it does not look at the picture"
     share = (
         f"{100 * owed:.1f} points of its {main.title} are" if main.is_share else f"{owed:.3f} of its {main.title} is"
     )

@@ -115,7 +115,7 @@ def report_systems(path: Path, title: str, examples: Sequence[Example], runs: Se
     if before and known[judged.name]["accuracy"] is not None:
         pair = next(one for one in found["differences"] if {one["a"], one["b"]} == {judged.name, before})
         clear = "more than noise" if pair["more_than_noise"] else "within noise"
-        sentence = f"No system is right more often than {judged.name}. {sentence} Its lead on {before} is {clear}."
+        sentence = f"No system is right more often than {judged.name}, and its lead on {before} is {clear}; {sentence}"
     fields = {"before": before, "notes": list(found["notes"]), "systems": found["systems"]}
     answers = {run.name: run.answers for run in runs}
     report = Report(title, sentence, examples, answers, judged.name, confidences=judged.confidences, **fields)

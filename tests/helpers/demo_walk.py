@@ -1,15 +1,13 @@
 """A user's way through the demo's page in a real browser, with screenshots where they are asked for."""
 
-import os
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
+from helpers.browser import take_screenshot
 from helpers.paths import ROOT
 
 PHOTO = ROOT / "assets" / "photos" / "images"
-SCREENSHOTS = os.environ.get("BLIP2VQA_SCREENSHOTS")
-"""Folder that screenshots of the page are written into; None: none are."""
 
 
 class User:
@@ -51,7 +49,4 @@ class User:
         self.page.locator("#send").click()
 
     def screenshot(self, name: str, whole: bool = False) -> None:
-        if SCREENSHOTS:
-            self.page.wait_for_timeout(400)  # until what fades is gone
-            Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{self.scheme}.png", full_page=whole)
+        take_screenshot(self.page, f"{name}-{self.scheme}", whole)

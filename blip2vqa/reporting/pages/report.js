@@ -16,10 +16,14 @@ const orders = {
 };
 const MORE = 500; // rows that are laid out at a time: tens of thousands would take seconds
 const more = document.querySelector("#more");
+// Of the kinds in one group a row has at most one: any that is ticked will do. Groups narrow each other down.
+const groups = ["rwu", "bc", "p", "s"];
 let sorted = "", order = rows, most = MORE;
 
 function apply() {
-  const show = form.show?.value, type = types.indexOf(form.type?.value), words = form.find.value.toLowerCase().trim();
+  const ticked = new FormData(form).getAll("show");
+  const wanted = groups.map(group => ticked.filter(kind => group.includes(kind))).filter(kinds => kinds.length);
+  const type = types.indexOf(form.type?.value), words = form.find.value.toLowerCase().trim();
   if (form.sort.value !== sorted) {
     sorted = form.sort.value;
     order = sorted ? [...rows].sort(orders[sorted]) : rows;
@@ -27,7 +31,7 @@ function apply() {
   }
   let count = 0;
   for (const one of order) {
-    const fits = !(show && !one.kinds.includes(show)) && !(type >= 0 && one.type !== type)
+    const fits = wanted.every(kinds => kinds.some(kind => one.kinds.includes(kind))) && !(type >= 0 && one.type !== type)
       && !(words && !one.text.includes(words));
     count += fits;
     one.row.hidden = !fits || count > most;
@@ -41,7 +45,12 @@ function read() {
   const given = new URLSearchParams(location.hash.slice(1));
   for (const field of form.elements) {
     if (!field.name) continue;
-    field.value = given.get(field.name) ?? "";
+    const value = given.get(field.name) ?? "";
+    if (field.type === "checkbox") {
+      field.checked = value.includes(field.value);
+      continue;
+    }
+    field.value = value;
     if (field.selectedIndex === -1) field.value = "";
   }
   apply();
@@ -49,7 +58,9 @@ function read() {
 
 function write() {
   most = MORE;
-  const given = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+  const fields = new FormData(form);
+  fields.set("show", fields.getAll("show").join(""));
+  const given = new URLSearchParams([...fields].filter(([, value]) => value));
   try {
     history.replaceState(null, "", `#${given}`);
   } catch {

@@ -185,7 +185,7 @@ def _pictures(
     examples: Sequence[Example], open_picture: Callable[[Example], Image.Image | None], room: int
 ) -> Pictures:
     """Make thumbnails of the first pictures, as many as `room` bytes hold."""
-    pictures, missing = Pictures(), set()
+    pictures, missing, rows = Pictures(), set(), Counter(example.image_key for example in examples)
     for example in examples:
         if example.image_key in pictures.number or example.image_key in missing:
             continue
@@ -194,7 +194,9 @@ def _pictures(
             missing.add(example.image_key)
             continue
         data = data_address(shrink(image, THUMBNAIL), QUALITY)
-        room -= len(data) + 80  # with the rule that shows it
+        room -= (
+            len(data) + 80 + 60 * rows[example.image_key]
+        )  # with the rule that shows it, and a tag in each of its rows
         if room < 0:
             pictures.all_fit = False
             break

@@ -1,14 +1,16 @@
 """The report holds what it is to show, of every kind of row, escaped, and in at most 5 MB."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from blip2vqa.data.examples import Example
+from blip2vqa.evaluation.compare import SystemRun, compare
 from blip2vqa.reporting.pages import report as report_module
 from blip2vqa.reporting.pages.report import Report, write_report
-from blip2vqa.reporting.reports import make_report
+from blip2vqa.reporting.reports import make_report, report_systems
 from helpers.html_page import Page
 
 NASTY = '"><script>alert("1")</script><img src=http://example.org/x onerror=x> & } </style>'
@@ -118,7 +120,7 @@ def test_what_tables_and_models_say_is_escaped(written):
     assert {name for name, _ in page.tags} <= {
         "html", "head", "meta", "title", "style", "body", "h1", "p", "main", "section", "h2", "div", "table", "thead",
         "tbody", "tr", "th", "td", "small", "a", "form", "label", "select", "option", "input", "output", "i",
-        "script", "header", "button",
+        "script", "header", "button", "fieldset", "legend",
     }  # fmt: skip
 
 
@@ -137,6 +139,28 @@ def test_a_large_table_is_a_sample_that_holds_all_kinds(made, written, monkeypat
     text, page = written(made, lambda example: Image.effect_noise((192, 192), 80))
     assert 60_000 < len(text.encode()) <= 100_000 and len(rows_of(page)) == 300
     assert 0 < len(page.all("i")) < 300
+
+
+def test_a_report_that_pictures_fill_stays_in_its_bytes_however_many_rows_show_them(written, monkeypatch):
+    examples = [Example(row, None, "a.png", str(row % 3), "what?", ("red",), "what", {}) for row in range(300)]
+    made = make_report("Few pictures", examples, {"answer": ["red"] * 300}, "answer")
+    size = len(written(made)[0].encode())
+    monkeypatch.setattr(report_module, "MOST_BYTES", size - 1)
+    monkeypatch.setattr(report_module, "FOR_PICTURES", 0)
+    text, page = written(made)
+    assert len(text.encode()) < size and len(page.all("i")) == 200
+
+
+def test_the_page_of_systems_opens_with_one_sentence(tmp_path):
+    answers = {"one": ["red"] * 6, "two": ["red", "blue", "two", "green", "two", "red"]}
+    runs = [SystemRun(name, said, "base", None, "none", "{question}") for name, said in answers.items()]
+    examples = [replace(one, image=b"none") for one in EXAMPLES]
+    report_systems(tmp_path / "page.html", "Systems", examples, runs, compare(examples, runs, resamples=20))
+    said = Page((tmp_path / "page.html").read_text(encoding="utf-8")).inside("p")[0]
+    assert said == (
+        "No system is right more often than two, and its lead on one is within noise; 83.3% of 6 answers are right: better "
+        "than the blind baseline."
+    )
 
 
 def test_captions_are_shown_and_not_judged(written):
