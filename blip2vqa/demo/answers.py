@@ -54,28 +54,32 @@ def answer_all(model: VQAModel, asked: Sequence[Asked]) -> list[list[dict] | Inp
 
 def _answer(model: VQAModel, asked: Sequence[Asked]) -> list[list[dict]]:
     blind = can_answer_without_image(model.request)
-    rows = []  # (request, name, what is shown, picture)
-    for number, one in enumerate(asked):
-        for name in one.models:
-            rows.append((number, name, "answer", one.picture))
-            if one.compared:
-                rows.append((number, name, "grey_picture", GREY))
-            if one.compared and blind:
-                rows.append((number, name, "without_picture", None))
+    keys = [[(name, _keys(number, one, name, blind)) for name in one.models] for number, one in enumerate(asked)]
+    wanted = dict.fromkeys(key for named in keys for _, shown in named for key in shown.values() if key)
     said = model.answer_batch(
-        [picture for *_, picture in rows],
-        [asked[number].question for number, *_ in rows],
+        [_OTHER_PICTURES[what] if number is None else asked[number].picture for *_, what, number in wanted],
+        [question for _, question, *_ in wanted],
         BATCH,
-        adapters=[None if name == BASE else name for _, name, *_ in rows],
+        adapters=[None if name == BASE else name for name, *_ in wanted],
     )
-    found = {(number, name, what): answer for (number, name, what, _), answer in zip(rows, said, strict=True)}
+    found = dict(zip(wanted, said, strict=True))
     return [
-        [_row(name, {what: found.get((number, name, what)) for what in _SHOWN}) for name in one.models]
-        for number, one in enumerate(asked)
+        [_row(name, {what: found.get(key) for what, key in shown.items()}) for name, shown in named] for named in keys
     ]
 
 
-_SHOWN = ("answer", "without_picture", "grey_picture")
+_OTHER_PICTURES = {"without_picture": None, "grey_picture": GREY}
+Key = tuple[str, str, str, int | None]
+"""Model, question, what is shown, and whose picture it is; None for the others, where equal questions of users are one."""
+
+
+def _keys(number: int, one: Asked, name: str, blind: bool) -> dict[str, Key | None]:
+    """List what one model is asked, by what is shown; None for what it is not asked, or cannot be."""
+    asked = {"answer": True, "without_picture": one.compared and blind, "grey_picture": one.compared}
+    return {
+        what: (name, one.question, what, None if what in _OTHER_PICTURES else number) if is_asked else None
+        for what, is_asked in asked.items()
+    }
 
 
 def _row(name: str, answers: dict[str, Answer | None]) -> dict:
