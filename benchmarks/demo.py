@@ -60,10 +60,15 @@ def upload(url: str, picture: Path) -> dict:
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
-def ask(url: str, picture: dict, question: str, models: list[str]) -> dict:
-    """Ask by two plain requests, as docs/serving.md shows for curl: the question, then the stream that brings the answer."""
+def ask(url: str, picture: dict, question: str, models: list[str], session: str) -> dict:
+    """Ask by two plain requests, as docs/serving.md shows for curl: the question, then the stream that brings the answer.
+
+    `session`: of the user, who has one for all of his questions, as a page has.
+    """
     call = f"{url}/gradio_api/call/answer"
-    event = requests.post(call, json={"data": [picture, question, models]}, timeout=60).json()["event_id"]
+    event = requests.post(call, json={"data": [picture, question, models], "session_hash": session}, timeout=60).json()[
+        "event_id"
+    ]
     with requests.get(f"{call}/{event}", stream=True, timeout=60) as stream:
         lines = [line.decode() for line in stream.iter_lines()]
     (found,) = json.loads(lines[lines.index("event: complete") + 1].removeprefix("data: "))
@@ -75,7 +80,7 @@ def measure(url: str, pictures: list[Path], models: list[list[str]], repeats: in
     uploaded = [upload(url, picture) for picture in pictures]
 
     def ask_as(user: int) -> dict:
-        return ask(url, uploaded[user], QUESTIONS[user % len(QUESTIONS)], models[user])
+        return ask(url, uploaded[user], QUESTIONS[user % len(QUESTIONS)], models[user], f"user{user}")
 
     def timed(users: range) -> tuple[float, list[dict]]:
         began = time.perf_counter()
