@@ -13,6 +13,7 @@ from blip2vqa.adapters.resolve import open_adapter
 from blip2vqa.adapters.validation.keys import PREFIX
 from blip2vqa.config.common import CHANGE_THE_BASE, LoraArguments
 from blip2vqa.config.roles import parse_roles, parse_scopes
+from blip2vqa.config.sharding import ZERO3
 from blip2vqa.models.family import Family
 from blip2vqa.models.loading import LoadedModel
 from blip2vqa.models.places import role_label
@@ -111,7 +112,8 @@ def check_start(arguments: LoraArguments, names: Iterable[str]) -> None:
 def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool = True) -> LoraSummary:
     """Put a fresh adapter on the loaded base (in place), drawn from `seed`; only the adapter trains.
 
-    `fused`: see `fused_lora`; a compiler wants PEFT's own code, which it can trace.
+    `fused`: see `fused_lora`; a compiler wants PEFT's own code, which it can trace. So does ZeRO-3, which gathers the weights
+    of a module when it is called: fused, those of A and B are not.
     """
     if arguments.init_lora_weights in CHANGE_THE_BASE and loaded.quantization != "none":
         raise InputError(
@@ -144,8 +146,9 @@ def wrap(loaded: LoadedModel, arguments: LoraArguments, seed: int, fused: bool =
     if arguments.start_from:
         set_peft_model_state_dict(loaded.model, open_adapter(arguments.start_from).weights)
         widen_trained_modules(loaded.model, loaded.family)
-    ours = fuse(loaded.model) if fused else 0
+    divided = loaded.sharded == ZERO3
+    ours = fuse(loaded.model) if fused and not divided else 0
     trainable, total = loaded.model.get_nb_trainable_parameters()
-    why = "DoRA needs them" if fused else "a compiler traces them"
+    why = "ZeRO-3 gathers by module" if divided else "DoRA needs them" if fused else "a compiler traces them"
     layers = [f"{ours} fused"] * (ours > 0) + [f"{len(names) - ours} of PEFT's own code: {why}"] * (ours < len(names))
     return LoraSummary({role: len(names) for role, names in found.items()}, trainable, total, ", ".join(layers))

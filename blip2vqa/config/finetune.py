@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from blip2vqa.config.fields import Range
-from blip2vqa.config.sharding import CONFIG, sharding_of_launch
+from blip2vqa.config.sharding import CONFIG, ZERO3, sharding_of_deepspeed, sharding_of_launch
 from blip2vqa.config.training import FINETUNE_OPTIONS, TrainingOptions
 
 
@@ -28,6 +29,9 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warns of every worker's fork
         given, self.sharding = self.output_dir, sharding_of_launch()
         super().__post_init__()
+        if self.deepspeed_plugin is not None:  # of --deepspeed, or of accelerate's configuration
+            self.sharding = sharding_of_deepspeed(self.deepspeed_plugin.hf_ds_config)
+            unset_hf_deepspeed_config()  # else transformers would divide everything that is loaded
         self.output_dir = given  # upstream has a default, which nobody would look for
 
     def check(self) -> list[str]:
@@ -46,21 +50,23 @@ class FinetuneArguments(TrainingOptions, TrainingArguments):
         for flag in ("eval_accumulation_steps", "dataloader_prefetch_factor"):
             if getattr(self, flag) is not None:
                 problems += Range(at_least=1).problem(flag, getattr(self, flag))
-        zero = self.deepspeed_plugin  # of --deepspeed, or of accelerate's configuration
         problems += self.sharding.problems
         if self.fsdp:
             problems.append(f"--fsdp: the launcher says it; use accelerate launch --config_file {CONFIG}")
-        if zero is not None and zero.hf_ds_config.is_zero3():
-            problems.append(
-                f"DeepSpeed's ZeRO-3: not supported; use FSDP, which shares the base, too ({CONFIG}), or ZeRO-2"
-            )
-        if self.sharding.asked:
+        if kind := self.sharding.kind:
             problems += [
-                f"--{name}: not with FSDP, whose processes compute in step; leave it out"
+                f"--{name}: not with {kind}, whose processes compute in step; leave it out"
                 for name in ("tokens_per_batch", "torch_compile", "auto_find_batch_size")
                 if getattr(self, name)
             ]
-        if zero is not None and self.tokens_per_batch:
+        if kind == ZERO3:
+            problems += [f"{flag}: not with ZeRO-3; {remedy}" for flag, remedy in self.float16_by()]
+        plugin = self.deepspeed_plugin
+        if plugin is not None and plugin.hf_ds_config.get_value("bf16.enabled") is True and not self.bf16:
+            problems.append(
+                "--bf16: DeepSpeed's configuration, or the launcher's mixed precision, asks for it; set it to true"
+            )
+        if plugin is not None and self.tokens_per_batch and not kind:
             problems.append(
                 "--tokens_per_batch: not with DeepSpeed, which takes a step at every part; use --gradient_accumulation_steps"
             )

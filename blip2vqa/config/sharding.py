@@ -1,4 +1,4 @@
-"""Whether a launch asks for FSDP, as accelerate's launcher says it in the environment of its processes."""
+"""Whether a launch asks for FSDP, as accelerate's launcher says it in the environment of its processes, or for ZeRO-3."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from functools import cache
 from blip2vqa.utils.errors import InputError
 
 CONFIG = "configs/accelerate/fsdp.yaml"
-_ASKS = "ACCELERATE_USE_FSDP"
+FSDP, ZERO3 = "FSDP", "ZeRO-3"
+_ASKS, _ZERO_STAGE = "ACCELERATE_USE_FSDP", "ACCELERATE_DEEPSPEED_ZERO_STAGE"
 # What accelerate's configuration may ask for, and this package does in another way or not at all.
 _REFUSED = {
     "FSDP_OFFLOAD_PARAMS": "the blocks stay on the cards; set fsdp_offload_params: false",
@@ -19,7 +20,8 @@ _REFUSED = {
 class Sharding:
     """What the launch asks for."""
 
-    asked: bool
+    kind: str | None
+    """`FSDP`, `ZERO3`, or None: every process has a whole base."""
     problems: tuple[str, ...] = ()
     """What of it is refused."""
 
@@ -29,7 +31,7 @@ def sharding_of_launch() -> Sharding:
     """Read what the launch asks for, and take it out of the environment, so that Trainer does not shard the adapter, too."""
     asked = os.environ.pop(_ASKS, "false").lower() == "true"
     if not asked:
-        return Sharding(False)
+        return Sharding(None)
     problems = [
         f"FSDP: {remedy}, as {CONFIG}"
         for name, remedy in _REFUSED.items()
@@ -51,12 +53,25 @@ def sharding_of_launch() -> Sharding:
             "FSDP: the processes of a machine share the base, and this one has one; give --num_processes 2 or more, or "
             "launch without FSDP"
         )
-    return Sharding(True, tuple(problems))
+    return Sharding(FSDP, tuple(problems))
+
+
+def sharding_of_deepspeed(config) -> Sharding:
+    """Read what DeepSpeed's configuration, an `HfDeepSpeedConfig`, asks for."""
+    if not config.is_zero3():
+        return Sharding(None)
+    problems = []
+    if config.is_offload():
+        problems.append("ZeRO-3: weights and states stay on the cards; set offload_param and offload_optimizer to none")
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        problems.append("ZeRO-3: one process has nobody to share the base with; give --num_processes 2 or more")
+    return Sharding(ZERO3, tuple(problems))
 
 
 def refuse_sharding(what: str) -> None:
-    """Raise `InputError` where the launch asks for FSDP and every process is to have a whole base; `what` does so."""
-    if sharding_of_launch().asked:
+    """Raise `InputError` where the launch asks for sharding and every process is to have a whole base; `what` does so."""
+    zero3 = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and os.environ.get(_ZERO_STAGE) == "3"
+    if kind := sharding_of_launch().kind or (ZERO3 if zero3 else None):
         raise InputError(
-            f"FSDP: {what} by a whole base in each process; launch it without, and --quantization 4bit if needed"
+            f"{kind}: {what} by a whole base in each process; launch it without, and --quantization 4bit if needed"
         )

@@ -118,7 +118,7 @@ def _generate(loaded: LoadedModel, request: AnswerRequest, prompt: int, **inputs
             **inputs,
             **options,
             num_beams=beams,
-            synced_gpus=loaded.sharded,
+            synced_gpus=bool(loaded.sharded),
             eos_token_id=text.end_token_id,
             pad_token_id=text.pad_token_id,
             output_scores=True,

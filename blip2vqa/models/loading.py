@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,13 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, ProcessorMixin
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from blip2vqa.config.sharding import FSDP, ZERO3
 from blip2vqa.models.attention import suit_encoding, suit_training
 from blip2vqa.models.families import family_of
 from blip2vqa.models.family import LANGUAGE_MODEL, Family
 from blip2vqa.models.precision import choose_dtype, choose_quantization, stored_quantization
 from blip2vqa.models.sharding import shard
+from blip2vqa.models.zero3 import dividing, send_undivided
 from blip2vqa.utils.errors import InputError
 from blip2vqa.utils.randomness import own_random_state
 
@@ -49,8 +52,8 @@ class LoadedModel:
     """What was decided by itself, in words: precision, quantization."""
     adapters: Any = None
     """`adapters.multi.Adapters` in use beside the base, if any."""
-    sharded: bool = False
-    """Whether its blocks are shared by several processes, which then have to compute in step."""
+    sharded: str | None = None
+    """`FSDP` or `ZERO3` where several processes share its weights, which then have to compute in step."""
 
     @property
     def where(self) -> str:
@@ -180,13 +183,13 @@ def load_base(
     for_training: bool = False,
     parts: tuple[str, ...] | None = None,
     answers: tuple[str, ...] | None = None,
-    sharded: bool = False,
+    sharded: str | None = None,
 ) -> LoadedModel:
     """Load a base model, frozen and in evaluation mode, onto one device; every process of a launch has to call it.
 
     `parts` of it alone (None: all): the towers to encode images, or what is left to train and to answer. `for_training`: an
     adapter will be trained. `answers`: what a head with one output for each is to tell apart (None: the base's own).
-    `sharded`: the processes of a machine share the language model's blocks.
+    `sharded`: by `FSDP` the processes of a machine share the language model's blocks, by `ZERO3` all processes every weight.
     """
     device = device or find_device()
     config = load_config(base_model_id, revision)
@@ -196,7 +199,11 @@ def load_base(
     torch_dtype, dtype_note = choose_dtype(dtype, family, device)
     bits, bits_note = "none", "none: the towers stay whole"
     whole = parts is None or LANGUAGE_MODEL in parts
-    sharded &= whole
+    sharded = sharded if whole else None
+    if sharded == ZERO3 and torch_dtype == torch.float16:
+        raise InputError(
+            f"ZeRO-3: the base is in float16 ({dtype_note}); give --dtype bfloat16 or float32, or use FSDP"
+        )
     if sharded:
         bits_note = "none: the base is sharded"
     elif whole:
@@ -219,7 +226,8 @@ def load_base(
             "base model %s: its weights are downloaded from the Hub first, which may take long", base_model_id
         )
     # Drawn is what the checkpoint does not hold: a head for answers, put on a bare encoder.
-    with own_random_state(device, seed=0):
+    divided = dividing(torch_dtype) if sharded == ZERO3 else nullcontext()
+    with own_random_state(device, seed=0), divided:
         model, found = reach(
             family.model_class.from_pretrained,
             base_model_id,
@@ -232,11 +240,14 @@ def load_base(
         )
         _check_complete(found["missing_keys"], family, base_model_id)
         known = family.set_answers(model, answers)
-    if whole:
-        family.fit_tokenizer(model, processor.tokenizer)
+        if whole:
+            family.fit_tokenizer(model, processor.tokenizer)
     if stored:
         _suit_stored(model, torch_dtype)
-    elif sharded:
+    elif sharded == ZERO3:
+        model = model.to(device)
+        send_undivided(model)
+    elif sharded == FSDP:
         blocks = shard(model, model.language_model, device)
     elif bits == "none":
         model = model.to(device)
@@ -248,7 +259,9 @@ def load_base(
     notes = [f"precision: {dtype_note}", f"quantization: {bits_note}"]
     if known is not None:
         notes.append(f"answer head: {len(answers):,} answers, {known:,} of which the base knew")
-    if sharded:
+    if sharded == ZERO3:
+        notes.append("sharding: ZeRO-3, every weight divided among all processes")
+    elif sharded:
         notes.append(f"sharding: FSDP, {blocks} blocks divided among the processes of each machine")
     if whole:
         suit_generation(model.language_model)

@@ -69,15 +69,15 @@ def _check_push(run: Run) -> None:
 
 def _no_sharding(run: Run, family: Family, config) -> list[str]:
     """List what cannot be had of a base whose blocks the processes share."""
-    problems, lora = [], run.lora
+    problems, lora, kind = [], run.lora, run.training.sharding.kind
     if family.language_class is None:
-        problems.append(f"FSDP: {family.name} is small, and is not sharded; launch without it")
+        problems.append(f"{kind}: {family.name} is small, and is not sharded; launch without it")
     if run.model.quantization in BYTES_PER_WEIGHT or stored_quantization(config):
-        problems.append("--quantization: quantized weights are not sharded; use none, or launch without FSDP")
+        problems.append(f"--quantization: quantized weights are not sharded; use none, or launch without {kind}")
     if lora.use_dora:
-        problems.append("--use_dora: not with FSDP, since it needs the base's weights whole; leave it out")
+        problems.append(f"--use_dora: not with {kind}, since it needs the base's weights whole; leave it out")
     if lora.init_lora_weights in CHANGE_THE_BASE:
-        problems.append(f"--init_lora_weights {lora.init_lora_weights}: not with FSDP; use default or gaussian")
+        problems.append(f"--init_lora_weights {lora.init_lora_weights}: not with {kind}; use default or gaussian")
     return problems
 
 
@@ -91,7 +91,7 @@ def _check_base(run: Run) -> tuple:
         problems += [
             f"{flag}: {family.name} overflows in float16; {remedy}" for flag, remedy in run.training.float16_by()
         ]
-    if run.training.sharding.asked:
+    if run.training.sharding.kind:
         problems += _no_sharding(run, family, config)
     # An unknown role or scope has been reported with the arguments.
     roles = collect_errors([], parse_roles, run.lora.lora_roles)

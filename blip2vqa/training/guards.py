@@ -12,6 +12,7 @@ import torch
 from accelerate import DistributedType
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
+from blip2vqa.models.zero3 import gathered
 from blip2vqa.training.interruption import SIGNALS, Interruption
 from blip2vqa.training.resume import last_checkpoint
 from blip2vqa.utils.errors import Failure
@@ -156,8 +157,10 @@ class Guard(TrainerCallback):
         """Refuse to save or validate weights that are not finite: the step before has thrown them there."""
         if control.should_save or control.should_evaluate or control.should_training_stop:
             self._judge(self._take(), dataloader)
-            trained = [weight.detach() for weight in self.trainer.model.parameters() if weight.requires_grad]
-            if not torch.isfinite(torch.nn.utils.get_total_norm(trained)):
+            trained = [weight for weight in self.trainer.model.parameters() if weight.requires_grad]
+            with gathered(trained):
+                norm = torch.nn.utils.get_total_norm([weight.detach() for weight in trained])
+            if not torch.isfinite(norm):
                 raise self._diverged(f"step {state.global_step}: the adapter's weights are not finite any more")
             if control.should_training_stop and self.skipped and not self.moved:
                 raise self._diverged(f"step {state.global_step}: no step had a gradient that is finite")

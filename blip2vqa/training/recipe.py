@@ -17,6 +17,7 @@ from blip2vqa.inference.generation import Answer, answer_examples
 from blip2vqa.inference.startup import find_scorer
 from blip2vqa.models.families import family_of
 from blip2vqa.models.loading import load_base, load_config
+from blip2vqa.models.zero3 import gathered, gathered_to_compute
 from blip2vqa.training.checks import check
 from blip2vqa.training.outputs import answer_texts, score_run, write_results
 from blip2vqa.training.resume import SPLIT, TRAINING_DATA, checkpoint_to_resume, describe_training_data
@@ -53,7 +54,7 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     fingerprints = fingerprint_base(*base, progress=not args.disable_tqdm) if state.is_main_process else {}
     load = partial(
         load_base, base[0], revision=base[1], dtype=run.model.dtype, quantization=run.model.quantization, device=args.device,
-        for_training=True, answers=data.answers, sharded=args.sharding.asked,
+        for_training=True, answers=data.answers, sharded=args.sharding.kind,
     )  # fmt: skip
     images = {example.digest: example.image for example in data.train + data.val}
     family, scopes = family_of(load_config(*base)), parse_scopes(run.lora.lora_scope)
@@ -62,9 +63,11 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
 
     def answer(examples: list[Example], progress: str) -> list[Answer]:
         size, shown = args.per_device_eval_batch_size, None if args.disable_tqdm else progress
-        return answer_examples(loaded, features, examples, data.request, batch_size=size, progress=shown)
+        with gathered(loaded.base.parameters(recurse=False)):  # of no module that is called
+            return answer_examples(loaded, features, examples, data.request, batch_size=size, progress=shown)
 
-    answers = {"base": answer(data.val, "base model")}
+    with gathered_to_compute(loaded.base):
+        answers = {"base": answer(data.val, "base model")}
 
     # 3. Put a fresh adapter on the base, and train it.
     lora = wrap(loaded, run.lora, args.seed, fused=not args.torch_compile)
@@ -78,8 +81,9 @@ def finetune(run: Run, make_trainer: Callable[..., VQATrainer] = VQATrainer) -> 
     answers |= trainer.final_answers()
 
     # 5. Write the adapter, its scores and its answers.
-    with writing(folder / WEIGHTS):
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, is_main_process=state.is_main_process)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    with writing(folder / WEIGHTS), gathered(weight for weight in model.parameters() if weight.requires_grad):
+        model.save_pretrained(folder, is_main_process=state.is_main_process)
     metrics = {}
     if state.is_main_process:
         texts = answer_texts(run.task, data, answers)

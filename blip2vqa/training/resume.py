@@ -7,8 +7,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from blip2vqa.config.finetune import FINETUNE_ARGUMENTS
+from blip2vqa.config.finetune import FINETUNE_ARGUMENTS, FinetuneArguments
 from blip2vqa.config.paths import absolute, from_file
+from blip2vqa.config.sharding import ZERO3
 from blip2vqa.data.splits import describe_split
 from blip2vqa.training.data import RunData
 from blip2vqa.training.run import Run
@@ -62,6 +63,7 @@ def checkpoint_to_resume(run: Run, data: RunData | None) -> str | None:
     checkpoint = Path(asked) if asked.lower() != "true" else last
     _read(checkpoint / "trainer_state.json")
     _check_readable(checkpoint)
+    _check_launch(checkpoint, run.training)
     raise_all(_differences(run, data, checkpoint.parent.parent))
     return str(checkpoint)
 
@@ -104,6 +106,16 @@ def _check_readable(checkpoint: Path) -> None:
                 f"{path}: damaged ({error}); remove {checkpoint}, to go on from the checkpoint before it, or begin anew in a "
                 "new folder"
             ) from error
+
+
+def _check_launch(checkpoint: Path, args: FinetuneArguments) -> None:
+    """Raise `InputError` for a checkpoint of another kind of launch, where DeepSpeed has divided the optimizer."""
+    parts = len([*checkpoint.glob("global_step*/*optim_states.pt")])
+    zero3 = any(checkpoint.glob("global_step*/*zero_pp_rank_*model_states.pt"))
+    if parts != (args.world_size if args.deepspeed_plugin else 0) or zero3 != (args.sharding.kind == ZERO3):
+        stage = ZERO3 if zero3 else "ZeRO-1 or 2"
+        how = f"by {parts} processes with DeepSpeed's {stage}" if parts else "without DeepSpeed"
+        raise InputError(f"--resume_from_checkpoint: {checkpoint} was saved {how}; launch in the same way")
 
 
 def _differences(run: Run, data: RunData | None, before: Path) -> list[str]:

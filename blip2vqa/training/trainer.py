@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import has_length
 
 from blip2vqa.adapters.files.adapter import share_weights
 from blip2vqa.config.finetune import FinetuneArguments
+from blip2vqa.config.sharding import FSDP, ZERO3
 from blip2vqa.data.examples import Example
 from blip2vqa.evaluation.metrics import MAIN_METRICS, METRICS
 from blip2vqa.evaluation.scores import swap_images
@@ -189,6 +191,8 @@ class VQATrainer(Trainer):
             callbacks=[EarlyStoppingCallback(patience)] if patience else [],
         )
         self.answer, self.task, self.sharded = answer, run.task, loaded.sharded
+        if self.sharded == ZERO3:
+            unset_hf_deepspeed_config()  # which upstream has set: BERTScore's encoder, too, is to be loaded whole
         self.answers_by_step: dict[int, list[Answer]] = {}  # to the validation questions
         self.answers_at_end: dict[str, list[Answer]] = {}
         self.add_callback(_EpochCallback(dataset, self.sampler))
@@ -214,7 +218,7 @@ class VQATrainer(Trainer):
         """
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         examples = self.eval_dataset.examples
-        answers = self.answers_by_step[self.state.global_step] = self.answer(examples, "validation")
+        answers = self.answers_by_step[self.state.global_step] = self._answer(examples, "validation")
         scores = self.task.score(examples, [answer.text for answer in answers])
         reported = dict.fromkeys((self.task.main, self.args.metric_for_best_model))
         output.metrics.update({f"{metric_key_prefix}_{name}": scores[name] for name in reported if name in scores})
@@ -232,10 +236,16 @@ class VQATrainer(Trainer):
         if not self.answers_at_end:
             examples = self.eval_dataset.examples
             step = self.state.best_global_step if self.args.load_best_model_at_end else self.state.global_step
-            self.answers_at_end["adapter"] = self.answers_by_step.get(step) or self.answer(examples, "adapter")
+            self.answers_at_end["adapter"] = self.answers_by_step.get(step) or self._answer(examples, "adapter")
             if swapped := swap_images(examples, self.args.seed):
-                self.answers_at_end["swapped"] = self.answer(swapped, "swapped images")
+                self.answers_at_end["swapped"] = self._answer(swapped, "swapped images")
         return self.answers_at_end
+
+    def _answer(self, examples: list[Example], progress: str) -> list[Answer]:
+        answers = self.answer(examples, progress)
+        if self.sharded == ZERO3:
+            self.deepspeed.empty_partition_cache()  # no gradient passes through weights that were gathered in inference mode
+        return answers
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Train on one batch, whole or in parts of at most `tokens_per_batch` tokens, whose gradients are added up."""
@@ -267,7 +277,7 @@ class VQATrainer(Trainer):
 
     def _wrap_model(self, model, training=True, dataloader=None):
         done = self.accelerator.unwrap_model(model) is not model
-        if done or not (training and self.sharded):
+        if done or not (training and self.sharded == FSDP):
             return super()._wrap_model(model, training, dataloader)
         model = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)  # autocast alone
         return replicate(model, self.args.device, **self.accelerator.ddp_handler.to_kwargs())

@@ -198,10 +198,10 @@ def test_a_configuration_asks_for_no_help(tmp_path, key):
 
 def test_other_ways_of_sharding_are_refused_plainly():
     part = finetune.FinetuneArguments(use_cpu=True)
-    plugin = SimpleNamespace(hf_ds_config=HfDeepSpeedConfig({"zero_optimization": {"stage": 3}}))
+    plugin = SimpleNamespace(hf_ds_config=HfDeepSpeedConfig({"bf16": {"enabled": True}}))
     part.fsdp, part.deepspeed_plugin, part.tokens_per_batch = True, plugin, 100
     said = "\n".join(part.check())
-    assert "--fsdp: the launcher says it" in said and "ZeRO-3: not supported; use FSDP" in said
+    assert "--fsdp: the launcher says it" in said and "--bf16: DeepSpeed's configuration" in said
     assert "--tokens_per_batch: not with DeepSpeed" in said
 
 

@@ -1,10 +1,11 @@
-"""What of FSDP is refused, before anything is loaded."""
+"""What of FSDP and ZeRO-3 is refused, before anything is loaded."""
 
 import os
 
 import pytest
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 
-from blip2vqa.config.sharding import refuse_sharding, sharding_of_launch
+from blip2vqa.config.sharding import FSDP, ZERO3, Sharding, refuse_sharding, sharding_of_deepspeed, sharding_of_launch
 from blip2vqa.training.checks import check
 from blip2vqa.utils.errors import InputError
 from helpers.finetune_runs import make_run
@@ -45,23 +46,40 @@ def test_a_launch_that_cannot_be_had_is_one_line(changed, said, launched):
 
 def test_upstream_does_not_see_it_and_it_is_remembered(launched):
     launched(**ASKED)
-    assert sharding_of_launch().asked and "ACCELERATE_USE_FSDP" not in os.environ and sharding_of_launch().asked
+    assert sharding_of_launch().kind == FSDP and "ACCELERATE_USE_FSDP" not in os.environ
+    assert sharding_of_launch().kind == FSDP
     with pytest.raises(InputError, match="answers by a whole base in each process"):
         refuse_sharding("inference.py answers")
     launched()
-    assert not sharding_of_launch().asked
+    assert sharding_of_launch().kind is None
     refuse_sharding("inference.py answers")
+    launched(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="3")
+    with pytest.raises(InputError, match=r"ZeRO-3: .* answers by a whole base in each process"):
+        refuse_sharding("inference.py answers")
 
 
-def test_what_a_shared_base_cannot_do_is_said_at_once(launched, tiny_opt, drawn, tmp_path):
-    launched(**ASKED)
+def test_deepspeeds_configuration_asks_for_it(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    stage = {"zero_optimization": {"stage": 3}}
+    assert sharding_of_deepspeed(HfDeepSpeedConfig({"zero_optimization": {"stage": 2}})) == Sharding(None)
+    assert sharding_of_deepspeed(HfDeepSpeedConfig(stage)) == Sharding(ZERO3)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    stage["zero_optimization"]["offload_param"] = {"device": "cpu"}
+    offloaded, alone = sharding_of_deepspeed(HfDeepSpeedConfig(stage)).problems
+    assert "set offload_param and offload_optimizer to none" in offloaded and "--num_processes 2" in alone
+
+
+@pytest.mark.parametrize("kind", [FSDP, ZERO3])
+def test_what_a_shared_base_cannot_do_is_said_at_once(kind, tiny_opt, drawn, tmp_path):
     flags = ["--tokens_per_batch", "64", "--torch_compile", "true", "--quantization", "4bit", "--use_dora", "true"]
     run = make_run(tiny_opt, drawn, tmp_path, *flags, "--init_lora_weights", "pissa")
+    run.training.sharding, run.training.fp16 = Sharding(kind), True
     with pytest.raises(InputError) as raised:
         check(run)
     begun = ["--tokens_per_batch", "--torch_compile", "--quantization", "--use_dora", "--init_lora_weights pissa"]
     for flag in begun:
-        assert any(problem.startswith(f"{flag}: ") and "FSDP" in problem for problem in raised.value.problems), flag
+        assert any(problem.startswith(f"{flag}: ") and kind in problem for problem in raised.value.problems), flag
+    assert any(problem.startswith("--fp16: not with") for problem in raised.value.problems) == (kind == ZERO3)
 
 
 def test_a_family_without_a_language_model_of_its_own_is_not_shared(launched, drawn, tmp_path):

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import transformers.utils.logging
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from helpers.paths import ROOT
 from helpers.two_machines import ADDRESSES, enter
@@ -105,9 +105,9 @@ class Launch:
         `own` and `folders`: what only one finds in its environment, and where it runs.
         """
         args, *_ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", config, script]))
-        from_config = {
-            name: value for name, value in prepare_multi_gpu_env(args).items() if os.environ.get(name) != value
-        }
+        args.main_process_port, args.deepspeed_fields_from_accelerate_config = free_port(), ""
+        found = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
+        from_config = {name: value for name, value in found.items() if os.environ.get(name) != value}
         port = str(free_port())
         self.streams, self.processes = [], []
         for rank in range(2):

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from blip2vqa.config.sharding import ZERO3, Sharding
 from blip2vqa.training import recipe
 from blip2vqa.training.recipe import finetune
 from blip2vqa.training.resume import checkpoint_to_resume, last_checkpoint
@@ -69,6 +71,25 @@ def test_a_checkpoint_of_deepspeed_has_its_optimizer_elsewhere(tmp_path):
     (checkpoint / "global_step4").mkdir()
     torch.save({}, checkpoint / "global_step4" / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
     assert last_checkpoint(tmp_path) == checkpoint
+
+
+def test_a_checkpoint_of_deepspeed_goes_on_in_the_same_launch_alone(finished, tiny_opt, drawn, tmp_path):
+    checkpoint = max((finished[0] / "checkpoints").iterdir())
+    copy = shutil.copytree(checkpoint, tmp_path / "run" / "checkpoints" / checkpoint.name)
+    run = make_run(tiny_opt, drawn, tmp_path / "run", "--resume_from_checkpoint")
+    run.training.deepspeed_plugin = plugin = SimpleNamespace()
+    with pytest.raises(InputError, match="was saved without DeepSpeed; launch in the same way"):
+        checkpoint_to_resume(run, None)
+    (copy / "latest").write_text("global_step4")
+    (copy / "global_step4").mkdir()
+    for name in ("optim", "model"):
+        (copy / "global_step4" / f"zero_pp_rank_0_mp_rank_00_{name}_states.pt").touch()
+    run.training.sharding = Sharding(ZERO3)
+    assert checkpoint_to_resume(run, None) == str(copy)
+    for other in ((None, Sharding(None)), (plugin, Sharding(None))):
+        run.training.deepspeed_plugin, run.training.sharding = other
+        with pytest.raises(InputError, match="was saved by 1 processes with DeepSpeed's ZeRO-3; launch in the same"):
+            checkpoint_to_resume(run, None)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "adapter_model.safetensors"])
