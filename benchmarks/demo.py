@@ -66,9 +66,8 @@ def ask(url: str, picture: dict, question: str, models: list[str], session: str)
     `session`: of the user, who has one for all of his questions, as a page has.
     """
     call = f"{url}/gradio_api/call/answer"
-    event = requests.post(call, json={"data": [picture, question, models], "session_hash": session}, timeout=60).json()[
-        "event_id"
-    ]
+    asked = {"data": [picture, question, models], "session_hash": session}
+    event = requests.post(call, json=asked, timeout=60).json()["event_id"]
     with requests.get(f"{call}/{event}", stream=True, timeout=60) as stream:
         lines = [line.decode() for line in stream.iter_lines()]
     (found,) = json.loads(lines[lines.index("event: complete") + 1].removeprefix("data: "))

@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--abo_photos", type=Path, required=True)
     parser.add_argument("--archive", type=Path, help="in ABO's layout, for `generated`, which is left out without it")
     parser.add_argument(
-        "--other_base", type=Path, help="of assets/teach_photo_base.py --part picture, for `moved`, left out without it"
+        "--other_base", type=Path, help="of assets/new_picture_side.py, for `moved`, which is left out without it"
     )
     parser.add_argument("--folder", type=Path, required=True, help="for adapters and answers")
     parser.add_argument("--output", type=Path, required=True)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
+from blip2vqa.models.precision import cpu_computes_in_bfloat16
+
 
 def sixteen_bits() -> torch.autocast:
-    """Compute in bfloat16 where the processor does; elsewhere it would be many times slower."""
-    can = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=can)
+    """Compute in bfloat16 where the processor does."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=cpu_computes_in_bfloat16())
 
 
 class Progress:

@@ -46,9 +46,14 @@ def _find_dtype(family: Family, device: torch.device) -> tuple[torch.dtype, str]
         return torch.float32, f"float32, since a GPU in use has no bfloat16 and {family.name} overflows in float16"
     if device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
         return torch.float32, "float32, since macOS has bfloat16 on its GPU from version 14 on"
-    if device.type == "cpu" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if device.type == "cpu" and not cpu_computes_in_bfloat16():
         return torch.float32, "float32, since this CPU does not compute in bfloat16"
     return torch.bfloat16, f"bfloat16, which this {device.type.upper()} computes in"
+
+
+def cpu_computes_in_bfloat16() -> bool:
+    """Tell whether this processor computes in bfloat16; others emulate it, many times slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def choose_quantization(

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from safetensors.torch import load_file
+
 from helpers.paths import ROOT
 
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -36,3 +39,15 @@ def losses(folder: Path) -> list[float]:
         json.loads(path.read_text())["log_history"] for path in folder.glob("checkpoints/*/trainer_state.json")
     ]
     return [entry["loss"] for entry in max(histories, key=len) if "loss" in entry]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Check that two runs had the same losses, weights and answers, but for rounding."""
+    expected, found = losses(one), losses(two)
+    assert len(expected) >= 6 and found == pytest.approx(expected, rel=1e-4)
+    weights, whole = load_file(two / "adapter_model.safetensors"), load_file(one / "adapter_model.safetensors")
+    assert list(weights) == list(whole)
+    assert all((weights[key] - whole[key]).abs().max() < 2e-3 for key in whole)
+    answers = [(folder / "predictions.csv").read_text().splitlines() for folder in (one, two)]
+    texts = [[row.rsplit(",", 4)[0] for row in rows] for rows in answers]
+    assert texts[0] == texts[1] and len(texts[0]) == 13

@@ -194,9 +194,7 @@ def _pictures(
             missing.add(example.image_key)
             continue
         data = data_address(shrink(image, THUMBNAIL), QUALITY)
-        room -= (
-            len(data) + 80 + 60 * rows[example.image_key]
-        )  # with the rule that shows it, and a tag in each of its rows
+        room -= len(data) + 80 + 60 * rows[example.image_key]  # with the rule that shows it, and its tag in each row
         if room < 0:
             pictures.all_fit = False
             break
