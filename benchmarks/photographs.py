@@ -1,12 +1,12 @@
-"""What the photo base is worth on other people's questions about photographs, beside four systems that see less.
+"""What the photo base is worth on other people's questions about photographs, beside systems that see less or know less.
 
     python benchmarks/photographs.py --abo_vqa FOLDER --abo_photos FOLDER --folder runs/photographs \\
         --output docs/measurements/photographs.json
 
-`--abo_vqa` holds images/, train.csv and val.csv; `--abo_photos` tar files of photographs and questions.csv. Each part trains
-an adapter by `finetune.py configs/abo.json`, asks it by `inference.py` about the right pictures and about others, and compares
-it with the base, the most common answers, a classifier of the question's words, and itself about the other pictures; intervals
-are those of `inference.py --systems`. What is in the folder is not made again.
+`--abo_vqa` holds images/, train.csv and val.csv; `--abo_photos` tar files of photographs and questions.csv. The parts `abo`,
+`more` and `generated` train an adapter by `finetune.py configs/abo.json`, ask it by `inference.py` about the right pictures and
+about others, and compare it with the base, the most common answers, a classifier of the question's words, and itself about the
+other pictures; intervals are those of `inference.py --systems`. What is in the folder is not made again.
 """
 
 import argparse
@@ -38,6 +38,8 @@ PARTS = ("quickstart", "abo", "more", "count", "color", "captions", "generated",
 STYLES = ("concise", "detailed", "creative")
 TASKS = {"count": "configs/tasks/counting.json", "color": "configs/tasks/color.json"}
 QUIET = ["--disable_tqdm", "true"]
+SHARED_ROWS = ["--tokens_per_row", "512"]
+"""For the larger tables: all questions of an image in one row."""
 
 
 def run(*words, **variables: str) -> float:
@@ -209,7 +211,8 @@ def measure_generated(folder: Path, archive: Path) -> dict:
     table = folder / "vqa.csv"
     if not table.exists():
         run("generate_vqa.py", "--abo_dir", archive, "--output_path", table, "--num_images", 0)
-    return measure(folder, archive / "images" / "small", folder / "vqa.train.csv", folder / "vqa.test.csv")
+    images = archive / "images" / "small"
+    return measure(folder, images, folder / "vqa.train.csv", folder / "vqa.test.csv", *SHARED_ROWS)
 
 
 def measure_moved(folder: Path, quickstart: Path, target: Path) -> dict:
@@ -287,7 +290,7 @@ def main() -> None:
         "quickstart": measure_quickstart,
         "abo": lambda folder: measure(folder, images, train, val),
         "more": lambda folder: measure(
-            folder, *with_more_questions(data, arguments.abo_photos, folder), val, "--epochs", "3"
+            folder, *with_more_questions(data, arguments.abo_photos, folder), val, "--epochs", "3", *SHARED_ROWS
         ),
         "count": lambda folder: measure_specialist(folder, general, "count", images, train, val),
         "color": lambda folder: measure_specialist(folder, general, "color", images, train, val),
