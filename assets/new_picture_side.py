@@ -2,9 +2,9 @@
 
     python assets/new_picture_side.py assets/photo-blip2-opt --photos ABO --work WORK --output BASE
 
-What results is a base with the same language model and another, shorter picture stage, to move adapters to. It learns from
-captions of, and questions about, the photographs of which the catalogue says something. Stopped, it goes on from the last
-checkpoint in WORK, which may be that of make_photo_base.py.
+What results is a base with the same ViT and language model and a Q-Former trained anew and for less time, to move adapters to.
+It learns from captions of, and questions about, the photographs of which the catalogue says something. Stopped, it goes on from
+the last checkpoint in WORK, which may be the folder that make_photo_base.py used.
 """
 
 import argparse
@@ -17,12 +17,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from photo_base.data import read_photographs
-from photo_base.language import PICTURES, TEXTS_EACH, TextSampler, store_and_score, train_language
-from photo_base.model import build_model
+from photo_base.language import (
+    PICTURE_SIDE_SCHEDULE,
+    PICTURES,
+    TEXTS_EACH,
+    TextSampler,
+    store_and_score,
+    train_language,
+)
+from photo_base.model import build_model, load_base
 from photo_base.pseudo_facts import measure_all_colors, with_colors
 from photo_base.qformer import compute_vision_outputs
 from photo_base.texts import ROUNDS, whole_words, write_held_texts, write_texts
-from transformers import AutoTokenizer, Blip2ForConditionalGeneration
+from transformers import AutoTokenizer
 
 from blip2vqa.utils.console import run_script
 from blip2vqa.utils.errors import InputError
@@ -42,8 +49,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     begun, work, seed = time.time(), arguments.work, arguments.seed
-    if not (arguments.base / "config.json").is_file():
-        raise InputError(f"{arguments.base}: no base is there; make_photo_base.py makes one")
+    given = load_base(arguments.base)
     if arguments.base.resolve() == arguments.output.resolve():
         raise InputError(f"--output {arguments.output}: it is the base that is read; give another folder")
     work.mkdir(parents=True, exist_ok=True)
@@ -67,7 +73,6 @@ def main() -> None:
 
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(arguments.base)
-    given = Blip2ForConditionalGeneration.from_pretrained(arguments.base, dtype=torch.float32)
     samplers = {"caption": TextSampler(captions), "question": TextSampler(questions)}
     model = build_model(tokenizer, given.vision_model, given.language_model)
     pixels, rows = photographs.pixels, photographs.rows[known]
@@ -75,7 +80,7 @@ def main() -> None:
     held_features = compute_vision_outputs(model.vision_model, pixels, photographs.held_rows, "held", work)
     train_language(
         model, tokenizer, features, samplers, words, (held_features[0], held_texts), work / "picture-side.pt",
-        arguments.steps, seed=seed,
+        arguments.steps, PICTURE_SIDE_SCHEDULE, seed=seed,
     )  # fmt: skip
     store_and_score(model, tokenizer, arguments.output, held_features[0], held_texts)
     print(f"picture side after {time.time() - begun:.0f} s", flush=True)

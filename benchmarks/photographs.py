@@ -1,16 +1,17 @@
-"""What the photo base is worth on other people's questions about photographs, beside four systems that see less.
+"""What the photo base is worth on other people's questions about photographs, beside systems that see less or know less.
 
     python benchmarks/photographs.py --abo_vqa FOLDER --abo_photos FOLDER --folder runs/photographs \\
         --output docs/measurements/photographs.json
 
-`--abo_vqa` holds images/, train.csv and val.csv; `--abo_photos` tar files of photographs and questions.csv. Each part trains
-an adapter by `finetune.py configs/abo.json`, asks it by `inference.py` about the right pictures and about others, and compares
-it with the base, the most common answers, a classifier of the question's words, and itself about the other pictures; intervals
-are those of `inference.py --systems`. What is in the folder is not made again.
+`--abo_vqa` holds images/, train.csv and val.csv; `--abo_photos` tar files of photographs and questions.csv. The parts `abo`,
+`more` and `generated` train an adapter by `finetune.py configs/abo.json`, ask it by `inference.py` about the right pictures and
+about others, and compare it with the base, the most common answers, a classifier of the question's words, and itself about the
+other pictures; intervals are those of `inference.py --systems`. What is in the folder is not made again.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -33,16 +34,18 @@ from blip2vqa.utils.files import write_json_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "assets" / "photo-blip2-opt"
-PARTS = ("abo", "more", "count", "color", "captions", "generated", "moved")
+PARTS = ("quickstart", "abo", "more", "count", "color", "captions", "generated", "moved")
 STYLES = ("concise", "detailed", "creative")
 TASKS = {"count": "configs/tasks/counting.json", "color": "configs/tasks/color.json"}
 QUIET = ["--disable_tqdm", "true"]
+SHARED_ROWS = ["--tokens_per_row", "512"]
+"""For the larger tables: all questions of an image in one row."""
 
 
-def run(*words) -> float:
-    """Run a command of the project; returns its seconds."""
-    begun = time.time()
-    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
+def run(*words, **variables: str) -> float:
+    """Run a command of the project, with more variables of the environment; returns its seconds."""
+    begun, command = time.time(), [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, words))}\n{done.stderr}")
     return time.time() - begun
@@ -95,6 +98,30 @@ def ask(folder: Path, name: str, table: pd.DataFrame, images: Path, adapter: Pat
     return read(output)["generated_answer"].tolist()
 
 
+def calibration_of(adapter: Path) -> dict:
+    """Read how far an adapter's confidences, and its calibrated probabilities, are off."""
+    return json.loads((adapter / "blip2vqa.json").read_text())["calibration"]
+
+
+def measure_quickstart(folder: Path) -> dict:
+    """Run the quick start, on one thread as `accelerate launch` does on a CPU."""
+    adapter = folder / "adapter"
+    if not (adapter / "metrics.json").exists():
+        settings = ROOT / "configs/quickstart.json"
+        seconds = run("finetune.py", settings, "--output_dir", adapter, *QUIET, OMP_NUM_THREADS="1")
+        write_json_atomic(folder / "seconds.json", {"all": seconds})
+    metrics = json.loads((adapter / "metrics.json").read_text())
+    systems = {
+        name: {"accuracy": found["accuracy"], "bertscore_f1": found.get("bertscore_f1")}
+        | {"by_question_type": {kind: values["accuracy"] for kind, values in found["by_question_type"].items()}}
+        for name, found in metrics.items()
+    }
+    return {
+        "questions": metrics["adapter"]["n"], "systems": systems, "calibration": calibration_of(adapter),
+        "seconds": json.loads((folder / "seconds.json").read_text())["all"],
+    }  # fmt: skip
+
+
 def measure(folder: Path, images: Path, train: Path, val: Path, *options: str) -> dict:
     """Train an adapter, with further options of finetune.py, and compare it with what sees less."""
     adapter = folder / "adapter"
@@ -127,6 +154,7 @@ def measure(folder: Path, images: Path, train: Path, val: Path, *options: str) -
         "questions": len(asked), "images": found["images"], "trained_on": len(table), "by_type": counts,
         "seconds": json.loads((folder / "seconds.json").read_text())["all"], "systems": systems,
         "more": {row["b"]: row for row in found["differences"] if row["a"] == "adapter"},
+        "calibration": calibration_of(adapter),
     }  # fmt: skip
 
 
@@ -183,28 +211,36 @@ def measure_generated(folder: Path, archive: Path) -> dict:
     table = folder / "vqa.csv"
     if not table.exists():
         run("generate_vqa.py", "--abo_dir", archive, "--output_path", table, "--num_images", 0)
-    return measure(folder, archive / "images" / "small", folder / "vqa.train.csv", folder / "vqa.test.csv")
+    images = archive / "images" / "small"
+    return measure(folder, images, folder / "vqa.train.csv", folder / "vqa.test.csv", *SHARED_ROWS)
 
 
-def measure_moved(folder: Path, target: Path) -> dict:
-    """Move the quick start's adapter to a base with another picture side, exactly and by distillation."""
-    photos = ROOT / "assets" / "photos"
-    for name, base in (("source", BASE), ("direct", target)):
-        if not (folder / name / "metrics.json").exists():
-            run(
-                "finetune.py", ROOT / "configs/quickstart.json", "--base_model_id", base, "--output_dir", folder / name,
-                *QUIET,
-            )  # fmt: skip
-    quickstart = json.loads((ROOT / "configs/quickstart.json").read_text())
+def measure_moved(folder: Path, quickstart: Path, target: Path) -> dict:
+    """Move the quick start's adapter, of its folder, to a base with another picture side, exactly and by distillation."""
+    measure_quickstart(quickstart)
+    photos, direct = ROOT / "assets" / "photos", folder / "direct"
+    if not (direct / "metrics.json").exists():
+        run(
+            "finetune.py",
+            ROOT / "configs/quickstart.json",
+            "--base_model_id",
+            target,
+            "--output_dir",
+            direct,
+            *QUIET,
+            OMP_NUM_THREADS="1",
+        )
+    settings = json.loads((ROOT / "configs/quickstart.json").read_text())
     rates = ("batch_size", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "lora_dropout")
-    write_json_atomic(folder / "settings.json", {name: quickstart[name] for name in rates})
+    write_json_atomic(folder / "settings.json", {name: settings[name] for name in rates})
     moves = {}
     for method in ("exact", "distil"):
         moved = folder / method
         if not (moved / "transfer.json").exists():
             run(
-                "exchange.py", "transfer", folder / "source", target, "--method", method, "--csv_path", photos / "train.csv",
-                "--eval_csv_path", photos / "val.csv", "--image_dir", photos / "images", "--direct", folder / "direct",
+                "exchange.py", "transfer", quickstart / "adapter", target, "--method", method,
+                "--csv_path", photos / "train.csv", "--eval_csv_path", photos / "val.csv",
+                "--image_dir", photos / "images", "--direct", direct,
                 "--dtype", "float32", "--batch_size", 128, "--output", moved,
                 *(("--finetune", folder / "settings.json") if method == "distil" else ()),
             )  # fmt: skip
@@ -251,9 +287,10 @@ def main() -> None:
     held = metadata["image_name"].isin(read(val)["image_name"])
     general = work / "abo" / "adapter"
     measures = {
+        "quickstart": measure_quickstart,
         "abo": lambda folder: measure(folder, images, train, val),
         "more": lambda folder: measure(
-            folder, *with_more_questions(data, arguments.abo_photos, folder), val, "--epochs", "3"
+            folder, *with_more_questions(data, arguments.abo_photos, folder), val, "--epochs", "3", *SHARED_ROWS
         ),
         "count": lambda folder: measure_specialist(folder, general, "count", images, train, val),
         "color": lambda folder: measure_specialist(folder, general, "color", images, train, val),
@@ -261,7 +298,8 @@ def main() -> None:
             style: measure_style(folder, style, images, metadata[~held], metadata[held]) for style in STYLES
         },
         "generated": arguments.archive and (lambda folder: measure_generated(folder, arguments.archive.resolve())),
-        "moved": arguments.other_base and (lambda folder: measure_moved(folder, arguments.other_base.resolve())),
+        "moved": arguments.other_base
+        and (lambda folder: measure_moved(folder, work / "quickstart", arguments.other_base.resolve())),
     }
     for part in arguments.only:
         if measures[part]:

@@ -66,7 +66,7 @@ def test_every_step_does_what_it_says(done, project):
     install, pictures, estimate, training, report, asked, kept = range(7)
     assert "ERROR" not in printed(done, install)
     assert "image_name" in printed(done, pictures)
-    assert "4bit" in printed(done, estimate) and "11,120,640 parameters" in printed(done, estimate)
+    assert "4bit" in printed(done, estimate) and "11,779,072 parameters" in printed(done, estimate)
     (run,) = (path for path in (project / "runs").iterdir() if path.is_dir())
     metrics = json.loads((run / "metrics.json").read_text())
     assert f"Validation: {metrics['adapter']['n']} questions" in printed(done, training)

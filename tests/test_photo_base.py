@@ -15,6 +15,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import CountVectorizer
+from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 
 from blip2vqa import load
 from blip2vqa.generate.catalogue.vocabulary import vocabulary, words
@@ -26,12 +29,12 @@ sys.path.append(str(ROOT / "assets"))
 
 import make_photo_base
 import new_picture_side
-from photo_base import model, teacher, vision
+from photo_base import language, meanings, model, teacher, vision
 from photo_base.data import Photographs, look_alikes, plain_name, product_groups, read_photographs
 from photo_base.heads import Heads, Targets, count_facts, encode_facts, measure_colors
 from photo_base.progress import Checkpoint, Progress
 from photo_base.qformer import CellTargets
-from photo_base.texts import write_texts, wrong_value
+from photo_base.texts import Text, ask_sort, find_sorts, write_texts, wrong_value
 from photo_base.vision import SIDE, augment
 
 NAMES = ("leather boot", "wooden chair", "steel knife", "cotton towel", "glass vase", "travel backpack")
@@ -178,6 +181,17 @@ def test_captions_say_facts_and_cleaned_names(questions):
         assert words(caption) == [*article, *said]
 
 
+def test_sorts_of_things_and_of_their_parts_are_asked_about():
+    names = ["Ankle boot, block heel", "Ankle boot, kitten heel", "Chelsea boot, block heel", "Ankle boot", "Red boot"]
+    titles = dict(enumerate([*names, "Shoe with block heel", "Red boot", "Red boot", ""]))
+    ankle, block = ("ankle", "boot"), ("block", "heel")
+    assert find_sorts(titles) == {0: [ankle, block], 1: [ankle], 2: [block], 3: [ankle], 5: [block]}
+    asked = {ask_sort(0, "block", "heel", random.Random(seed)).prompt for seed in range(40)}
+    assert all("heel" in prompt for prompt in asked) and any("does it have" in prompt for prompt in asked)
+    (one,) = {ask_sort(0, "ankle", "boot", random.Random(seed)).target for seed in range(5)}
+    assert one == "ankle"
+
+
 def test_maps_are_cut_and_mirrored_as_the_pictures_are():
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 128), torch.linspace(0, 1, 128), indexing="ij")
     images = torch.stack([rows, columns, (rows + columns) / 2])[None].repeat(16, 1, 1, 1)
@@ -226,15 +240,19 @@ def fake_encoder(names):
     return torch.nn.functional.normalize(torch.stack(rows), dim=1)
 
 
-def make(monkeypatch, photos, work: Path, output: Path) -> None:
+def make(monkeypatch, photos, work: Path, output: Path, *more: str | Path) -> None:
     """Run the script with few steps."""
     monkeypatch.setattr(make_photo_base, "load_network", fake_network)
-    for module in (make_photo_base, model):
+    monkeypatch.setattr(make_photo_base, "QUESTIONS", 200)
+    kinds = ("caption", "question", "meaning")
+    schedule = tuple(((place + 0.5) / 3, {kind: 1}) for place, kind in enumerate(kinds))
+    monkeypatch.setattr(make_photo_base, "WHOLE_SCHEDULE", schedule)
+    for module in (make_photo_base, meanings, model):
         monkeypatch.setattr(module, "encode_names", fake_encoder)
     options = {"--photos": photos, "--unseen": photos / "unseen" / "table.csv", "--work": work, "--output": output}
     sizes = {"--held_out": 12, "--vision_epochs": 6, "--qformer_epochs": 6, "--language_steps": 3}
-    given = [str(word) for pair in (options | sizes).items() for word in pair]
-    monkeypatch.setattr(sys, "argv", ["make_photo_base.py", *given])
+    given = [*more, *(word for pair in (options | sizes).items() for word in pair)]
+    monkeypatch.setattr(sys, "argv", ["make_photo_base.py", *map(str, given)])
     make_photo_base.main()
 
 
@@ -272,6 +290,46 @@ def small_base(photos, tmp_path_factory) -> tuple[Path, Path]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         make(monkeypatch, photos, folder / "work", folder / "base")
     return folder / "base", folder / "work"
+
+
+def test_a_base_may_take_the_vit_of_another(monkeypatch, photos, small_base, tmp_path):
+    base, _ = small_base
+    make(monkeypatch, photos, tmp_path / "work", tmp_path / "new", "--vision_of", base, "--seed", "1")
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "new"))
+    same = {name.split(".")[0] for name in before if torch.equal(before[name], after[name])}
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert "vision_model" in same - changed and {"qformer", "language_model"} <= changed
+    with pytest.raises(InputError, match="absent: no base is there"):
+        make(monkeypatch, photos, tmp_path / "other", tmp_path / "other", "--vision_of", "absent")
+    with pytest.raises(InputError, match="tiny-blip2-opt: its ViT has another size"):
+        make(
+            monkeypatch,
+            photos,
+            tmp_path / "other",
+            tmp_path / "other",
+            "--vision_of",
+            ROOT / "assets" / "tiny-blip2-opt",
+        )
+
+
+@torch.no_grad()
+def test_texts_about_one_photograph_do_not_see_each_other(small_base):
+    base = Blip2ForConditionalGeneration.from_pretrained(small_base[0], attn_implementation="eager").eval()
+    encoder = language.build_encoder(base, AutoTokenizer.from_pretrained(small_base[0]))
+    texts = [Text(0, "", "Question: What is it? Answer:", "boot"), Text(0, "", "", "a boot"), Text(0, "", "Say:", "")]
+    pairs = language.encode_texts(encoder, texts)
+    queries = torch.randn(1, model.QUERIES, model.WIDTH, generator=torch.Generator().manual_seed(0))
+    states, labels = language.run_language_model(base, encoder, queries.expand(2, -1, -1), [pairs, pairs[1:]])
+    together, said = language.supervised_logits(base, states[-1], labels)
+    alone = []
+    for text, (_, target) in zip(texts + texts[1:], pairs + pairs[1:], strict=True):
+        batch = encoder.tokenizer([text.prompt], return_tensors="pt")["input_ids"]
+        ids = torch.cat([batch, torch.tensor([target])], 1)
+        embeds = torch.cat([base.language_projection(queries), base.get_input_embeddings()(ids)], 1)
+        logits = base.language_model(inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2])).logits
+        alone.append(logits[0, -len(target) - 1 : -1])
+    assert said.tolist() == [token for _, target in pairs + pairs[1:] for token in target]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
 
 def renew(monkeypatch, photos: Path, base: Path, work: Path, output: Path) -> None:
@@ -318,6 +376,41 @@ def test_what_is_taught_is_checked(monkeypatch, photos, small_base, tmp_path, ba
     folder = small_base[0].parent
     with pytest.raises(InputError, match=message):
         renew(monkeypatch, photos, folder / base, tmp_path / "work", folder / output)
+
+
+def test_questions_of_all_sorts_are_told_apart_by_what_they_mean(small_base):
+    """The layer that says what a question means learns it of questions that it has never read."""
+    words = ["boot", "heel", "buckle", "red", "leather", "lamp", "shade", "how", "round", "chair", "wheels", "lid"]
+    asked = meanings.write_questions(words, 600, seed=0)
+    assert len(set(asked)) == 600 and meanings.write_questions(words, 600, seed=0) == asked
+    bags = CountVectorizer(token_pattern=r"\w+", ngram_range=(1, 2)).fit_transform(asked)
+    means = TruncatedSVD(teacher.NAME_WIDTH // 2, random_state=0).fit_transform(bags)
+    means = np.concatenate([means - means.mean(0)] * 2, 1).astype(np.float32)
+    torch.manual_seed(0)
+    base = Blip2ForConditionalGeneration.from_pretrained(small_base[0], attn_implementation="eager")
+    encoder = language.build_encoder(base, AutoTokenizer.from_pretrained(small_base[0]))
+    head, rng = meanings.Meaning(), random.Random(0)
+    sampler, others = (meanings.MeaningSampler(asked[part], means[part]) for part in (slice(0, 500), slice(500, None)))
+    optimizer = torch.optim.AdamW([*base.language_model.parameters(), *head.parameters()], lr=1e-3)
+
+    def lose(drawn: meanings.MeaningSampler) -> torch.Tensor:
+        prompts, wanted = drawn.draw(64, rng)
+        pairs = language.encode_texts(encoder, [Text(0, "meaning", prompt, "") for prompt in prompts])
+        groups = [pairs[at : at + 4] for at in range(0, 64, 4)]
+        states, labels = language.run_language_model(base, encoder, torch.zeros(16, model.QUERIES, model.WIDTH), groups)
+        return head.loss(language.states_before(states[meanings.MEANING_LAYER], labels), wanted)
+
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = lose(sampler)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    with torch.no_grad():
+        assert lose(others).item() < 0.8 * losses[0]
+    later = base.language_model.model.decoder.layers[meanings.MEANING_LAYER]
+    assert all(weight.grad is None or not weight.grad.any() for weight in later.parameters())
 
 
 def test_the_embedded_base_is_small_and_sees():

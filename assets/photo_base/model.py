@@ -1,5 +1,7 @@
 """The photo base as a model of the Hub's layout: its tokenizer, and an untrained BLIP-2 around a trained ViT."""
 
+from pathlib import Path
+
 import torch
 from base_parts import match_alike
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -13,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from blip2vqa.utils.errors import InputError
 from photo_base.heads import WIDTH
 from photo_base.teacher import encode_names
 from photo_base.vision import VISION_CONFIG
@@ -20,6 +23,8 @@ from photo_base.vision import VISION_CONFIG
 GRID = 4
 QUERIES = GRID * GRID
 VOCABULARY = 4000
+LANGUAGE_LAYERS = 5
+"""Layers of the language model."""
 QFORMER_CONFIG = Blip2QFormerConfig(
     vocab_size=1, hidden_size=WIDTH, intermediate_size=768, num_hidden_layers=2, num_attention_heads=4,
     cross_attention_frequency=1, encoder_hidden_size=WIDTH, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
@@ -49,6 +54,19 @@ def train_tokenizer(texts: list[str], words: list[str]) -> PreTrainedTokenizerFa
     return tokenizer
 
 
+def load_base(folder: Path) -> Blip2ForConditionalGeneration:
+    """Load a base that make_photo_base.py has made; raises `InputError` where there is none, or one of another size."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no base is there; make_photo_base.py makes one")
+    config, sizes = (
+        Blip2Config.from_pretrained(folder),
+        ("hidden_size", "num_hidden_layers", "image_size", "patch_size"),
+    )
+    if any(getattr(config.vision_config, name) != getattr(VISION_CONFIG, name) for name in sizes):
+        raise InputError(f"{folder}: its ViT has another size than make_photo_base.py trains")
+    return Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+
+
 def build_model(
     tokenizer: PreTrainedTokenizerFast, vision_model: nn.Module, language_model: nn.Module | None = None
 ) -> Blip2ForConditionalGeneration:
@@ -57,8 +75,8 @@ def build_model(
     The rest is untrained, but for words that start near words of like meaning.
     """
     line_feed = tokenizer.convert_tokens_to_ids("Ċ")
-    text = OPTConfig(
-        hidden_size=WIDTH, num_hidden_layers=4, ffn_dim=768, num_attention_heads=4, word_embed_proj_dim=WIDTH,
+    text = language_model.config if language_model else OPTConfig(
+        hidden_size=WIDTH, num_hidden_layers=LANGUAGE_LAYERS, ffn_dim=768, num_attention_heads=4, word_embed_proj_dim=WIDTH,
         max_position_embeddings=256, dropout=0.0, bos_token_id=tokenizer.bos_token_id, eos_token_id=line_feed,
         init_std=0.04, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip

@@ -85,7 +85,7 @@ def train_qformer(
     batch = min(batch, features.shape[1])
     steps = int(epochs * features.shape[1] / batch)
     checkpoint = Checkpoint(work / "qformer.pt", model=model, heads=heads, optimizer=optimizer)
-    expected = {"steps": steps, "vision": digest(model.vision_model), "vocabulary": model.config.text_config.vocab_size}
+    expected = {"steps": steps, "start": digest(model)}
     first = checkpoint.load(**expected) or 0
     progress = Progress("Q-Former", first, steps)
     for step in range(first, steps):

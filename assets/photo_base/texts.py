@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from blip2vqa.generate.ask import templates
@@ -20,6 +21,8 @@ from photo_base.teacher import clean_name
 
 FREQUENT = 12
 """Times that a word must occur in the products' names to be whole in the vocabulary."""
+LEAST_NAMES = 3
+"""Photographs in whose names two words must stand together for the first to be a sort of the second."""
 ROUNDS = 3
 """Times that everything is asked about a photograph, each time in other words."""
 OPPOSITE = {"yes": "no", "no": "yes"}
@@ -55,10 +58,12 @@ def write_texts(
         for kind, value in item.facts.items():
             values.setdefault(kind, Counter())[value] += 1
     captions, questions = [], []
+    sorts = find_sorts(titles)
     for number in range(seed, seed + rounds):
         rng = random.Random(number)
         for row in sorted(items.keys() | titles.keys()):
             captions += write_captions(row, items.get(row), titles.get(row, ""), rng)
+            questions += [ask_sort(row, sort, noun, rng) for sort, noun in sorts.get(row, ())]
         questions += ask_generator(items, number)
         for row, item in items.items():
             questions += ask_more(row, item, values, rng)
@@ -66,7 +71,7 @@ def write_texts(
 
 
 def write_held_texts(items: Sequence[Item], colors: Sequence[Mapping[str, float]], seed: int) -> list[Text]:
-    """Write one round of texts about held-out photographs, whose colors were measured."""
+    """Write one round of texts about held-out photographs, whose colors were measured; none says their names."""
     described = {row: with_colors(item, shares) for row, (item, shares) in enumerate(zip(items, colors, strict=True))}
     return [text for texts in write_texts(described, {}, seed, 1) for text in texts]
 
@@ -92,7 +97,7 @@ def ask_generator(items: Mapping[int, Item], seed: int) -> Iterator[Text]:
     for question in ask_templates([items[row] for row in row_of.values()], seed):
         about = "proportion" if question.kind in ("taller", "height") else question.kind
         kind = about if question.question_type == about else f"{question.question_type} {about}"
-        yield _ask(row_of[question.item.image_name], kind, question.question, question.answer, rng)
+        yield Text(row_of[question.item.image_name], kind, write_prompt(question.question, rng), question.answer)
 
 
 def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Random) -> Iterator[Text]:
@@ -102,7 +107,7 @@ def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Ra
         known = {"{category}": "category" in facts, "{color}": "color" in facts}
         forms = [form for form in forms if all(known[word] for word in known if word in form)]
         if kind in facts:
-            yield _ask(row, kind, _fill(rng.choice(forms), kind, item, rng), facts[kind], rng)
+            yield Text(row, kind, write_prompt(_fill(rng.choice(forms), kind, item, rng), rng), facts[kind])
     for form, true_answer in (("yes/no", "yes"), ("negated", "no")):
         for kind, forms in words[form].items():
             if wrong := wrong_value(item, kind, values, rng):
@@ -110,14 +115,43 @@ def ask_more(row: int, item: Item, values: Mapping[str, Counter], rng: random.Ra
                 value = facts[kind] if is_true else wrong
                 answer = true_answer if is_true else OPPOSITE[true_answer]
                 forms = [wording for wording in forms if value not in PLURAL or "{value}" not in wording]
-                yield _ask(row, f"{form} {kind}", _fill(rng.choice(forms), kind, item, rng, value), answer, rng)
+                yield Text(
+                    row, f"{form} {kind}", write_prompt(_fill(rng.choice(forms), kind, item, rng, value), rng), answer
+                )
     for kind in ("object", "color", "material"):
         if wrong := wrong_value(item, kind, values, rng):
             pair = [with_article(value) if kind == "object" else value for value in (facts[kind], wrong)]
             rng.shuffle(pair)
             one, two = pair
             question = rng.choice(words["either"]).format(one=one, two=two, One=one.capitalize())
-            yield _ask(row, f"either {kind}", question, facts[kind], rng)
+            yield Text(row, f"either {kind}", write_prompt(question, rng), facts[kind])
+
+
+def find_sorts(titles: Mapping[int, str]) -> dict[int, list[tuple[str, str]]]:
+    """Find in names which sort of a thing, or of its part, a product is or has; returns (sort, noun) pairs by row.
+
+    Such a pair, as (`block`, `heel`), stands in the names of a few photographs, and its sort says no color, material, shape or
+    pattern.
+    """
+    own = wordings()["sorts"]
+    nouns = {*vocabulary().category_of, *own["part"].split()} - set(own["unclear"].split())
+    pairs = {row: list(pairwise(clean_name(title).split())) for row, title in titles.items()}
+    times = Counter(pair for found in pairs.values() for pair in found)
+
+    @cache
+    def is_sort(sort: str, noun: str) -> bool:
+        known = any(phrases.meanings(sort) for kind, phrases in vocabulary().phrases.items() if kind != "object")
+        other = known or len(sort) < 4 or sort in own["other"].split()
+        return noun in nouns and not other and times[sort, noun] >= LEAST_NAMES
+
+    return {row: kept for row, found in pairs.items() if (kept := [pair for pair in found if is_sort(*pair)])}
+
+
+def ask_sort(row: int, sort: str, noun: str, rng: random.Random) -> Text:
+    """Ask which sort of a thing, or of its part, a photograph shows."""
+    own = wordings()["sorts"]
+    forms = own["of_part" if noun in own["part"].split() else "of_thing"]
+    return Text(row, "sort", write_prompt(rng.choice(forms).format(noun=noun), rng), sort)
 
 
 def wrong_value(item: Item, kind: str, values: Mapping[str, Counter], rng: random.Random) -> str | None:
@@ -150,13 +184,13 @@ def whole_words(titles: list[str]) -> list[str]:
     return sorted({*vocabulary().category_of, *vocabulary().seen_as, *own, *frequent})
 
 
-def _ask(row: int, kind: str, question: str, answer: str, rng: random.Random) -> Text:
+def write_prompt(question: str, rng: random.Random) -> str:
     """Put a question into a prompt, some in small letters, some without a question mark, as people write."""
     if rng.random() < 0.2:
         question = question[0].lower() + question[1:]
     if rng.random() < 0.15:
         question = question.rstrip("?.")
-    return Text(row, kind, rng.choice(wordings()["prompts"]).format(question=question), answer)
+    return rng.choice(wordings()["prompts"]).format(question=question)
 
 
 def _fill(wording: str, kind: str, item: Item, rng: random.Random, value: str = "") -> str:

@@ -34,6 +34,11 @@ def matmul_attention(module, query, key, value, attention_mask, scaling=None, po
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 
+def additive_mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Turn a mask of what is seen, bool of any shape, into what is added to the scores: 0, or the lowest number."""
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+
+
 def suit_training(language_model, device: torch.device) -> None:
     """Choose the attention kernels that training needs: on a CPU `matmul_attention` (in place), on a GPU all but cuDNN's."""
     avoid_cudnn_attention()

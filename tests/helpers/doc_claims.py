@@ -64,6 +64,17 @@ def photo_row(label: str, system: str, part: str = "abo") -> str:
     return f"| {label} | {{{of}[accuracy]:.1%}} | {{{of}[interval][0]:.1%}} to {{{of}[interval][1]:.1%}} | {kinds} |"
 
 
+def quickstart_row(system: str, name: str) -> str:
+    of = f"quickstart[systems][{name}]"
+    scored = f"{{{of}[bertscore_f1]:.3f}}" if name in ("base", "adapter") else ""
+    return f"| {system} | {{{of}[accuracy]:.1%}} | {scored}".rstrip() + " |"
+
+
+def calibration_row(label: str, part: str) -> str:
+    off = " | ".join(f"{{{part}[calibration][error_{when}]:.3f}}" for when in ("before", "after"))
+    return f"| {label} | {{{part}[questions]:,.0f}} | {{{part}[systems][adapter][accuracy]:.1%}} | {off} |"
+
+
 def specialist_row(kind: str) -> str:
     systems = " | ".join(f"{{{kind}[systems][{name}][accuracy]:.1%}}" for name in ("general", "specialist"))
     return f"| {kind} | {{{kind}[questions]:.0f}} | {systems} |"
@@ -282,6 +293,10 @@ PERFORMANCE_CLAIMS["checksums"] = [
 ]
 RESULTS_CLAIMS = {
     "photographs": [
+        quickstart_row("base", "base"),
+        quickstart_row("base + adapter", "adapter"),
+        quickstart_row("blind", "blind"),
+        quickstart_row("swapped", "swapped"),
         photo_row("photo base", "base"),
         photo_row("photo base + adapter", "adapter"),
         *(photo_row(name, name) for name in ("other pictures", "question's words", "most common answer")),
@@ -296,8 +311,14 @@ RESULTS_CLAIMS = {
         "On its own base the adapter has {moved[exact][systems][source adapter][accuracy]:.1%}",
     ]
 }  # fmt: skip
+REPORT_CLAIMS = {
+    "photographs": [
+        calibration_row("the quick start", "quickstart"),
+        calibration_row("ABO products (`configs/abo.json`)", "abo"),
+    ]
+}
 CLAIMS = {
-    "results.md": RESULTS_CLAIMS,
+    "results.md": RESULTS_CLAIMS, "report.md": REPORT_CLAIMS,
     "performance.md": PERFORMANCE_CLAIMS, "exchange.md": EXCHANGE_CLAIMS, "serving.md": SERVING_CLAIMS,
     "data-generation.md": DATA_CLAIMS, "reliability.md": RELIABILITY_CLAIMS,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor, OPTForCa
 from transformers.modeling_outputs import CausalLMOutput
 
 from blip2vqa.models import layer_names
+from blip2vqa.models.attention import additive_mask
 from blip2vqa.models.families import register
 from blip2vqa.models.family import (
     LANGUAGE_MODEL,
@@ -90,10 +91,7 @@ class QFormerModel(PartialModel):
     def _hidden(self, inputs_embeds, attention_mask, decoder_input_ids=None, **kwargs):
         """Compute the input of the language model's output head: [rows, length, text hidden]."""
         if attention_mask.dtype == torch.bool:  # added to the scores as it is; else every layer would convert it anew
-            lowest = torch.finfo(inputs_embeds.dtype).min
-            attention_mask = torch.zeros_like(attention_mask, dtype=inputs_embeds.dtype).masked_fill(
-                ~attention_mask, lowest
-            )
+            attention_mask = additive_mask(attention_mask, inputs_embeds.dtype)
         decoder = self.language_model.get_decoder()
         if decoder_input_ids is None:
             given = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
