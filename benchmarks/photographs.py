@@ -221,15 +221,9 @@ def measure_moved(folder: Path, quickstart: Path, target: Path) -> dict:
     photos, direct = ROOT / "assets" / "photos", folder / "direct"
     if not (direct / "metrics.json").exists():
         run(
-            "finetune.py",
-            ROOT / "configs/quickstart.json",
-            "--base_model_id",
-            target,
-            "--output_dir",
-            direct,
-            *QUIET,
+            "finetune.py", ROOT / "configs/quickstart.json", "--base_model_id", target, "--output_dir", direct, *QUIET,
             OMP_NUM_THREADS="1",
-        )
+        )  # fmt: skip
     settings = json.loads((ROOT / "configs/quickstart.json").read_text())
     rates = ("batch_size", "epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "lora_dropout")
     write_json_atomic(folder / "settings.json", {name: settings[name] for name in rates})

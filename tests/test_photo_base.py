@@ -302,14 +302,8 @@ def test_a_base_may_take_the_vit_of_another(monkeypatch, photos, small_base, tmp
     with pytest.raises(InputError, match="absent: no base is there"):
         make(monkeypatch, photos, tmp_path / "other", tmp_path / "other", "--vision_of", "absent")
     with pytest.raises(InputError, match="tiny-blip2-opt: its ViT has another size"):
-        make(
-            monkeypatch,
-            photos,
-            tmp_path / "other",
-            tmp_path / "other",
-            "--vision_of",
-            ROOT / "assets" / "tiny-blip2-opt",
-        )
+        other = tmp_path / "other"
+        make(monkeypatch, photos, other, other, "--vision_of", ROOT / "assets" / "tiny-blip2-opt")
 
 
 @torch.no_grad()
